@@ -1,0 +1,217 @@
+//! Commands: the only things that ever change the cluster's state.
+
+use crate::types::{
+    Cluster, ClusterSpec, Date, Desired, JoinTokens, ManagerStatus, Node, NodeDescription, NodeId,
+    NodeSpec, NodeState, RequestId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus,
+    UpdateStatus, Version,
+};
+use serde::{Deserialize, Serialize};
+
+/// One change to the cluster's state, with everything that deciding it needed: no clock and no
+/// randomness is left for whoever applies it.
+///
+/// One log entry holds a batch of commands; each is applied as a whole or rejected as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Names the request, so that a retry after a fail-over is not carried out twice. None for
+    /// what the leader decides itself: those carry preconditions that make a second time harmless.
+    pub request: Option<RequestId>,
+    /// The term the proposer led in. An entry proposed in an older term than the one it is
+    /// committed in is rejected: the new leader decides anew.
+    pub term: u64,
+    /// The proposer's wall clock: becomes `updated` of what is written.
+    pub date: Date,
+    /// What changes.
+    pub change: Change,
+}
+
+/// What a command changes. Variants are only ever appended: their order is their encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Makes the cluster, with its first node. Only into an empty state.
+    CreateCluster {
+        /// The cluster.
+        cluster: Box<Cluster>,
+        /// The manager that makes it.
+        node: Box<Node>,
+    },
+    /// Sets the cluster's options.
+    UpdateCluster {
+        /// The version that the user read.
+        expected: Version,
+        /// What is wanted.
+        spec: Box<ClusterSpec>,
+    },
+    /// Replaces the join tokens; members are unaffected.
+    RotateTokens {
+        /// The new ones.
+        tokens: JoinTokens,
+    },
+    /// Admits a node. Rejected where the id is taken or was removed.
+    CreateNode {
+        /// The node.
+        node: Box<Node>,
+    },
+    /// Sets what a user sets of a node.
+    UpdateNode {
+        /// The node.
+        id: NodeId,
+        /// The version that the user read.
+        expected: Version,
+        /// What is wanted.
+        spec: Box<NodeSpec>,
+    },
+    /// Takes over what a node says of itself, and where it is seen.
+    DescribeNode {
+        /// The node.
+        id: NodeId,
+        /// What it says.
+        description: Box<NodeDescription>,
+        /// The address it is seen at.
+        address: String,
+    },
+    /// Sets what the manager sees of a node.
+    SetNodeState {
+        /// The node.
+        id: NodeId,
+        /// Whether it is in touch.
+        state: NodeState,
+        /// Why, in words.
+        message: String,
+    },
+    /// Sets a node's standing among the managers.
+    SetManagerStatus {
+        /// The node.
+        id: NodeId,
+        /// Its standing.
+        status: Option<ManagerStatus>,
+    },
+    /// Takes a node out for good: its id is remembered as removed, its tasks are forgotten.
+    RemoveNode {
+        /// The node.
+        id: NodeId,
+        /// Also where it is Ready.
+        force: bool,
+    },
+    /// Makes a service. Rejected where the name is taken.
+    CreateService {
+        /// The service.
+        service: Box<Service>,
+    },
+    /// Replaces a service's spec; the one before becomes the previous one.
+    UpdateService {
+        /// The service.
+        id: ServiceId,
+        /// The version that the user read.
+        expected: Version,
+        /// What is wanted.
+        spec: Box<ServiceSpec>,
+    },
+    /// Swaps a service's spec with the previous one.
+    RollbackService {
+        /// The service.
+        id: ServiceId,
+        /// The version that the user read.
+        expected: Version,
+    },
+    /// Sets how far a service's update has come. Does not touch its version.
+    SetUpdateStatus {
+        /// The service.
+        id: ServiceId,
+        /// The spec it is about; rejected where the service has another one by now.
+        spec_version: Version,
+        /// How far.
+        status: Option<UpdateStatus>,
+    },
+    /// Removes a service; its tasks become desired REMOVE.
+    RemoveService {
+        /// The service.
+        id: ServiceId,
+    },
+    /// Makes tasks, and tells others to stop, as one: a slot is never left without a task, nor
+    /// with two.
+    ReplaceTasks {
+        /// New tasks. Rejected where the service is gone, the id exists, or, unless a task is
+        /// held for a predecessor, the slot has another wanted task.
+        create: Vec<Task>,
+        /// New desired states; a lower one than the present is ignored.
+        desire: Vec<(TaskId, Desired)>,
+    },
+    /// Gives pending tasks a node, or says why they have none.
+    Schedule {
+        /// Each decision stands alone: one that no longer holds is skipped.
+        decisions: Vec<Decision>,
+    },
+    /// Takes over what became of tasks. A state below the present one is ignored.
+    ReportTasks {
+        /// Task and status, with the node that reported, where one did: reports about another
+        /// node's task are ignored.
+        reports: Vec<(TaskId, TaskStatus)>,
+    },
+    /// Takes over tasks that a node made itself while it had no manager: the predecessors become
+    /// history, the newest is adopted unless the slot was filled meanwhile, and then it is told to
+    /// stop.
+    AdoptTasks {
+        /// The node.
+        node: NodeId,
+        /// The tasks, oldest first.
+        tasks: Vec<Task>,
+    },
+    /// Forgets tasks.
+    RemoveTasks {
+        /// Which.
+        tasks: Vec<TaskId>,
+    },
+}
+
+/// What the scheduler decided about one task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The task; skipped unless it is still PENDING without a node, or preassigned to this one.
+    pub task: TaskId,
+    /// The node; none where nothing fits.
+    pub node: Option<NodeId>,
+    /// Why nothing fits; empty otherwise.
+    pub error: String,
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    /// It is done.
+    Done,
+    /// It made or changed this service.
+    Service(ServiceId),
+    /// It made or changed this node.
+    Node(NodeId),
+}
+
+/// Why a command was rejected; nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejected {
+    /// Somebody else wrote the object first. The wording is Swarm's.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    /// The object is gone.
+    #[error("{kind} {id} not found")]
+    NotFound {
+        /// `node`, `service`, `task`.
+        kind: String,
+        /// Which.
+        id: String,
+    },
+    /// The name or id is taken.
+    #[error("name conflicts with an existing object: {kind} {name} already exists")]
+    Exists {
+        /// `node`, `service`, `task`.
+        kind: String,
+        /// Which.
+        name: String,
+    },
+    /// What it was decided on no longer holds.
+    #[error("{0}")]
+    Precondition(String),
+    /// It was proposed in an older term.
+    #[error("the leader changed; try again")]
+    StaleTerm,
+}

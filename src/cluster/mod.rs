@@ -1,0 +1,13 @@
+//! The manager: the cluster's state, the only way to change it, and every decision about it.
+//!
+//! Pure: decisions are synchronous functions of state, event and time. [`State`] is replicated and
+//! changes only by [`State::apply`]; [`Leader`] is volatile, derived from it, and returns what
+//! should be done as [`Effect`]s. It knows nothing of sockets, disks, clocks or containers.
+
+pub mod command;
+pub mod event;
+pub mod request;
+
+pub use command::{Applied, Change, Command, Decision, Rejected};
+pub use event::{Effect, Event, Ticket};
+pub use request::{Admission, Class, JoinRequest, Query, Refusal, Request, Response};

@@ -1,0 +1,218 @@
+//! What users and peers ask of the leader, and what it answers.
+//!
+//! Typed, so that a manager that does not lead relays these and never raw HTTP.
+
+use super::command::Rejected;
+use crate::types::{
+    Cluster, ClusterSpec, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role, Service,
+    ServiceId, ServiceSpec, Task, Version,
+};
+use serde::{Deserialize, Serialize};
+
+/// A request to the leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Asks for everything that tables and inspections show. One answer, read at one version.
+    Read(Query),
+    /// Makes a service.
+    CreateService {
+        /// Names the request for retries.
+        request: RequestId,
+        /// What is wanted.
+        spec: Box<ServiceSpec>,
+    },
+    /// Changes a service.
+    UpdateService {
+        /// Names the request for retries.
+        request: RequestId,
+        /// The service.
+        id: ServiceId,
+        /// The version that the user read.
+        version: Version,
+        /// What is wanted.
+        spec: Box<ServiceSpec>,
+    },
+    /// Gives a service its previous spec back.
+    RollbackService {
+        /// Names the request for retries.
+        request: RequestId,
+        /// The service.
+        id: ServiceId,
+        /// The version that the user read.
+        version: Version,
+    },
+    /// Removes a service.
+    RemoveService {
+        /// Names the request for retries.
+        request: RequestId,
+        /// The service.
+        id: ServiceId,
+    },
+    /// Changes a node.
+    UpdateNode {
+        /// Names the request for retries.
+        request: RequestId,
+        /// The node.
+        id: NodeId,
+        /// The version that the user read.
+        version: Version,
+        /// What is wanted.
+        spec: NodeSpec,
+    },
+    /// Removes a node.
+    RemoveNode {
+        /// Names the request for retries.
+        request: RequestId,
+        /// The node.
+        id: NodeId,
+        /// Also where it is Ready.
+        force: bool,
+    },
+    /// Changes the cluster's options, and replaces join tokens.
+    UpdateCluster {
+        /// Names the request for retries.
+        request: RequestId,
+        /// The version that the user read.
+        version: Version,
+        /// What is wanted.
+        spec: ClusterSpec,
+        /// Whether to replace the workers' token.
+        rotate_worker_token: bool,
+        /// Whether to replace the managers' token.
+        rotate_manager_token: bool,
+    },
+    /// Admits a node that proved a join token. The token was compared by the leader before any
+    /// certificate was signed; see [`super::join`].
+    Join(Box<JoinRequest>),
+}
+
+/// What a joining node asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The secret half of the token.
+    pub secret: crate::types::JoinToken,
+    /// The certificate signing request, DER. Only its public key is used.
+    pub csr: Vec<u8>,
+    /// SHA-256 of that public key. A node that repeats its join with the same key gets the same
+    /// node id back: a lost answer does no harm.
+    pub key_digest: [u8; 32],
+    /// What the node is.
+    pub description: NodeDescription,
+    /// What it wants its availability to be.
+    pub availability: crate::types::Availability,
+    /// The address the manager sees it at, without a port.
+    pub address: String,
+    /// Where other nodes reach it, for managers.
+    pub advertise: String,
+}
+
+/// What a join gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The node's id.
+    pub node: NodeId,
+    /// What its token admitted it to.
+    pub role: Role,
+    /// The cluster.
+    pub cluster: crate::types::ClusterId,
+    /// Its certificate, DER, signed by the root. Filled in by the manager's certificate authority
+    /// once the node is committed.
+    pub certificate: Vec<u8>,
+}
+
+/// What a read asks for. Filters are the reader's affair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// The cluster.
+    Cluster,
+    /// All nodes.
+    Nodes,
+    /// All services.
+    Services,
+    /// Tasks: of these services and nodes; empty lists are no bound.
+    Tasks {
+        /// Only these services'.
+        services: Vec<ServiceId>,
+        /// Only these nodes'.
+        nodes: Vec<NodeId>,
+    },
+    /// Which nodes hold an image of this familiar name, or of this digest.
+    HeldImages {
+        /// The name or the digest.
+        image: String,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// Done.
+    Done,
+    /// The service that was made.
+    Created(ServiceId),
+    /// The cluster.
+    Cluster(Box<Cluster>),
+    /// Nodes, in order of id.
+    Nodes(Vec<Node>),
+    /// Services, in order of id.
+    Services(Vec<Service>),
+    /// Tasks, in order of id, with their soft states.
+    Tasks(Vec<Task>),
+    /// Nodes and what each holds.
+    HeldImages(Vec<(NodeId, crate::types::HeldImage)>),
+    /// The node is admitted.
+    Admitted(Box<Admission>),
+}
+
+/// What a refusal is at heart; decides HTTP status and exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Class {
+    /// There is no such thing.
+    NotFound,
+    /// The request cannot be meant.
+    Invalid,
+    /// It conflicts with what is.
+    Conflict,
+    /// It is not allowed.
+    Forbidden,
+    /// The token or the certificate does not fit.
+    Unauthorized,
+    /// Not now: no leader, no quorum, no answer in time.
+    Unavailable,
+    /// midge does not do this (yet).
+    Unsupported,
+    /// Our mistake.
+    Internal,
+}
+
+/// A refusal: nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What it is at heart.
+    pub class: Class,
+    /// What went wrong, for people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Makes a refusal.
+    #[must_use]
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { class, message: message.into() }
+    }
+}
+
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Self {
+        let class = match &rejected {
+            // Docker answers 500 here, which clients cannot tell from a defect.
+            Rejected::OutOfSequence | Rejected::Exists { .. } | Rejected::Precondition(_) => {
+                Class::Conflict
+            }
+            Rejected::NotFound { .. } => Class::NotFound,
+            Rejected::StaleTerm => Class::Unavailable,
+        };
+        Self::new(class, rejected.to_string())
+    }
+}

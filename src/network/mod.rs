@@ -1,0 +1,1 @@
+//! Bridges, network namespaces, packet filter, names.

@@ -1,0 +1,137 @@
+//! What a node needs of the outside.
+
+use crate::{
+    agent,
+    cluster::{Admission, JoinRequest, Refusal},
+    consensus::{Notice, ProposeError},
+    types::{Cluster, Date, FromManager, FromWorker, Moment, NodeId, Sequence},
+};
+use async_channel::Receiver;
+use std::{future::Future, time::Duration};
+
+/// Clock, randomness and tasks. Cheap to clone.
+pub trait Host: Clone + Send + Sync + 'static {
+    /// The monotonic clock.
+    fn now(&self) -> Moment;
+
+    /// The wall clock.
+    fn date(&self) -> Date;
+
+    /// Waits until `moment`; returns at once where it has passed.
+    fn sleep_until(&self, moment: Moment) -> impl Future<Output = ()> + Send;
+
+    /// Runs `future` beside everything else, until it ends or the node does.
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static);
+
+    /// Returns 64 random bits.
+    fn random(&self) -> u64;
+}
+
+/// The replicated log.
+pub trait Log: Clone + Send + Sync + 'static {
+    /// Proposes an entry and waits until it is committed and applied here. Returns its index.
+    fn propose(
+        &self,
+        entry: Vec<u8>,
+        limit: Duration,
+    ) -> impl Future<Output = Result<u64, ProposeError>> + Send;
+
+    /// Waits until everything is applied that was committed anywhere when this was called, and
+    /// makes sure that this member still leads: a read after it is linearizable.
+    fn read_barrier(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<(), ProposeError>> + Send;
+
+    /// Returns the channel of notices. Called once.
+    fn notices(&self) -> Receiver<Notice>;
+}
+
+/// What an agent keeps on disk.
+pub trait AgentDisk: Clone + Send + Sync + 'static {
+    /// Reads everything, once, at start.
+    fn load(
+        &self,
+    ) -> impl Future<Output = Result<(Sequence, Vec<agent::StoredTask>), DiskError>> + Send;
+
+    /// Writes everything in one commit; on disk when it returns.
+    fn commit(
+        &self,
+        records: Vec<agent::Record>,
+    ) -> impl Future<Output = Result<(), DiskError>> + Send;
+}
+
+/// The disk failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot write the node's state: {message}")]
+pub struct DiskError {
+    /// What went wrong.
+    pub message: String,
+    /// Whether it may pass (no space left); otherwise the node must end and be started again.
+    pub temporary: bool,
+}
+
+/// Connections between this node and others. A node that is both manager and worker talks to
+/// itself through it as well.
+pub trait Peers: Clone + Send + Sync + 'static {
+    /// Sends to a worker; dropped where it is not connected or too slow. Never waits.
+    fn send_to_worker(&self, node: &NodeId, message: FromManager);
+
+    /// Sends to the manager this node is connected to; dropped where there is none. Never waits.
+    fn send_to_manager(&self, message: FromWorker);
+
+    /// Ends every connection of a node and refuses new ones.
+    fn disconnect(&self, node: &NodeId);
+
+    /// Ends the connection to the manager and looks for another.
+    fn reconnect(&self);
+
+    /// What comes in. Called once.
+    fn inputs(&self) -> Receiver<PeerInput>;
+}
+
+/// What comes in from other nodes.
+#[derive(Debug)]
+pub enum PeerInput {
+    /// To this node as a manager.
+    FromWorker {
+        /// Who, as its certificate says.
+        node: NodeId,
+        /// The address it is seen at, without a port.
+        address: String,
+        /// What.
+        message: FromWorker,
+    },
+    /// To this node as a manager: a worker's last connection ended.
+    WorkerGone {
+        /// Who.
+        node: NodeId,
+    },
+    /// To this node as a worker.
+    FromManager(FromManager),
+    /// There is a connection to a manager now.
+    Connected,
+    /// It ended.
+    Disconnected,
+}
+
+/// The containers of this node, their network and their images.
+pub trait Workload: Clone + Send + Sync + 'static {
+    /// Carries out one of `Prepare`, `Start`, `Stop`, `Remove`, `TakeInventory`, and returns what
+    /// came of it. Different tasks' actions run side by side; one task's come in order.
+    fn perform(&self, action: agent::Action) -> impl Future<Output = agent::Event> + Send;
+
+    /// What happens by itself: exits, containerd going and coming, new images. Called once.
+    fn events(&self) -> Receiver<agent::Event>;
+}
+
+/// The cluster's certificate authority, on managers.
+pub trait Authority: Clone + Send + Sync + 'static {
+    /// Signs a certificate for a node that was admitted, with the root in `cluster`.
+    fn sign(
+        &self,
+        cluster: &Cluster,
+        request: &JoinRequest,
+        admission: Admission,
+    ) -> impl Future<Output = Result<Admission, Refusal>> + Send;
+}

@@ -1,0 +1,3 @@
+//! containerd by gRPC; the only place that knows protobuf.
+
+pub mod client;

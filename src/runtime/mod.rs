@@ -1,0 +1,3 @@
+//! Containers and images, by containerd.
+
+pub mod containerd;

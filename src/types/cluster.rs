@@ -1,0 +1,113 @@
+//! The cluster itself: its options, its root certificate, its join tokens.
+
+use super::{ClusterId, Date, Role, Version};
+use serde::{Deserialize, Serialize};
+use std::{fmt, time::Duration};
+
+/// How many tasks of a slot are kept, the live one included, as Swarm's.
+pub const TASK_HISTORY_LIMIT: i64 = 5;
+
+/// How often a worker tells the manager that it lives. A node is Down after three of these, so
+/// within 6 s of its last word, and an idle worker sends about 5 KB a minute.
+pub const HEARTBEAT_PERIOD: Duration = Duration::from_millis(1_500);
+
+/// How long a node's certificate is good for, as Swarm's.
+pub const NODE_CERT_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3_600);
+
+/// The shortest life of a node's certificate, as Swarm's.
+pub const NODE_CERT_EXPIRY_MIN: Duration = Duration::from_secs(3_600);
+
+/// What a user sets of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSpec {
+    /// How many tasks of a slot are kept; negative keeps all.
+    pub task_history_limit: i64,
+    /// How often workers tell that they live; a node is Down after three of these.
+    pub heartbeat_period: Duration,
+    /// How long new node certificates are good for.
+    pub node_cert_expiry: Duration,
+    /// Log entries between snapshots.
+    pub snapshot_interval: u64,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self {
+            task_history_limit: TASK_HISTORY_LIMIT,
+            heartbeat_period: HEARTBEAT_PERIOD,
+            node_cert_expiry: NODE_CERT_EXPIRY,
+            snapshot_interval: 10_000,
+        }
+    }
+}
+
+/// The cluster's root certificate and its key. Only managers ever hold it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootCa {
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+    /// The private key, PKCS #8 DER.
+    pub key: Vec<u8>,
+    /// SHA-256 of `certificate`: the digest in every join token.
+    pub digest: [u8; 32],
+}
+
+impl fmt::Debug for RootCa {
+    /// Leaves the key out, so that no log ever holds it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootCa").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+/// The secret half of a join token: 128 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken(pub u128);
+
+impl fmt::Debug for JoinToken {
+    /// Leaves the secret out, so that no log ever holds it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JoinToken(..)")
+    }
+}
+
+/// One secret a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokens {
+    /// Admits workers.
+    pub worker: JoinToken,
+    /// Admits managers.
+    pub manager: JoinToken,
+}
+
+impl JoinTokens {
+    /// Returns the role that `secret` admits to. Both comparisons are made whatever the first
+    /// says, and each looks at every bit, so that the time tells nothing.
+    #[must_use]
+    pub fn admits(&self, secret: JoinToken) -> Option<Role> {
+        let differs = |token: JoinToken| std::hint::black_box(token.0 ^ secret.0);
+        match (differs(self.worker), differs(self.manager)) {
+            (0, _) => Some(Role::Worker),
+            (_, 0) => Some(Role::Manager),
+            _ => None,
+        }
+    }
+}
+
+/// The cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its id, the O of every certificate.
+    pub id: ClusterId,
+    /// When it was last written.
+    pub version: Version,
+    /// When it was made.
+    pub created: Date,
+    /// When it was last written, in wall-clock time.
+    pub updated: Date,
+    /// What a user sets.
+    pub spec: ClusterSpec,
+    /// Its root.
+    pub root: RootCa,
+    /// What admits new nodes.
+    pub tokens: JoinTokens,
+}

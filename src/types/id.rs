@@ -1,0 +1,133 @@
+//! Identifiers: 25 characters of base 36, as Swarm's, so that tables and scripts need no change.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The length of every id in characters: 128 bits in base 36, left-padded with zeros.
+pub const ID_LEN: usize = 25;
+
+const BASE36: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// A source of randomness handed to pure code: the caller decides whether it is the operating
+/// system's or a seeded stream.
+pub trait Entropy {
+    /// Returns the next 64 bits.
+    fn next_u64(&mut self) -> u64;
+
+    /// Returns the next 128 bits.
+    fn next_u128(&mut self) -> u128 {
+        (u128::from(self.next_u64()) << 64) | u128::from(self.next_u64())
+    }
+}
+
+/// The text is not an id: wrong length, or a character outside `0-9a-z`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an id: {ID_LEN} characters of 0-9 and a-z are expected")]
+pub struct InvalidId(pub String);
+
+/// Renders 128 bits as base 36, left-padded to [`ID_LEN`].
+pub(crate) fn encode_base36(mut bits: u128) -> String {
+    let mut digits = [b'0'; ID_LEN];
+    for digit in digits.iter_mut().rev() {
+        let value = usize::try_from(bits % 36).expect("a remainder of 36 fits");
+        *digit = BASE36[value];
+        bits /= 36;
+    }
+    assert!(bits == 0, "128 bits fit in 25 digits of base 36");
+    digits.iter().map(|digit| char::from(*digit)).collect()
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Draws a fresh id.
+            pub fn generate(entropy: &mut dyn Entropy) -> Self {
+                Self(encode_base36(entropy.next_u128()))
+            }
+
+            /// Derives the id that belongs to these 128 bits, for ids that both ends compute.
+            #[must_use]
+            pub fn from_bits(bits: u128) -> Self {
+                Self(encode_base36(bits))
+            }
+
+            /// Parses an id.
+            ///
+            /// # Errors
+            ///
+            /// The text is not 25 characters of `0-9a-z`.
+            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                let fits = text.len() == ID_LEN
+                    && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+                if fits { Ok(Self(text.to_owned())) } else { Err(InvalidId(text.to_owned())) }
+            }
+
+            /// Returns the id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// Names a cluster; the O of every certificate in it.
+    ClusterId
+);
+id!(
+    /// Names a node; the CN of its certificate.
+    NodeId
+);
+id!(
+    /// Names a service.
+    ServiceId
+);
+id!(
+    /// Names a task.
+    TaskId
+);
+id!(
+    /// Names a network.
+    NetworkId
+);
+id!(
+    /// Names one request to change the cluster, so that a retry of it is recognised.
+    RequestId
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_25_digits_of_base_36() {
+        assert_eq!(NodeId::from_bits(0).as_str(), "0".repeat(25));
+        assert_eq!(NodeId::from_bits(35).as_str(), format!("{}z", "0".repeat(24)));
+        assert_eq!(NodeId::from_bits(u128::MAX).as_str().len(), ID_LEN);
+        assert!(NodeId::parse(NodeId::from_bits(u128::MAX).as_str()).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for text in ["", "abc", &"A".repeat(25), &"-".repeat(25), &"a".repeat(26)] {
+            assert_eq!(NodeId::parse(text), Err(InvalidId(text.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The nouns of midge and their rules.
+//!
+//! Pure: nothing here reads a clock, draws a random number or touches the outside. Every other
+//! module may name this one; it names nothing of ours.
+//!
+//! # Glossary
+//!
+//! The words are Docker Swarm's, one meaning each:
+//!
+//! - **cluster**: the managers, workers and services that share one root certificate.
+//! - **node**: one machine (more exactly: one `midge daemon`) that is a member of the cluster.
+//! - **service**: what a user asks for: a task template and how many of it should run.
+//! - **task**: one attempt to run a service's template on one node. A task is one-shot: it runs at
+//!   most once, and what replaces it is a new task.
+//! - **slot**: the place of a replicated service that a chain of tasks fills one after another,
+//!   numbered from 1. A task of a global service has slot 0 and is known by its node.
+//! - **observed state**: how far a task has come; only ever rises. See [`TaskState`].
+//! - **desired state**: how far the manager wants it to come; only ever rises. See [`Desired`].
+//! - **assignment**: a task that was given to a node; a node's set of them is sent as
+//!   [`Assignments`].
+
+mod assignment;
+mod cluster;
+pub mod constraint;
+mod id;
+pub mod image;
+mod name;
+mod node;
+mod platform;
+mod service;
+mod session;
+mod task;
+mod time;
+mod version;
+
+pub use assignment::{Assignments, Sequence};
+pub use cluster::{
+    Cluster, ClusterSpec, HEARTBEAT_PERIOD, JoinToken, JoinTokens, NODE_CERT_EXPIRY,
+    NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
+};
+pub use constraint::Constraint;
+pub use id::{
+    ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
+};
+pub use name::{InvalidName, SERVICE_NAME_MAX, validate_hostname, validate_service_name};
+pub use node::{
+    Availability, CgroupSupport, EngineDescription, HeldImage, ManagerStatus, Node,
+    NodeDescription, NodeSpec, NodeState, NodeStatus, Role,
+};
+pub use platform::Platform;
+pub use service::{
+    Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
+    UpdateState, UpdateStatus,
+};
+pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
+pub use task::{
+    Attachment, ContainerSpec, Desired, ImagePin, Mount, MountKind, NetworkMode, Placement,
+    PortStatus, REASONS_MAX, RESTART_DELAY, RESTART_MAX_DELAY, Reason, ReasonCode,
+    RegistryCredential, ResourceLimits, Resources, RestartCondition, RestartPolicy, STOP_GRACE,
+    Task, TaskSpec, TaskState, TaskStatus,
+};
+pub use time::{Date, Moment};
+pub use version::Version;
+
+/// Labels: keys and values a user attaches. Ordered, so that every encoding of them is the same.
+pub type Labels = std::collections::BTreeMap<String, String>;

@@ -1,0 +1,149 @@
+//! Services: what a user asks for.
+
+use super::{Date, Labels, ServiceId, TaskSpec, Version};
+use serde::{Deserialize, Serialize};
+
+/// How many tasks a service has, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// So many tasks, wherever they fit.
+    Replicated {
+        /// How many slots. 0 is legal.
+        replicas: u64,
+    },
+    /// One task on every node that fits.
+    Global,
+}
+
+impl Default for Mode {
+    fn default() -> Self {
+        Self::Replicated { replicas: 1 }
+    }
+}
+
+/// How a service's name resolves. Takes effect with overlay networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum EndpointMode {
+    /// One virtual address.
+    #[default]
+    Vip,
+    /// All tasks' addresses.
+    DnsRoundRobin,
+}
+
+/// A transport protocol of a published port.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum PortProtocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl PortProtocol {
+    /// Returns `tcp` or `udp`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Where a published port listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum PublishMode {
+    /// On every node (the routing mesh). Comes with overlay networks.
+    Ingress,
+    /// On the task's node only.
+    #[default]
+    Host,
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortConfig {
+    /// A name for people; may be empty.
+    pub name: String,
+    /// The protocol.
+    pub protocol: PortProtocol,
+    /// The port inside the container.
+    pub target: u16,
+    /// The port on the node; 0 leaves the choice to the node.
+    pub published: u16,
+    /// Where it listens.
+    pub mode: PublishMode,
+}
+
+/// How a service is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// How its name resolves.
+    pub mode: EndpointMode,
+    /// Its published ports.
+    pub ports: Vec<PortConfig>,
+}
+
+/// What a user asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Its name, unique in the cluster.
+    pub name: String,
+    /// Labels of the service; a change of them restarts nothing.
+    pub labels: Labels,
+    /// What each task runs.
+    pub task: TaskSpec,
+    /// How many, and where.
+    pub mode: Mode,
+    /// How it is reached.
+    pub endpoint: Endpoint,
+}
+
+/// How far the replacement of a service's tasks by a changed spec has come. The names are Swarm's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateState {
+    /// Slots are being replaced.
+    Updating,
+    /// All slots run the new spec.
+    Completed,
+    /// Stopped, waiting for the user.
+    Paused,
+}
+
+/// The state of a service's update, shown to users.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStatus {
+    /// How far it has come.
+    pub state: UpdateState,
+    /// When it began.
+    pub started: Date,
+    /// When it ended; [`Date::EPOCH`] before.
+    pub completed: Date,
+    /// In words.
+    pub message: String,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its id.
+    pub id: ServiceId,
+    /// When it was last written.
+    pub version: Version,
+    /// When it was created.
+    pub created: Date,
+    /// When it was last written, in wall-clock time.
+    pub updated: Date,
+    /// What is wanted.
+    pub spec: ServiceSpec,
+    /// The version at which `spec` was set: tasks made from it carry this.
+    pub spec_version: Version,
+    /// What was wanted before, for a rollback.
+    pub previous_spec: Option<Box<ServiceSpec>>,
+    /// How far an update has come; none since creation or where none was needed.
+    pub update: Option<UpdateStatus>,
+}

@@ -1,0 +1,120 @@
+//! What a worker and its manager say to each other.
+//!
+//! A session is a worker's register, then heartbeats and reports from it, assignments and
+//! acknowledgements to it. Any message may be lost, doubled or late: everything is repeated until
+//! answered, and everything carries the session's number, which the worker draws anew each time.
+
+use super::{Assignments, Date, HeldImage, NodeDescription, Sequence, Task, TaskId, TaskStatus};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What a worker saw of one of its tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The task.
+    pub task: TaskId,
+    /// How far it has come.
+    pub status: TaskStatus,
+}
+
+/// A task that a worker made itself, in place of one that ended while no manager answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalSuccessor {
+    /// The whole task: same service, slot and spec as its predecessor; its id is a hash of the
+    /// predecessor's and its `failures` count.
+    pub task: Task,
+    /// When the worker made it, by its own clock.
+    pub made: Date,
+}
+
+/// A worker's introduction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// Drawn by the worker for this session.
+    pub session: u64,
+    /// What the node is.
+    pub description: NodeDescription,
+    /// The images it could run without a registry.
+    pub images: Vec<HeldImage>,
+    /// Every task it holds, and how far each has come.
+    pub tasks: Vec<TaskReport>,
+    /// What it made itself while no manager answered, oldest first.
+    pub successors: Vec<LocalSuccessor>,
+}
+
+/// From a worker to its manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// Begins a session.
+    Register(Box<Register>),
+    /// "I live", and how far the assignments have come. Answered by [`FromManager::Beat`].
+    Heartbeat {
+        /// The session.
+        session: u64,
+        /// The last set of assignments that was taken.
+        applied: Sequence,
+    },
+    /// What became of tasks. Repeated until [`FromManager::ReportTaken`].
+    Report {
+        /// The session.
+        session: u64,
+        /// Counts this session's reports, from 1.
+        number: u64,
+        /// The news.
+        tasks: Vec<TaskReport>,
+    },
+    /// The node's images or description changed. Repeated by the next register.
+    Inventory {
+        /// The session.
+        session: u64,
+        /// What the node is.
+        description: Box<NodeDescription>,
+        /// The images it could run without a registry.
+        images: Vec<HeldImage>,
+    },
+    /// The user took the node out of the cluster.
+    Leave {
+        /// The session.
+        session: u64,
+    },
+}
+
+/// From a manager to one of its workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromManager {
+    /// The session stands. A complete set of assignments follows.
+    Registered {
+        /// The session.
+        session: u64,
+        /// How often to beat.
+        heartbeat: Duration,
+    },
+    /// Answers a heartbeat.
+    Beat {
+        /// The session.
+        session: u64,
+        /// How often to beat from now on.
+        heartbeat: Duration,
+    },
+    /// What to run.
+    Assignments(Box<Assignments>),
+    /// The report is taken: what had to be committed is.
+    ReportTaken {
+        /// The session.
+        session: u64,
+        /// Its number.
+        number: u64,
+    },
+    /// The manager knows no such session: register anew.
+    NoSession {
+        /// The session that was named.
+        session: u64,
+    },
+    /// The node was removed from the cluster.
+    Removed,
+    /// This node's key was seen from another machine: a cloned disk.
+    Duplicate {
+        /// The host name and machine that hold the place.
+        holder: String,
+    },
+}

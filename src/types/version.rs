@@ -1,0 +1,49 @@
+//! Versions: where in the history of the cluster an object was last written.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The place of one write: the cluster epoch, then the index in the consensus log.
+///
+/// A restore from a backup or a forced new cluster raises the epoch, so that nothing written
+/// before it can ever look newer than what came after, whatever the log index says.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Version {
+    /// The cluster epoch, from 1.
+    pub epoch: u64,
+    /// The index of the log entry.
+    pub index: u64,
+}
+
+impl Version {
+    /// Below every version that was ever written.
+    pub const ZERO: Self = Self { epoch: 0, index: 0 };
+
+    /// How far the epoch is shifted in [`Version::to_api`]: the log would have to hold 2^40
+    /// entries, a thousand a second for 34 years, before two versions looked alike.
+    const EPOCH_SHIFT: u32 = 40;
+
+    /// Returns the version as the one number that Docker's API knows. Epoch 1 gives the bare log
+    /// index, so that an ordinary cluster shows small numbers.
+    #[must_use]
+    pub fn to_api(self) -> u64 {
+        (self.epoch.saturating_sub(1) << Self::EPOCH_SHIFT) | self.index
+    }
+
+    /// Returns the version that [`Version::to_api`] made `number` of.
+    #[must_use]
+    pub fn from_api(number: u64) -> Self {
+        Self {
+            epoch: (number >> Self::EPOCH_SHIFT) + 1,
+            index: number & ((1 << Self::EPOCH_SHIFT) - 1),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.index)
+    }
+}

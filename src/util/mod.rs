@@ -1,0 +1,1 @@
+//! Missing batteries, without a word of our domain.
