@@ -1,1 +1,4 @@
 //! Missing batteries, without a word of our domain.
+
+pub mod docker_config;
+pub mod hello;
