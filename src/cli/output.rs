@@ -50,7 +50,6 @@ pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-
 /// One column of a table: the field of a row and the heading over it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {

@@ -2,3 +2,4 @@
 
 pub mod docker_config;
 pub mod hello;
+pub mod notify;

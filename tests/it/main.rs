@@ -1,0 +1,3 @@
+//! Black-box tests: one binary, so that linking is paid once.
+
+mod tidy;
