@@ -25,7 +25,7 @@ demo-down:
 	tests/demo/demo.sh down
 
 test: build test-tools lint
-	$(CARGO) test --locked
+	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) test --locked
 	@echo "every check and test passed"
 
 lint:
