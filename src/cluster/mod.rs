@@ -7,7 +7,9 @@
 pub mod command;
 pub mod event;
 pub mod request;
+pub mod state;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
 pub use request::{Admission, Class, JoinRequest, Query, Refusal, Request, Response};
+pub use state::{SlotKey, State};
