@@ -7,6 +7,7 @@
 pub mod command;
 pub mod event;
 pub mod request;
+pub mod validate;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
