@@ -302,10 +302,7 @@ fn mounts(mounts: &[Mount]) -> Result<(), Refusal> {
             return Err(invalid("invalid mount target: the container's root cannot be replaced"));
         }
         if !targets.insert(target) {
-            return Err(invalid(format!(
-                "ContainerSpec: duplicate mount point: {}",
-                mount.target
-            )));
+            return Err(invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target)));
         }
         source(mount)?;
     }

@@ -28,7 +28,8 @@ fn mount(kind: MountKind, target: &str) -> Mount {
 fn a_plain_service_is_accepted() {
     assert_eq!(service_spec(&good()), Ok(()));
     let mut spec = good();
-    spec.task.limits = ResourceLimits { nano_cpus: NANO_CPUS_MIN, memory_bytes: MEMORY_MIN, pids: 1 };
+    spec.task.limits =
+        ResourceLimits { nano_cpus: NANO_CPUS_MIN, memory_bytes: MEMORY_MIN, pids: 1 };
     spec.task.reservations = Resources { nano_cpus: NANO_CPUS_MIN, memory_bytes: MEMORY_MIN };
     spec.task.container.mounts = vec![
         mount(MountKind::Bind { source: "/a".into() }, "/x"),
@@ -45,7 +46,10 @@ fn a_plain_service_is_accepted() {
 #[test]
 fn names_and_counts_are_bounded() {
     refused(|s| s.name = String::new(), expect!["Invalid: name must be provided"]);
-    refused(|s| s.name = "a.b".into(), expect!["Invalid: name must be valid as a DNS name component"]);
+    refused(
+        |s| s.name = "a.b".into(),
+        expect!["Invalid: name must be valid as a DNS name component"],
+    );
     refused(
         |s| s.mode = Mode::Replicated { replicas: REPLICAS_MAX + 1 },
         expect!["Invalid: 20001 replicas are more than 20000"],
@@ -55,7 +59,9 @@ fn names_and_counts_are_bounded() {
             s.mode = Mode::Global;
             s.task.placement.max_replicas_per_node = 1;
         },
-        expect!["Invalid: replicas-max-per-node can only be used with replicated or replicated-job mode"],
+        expect![
+            "Invalid: replicas-max-per-node can only be used with replicated or replicated-job mode"
+        ],
     );
     refused(
         |s| s.labels = Labels::from([(String::new(), "x".into())]),
@@ -150,7 +156,9 @@ fn mounts_are_checked() {
     );
     refused(
         |s| s.task.container.mounts = vec![mount(MountKind::Volume { name: "/v".into() }, "/x")],
-        expect!["Invalid: invalid volume mount source, must not be an absolute path and only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: /v"],
+        expect![
+            "Invalid: invalid volume mount source, must not be an absolute path and only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: /v"
+        ],
     );
 }
 
@@ -162,7 +170,9 @@ fn ports_are_checked() {
     );
     refused(
         |s| s.endpoint.ports = vec![PortConfig { mode: PublishMode::Ingress, ..port(80, 1) }],
-        expect!["Unsupported: publishing port 80 with mode=ingress is not supported yet: use mode=host"],
+        expect![
+            "Unsupported: publishing port 80 with mode=ingress is not supported yet: use mode=host"
+        ],
     );
     refused(
         |s| s.endpoint.ports = vec![port(0, 1)],
@@ -173,7 +183,9 @@ fn ports_are_checked() {
             s.task.network = NetworkMode::Host;
             s.endpoint.ports = vec![port(80, 8080)];
         },
-        expect!["Invalid: port 80/tcp cannot be published as 8080: on network host a container's port is the host's"],
+        expect![
+            "Invalid: port 80/tcp cannot be published as 8080: on network host a container's port is the host's"
+        ],
     );
     refused(
         |s| {
@@ -197,7 +209,9 @@ fn placement_is_checked() {
     assert!(refusal.message.starts_with("constraint key \"foo\" is unknown"), "{refusal}");
     refused(
         |s| s.task.placement.spread = vec!["zone".into()],
-        expect![[r#"Invalid: cannot spread over "zone": node.labels.NAME or engine.labels.NAME is expected"#]],
+        expect![[
+            r#"Invalid: cannot spread over "zone": node.labels.NAME or engine.labels.NAME is expected"#
+        ]],
     );
 }
 
