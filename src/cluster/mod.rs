@@ -7,8 +7,10 @@
 pub mod command;
 pub mod event;
 pub mod request;
+pub mod state;
 pub mod validate;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
 pub use request::{Admission, Class, JoinRequest, Query, Refusal, Request, Response};
+pub use state::{SlotKey, State};
