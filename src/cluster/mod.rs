@@ -5,8 +5,10 @@
 //! should be done as [`Effect`]s. It knows nothing of sockets, disks, clocks or containers.
 
 pub mod command;
+pub mod enforce;
 pub mod event;
 pub mod request;
+pub mod schedule;
 pub mod state;
 pub mod validate;
 
