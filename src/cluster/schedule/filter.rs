@@ -4,9 +4,7 @@ use super::{
     Volatile,
     node_set::{Credit, Port, Seat, wanted_ports},
 };
-use crate::types::{
-    Availability, HeldImage, NodeId, NodeState, Platform, Task, image::Reference,
-};
+use crate::types::{Availability, HeldImage, NodeId, NodeState, Platform, Task, image::Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The first filter that a node does not pass. Variants are in the order of the filters.
@@ -79,8 +77,7 @@ impl<'a> Checks<'a> {
         let (total, wanted) = (&seat.node.description.resources, &self.task.spec.reservations);
         let fits = |total: u64, reserved: u64, credited: u64, wanted: u64| {
             // A task that reserves nothing fits on a node that is overbooked.
-            wanted == 0
-                || reserved.saturating_sub(credited).saturating_add(wanted) <= total
+            wanted == 0 || reserved.saturating_sub(credited).saturating_add(wanted) <= total
         };
         fits(total.nano_cpus, seat.reserved.nano_cpus, credit.reserved.nano_cpus, wanted.nano_cpus)
             && fits(

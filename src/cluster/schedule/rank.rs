@@ -45,10 +45,8 @@ fn grow(nodes: &NodeSet<'_>, members: Vec<usize>, spread: &[String]) -> Branch {
 
 /// Returns the node's value of a preference; nodes without the label are alike.
 fn value_of<'a>(node: &'a Node, descriptor: &str) -> &'a str {
-    let sources = [
-        ("node.labels.", &node.spec.labels),
-        ("engine.labels.", &node.description.engine.labels),
-    ];
+    let sources =
+        [("node.labels.", &node.spec.labels), ("engine.labels.", &node.description.engine.labels)];
     let found = sources.iter().find_map(|(prefix, labels)| {
         label_name(descriptor, prefix).and_then(|name| labels.get(name))
     });
