@@ -6,6 +6,7 @@
 
 pub mod command;
 mod dispatch;
+pub mod enforce;
 pub mod event;
 pub mod invariants;
 mod join;
@@ -16,11 +17,10 @@ mod reap;
 mod reconcile;
 pub mod request;
 mod restart;
-mod seam;
+pub mod schedule;
 pub mod state;
 mod update;
-
-use seam::{enforce, schedule, validate};
+pub mod validate;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};

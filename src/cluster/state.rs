@@ -178,7 +178,10 @@ impl State {
     }
 
     /// Returns a service's tasks, in order of id; also those a removed service left.
-    pub fn tasks_of_service<'a>(&'a self, id: &ServiceId) -> impl Iterator<Item = &'a Task> + use<'a> {
+    pub fn tasks_of_service<'a>(
+        &'a self,
+        id: &ServiceId,
+    ) -> impl Iterator<Item = &'a Task> + use<'a> {
         self.by_index(self.indices.service_tasks.get(id))
     }
 

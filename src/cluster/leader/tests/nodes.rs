@@ -2,9 +2,7 @@
 
 use super::{World, replicated, world::id};
 use crate::{
-    cluster::{
-        Change, Class, Command, Event, JoinRequest, Query, Refusal, Request, Response,
-    },
+    cluster::{Change, Class, Command, Event, JoinRequest, Query, Refusal, Request, Response},
     types::{
         Availability, Desired, FromManager, FromWorker, JoinToken, LocalSuccessor, Mode,
         NodeDescription, NodeState, Reason, ReasonCode, Role, Sequence, TaskId, TaskState,
@@ -395,8 +393,7 @@ fn after_a_day_the_tasks_of_a_lost_node_are_orphans() {
     world.cut(1);
     world.run(6 * SECOND);
     world.advance(24 * 3_600 * SECOND);
-    let states: Vec<_> =
-        world.state.tasks_on_node(&id(1)).map(|task| task.status.state).collect();
+    let states: Vec<_> = world.state.tasks_on_node(&id(1)).map(|task| task.status.state).collect();
     assert_eq!(states, [TaskState::Orphaned]);
 }
 

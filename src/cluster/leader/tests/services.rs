@@ -1,11 +1,9 @@
 //! What happens to services.
 
-use super::{World, replicated, world::id};
+use super::{World, replicated};
 use crate::{
     cluster::{Class, Request, Response},
-    types::{
-        Availability, Constraint, Desired, Mode, RestartCondition, TaskState, UpdateState,
-    },
+    types::{Availability, Constraint, Desired, Mode, RestartCondition, TaskState, UpdateState},
 };
 use expect_test::{Expect, expect};
 use std::time::Duration;
@@ -129,12 +127,18 @@ fn an_update_prepares_then_replaces_slot_by_slot() {
     // Committed, but no worker has done anything yet.
     check(&world, expect![[""]]);
     let update = world.service(&service).update.expect("an update");
-    assert_eq!((update.state, update.message.as_str()), (UpdateState::Updating, "update in progress"));
+    assert_eq!(
+        (update.state, update.message.as_str()),
+        (UpdateState::Updating, "update in progress")
+    );
     world.run(2 * SECOND);
     check(&world, expect![[""]]);
     world.run(6 * SECOND);
     let update = world.service(&service).update.expect("an update");
-    assert_eq!((update.state, update.message.as_str()), (UpdateState::Completed, "update completed"));
+    assert_eq!(
+        (update.state, update.message.as_str()),
+        (UpdateState::Completed, "update completed")
+    );
 }
 
 #[test]
@@ -334,6 +338,8 @@ fn what_is_not_allowed_is_refused_in_swarms_words() {
     );
     let request = world.request_id();
     let gone = crate::types::ServiceId::from_bits(99);
-    assert_eq!(message(world.request(Request::RemoveService { request, id: gone })).0, Class::NotFound);
-    let _ = id(1);
+    assert_eq!(
+        message(world.request(Request::RemoveService { request, id: gone })).0,
+        Class::NotFound
+    );
 }

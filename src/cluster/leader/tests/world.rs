@@ -122,9 +122,10 @@ impl World {
             cluster: Box::new(cluster),
             node: Box::new(node(0, Role::Manager)),
         }];
-        changes.extend((1..=workers).map(|number| Change::CreateNode {
-            node: Box::new(node(number, Role::Worker)),
-        }));
+        changes.extend(
+            (1..=workers)
+                .map(|number| Change::CreateNode { node: Box::new(node(number, Role::Worker)) }),
+        );
         for change in changes {
             let command = Command { request: None, term: 1, date, change };
             let applied = state.apply(Version { epoch: 1, index: 1 }, 1, &command);
@@ -172,17 +173,12 @@ impl World {
         worker.session = session;
         worker.linked = true;
         worker.applied = Sequence::default();
-        let tasks = worker.tasks.iter().map(|(task, (_, status))| TaskReport {
-            task: task.clone(),
-            status: status.clone(),
-        });
-        let register = Register {
-            session,
-            description,
-            images: vec![],
-            tasks: tasks.collect(),
-            successors,
-        };
+        let tasks = worker
+            .tasks
+            .iter()
+            .map(|(task, (_, status))| TaskReport { task: task.clone(), status: status.clone() });
+        let register =
+            Register { session, description, images: vec![], tasks: tasks.collect(), successors };
         self.say(number, FromWorker::Register(Box::new(register)));
     }
 
@@ -201,12 +197,7 @@ impl World {
         let node = self.task(task).node.expect("a node");
         let date = self.date;
         let Some(worker) = self.workers.get_mut(&node) else { return };
-        let status = TaskStatus {
-            state,
-            date,
-            error: error.to_owned(),
-            ..TaskStatus::default()
-        };
+        let status = TaskStatus { state, date, error: error.to_owned(), ..TaskStatus::default() };
         if let Some((_, known)) = worker.tasks.get_mut(task) {
             *known = status.clone();
         }
@@ -303,9 +294,8 @@ impl World {
 
     pub(crate) fn beat_all(&mut self) {
         let linked = self.workers.iter().filter(|(_, worker)| worker.linked);
-        let beats: Vec<_> = linked
-            .map(|(id, worker)| (id.clone(), worker.session, worker.applied))
-            .collect();
+        let beats: Vec<_> =
+            linked.map(|(id, worker)| (id.clone(), worker.session, worker.applied)).collect();
         for (node, session, applied) in beats {
             let address = format!("10.0.0.{}", node.as_str().trim_start_matches('0'));
             let address = if address.ends_with('.') { "10.0.0.0".to_owned() } else { address };
@@ -318,8 +308,7 @@ impl World {
     pub(crate) fn fail_over(&mut self, term: u64) {
         self.pending = None;
         self.seed += 1;
-        let (leader, effects) =
-            Leader::new(&self.state, self.now, self.date, term, self.seed);
+        let (leader, effects) = Leader::new(&self.state, self.now, self.date, term, self.seed);
         self.leader = leader;
         self.carry_out(effects);
     }
@@ -450,10 +439,10 @@ impl World {
 
     /// Renders every task: slot, node, desired and observed state, why it is there.
     pub(crate) fn tasks(&self) -> String {
-        let mut tasks: Vec<Task> = match self.leader.read(
-            &self.state,
-            &Query::Tasks { services: vec![], nodes: vec![] },
-        ) {
+        let mut tasks: Vec<Task> = match self
+            .leader
+            .read(&self.state, &Query::Tasks { services: vec![], nodes: vec![] })
+        {
             Ok(Response::Tasks(tasks)) => tasks,
             other => panic!("{other:?}"),
         };
@@ -515,9 +504,7 @@ fn next_state(task: &Task, state: TaskState) -> Option<(TaskState, &'static str)
     match (image, state) {
         ("bad", _) => Some((TaskState::Rejected, "no such image")),
         (_, TaskState::Assigned) => Some((TaskState::Ready, "")),
-        (_, TaskState::Ready) if task.desired == Desired::Running => {
-            Some((TaskState::Running, ""))
-        }
+        (_, TaskState::Ready) if task.desired == Desired::Running => Some((TaskState::Running, "")),
         ("crash", TaskState::Running) => Some((TaskState::Failed, "exit status 1")),
         ("done", TaskState::Running) => Some((TaskState::Complete, "")),
         _ => None,
