@@ -50,6 +50,7 @@ pub(crate) struct World {
     /// The longest desired or committed states seen: neither ever falls.
     seen: BTreeMap<TaskId, (TaskState, Desired)>,
     tickets: u64,
+    next_beat: Moment,
     seed: u64,
 }
 
@@ -147,6 +148,7 @@ impl World {
             rejected: Vec::new(),
             seen: BTreeMap::new(),
             tickets: 0,
+            next_beat: now + BEAT,
             seed: 7,
         };
         world.carry_out(effects);
@@ -276,16 +278,15 @@ impl World {
     /// Lets time pass, with beats and deadlines at their times.
     pub(crate) fn advance(&mut self, time: Duration) {
         let end = self.now + time;
-        let mut next_beat = self.now;
         while self.now < end {
-            let mut next = end.min(next_beat + BEAT);
+            let mut next = end.min(self.next_beat);
             if let Some(deadline) = self.leader.next_deadline() {
                 next = next.min(deadline.max(self.now + Duration::from_millis(1)));
             }
             self.date = self.date + next.since(self.now);
             self.now = next;
-            if self.now >= next_beat + BEAT {
-                next_beat = self.now;
+            if self.now >= self.next_beat {
+                self.next_beat = self.now + BEAT;
                 self.beat_all();
             }
             self.event(Event::Tick);
