@@ -402,7 +402,10 @@ impl<'a> Pass<'a> {
     fn failure_stand(&self, service: &Service, task: &Task) -> Stand {
         let early = self.memory.ran(&task.id).is_none_or(|ran| ran < update::MONITOR);
         let moved = task.status.message == ENFORCER_MESSAGE || self.is_lost(task);
-        if update::is_fresh(service, task) && early && !moved {
+        // A task that is meant to end has not failed when it does.
+        let done = task.status.state == TaskState::Complete
+            && task.spec.restart.condition != RestartCondition::Any;
+        if update::is_fresh(service, task) && early && !moved && !done {
             Stand::Failed(task.id.clone())
         } else {
             Stand::Steady

@@ -84,7 +84,9 @@ proptest! {
         prop_assert_eq!(runs(&services[1]), 4, "{}", world.tasks());
         for number in 1..=nodes {
             prop_assert!(world.state.tasks_on_node(&id(number)).all(|t| {
-                t.is_active() || t.status.state > TaskState::Running
+                t.is_active()
+                    || t.status.state > TaskState::Running
+                    || t.status.state < TaskState::Assigned
             }), "{}", world.tasks());
         }
         let before = world.proposals;

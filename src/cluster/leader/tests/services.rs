@@ -20,7 +20,15 @@ fn a_service_spreads_and_runs() {
     let mut world = World::new(3);
     world.create(replicated("web", 4));
     world.run(SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: running/running ServiceScaled
+        web.2 on 2: running/running ServiceScaled
+        web.3 on 3: running/running ServiceScaled
+        web.4 on 1: running/running ServiceScaled
+    "#]],
+    );
 }
 
 #[test]
@@ -31,9 +39,21 @@ fn a_crashed_task_is_replaced_after_its_delay_on_a_new_task() {
     let task = world.wanted()[0].id.clone();
     world.report(&task, TaskState::Failed, "exit status 1");
     world.run(4 * SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: shutdown/failed ServiceScaled (exit status 1)
+        web.1 on 1: ready/ready Restarted
+    "#]],
+    );
     world.run(2 * SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: shutdown/failed ServiceScaled (exit status 1)
+        web.1 on 1: running/running Restarted
+    "#]],
+    );
 }
 
 #[test]
@@ -78,11 +98,25 @@ fn restart_condition_none_leaves_what_ended() {
     spec.task.restart.condition = RestartCondition::OnFailure;
     let service = world.create(spec);
     world.run(60 * SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        job.1 on 1: shutdown/complete ServiceScaled
+        job.2 on 1: shutdown/complete ServiceScaled
+    "#]],
+    );
     // A changed spec runs it again.
     world.update(&service, |spec| spec.task.container.env.push("A=1".to_owned()));
     world.run(60 * SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        job.1 on 1: shutdown/complete ServiceScaled
+        job.1 on 1: shutdown/complete SpecChanged
+        job.2 on 1: shutdown/complete ServiceScaled
+        job.2 on 1: shutdown/complete SpecChanged
+    "#]],
+    );
 }
 
 #[test]
@@ -98,7 +132,15 @@ fn max_attempts_end_restarts_also_after_a_fail_over() {
         world.link(worker);
     }
     world.run(300 * SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: shutdown/failed ServiceScaled (exit status 1)
+        web.1 on 1: shutdown/failed Restarted (exit status 1)
+        web.1 on 1: shutdown/failed Restarted (exit status 1)
+        web.1 on 1: shutdown/failed Restarted (exit status 1)
+    "#]],
+    );
 }
 
 #[test]
@@ -125,14 +167,29 @@ fn an_update_prepares_then_replaces_slot_by_slot() {
     world.run(SECOND);
     world.update(&service, |spec| spec.task.container.image = "good:2".to_owned());
     // Committed, but no worker has done anything yet.
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: running/running ServiceScaled
+        web.1 on 1: ready/assigned SpecChanged
+        web.2 on 2: running/running ServiceScaled
+    "#]],
+    );
     let update = world.service(&service).update.expect("an update");
     assert_eq!(
         (update.state, update.message.as_str()),
         (UpdateState::Updating, "update in progress")
     );
     world.run(2 * SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: shutdown/shutdown ServiceScaled
+        web.1 on 1: running/running SpecChanged
+        web.2 on 2: shutdown/shutdown ServiceScaled
+        web.2 on 2: running/running SpecChanged
+    "#]],
+    );
     world.run(6 * SECOND);
     let update = world.service(&service).update.expect("an update");
     assert_eq!(
@@ -269,13 +326,27 @@ fn a_global_service_follows_the_nodes() {
     spec.task.placement.constraints.push(worker);
     world.create(spec);
     world.run(SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        agent.0 on 2: running/running NodeJoined
+        agent.0 on 3: running/running NodeJoined
+        agent.0 on 1: running/running NodeJoined
+    "#]],
+    );
     world.set_availability(1, Availability::Drain);
     world.update_node(2, |spec| {
         spec.labels.insert("skip".to_owned(), "yes".to_owned());
     });
     world.run(SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        agent.0 on 2: shutdown/rejected NodeJoined (assigned node no longer meets constraints)
+        agent.0 on 3: running/running NodeJoined
+        agent.0 on 1: shutdown/shutdown NodeJoined
+    "#]],
+    );
     world.set_availability(1, Availability::Active);
     world.run(SECOND);
     assert_eq!((world.running_on(1), world.running_on(2), world.running_on(3)), (1, 0, 1));
@@ -288,7 +359,12 @@ fn what_fits_nowhere_says_why_and_starts_once_it_does() {
     spec.task.placement.constraints.push(Constraint::parse("node.labels.a==b").expect("one"));
     world.create(spec);
     world.run(SECOND);
-    check(&world, expect![[""]]);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on -: running/pending ServiceScaled (no suitable node (1 node not available for new tasks; scheduling constraints not satisfied on 1 node))
+    "#]],
+    );
     let before = world.proposals;
     world.run(60 * SECOND);
     assert_eq!(world.proposals, before, "a task that still waits is no news");
