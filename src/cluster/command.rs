@@ -144,8 +144,7 @@ pub enum Change {
     },
     /// Takes over what became of tasks. A state below the present one is ignored.
     ReportTasks {
-        /// Task and status, with the node that reported, where one did: reports about another
-        /// node's task are ignored.
+        /// Task and status. That a node reports only about its own tasks is checked by the leader.
         reports: Vec<(TaskId, TaskStatus)>,
     },
     /// Takes over tasks that a node made itself while it had no manager: the predecessors become

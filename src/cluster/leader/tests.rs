@@ -1,0 +1,9 @@
+//! Scenarios: a leader, its state and some workers, on a clock that jumps.
+
+mod bounds;
+mod nodes;
+mod random;
+mod services;
+mod world;
+
+pub(crate) use world::{World, replicated};

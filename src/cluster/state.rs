@@ -1,0 +1,227 @@
+//! The cluster's replicated state: tables, the indices over them, and how to read both.
+//!
+//! Identical on every manager at the same applied version, down to the bytes of a snapshot. It
+//! changes only by [`State::apply`] (in `apply`), which knows no clock, no randomness and no
+//! outside. Soft knowledge (task states between ASSIGNED and RUNNING, sessions, timers) is the
+//! leader's and has no place here.
+
+mod apply;
+mod codec;
+#[cfg(test)]
+mod tests;
+
+pub use codec::{
+    DecodeError, ENTRY_MAX, SNAPSHOT_MAX, decode_entry, decode_snapshot, encode_entry,
+};
+
+use super::command::{Applied, Rejected};
+use crate::types::{
+    Cluster, Date, Node, NodeId, RequestId, Service, ServiceId, Task, TaskId, Version,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// How many outcomes of requests are remembered: a client repeats a request within seconds, and
+/// a thousand are more than a manager commits in that time, at about 100 bytes each.
+pub const OUTCOMES_MAX: usize = 1_024;
+
+/// What is replicated, and nothing else: the unit of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Tables {
+    applied: Version,
+    cluster: Option<Cluster>,
+    nodes: BTreeMap<NodeId, Node>,
+    services: BTreeMap<ServiceId, Service>,
+    tasks: BTreeMap<TaskId, Task>,
+    /// Removed nodes and when: their certificates are good for a while yet.
+    removed: BTreeMap<NodeId, Date>,
+    /// The last requests' outcomes, oldest first.
+    outcomes: VecDeque<(RequestId, Result<Applied, Rejected>)>,
+}
+
+/// Ways into the tables; derived from them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Indices {
+    service_names: BTreeMap<String, ServiceId>,
+    service_tasks: BTreeMap<ServiceId, BTreeSet<TaskId>>,
+    node_tasks: BTreeMap<NodeId, BTreeSet<TaskId>>,
+}
+
+/// The cluster's state.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    tables: Tables,
+    indices: Indices,
+}
+
+/// The place that a chain of tasks fills one after another: a slot of a replicated service, or a
+/// node of a global one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotKey {
+    /// The service.
+    pub service: ServiceId,
+    /// The slot, from 1; 0 for global services.
+    pub slot: u64,
+    /// The node of a global service's task; none otherwise.
+    pub node: Option<NodeId>,
+}
+
+impl SlotKey {
+    /// Returns the place that `task` belongs to.
+    #[must_use]
+    pub fn of(task: &Task) -> Self {
+        let node = if task.slot == 0 { task.node.clone() } else { None };
+        Self { service: task.service.clone(), slot: task.slot, node }
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.tables.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for State {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let tables = Tables::deserialize(deserializer)?;
+        let indices = Indices::of(&tables);
+        Ok(Self { tables, indices })
+    }
+}
+
+impl Indices {
+    fn of(tables: &Tables) -> Self {
+        let mut indices = Self::default();
+        for service in tables.services.values() {
+            indices.service_names.insert(service.spec.name.clone(), service.id.clone());
+        }
+        for task in tables.tasks.values() {
+            indices.add(task);
+        }
+        indices
+    }
+
+    fn add(&mut self, task: &Task) {
+        self.service_tasks.entry(task.service.clone()).or_default().insert(task.id.clone());
+        if let Some(node) = &task.node {
+            self.node_tasks.entry(node.clone()).or_default().insert(task.id.clone());
+        }
+    }
+
+    fn remove(&mut self, task: &Task) {
+        if let Some(ids) = self.service_tasks.get_mut(&task.service) {
+            ids.remove(&task.id);
+            if ids.is_empty() {
+                self.service_tasks.remove(&task.service);
+            }
+        }
+        let Some(node) = &task.node else { return };
+        if let Some(ids) = self.node_tasks.get_mut(node) {
+            ids.remove(&task.id);
+            if ids.is_empty() {
+                self.node_tasks.remove(node);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Returns the version of the last entry applied.
+    #[must_use]
+    pub fn applied(&self) -> Version {
+        self.tables.applied
+    }
+
+    /// Returns the cluster, once it was made.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.tables.cluster.as_ref()
+    }
+
+    /// Returns all nodes, in order of id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.tables.nodes.values()
+    }
+
+    /// Returns a node.
+    #[must_use]
+    pub fn node(&self, id: &NodeId) -> Option<&Node> {
+        self.tables.nodes.get(id)
+    }
+
+    /// Returns all services, in order of id.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.tables.services.values()
+    }
+
+    /// Returns a service.
+    #[must_use]
+    pub fn service(&self, id: &ServiceId) -> Option<&Service> {
+        self.tables.services.get(id)
+    }
+
+    /// Returns the service of that name.
+    #[must_use]
+    pub fn service_by_name(&self, name: &str) -> Option<&Service> {
+        self.indices.service_names.get(name).and_then(|id| self.service(id))
+    }
+
+    /// Returns all tasks, in order of id.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tables.tasks.values()
+    }
+
+    /// Returns a task.
+    #[must_use]
+    pub fn task(&self, id: &TaskId) -> Option<&Task> {
+        self.tables.tasks.get(id)
+    }
+
+    /// Returns a service's tasks, in order of id; also those a removed service left.
+    pub fn tasks_of_service<'a>(
+        &'a self,
+        id: &ServiceId,
+    ) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.by_index(self.indices.service_tasks.get(id))
+    }
+
+    /// Returns the tasks that were given to a node, in order of id.
+    pub fn tasks_on_node<'a>(&'a self, id: &NodeId) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.by_index(self.indices.node_tasks.get(id))
+    }
+
+    /// Returns the tasks of one slot, in order of id.
+    pub fn tasks_in_slot(&self, key: &SlotKey) -> impl Iterator<Item = &Task> {
+        self.tasks_of_service(&key.service)
+            .filter(move |task| task.slot == key.slot && (key.slot != 0 || task.node == key.node))
+    }
+
+    /// Tells whether a node of this id was a member and was removed.
+    #[must_use]
+    pub fn is_removed(&self, id: &NodeId) -> bool {
+        self.tables.removed.contains_key(id)
+    }
+
+    /// Returns what became of a request, where it is remembered.
+    #[must_use]
+    pub fn outcome(&self, request: &RequestId) -> Option<&Result<Applied, Rejected>> {
+        let found = self.tables.outcomes.iter().find(|(id, _)| id == request);
+        found.map(|(_, outcome)| outcome)
+    }
+
+    /// Tells whether the indices are what the tables say; checked by the simulation.
+    #[must_use]
+    pub fn indices_agree(&self) -> bool {
+        self.indices == Indices::of(&self.tables)
+    }
+
+    fn by_index<'a>(
+        &'a self,
+        ids: Option<&'a BTreeSet<TaskId>>,
+    ) -> impl Iterator<Item = &'a Task> + use<'a> {
+        ids.into_iter().flatten().map(|id| {
+            let task = self.tables.tasks.get(id);
+            task.expect("indices hold only tasks that are in the table")
+        })
+    }
+}

@@ -1,0 +1,550 @@
+//! The one way to change the cluster's state.
+//!
+//! Deterministic and total: the same commands give the same bytes on every manager, and no
+//! command, however mad, panics: a poisoned log entry would end every manager in a loop. A command
+//! is applied as a whole or leaves nothing behind.
+
+use super::{OUTCOMES_MAX, SlotKey, State};
+use crate::{
+    cluster::command::{Applied, Change, Command, Decision, Rejected},
+    types::{
+        Availability, Cluster, Date, Desired, Mode, NODE_CERT_EXPIRY, Node, NodeId, NodeState,
+        Role, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Version,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How long a removed node is remembered beyond the life of the longest certificate: clocks of
+/// both sides may be off by some days.
+const REMOVED_GRACE: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Where a command is written: its version and its date.
+#[derive(Clone, Copy)]
+struct At {
+    version: Version,
+    date: Date,
+}
+
+impl State {
+    /// Applies a committed command. `index` is the entry's version (all commands of one entry
+    /// share it), `term` the term the entry was committed in.
+    ///
+    /// # Errors
+    ///
+    /// What the command was decided on no longer holds; nothing changed.
+    pub fn apply(
+        &mut self,
+        index: Version,
+        term: u64,
+        command: &Command,
+    ) -> Result<Applied, Rejected> {
+        self.tables.applied = self.tables.applied.max(index);
+        if let Some(known) = command.request.as_ref().and_then(|id| self.outcome(id)) {
+            return known.clone();
+        }
+        // Making the cluster needs no term: it only ever works once, into an empty state.
+        if command.term < term && !matches!(command.change, Change::CreateCluster { .. }) {
+            return Err(Rejected::StaleTerm);
+        }
+        let at = At { version: index, date: command.date };
+        let outcome = self.change(at, &command.change);
+        if let Some(request) = &command.request {
+            if self.tables.outcomes.len() >= OUTCOMES_MAX {
+                self.tables.outcomes.pop_front();
+            }
+            self.tables.outcomes.push_back((request.clone(), outcome.clone()));
+        }
+        outcome
+    }
+
+    fn change(&mut self, at: At, change: &Change) -> Result<Applied, Rejected> {
+        match change {
+            Change::CreateCluster { cluster, node } => self.create_cluster(at, cluster, node),
+            Change::UpdateCluster { expected, spec } => self.change_cluster(at, |cluster| {
+                if cluster.version != *expected {
+                    return Err(Rejected::OutOfSequence);
+                }
+                cluster.spec = (**spec).clone();
+                Ok(())
+            }),
+            Change::RotateTokens { tokens } => self.change_cluster(at, |cluster| {
+                cluster.tokens = *tokens;
+                Ok(())
+            }),
+            Change::CreateNode { node } => self.create_node(at, node),
+            Change::UpdateNode { id, expected, spec } => {
+                if spec.role == Role::Worker && self.is_last_manager(id) {
+                    return Err(Rejected::Precondition(
+                        "attempting to demote the last manager of the swarm".to_owned(),
+                    ));
+                }
+                self.change_node(at, id, |node| {
+                    if node.version != *expected {
+                        return Err(Rejected::OutOfSequence);
+                    }
+                    node.spec = (**spec).clone();
+                    Ok(())
+                })
+            }
+            Change::DescribeNode { id, description, address } => self.change_node(at, id, |node| {
+                node.description = (**description).clone();
+                node.status.address.clone_from(address);
+                Ok(())
+            }),
+            Change::SetNodeState { id, state, message } => self.change_node(at, id, |node| {
+                node.status.state = *state;
+                node.status.message.clone_from(message);
+                Ok(())
+            }),
+            Change::SetManagerStatus { id, status } => self.change_node(at, id, |node| {
+                node.manager.clone_from(status);
+                Ok(())
+            }),
+            Change::RemoveNode { id, force } => self.remove_node(at, id, *force),
+            Change::CreateService { service } => self.create_service(at, service),
+            Change::UpdateService { id, expected, spec } => {
+                self.update_service(at, id, *expected, spec)
+            }
+            Change::RollbackService { id, expected } => self.rollback_service(at, id, *expected),
+            Change::SetUpdateStatus { id, spec_version, status } => {
+                let service = self.service_mut(id)?;
+                if service.spec_version != *spec_version {
+                    return Err(Rejected::OutOfSequence);
+                }
+                service.update.clone_from(status);
+                Ok(Applied::Service(id.clone()))
+            }
+            Change::RemoveService { id } => self.remove_service(at, id),
+            Change::ReplaceTasks { create, desire } => self.replace_tasks(at, create, desire),
+            Change::Schedule { decisions } => {
+                for decision in decisions {
+                    self.schedule_one(at, decision);
+                }
+                Ok(Applied::Done)
+            }
+            Change::ReportTasks { reports } => {
+                for (id, status) in reports {
+                    self.report_one(at, id, status);
+                }
+                Ok(Applied::Done)
+            }
+            Change::AdoptTasks { node, tasks } => self.adopt_tasks(at, node, tasks),
+            Change::RemoveTasks { tasks } => {
+                for id in tasks {
+                    self.forget_task(id);
+                }
+                Ok(Applied::Done)
+            }
+        }
+    }
+
+    fn create_cluster(
+        &mut self,
+        at: At,
+        cluster: &Cluster,
+        node: &Node,
+    ) -> Result<Applied, Rejected> {
+        if self.tables.cluster.is_some() {
+            return Err(Rejected::Precondition("the cluster exists already".to_owned()));
+        }
+        let cluster =
+            Cluster { version: at.version, created: at.date, updated: at.date, ..cluster.clone() };
+        let made = self.create_node(at, node)?;
+        self.tables.cluster = Some(cluster);
+        Ok(made)
+    }
+
+    fn change_cluster(
+        &mut self,
+        at: At,
+        change: impl FnOnce(&mut Cluster) -> Result<(), Rejected>,
+    ) -> Result<Applied, Rejected> {
+        let cluster = self.tables.cluster.as_mut().ok_or_else(|| not_found("cluster", ""))?;
+        change(cluster)?;
+        cluster.version = at.version;
+        cluster.updated = at.date;
+        Ok(Applied::Done)
+    }
+
+    fn create_node(&mut self, at: At, node: &Node) -> Result<Applied, Rejected> {
+        if self.is_removed(&node.id) {
+            return Err(Rejected::Precondition(format!("node {} was removed", node.id)));
+        }
+        // All zeros is a key that is not known yet: that of a node which made the cluster.
+        let same_key = |other: &&Node| {
+            other.key_digest == node.key_digest && node.key_digest.iter().any(|byte| *byte != 0)
+        };
+        if self.tables.nodes.contains_key(&node.id) || self.nodes().any(|n| same_key(&n)) {
+            return Err(exists("node", node.id.as_str()));
+        }
+        let row = Node { version: at.version, created: at.date, updated: at.date, ..node.clone() };
+        self.tables.nodes.insert(node.id.clone(), row);
+        Ok(Applied::Node(node.id.clone()))
+    }
+
+    fn is_last_manager(&self, id: &NodeId) -> bool {
+        let is_manager = |node: &Node| node.role == Role::Manager;
+        self.node(id).is_some_and(is_manager) && self.nodes().filter(|n| is_manager(n)).count() == 1
+    }
+
+    fn change_node(
+        &mut self,
+        at: At,
+        id: &NodeId,
+        change: impl FnOnce(&mut Node) -> Result<(), Rejected>,
+    ) -> Result<Applied, Rejected> {
+        let node = self.tables.nodes.get_mut(id).ok_or_else(|| not_found("node", id.as_str()))?;
+        change(node)?;
+        node.version = at.version;
+        node.updated = at.date;
+        Ok(Applied::Node(id.clone()))
+    }
+
+    fn remove_node(&mut self, at: At, id: &NodeId, force: bool) -> Result<Applied, Rejected> {
+        let node = self.node(id).ok_or_else(|| not_found("node", id.as_str()))?;
+        if node.role == Role::Manager || node.manager.is_some() {
+            return Err(Rejected::Precondition(format!(
+                "node {id} is a cluster manager and is a member of the raft cluster. It must be \
+                 demoted to worker before removal"
+            )));
+        }
+        if !force && node.status.state != NodeState::Down {
+            return Err(Rejected::Precondition(format!(
+                "node {id} is not down and can't be removed"
+            )));
+        }
+        let tasks: Vec<TaskId> = self.tasks_on_node(id).map(|task| task.id.clone()).collect();
+        for task in tasks {
+            self.forget_task(&task);
+        }
+        self.tables.nodes.remove(id);
+        // A certificate that is still good must be refused for as long as it is.
+        let keep = self.cluster().map_or(NODE_CERT_EXPIRY, |c| c.spec.node_cert_expiry);
+        let keep = keep.max(NODE_CERT_EXPIRY) + REMOVED_GRACE;
+        self.tables.removed.retain(|_, removed| at.date.since(*removed) < keep);
+        self.tables.removed.insert(id.clone(), at.date);
+        Ok(Applied::Node(id.clone()))
+    }
+
+    fn create_service(&mut self, at: At, service: &Service) -> Result<Applied, Rejected> {
+        if self.service_by_name(&service.spec.name).is_some() {
+            return Err(exists("service", &service.spec.name));
+        }
+        let left = self.indices.service_tasks.contains_key(&service.id);
+        if left || self.tables.services.contains_key(&service.id) {
+            return Err(exists("service", service.id.as_str()));
+        }
+        let row = Service {
+            version: at.version,
+            spec_version: at.version,
+            created: at.date,
+            updated: at.date,
+            previous_spec: None,
+            update: None,
+            ..service.clone()
+        };
+        self.indices.service_names.insert(row.spec.name.clone(), row.id.clone());
+        self.tables.services.insert(row.id.clone(), row);
+        Ok(Applied::Service(service.id.clone()))
+    }
+
+    fn service_mut(&mut self, id: &ServiceId) -> Result<&mut Service, Rejected> {
+        self.tables.services.get_mut(id).ok_or_else(|| not_found("service", id.as_str()))
+    }
+
+    fn update_service(
+        &mut self,
+        at: At,
+        id: &ServiceId,
+        expected: Version,
+        spec: &ServiceSpec,
+    ) -> Result<Applied, Rejected> {
+        let service = self.service_mut(id)?;
+        if service.version != expected {
+            return Err(Rejected::OutOfSequence);
+        }
+        if service.spec.name != spec.name {
+            return Err(Rejected::Precondition("renaming services is not supported".to_owned()));
+        }
+        if is_global(service.spec.mode) != is_global(spec.mode) {
+            return Err(Rejected::Precondition("service mode change is not allowed".to_owned()));
+        }
+        // The same spec again only resumes a paused update: what came before stays reachable.
+        if service.spec != *spec {
+            let previous = std::mem::replace(&mut service.spec, spec.clone());
+            service.previous_spec = Some(Box::new(previous));
+        }
+        service.spec_version = at.version;
+        service.update = None;
+        service.version = at.version;
+        service.updated = at.date;
+        Ok(Applied::Service(id.clone()))
+    }
+
+    fn rollback_service(
+        &mut self,
+        at: At,
+        id: &ServiceId,
+        expected: Version,
+    ) -> Result<Applied, Rejected> {
+        let service = self.service_mut(id)?;
+        if service.version != expected {
+            return Err(Rejected::OutOfSequence);
+        }
+        let Some(previous) = service.previous_spec.as_mut() else {
+            return Err(Rejected::Precondition(format!(
+                "service {id} does not have a previous spec"
+            )));
+        };
+        std::mem::swap(&mut service.spec, previous);
+        service.spec_version = at.version;
+        service.update = None;
+        service.version = at.version;
+        service.updated = at.date;
+        Ok(Applied::Service(id.clone()))
+    }
+
+    fn remove_service(&mut self, at: At, id: &ServiceId) -> Result<Applied, Rejected> {
+        let row =
+            self.tables.services.remove(id).ok_or_else(|| not_found("service", id.as_str()))?;
+        self.indices.service_names.remove(&row.spec.name);
+        let tasks: Vec<TaskId> = self.tasks_of_service(id).map(|task| task.id.clone()).collect();
+        for task in tasks {
+            self.raise_desired(at, &task, Desired::Remove);
+        }
+        Ok(Applied::Service(id.clone()))
+    }
+
+    fn raise_desired(&mut self, at: At, id: &TaskId, desired: Desired) {
+        let Some(task) = self.tables.tasks.get_mut(id) else { return };
+        if task.desired < desired {
+            task.desired = desired;
+            task.version = at.version;
+            task.updated = at.date;
+        }
+    }
+
+    fn replace_tasks(
+        &mut self,
+        at: At,
+        create: &[Task],
+        desire: &[(TaskId, Desired)],
+    ) -> Result<Applied, Rejected> {
+        let mut ids = BTreeSet::new();
+        let mut touched = BTreeSet::new();
+        for task in create {
+            self.check_created(task)?;
+            if !ids.insert(&task.id) {
+                return Err(exists("task", task.id.as_str()));
+            }
+            touched.insert(SlotKey::of(task));
+        }
+        let mut raised: BTreeMap<&TaskId, Desired> = BTreeMap::new();
+        for (id, desired) in desire {
+            if let Some(task) = self.task(id) {
+                let last = raised.entry(id).or_insert(task.desired);
+                *last = (*last).max(*desired);
+                touched.insert(SlotKey::of(task));
+            }
+        }
+        for key in &touched {
+            let after = self.tasks_in_slot(key).map(|task| {
+                (raised.get(&task.id).copied().unwrap_or(task.desired), task.predecessor.is_some())
+            });
+            let new = create.iter().filter(|task| SlotKey::of(task) == *key);
+            let new = new.map(|task| (task.desired, task.predecessor.is_some()));
+            check_slot(key, after.chain(new))?;
+        }
+        for (id, desired) in raised {
+            self.raise_desired(at, id, desired);
+        }
+        for task in create {
+            self.put_task(Task {
+                version: at.version,
+                created: at.date,
+                updated: at.date,
+                ..task.clone()
+            });
+        }
+        Ok(Applied::Done)
+    }
+
+    fn check_created(&self, task: &Task) -> Result<(), Rejected> {
+        let Some(service) = self.service(&task.service) else {
+            return Err(not_found("service", task.service.as_str()));
+        };
+        if self.task(&task.id).is_some() {
+            return Err(exists("task", task.id.as_str()));
+        }
+        let global = is_global(service.spec.mode);
+        if global != (task.slot == 0) || global != task.node.is_some() {
+            return Err(Rejected::Precondition(format!(
+                "task {} has a slot that does not fit its service's mode",
+                task.id
+            )));
+        }
+        if task.status.state > TaskState::Pending {
+            return Err(Rejected::Precondition(format!(
+                "task {} is new and cannot be {} yet",
+                task.id, task.status.state
+            )));
+        }
+        match &task.node {
+            Some(node) if self.node(node).is_none() => Err(not_found("node", node.as_str())),
+            _ => Ok(()),
+        }
+    }
+
+    fn put_task(&mut self, task: Task) {
+        self.indices.add(&task);
+        self.tables.tasks.insert(task.id.clone(), task);
+    }
+
+    fn forget_task(&mut self, id: &TaskId) {
+        if let Some(task) = self.tables.tasks.remove(id) {
+            self.indices.remove(&task);
+        }
+    }
+
+    fn schedule_one(&mut self, at: At, decision: &Decision) {
+        let Some(task) = self.tables.tasks.get_mut(&decision.task) else { return };
+        if task.status.state > TaskState::Pending || !task.desired.is_wanted() {
+            return;
+        }
+        let Some(id) = &decision.node else {
+            if task.status.error != decision.error {
+                task.status.error.clone_from(&decision.error);
+                task.status.date = at.date;
+                task.version = at.version;
+                task.updated = at.date;
+            }
+            return;
+        };
+        let preassigned = match &task.node {
+            Some(node) if node != id => return,
+            present => present.is_some(),
+        };
+        let takes = |node: &Node| {
+            node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
+        };
+        if !self.tables.nodes.get(id).is_some_and(takes) {
+            return;
+        }
+        task.node = Some(id.clone());
+        let message = if preassigned {
+            "scheduler confirmed task can run on preassigned node"
+        } else {
+            "scheduler assigned task to node"
+        };
+        task.status = TaskStatus {
+            state: TaskState::Assigned,
+            date: at.date,
+            message: message.to_owned(),
+            ..TaskStatus::default()
+        };
+        task.version = at.version;
+        task.updated = at.date;
+        let task = task.clone();
+        self.indices.add(&task);
+    }
+
+    fn report_one(&mut self, at: At, id: &TaskId, status: &TaskStatus) {
+        let Some(task) = self.tables.tasks.get_mut(id) else { return };
+        let needs_node = (TaskState::Assigned..=TaskState::Running).contains(&status.state);
+        let falls = status.state < task.status.state;
+        if falls || task.status == *status || (needs_node && task.node.is_none()) {
+            return;
+        }
+        // What ended a task is said once; only an orphan's fate may still be told.
+        if status.state == task.status.state && !status.state.is_live() {
+            return;
+        }
+        task.status = status.clone();
+        task.version = at.version;
+        task.updated = at.date;
+    }
+
+    fn adopt_tasks(&mut self, at: At, node: &NodeId, tasks: &[Task]) -> Result<Applied, Rejected> {
+        if self.node(node).is_none() {
+            return Err(not_found("node", node.as_str()));
+        }
+        for task in tasks {
+            self.adopt_one(at, node, task);
+        }
+        Ok(Applied::Done)
+    }
+
+    fn adopt_one(&mut self, at: At, node: &NodeId, task: &Task) {
+        let Some(service) = self.service(&task.service) else { return };
+        let fits = task.node.as_ref() == Some(node)
+            && is_global(service.spec.mode) == (task.slot == 0)
+            && self.task(&task.id).is_none();
+        let Some(predecessor) = task.predecessor.clone().filter(|_| fits) else { return };
+        let key = SlotKey::of(task);
+        let wanted = match self.task(&predecessor) {
+            Some(old) if SlotKey::of(old) != key || old.node != task.node => return,
+            Some(old) => old.desired == Desired::Running,
+            // History may have been trimmed; then only the slot decides.
+            None => true,
+        };
+        let filled =
+            self.tasks_in_slot(&key).any(|t| t.id != predecessor && t.desired == Desired::Running);
+        let mut adopted = task.clone();
+        adopted.desired = if wanted && !filled { Desired::Running } else { Desired::Shutdown };
+        adopted.status.state = adopted.status.state.max(TaskState::Assigned);
+        adopted.version = at.version;
+        adopted.created = at.date;
+        adopted.updated = at.date;
+        self.raise_desired(at, &predecessor, Desired::Shutdown);
+        if self.task(&predecessor).is_some_and(|old| old.status.state.is_live()) {
+            let status = TaskStatus {
+                state: TaskState::Failed,
+                date: at.date,
+                message: "restarted by its node, which had no manager".to_owned(),
+                error: "exit status lost".to_owned(),
+                ..TaskStatus::default()
+            };
+            self.report_one(at, &predecessor, &status);
+        }
+        self.put_task(adopted);
+    }
+}
+
+/// Checks one slot as it would be: at most one task desired RUNNING, at most one held, and one
+/// that is held beside another only for a predecessor.
+fn check_slot(key: &SlotKey, tasks: impl Iterator<Item = (Desired, bool)>) -> Result<(), Rejected> {
+    let (mut running, mut held, mut held_for_none) = (0_usize, 0_usize, 0_usize);
+    for (desired, has_predecessor) in tasks {
+        match desired {
+            Desired::Running => running += 1,
+            Desired::Ready => {
+                held += 1;
+                held_for_none += usize::from(!has_predecessor);
+            }
+            Desired::Shutdown | Desired::Remove => {}
+        }
+    }
+    if running > 1 || held > 1 || running + held_for_none > 1 {
+        let place = key.node.as_ref().map_or_else(|| key.slot.to_string(), ToString::to_string);
+        return Err(Rejected::Precondition(format!(
+            "slot {place} of service {} has a task already",
+            key.service
+        )));
+    }
+    Ok(())
+}
+
+fn is_global(mode: Mode) -> bool {
+    matches!(mode, Mode::Global)
+}
+
+fn not_found(kind: &str, id: &str) -> Rejected {
+    Rejected::NotFound { kind: kind.to_owned(), id: id.to_owned() }
+}
+
+fn exists(kind: &str, name: &str) -> Rejected {
+    Rejected::Exists { kind: kind.to_owned(), name: name.to_owned() }
+}
