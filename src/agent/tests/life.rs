@@ -14,42 +14,66 @@ fn taken(bench: &Bench, number: u64) -> Event {
 #[test]
 fn a_task_is_prepared_started_and_ends() {
     let mut bench = Bench::online(Vec::new(), Vec::new());
-    check(&bench.assign(true, vec![task(1, Desired::Running)]), expect![[r#"
+    check(
+        &bench.assign(true, vec![task(1, Desired::Running)]),
+        expect![[r#"
         persist 1 assigned running, sequence 1
         prepare 1
         send report #1 1 preparing "preparing"
-    "#]]);
-    check(&bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) }), expect![[r#"
+    "#]],
+    );
+    check(
+        &bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) }),
+        expect![[r#"
         start 1
-    "#]]);
-    check(&bench.step(taken(&bench, 1)), expect![[r#"
+    "#]],
+    );
+    check(
+        &bench.step(taken(&bench, 1)),
+        expect![[r#"
         send report #2 1 starting "starting"
-    "#]]);
+    "#]],
+    );
     check(
         &bench.step(Event::Started { task: id(1), result: Ok((42, Vec::new())) }),
         expect![[r#"
             persist 1 running running, sequence 1
         "#]],
     );
-    check(&bench.step(taken(&bench, 2)), expect![[r#"
+    check(
+        &bench.step(taken(&bench, 2)),
+        expect![[r#"
         send report #3 1 running "started"
-    "#]]);
-    check(&bench.exit(1, 7), expect![[r#"
+    "#]],
+    );
+    check(
+        &bench.exit(1, 7),
+        expect![[r#"
         persist 1 failed running, sequence 1
-    "#]]);
-    check(&bench.step(taken(&bench, 3)), expect![[r#"
+    "#]],
+    );
+    check(
+        &bench.step(taken(&bench, 3)),
+        expect![[r#"
         send report #4 1 failed "started": task: non-zero exit (7)
-    "#]]);
+    "#]],
+    );
     check(&bench.step(taken(&bench, 4)), expect![[r#""#]]);
     assert_eq!(bench.state(1), Some((TaskState::Failed, "task: non-zero exit (7)")));
     // Its container is history until the manager forgets the task.
     let gone = bench.set(false, Vec::new(), vec![id(1)]);
-    check(&bench.step(Event::Message(FromManager::Assignments(Box::new(gone)))), expect![[r#"
+    check(
+        &bench.step(Event::Message(FromManager::Assignments(Box::new(gone)))),
+        expect![[r#"
         remove 1
-    "#]]);
-    check(&bench.step(Event::Removed { task: id(1), result: Ok(()) }), expect![[r#"
+    "#]],
+    );
+    check(
+        &bench.step(Event::Removed { task: id(1), result: Ok(()) }),
+        expect![[r#"
         persist -1, sequence 2
-    "#]]);
+    "#]],
+    );
     assert_eq!(bench.state(1), None);
 }
 
@@ -123,9 +147,12 @@ fn what_runs_is_adopted_without_a_restart() {
         stored(5, TaskState::Assigned),
     ];
     let (mut bench, first) = Bench::new(kept);
-    check(&first, expect![[r#"
+    check(
+        &first,
+        expect![[r#"
         inventory
-    "#]]);
+    "#]],
+    );
     let containers = vec![
         observed(1, running()),
         observed(2, exited(Some(7))),
@@ -133,11 +160,14 @@ fn what_runs_is_adopted_without_a_restart() {
         observed(5, Phase::Created),
         observed(6, running()),
     ];
-    check(&bench.step(Event::Inventory { containers }), expect![[r#"
+    check(
+        &bench.step(Event::Inventory { containers }),
+        expect![[r#"
         persist 1 running running, 2 failed running, 3 failed running, 4 running running, sequence 0
         remove 3
         prepare 5
-    "#]]);
+    "#]],
+    );
     assert_eq!(bench.state(1), Some((TaskState::Running, "")));
     assert_eq!(bench.state(2), Some((TaskState::Failed, "task: non-zero exit (7)")));
     assert_eq!(bench.state(3), Some((TaskState::Failed, "exit status lost")));
@@ -194,7 +224,8 @@ fn a_silent_manager_is_given_up() {
         send heartbeat 1
         send heartbeat 1
         reconnect: the manager does not answer heartbeats
-    "#]].assert_eq(&said);
+    "#]]
+    .assert_eq(&said);
     assert_eq!(bench.agent.session(), None);
 }
 
@@ -220,9 +251,12 @@ fn an_unknown_session_is_begun_anew() {
     let mut bench = Bench::online(Vec::new(), Vec::new());
     let old = bench.session;
     let actions = bench.step(Event::Message(FromManager::NoSession { session: old }));
-    check(&actions, expect![[r#"
+    check(
+        &actions,
+        expect![[r#"
         send register 0+0
-    "#]]);
+    "#]],
+    );
     assert_ne!(bench.session, old);
     let again = bench.step(Event::Message(FromManager::NoSession { session: old }));
     assert!(again.is_empty());
@@ -242,7 +276,8 @@ fn a_removed_node_clears_everything_away() {
         remove 1
         persist -1, sequence 1
         retire: removed from the cluster
-    "#]].assert_eq(&said);
+    "#]]
+    .assert_eq(&said);
 }
 
 #[test]
@@ -251,9 +286,12 @@ fn a_cloned_disk_changes_nothing_and_waits() {
     bench.assign(true, vec![task(1, Desired::Running)]);
     bench.run(1);
     let duplicate = FromManager::Duplicate { holder: "pi-2".into() };
-    check(&bench.step(Event::Message(duplicate)), expect![[r#"
+    check(
+        &bench.step(Event::Message(duplicate)),
+        expect![[r#"
         reconnect: this node's key is in use on pi-2: is this disk a copy of that one's?
-    "#]]);
+    "#]],
+    );
     assert!(!show(&bench.step(Event::Connected)).contains("register"));
     assert!(show(&bench.wait(Duration::from_secs(60))).contains("register"));
 }
