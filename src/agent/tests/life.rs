@@ -309,3 +309,17 @@ fn a_lost_runtime_is_waited_for() {
     assert!(actions.contains("prepare 2"), "{actions}");
     assert_eq!(bench.state(1), Some((TaskState::Running, "")));
 }
+
+#[test]
+fn an_inventory_says_nothing_of_what_came_after_it() {
+    let mut bench = Bench::online(Vec::new(), Vec::new());
+    bench.assign(true, vec![task(1, Desired::Running)]);
+    bench.step(Event::RuntimeLost);
+    bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    // Taken before the container was made, told after.
+    bench.step(Event::Inventory { containers: Vec::new() });
+    assert_eq!(bench.state(1), Some((TaskState::Starting, "")));
+    let old = bench.step(Event::Started { task: id(1), result: Ok((42, Vec::new())) });
+    assert!(!show(&old).contains("prepare"));
+    assert_eq!(bench.state(1), Some((TaskState::Running, "")));
+}
