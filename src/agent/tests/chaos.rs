@@ -55,6 +55,9 @@ struct World {
     finals: BTreeMap<TaskId, TaskState>,
     /// Tasks that a manager told to stop or left out.
     stoppable: BTreeSet<TaskId>,
+    /// Tasks once given: what a set then leaves out never comes back, as no manager would.
+    given: u16,
+    dropped: u16,
     /// Unanswered preparations.
     preparing: BTreeMap<TaskId, u32>,
 }
@@ -140,10 +143,15 @@ impl World {
         }
     }
 
-    fn set(&mut self, complete: bool, listed: u8, stop: u8) -> Assignments {
-        let bit = |bits: u8, n: u8| bits >> n & 1 == 1;
+    fn set(&mut self, complete: bool, listed: u16, stop: u16) -> Assignments {
+        let bit = |bits: u16, n: u8| bits >> n & 1 == 1;
+        let listed = listed & !self.dropped;
+        if complete {
+            self.dropped |= self.given & !listed;
+        }
+        self.given |= listed;
         let mut tasks = Vec::new();
-        for n in 0..8u8 {
+        for n in 0..12u8 {
             let desired = if bit(stop, n) { Desired::Shutdown } else { Desired::Running };
             if bit(listed, n) {
                 tasks.push(task(u128::from(n) + 1, desired));
@@ -159,7 +167,7 @@ impl World {
                     .agent
                     .tasks()
                     .map(|(task, _)| task.id.clone())
-                    .filter(|id| !(1..=8).any(|n| *id == super::id(n))),
+                    .filter(|id| !(1..=12).any(|n| *id == super::id(n))),
             );
             self.stoppable.extend(
                 self.fake
@@ -223,11 +231,11 @@ impl World {
                 }
             }
             Move::Complete(listed, stop) => {
-                let set = self.set(true, listed, stop);
+                let set = self.set(true, listed.into(), stop.into());
                 self.assign(set);
             }
             Move::Increment(listed, stop) => {
-                let set = self.set(false, listed, stop);
+                let set = self.set(false, listed.into(), stop.into());
                 self.assign(set);
             }
             Move::Stale(listed) => {
@@ -266,14 +274,15 @@ impl World {
         }
     }
 
-    /// Lets everything work, and asks for tasks 1 to 4.
+    /// Lets everything work, and asks for four new tasks.
     fn heal(&mut self) {
         self.make(Move::RestoreRuntime);
         self.fake.set_faults(Faults::default());
         self.make(Move::Disconnect);
         self.make(Move::Connect);
         self.make(Move::Register);
-        self.make(Move::Complete(0b1111, 0));
+        let set = self.set(true, 0b1111 << 8, 0);
+        self.assign(set);
         for _ in 0..400 {
             while !self.waiting.is_empty() {
                 self.perform(0, 1);
@@ -303,6 +312,8 @@ proptest! {
             seen: BTreeMap::new(),
             finals: BTreeMap::new(),
             stoppable: BTreeSet::new(),
+            given: 0,
+            dropped: 0,
             preparing: BTreeMap::new(),
         };
         world.take(actions);
@@ -313,12 +324,15 @@ proptest! {
         world.heal();
         let running = world.fake.running();
         for (task, status) in world.bench.agent.tasks() {
-            prop_assert!((1..=4).any(|n| task.id == id(n)), "{} is left", task.id);
+            prop_assert!((9..=12).any(|n| task.id == id(n)), "{} is left", task.id);
             prop_assert!(world.fake.starts(&task.id) <= 1);
             let runs = status.state == TaskState::Running;
             prop_assert_eq!(runs, running.contains(&task.id), "{} {:?}", task.id, status);
             prop_assert!(runs || !status.state.is_live(), "{} {:?}", task.id, status);
         }
         prop_assert_eq!(world.bench.agent.tasks().count(), 4);
+        for n in 1..=12 {
+            prop_assert!(world.fake.starts(&id(n)) <= 1, "{n} was started twice");
+        }
     }
 }
