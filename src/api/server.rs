@@ -184,7 +184,7 @@ async fn connection(
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(SmolTimer::new())
             .header_read_timeout(HEADER_WAIT)
-            .max_buf_size(HEADER_MAX)
+            .max_header_size(HEADER_MAX)
             .max_headers(HEADERS_MAX)
             .serve_connection(FuturesIo::new(stream), service);
         let mut connection = pin!(connection);

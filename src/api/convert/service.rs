@@ -10,8 +10,8 @@ use crate::{
     types::{
         Constraint, ContainerSpec, Endpoint, EndpointMode, ImagePin, Mode, Mount, MountKind,
         NetworkMode, Placement, Platform, PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY,
-        ResourceLimits, Resources, RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec,
-        UpdateState, image::Reference,
+        ResourceLimits, Resources, RestartCondition, RestartPolicy, STOP_GRACE, Service,
+        ServiceSpec, TaskSpec, UpdateState, image::Reference,
     },
 };
 use serde_json::{Value, json};
@@ -129,7 +129,12 @@ pub fn to_spec(
 ) -> Result<ServiceSpec, Refusal> {
     refuse_unsupported(dto)?;
     let template = &dto.task_template;
-    let container = to_container(&template.container_spec)?;
+    let mut container = to_container(&template.container_spec)?;
+    // A client that read the defaults sends them back: they change nothing.
+    let unset = previous.is_some_and(|old| old.task.container.stop_grace.is_none());
+    if unset && container.stop_grace == Some(STOP_GRACE) {
+        container.stop_grace = None;
+    }
     let same_image = previous.filter(|old| old.task.container.image == container.image);
     let networks = if template.networks.is_empty() { &dto.networks } else { &template.networks };
     let resources = &template.resources;
@@ -438,7 +443,7 @@ pub fn from_spec(spec: &ServiceSpec, defaults: bool) -> dto::ServiceSpec {
     let mut task_template = from_task_spec(&spec.task);
     "container".clone_into(&mut task_template.runtime);
     if defaults && task_template.container_spec.stop_grace_period.is_none() {
-        task_template.container_spec.stop_grace_period = Some(nanos(crate::types::STOP_GRACE));
+        task_template.container_spec.stop_grace_period = Some(nanos(STOP_GRACE));
     }
     dto::ServiceSpec {
         name: spec.name.clone(),
