@@ -58,7 +58,8 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
             ContainerState::Created => "Created".to_owned(),
             ContainerState::Running => format!("Up {}", human(now.since(container.started))),
             ContainerState::Exited => {
-                let code = container.exit_code.map_or("?".to_owned(), |code| code.to_string());
+                let code =
+                    container.exit_code.map_or_else(|| "?".to_owned(), |code| code.to_string());
                 format!("Exited ({code}) {} ago", human(now.since(container.finished)))
             }
         },

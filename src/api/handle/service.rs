@@ -87,7 +87,7 @@ pub(crate) async fn create(mut call: Call) -> Reply {
     if spec.name.is_empty() {
         spec.name = random_name();
     }
-    let warnings = pin(call.node.as_ref(), &mut spec).await?;
+    let warnings = pin(call.node.as_ref(), &mut spec, true).await?;
     let request = Request::CreateService { request: request_id(), spec: Box::new(spec) };
     match call.node.request(request).await? {
         Response::Created(id) => {
@@ -116,22 +116,32 @@ fn random_name() -> String {
 }
 
 /// Where the client brought no digest, pins to the content that nodes hold, so that all of them run
-/// the same. Returns a warning where nodes differ.
+/// the same. Returns a warning where nodes differ. A pin that is there keeps its digest and learns who
+/// holds it by now, unless it is to be made `anew`; what nobody is known to hold stays as it is.
 async fn pin(
     local: &dyn LocalNode,
     spec: &mut ServiceSpec,
+    anew: bool,
 ) -> Result<Option<Vec<String>>, Refusal> {
-    spec.task.pin = None;
     let Ok(reference) = Reference::parse(&spec.task.container.image) else { return Ok(None) };
     if reference.digest.is_some() {
+        spec.task.pin = None;
         return Ok(None);
     }
     let image = reference.to_string();
     let query = Query::HeldImages { image: image.clone() };
-    let holders = match local.request(Request::Read(query)).await? {
-        Response::HeldImages(holders) => holders,
-        _ => return Err(unexpected("a read of the images")),
+    let answer = local.request(Request::Read(query)).await?;
+    let Response::HeldImages(holders) = answer else {
+        return Err(unexpected("a read of the images"));
     };
+    if let (false, Some(kept)) = (anew, &mut spec.task.pin) {
+        let nodes = holders.iter().filter(|(_, image)| image.digest == kept.digest);
+        let nodes: BTreeSet<&NodeId> = nodes.map(|(node, _)| node).collect();
+        if !nodes.is_empty() {
+            kept.nodes = nodes.into_iter().cloned().collect();
+        }
+        return Ok(None);
+    }
     let digests: BTreeSet<&str> = holders.iter().map(|(_, image)| image.digest.as_str()).collect();
     let several = digests.len() > 1;
     let Some((pin, platforms)) = choose(&holders) else { return Ok(None) };
@@ -185,9 +195,14 @@ pub(crate) async fn update(mut call: Call) -> Reply {
         None => kept_credential(&call, &found)?,
     };
     // A new template replaces tasks anyway, so it may as well learn who holds the image by now;
-    // scaling must not.
-    let unchanged = spec.task == found.spec.task && !call.query.flag("resolveImage");
-    let warnings = if unchanged { None } else { pin(local.as_ref(), &mut spec).await? };
+    // scaling must not. Whoever forces an update wants what the name stands for today.
+    let forced = spec.task.force_update != found.spec.task.force_update;
+    let anew = forced || call.query.flag("resolveImage");
+    let warnings = if anew || spec.task != found.spec.task {
+        pin(local.as_ref(), &mut spec, anew).await?
+    } else {
+        None
+    };
     let request = Request::UpdateService {
         request: request_id(),
         id: found.id,

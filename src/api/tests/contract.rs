@@ -149,6 +149,22 @@ fn an_unpinned_image_is_pinned_to_what_nodes_hold() {
     let path = format!("POST /services/hw/update?version={}", shown["Version"]["Index"]);
     assert_eq!(server.send(&path, &scaled.to_string()).0, 200);
     assert_eq!(server.node.services.lock().unwrap()[0].spec.task, spec.task);
+    // Another variable keeps the digest and learns who holds it; force takes today's content.
+    *server.node.held.lock().unwrap() =
+        vec![(ids[0].clone(), held("c")), (ids[1].clone(), held("d")), (ids[2].clone(), held("d"))];
+    for (path, value, digest, nodes) in [
+        ("/TaskTemplate/ContainerSpec/Env", json!(["C=3"]), "c", &ids[..1]),
+        ("/TaskTemplate/ForceUpdate", json!(1), "d", &ids[1..]),
+    ] {
+        let (_, shown) = server.send("GET /services/hw", "");
+        let mut changed = shown["Spec"].clone();
+        *changed.pointer_mut(path).unwrap() = value;
+        let update = format!("POST /services/hw/update?version={}", shown["Version"]["Index"]);
+        assert_eq!(server.send(&update, &changed.to_string()).0, 200);
+        let pin = server.node.services.lock().unwrap()[0].spec.task.pin.clone().unwrap();
+        let digest = format!("sha256:{}", digest.repeat(64));
+        assert_eq!((pin.digest, pin.nodes), (digest, nodes.to_vec()), "{path}");
+    }
 }
 
 #[test]
