@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod node;
 pub mod service;
+pub mod show;
 pub mod task;
 
 use super::{dto, error::invalid};

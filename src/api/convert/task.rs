@@ -1,6 +1,6 @@
 //! Tasks.
 
-use super::{date, service, version};
+use super::{date, show, version};
 use crate::{
     api::dto,
     types::{ReasonCode, Task, TaskStatus},
@@ -21,7 +21,7 @@ pub fn from_task(task: &Task) -> dto::Task {
         updated_at: date(task.updated),
         name: task.short_name(),
         labels: crate::types::Labels::new(),
-        spec: service::from_task_spec(&task.spec),
+        spec: show::from_task_spec(&task.spec),
         service_id: task.service.to_string(),
         slot: task.slot,
         node_id: task.node.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -46,7 +46,7 @@ fn from_status(status: &TaskStatus) -> dto::TaskStatus {
             exit_code: status.exit_code.unwrap_or(0),
         }),
         port_status: dto::PortStatus {
-            ports: status.ports.iter().map(|port| service::from_port(&port.port)).collect(),
+            ports: status.ports.iter().map(|port| show::from_port(&port.port)).collect(),
         },
     }
 }

@@ -1,7 +1,7 @@
 //! Services.
 
 use super::super::{
-    convert::service,
+    convert::{service, show},
     dto,
     error::{invalid, unexpected, unsupported},
     filter::Filters,
@@ -38,7 +38,7 @@ pub(crate) async fn list(call: Call) -> Reply {
     });
     let defaults = call.query.flag("insertDefaults");
     let mut shown: Vec<dto::Service> =
-        services.iter().map(|found| service::from_service(found, defaults)).collect();
+        services.iter().map(|found| show::from_service(found, defaults)).collect();
     if call.query.flag("status") && !services.is_empty() {
         let all = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
         let (tasks, nodes) = (super::tasks(local, all).await?, super::nodes(local).await?);
@@ -77,7 +77,7 @@ fn status(service: &Service, tasks: &[Task], nodes: &[Node]) -> dto::ServiceStat
 
 pub(crate) async fn inspect(call: Call) -> Reply {
     let found = super::find_service(call.node.as_ref(), call.name()).await?;
-    json(&service::from_service(&found, call.query.flag("insertDefaults")))
+    json(&show::from_service(&found, call.query.flag("insertDefaults")))
 }
 
 pub(crate) async fn create(mut call: Call) -> Reply {

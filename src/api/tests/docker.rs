@@ -26,7 +26,7 @@ fn the_docker_command_works() {
     }
     let server = Server::start();
     let id = server.node.nodes[0].id.to_string();
-    let steps: [(&[&str], &str); 20] = [
+    let steps: [(&[&str], &str); 22] = [
         (&["version"], "API version:      1.47"),
         (&["info"], "ClusterID:"),
         (&["node", "ls"], "Leader"),
@@ -63,6 +63,9 @@ fn the_docker_command_works() {
         (&["ps"], "CONTAINER ID"),
         (&["service", "create", "--health-cmd", "true", "bb:1"], "\"--health-cmd\""),
         (&["service", "rm", "web"], "web"),
+        // With its progress, which polls and then watches for five seconds.
+        (&["service", "create", "--name", "slow", "bb:1"], "converged"),
+        (&["service", "rm", "slow"], "slow"),
         (&["service", "inspect", "web"], "no such service: web"),
     ];
     for (arguments, expected) in steps {
