@@ -14,6 +14,7 @@ pub mod local;
 mod query;
 pub mod route;
 pub mod server;
+mod stall;
 pub mod stream;
 
 pub use local::LocalNode;

@@ -1,6 +1,6 @@
 //! The socket and its connections: limits, deadlines, panics, an orderly end.
 
-use super::{local::LocalNode, route, stream::Body};
+use super::{local::LocalNode, route, stall::Stall, stream::Body};
 use futures_lite::FutureExt;
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
@@ -31,6 +31,10 @@ const CONNECTIONS_MAX: usize = 512;
 /// How long a client may take to send the head of a request, and how long an idle connection is
 /// kept. Local clients send at once; what is slower holds a place for nothing.
 const HEADER_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a client may leave an answer unread. Long, because a log that is piped into a pager is
+/// read when its reader turns the page.
+const WRITE_WAIT: Duration = Duration::from_secs(3_600);
 
 /// Bytes of a request's head: filters and registry logins are the longest part, some kilobytes.
 const HEADER_MAX: usize = 64 * 1024;
@@ -186,7 +190,7 @@ async fn connection(
             .header_read_timeout(HEADER_WAIT)
             .max_header_size(HEADER_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(FuturesIo::new(stream), service);
+            .serve_connection(FuturesIo::new(Stall::new(stream, WRITE_WAIT)), service);
         let mut connection = pin!(connection);
         let ended = async { Some(connection.as_mut().await) }
             .or(async {
