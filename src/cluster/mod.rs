@@ -8,6 +8,7 @@ pub mod command;
 pub mod event;
 pub mod request;
 pub mod state;
+pub mod validate;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
