@@ -5,12 +5,24 @@
 //! should be done as [`Effect`]s. It knows nothing of sockets, disks, clocks or containers.
 
 pub mod command;
+mod dispatch;
 pub mod event;
+pub mod invariants;
+mod join;
+pub mod leader;
+mod liveness;
+mod read;
+mod reap;
+mod reconcile;
 pub mod request;
+mod restart;
+mod seam;
 pub mod state;
+mod update;
 pub mod validate;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
+pub use leader::Leader;
 pub use request::{Admission, Class, JoinRequest, Query, Refusal, Request, Response};
-pub use state::{SlotKey, State};
+pub use state::{SlotKey, State, decode_entry, encode_entry};

@@ -1,0 +1,142 @@
+//! Sessions, and what each node is told to run.
+//!
+//! A set of assignments is complete first and then grows by increments; a node that falls behind
+//! gets a complete one again. What a node needs to know of a task is that it is there and how far
+//! it should come: its other changes are not sent.
+
+use super::{Effect, Leader, State};
+use crate::types::{Assignments, Desired, FromManager, NodeId, Sequence, Task, TaskId, TaskState};
+use std::collections::{BTreeMap, VecDeque};
+
+/// How many reports of one session wait for their commit: a worker repeats what was dropped.
+const REPORTS_WAITING_MAX: usize = 1_024;
+
+/// A node's session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: u64,
+    /// The number of the last set sent; 0 before the first.
+    number: u64,
+    /// What the node was told; none until the first complete set.
+    sent: Option<BTreeMap<TaskId, Desired>>,
+    /// Nothing is sent before the node's own tasks are taken over.
+    held: bool,
+    /// What the node last said it had taken, where that was less than was sent.
+    behind: Option<Sequence>,
+    /// Reports and the tasks whose news must be committed before they count as taken.
+    reports: VecDeque<(u64, Vec<TaskId>)>,
+}
+
+impl Session {
+    pub(super) fn new(id: u64, number: u64) -> Self {
+        Self { id, number, sent: None, held: false, behind: None, reports: VecDeque::new() }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    pub(super) fn await_commit(&mut self, number: u64, tasks: Vec<TaskId>) {
+        if self.reports.len() < REPORTS_WAITING_MAX {
+            self.reports.push_back((number, tasks));
+        }
+    }
+}
+
+impl Leader {
+    pub(super) fn beat(
+        &mut self,
+        state: &State,
+        node: &NodeId,
+        applied: Sequence,
+        effects: &mut Vec<Effect>,
+    ) {
+        let epoch = state.applied().epoch;
+        let term = self.term();
+        let Some(session) = self.sessions.get_mut(node) else { return };
+        let heartbeat = super::liveness::heartbeat_period(state);
+        let message = FromManager::Beat { session: session.id, heartbeat };
+        effects.push(Effect::Send { node: node.clone(), message });
+        let sent = Sequence { epoch, term, number: session.number };
+        if session.sent.is_none() || applied >= sent {
+            session.behind = None;
+        } else if session.behind == Some(applied) {
+            // Nothing moved for a whole beat: something was lost.
+            session.behind = None;
+            session.sent = None;
+            self.due.nodes.insert(node.clone());
+        } else {
+            session.behind = Some(applied);
+        }
+    }
+
+    pub(super) fn release_assignments(&mut self, node: &NodeId) {
+        if let Some(session) = self.sessions.get_mut(node) {
+            session.held = false;
+            self.due.nodes.insert(node.clone());
+        }
+    }
+
+    pub(super) fn forget_node(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
+        self.sessions.remove(node);
+        self.liveness.forget(node);
+        self.volatile.images.remove(node);
+        self.wanted.node_states.remove(node);
+        self.wanted.descriptions.remove(node);
+        self.wanted.adoptions.remove(node);
+        effects.push(Effect::Send { node: node.clone(), message: FromManager::Removed });
+        effects.push(Effect::Disconnect { node: node.clone() });
+    }
+
+    /// Tells nodes that their reports are taken, once what they say is committed.
+    pub(super) fn acknowledge_reports(&mut self, effects: &mut Vec<Effect>) {
+        let waiting = &self.wanted.reports;
+        for (node, session) in &mut self.sessions {
+            let id = session.id;
+            session.reports.retain(|(number, tasks)| {
+                if tasks.iter().any(|task| waiting.contains_key(task)) {
+                    return true;
+                }
+                let message = FromManager::ReportTaken { session: id, number: *number };
+                effects.push(Effect::Send { node: node.clone(), message });
+                false
+            });
+        }
+    }
+
+    /// Sends what changed to the nodes whose assignments may have changed.
+    pub(super) fn dispatch(&mut self, state: &State, effects: &mut Vec<Effect>) {
+        let epoch = state.applied().epoch;
+        let term = self.term();
+        for node in std::mem::take(&mut self.due.nodes) {
+            let Some(session) = self.sessions.get_mut(&node).filter(|s| !s.held) else { continue };
+            let given = |task: &&Task| task.status.state >= TaskState::Assigned;
+            let tasks: Vec<&Task> = state.tasks_on_node(&node).filter(given).collect();
+            let now: BTreeMap<TaskId, Desired> =
+                tasks.iter().map(|task| (task.id.clone(), task.desired)).collect();
+            let complete = session.sent.is_none();
+            let before = session.sent.take().unwrap_or_default();
+            let changed = tasks
+                .into_iter()
+                .filter(|task| complete || before.get(&task.id) != Some(&task.desired));
+            let changed: Vec<Task> = changed.cloned().collect();
+            let removed = before.into_keys().filter(|id| !now.contains_key(id));
+            let removed: Vec<TaskId> = removed.collect();
+            session.sent = Some(now);
+            if !complete && changed.is_empty() && removed.is_empty() {
+                continue;
+            }
+            session.number += 1;
+            let sequence = Sequence { epoch, term, number: session.number };
+            let set =
+                Assignments { session: session.id, sequence, complete, tasks: changed, removed };
+            assert!(!set.complete || set.removed.is_empty(), "a complete set removes by omission");
+            let message = FromManager::Assignments(Box::new(set));
+            effects.push(Effect::Send { node, message });
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What must hold of the cluster's state after every command; checked by the simulation.
+
+use super::{SlotKey, State};
+use crate::types::{Desired, Mode, REASONS_MAX, Task, TaskState};
+use std::collections::BTreeMap;
+
+/// Checks the whole state.
+///
+/// # Errors
+///
+/// The first rule that is broken, in words.
+pub fn check(state: &State) -> Result<(), String> {
+    if !state.indices_agree() {
+        return Err("the indices differ from the tables".to_owned());
+    }
+    let mut slots: BTreeMap<SlotKey, (usize, usize)> = BTreeMap::new();
+    for task in state.tasks() {
+        check_task(state, task).map_err(|broken| format!("task {}: {broken}", task.id))?;
+        let (running, held) = slots.entry(SlotKey::of(task)).or_default();
+        match task.desired {
+            Desired::Running => *running += 1,
+            Desired::Ready => *held += 1,
+            Desired::Shutdown | Desired::Remove => {}
+        }
+    }
+    for (key, (running, held)) in slots {
+        if running > 1 || held > 1 {
+            return Err(format!("{key:?} has {running} tasks desired running and {held} held"));
+        }
+    }
+    for service in state.services() {
+        let named = state.service_by_name(&service.spec.name);
+        if named.map(|named| &named.id) != Some(&service.id) {
+            return Err(format!("service {} is not found by its name", service.id));
+        }
+    }
+    for node in state.nodes() {
+        if state.is_removed(&node.id) {
+            return Err(format!("node {} is a member and was removed", node.id));
+        }
+        if node.version > state.applied() {
+            return Err(format!("node {} was written in the future", node.id));
+        }
+    }
+    Ok(())
+}
+
+fn check_task(state: &State, task: &Task) -> Result<(), String> {
+    match state.service(&task.service) {
+        None if task.desired != Desired::Remove => {
+            return Err(format!("service {} is gone, and it is {}", task.service, task.desired));
+        }
+        Some(service) if matches!(service.spec.mode, Mode::Global) != (task.slot == 0) => {
+            return Err(format!("slot {} does not fit the service's mode", task.slot));
+        }
+        _ => {}
+    }
+    if let Some(node) = &task.node
+        && state.node(node).is_none()
+    {
+        return Err(format!("node {node} is gone"));
+    }
+    let given = (TaskState::Assigned..=TaskState::Running).contains(&task.status.state);
+    if given && task.node.is_none() {
+        return Err(format!("{} without a node", task.status.state));
+    }
+    if task.reasons.len() > REASONS_MAX {
+        return Err(format!("{} reasons", task.reasons.len()));
+    }
+    if task.version > state.applied() {
+        return Err("written in the future".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Admitting nodes: the token is compared here, before any certificate is signed.
+
+use super::{
+    Admission, Change, Class, JoinRequest, Refusal, Response, State,
+    leader::{Answer, Prepared},
+};
+use crate::types::{Cluster, Date, Entropy, Node, NodeId, NodeSpec, NodeStatus, Role, Version};
+
+/// The most nodes that a cluster takes: the leader's beats and tables are made for a tenth of it.
+const NODES_MAX: usize = 10_000;
+
+pub(super) fn cluster(state: &State) -> Result<&Cluster, Refusal> {
+    let none = || Refusal::new(Class::Unavailable, "the cluster is not made yet");
+    state.cluster().ok_or_else(none)
+}
+
+/// Returns what an admitted node is told; the certificate is added by who signs it.
+pub(super) fn admission(state: &State, id: &NodeId) -> Result<Response, Refusal> {
+    let cluster = cluster(state)?.id.clone();
+    let gone = || Refusal::new(Class::Conflict, format!("node {id} was removed meanwhile"));
+    let role = state.node(id).ok_or_else(gone)?.role;
+    let admission = Admission { node: id.clone(), role, cluster, certificate: Vec::new() };
+    Ok(Response::Admitted(Box::new(admission)))
+}
+
+pub(super) fn prepare(
+    state: &State,
+    entropy: &mut dyn Entropy,
+    date: Date,
+    join: &JoinRequest,
+) -> Result<Prepared, Refusal> {
+    let Some(role) = cluster(state)?.tokens.admits(join.secret) else {
+        let message = "the join token does not fit this cluster: it is wrong, or the token may \
+                       have been rotated since it was printed";
+        return Err(Refusal::new(Class::Unauthorized, message));
+    };
+    if let Some(known) = state.nodes().find(|node| node.key_digest == join.key_digest) {
+        return repeat(state, known, join);
+    }
+    if role == Role::Manager {
+        let message = "joining as a manager is not supported yet; join with the worker token";
+        return Err(Refusal::new(Class::Unsupported, message));
+    }
+    if state.nodes().count() >= NODES_MAX {
+        let message = format!("the cluster has {NODES_MAX} nodes, which is all it takes");
+        return Err(Refusal::new(Class::Unavailable, message));
+    }
+    let node = Box::new(Node {
+        id: NodeId::generate(entropy),
+        version: Version::ZERO,
+        created: date,
+        updated: date,
+        spec: NodeSpec {
+            labels: std::collections::BTreeMap::new(),
+            role,
+            availability: join.availability,
+        },
+        description: join.description.clone(),
+        status: NodeStatus { address: join.address.clone(), ..NodeStatus::default() },
+        manager: None,
+        role,
+        key_digest: join.key_digest,
+    });
+    Ok(Prepared::Propose {
+        id: None,
+        changes: vec![Change::CreateNode { node }],
+        answer: Answer::Admitted,
+    })
+}
+
+/// A key that is known: the same machine lost its answer, or a disk was cloned.
+fn repeat(state: &State, known: &Node, join: &JoinRequest) -> Result<Prepared, Refusal> {
+    let (here, there) = (&known.description.machine_id, &join.description.machine_id);
+    if !here.is_empty() && !there.is_empty() && here != there {
+        let message = format!(
+            "this node's key belongs to node {} ({}), which is another machine: was its disk \
+             cloned? Remove midge's data directory on the copy and join again",
+            known.id, known.description.hostname
+        );
+        return Err(Refusal::new(Class::Conflict, message));
+    }
+    admission(state, &known.id).map(Prepared::Answer)
+}

@@ -1,0 +1,351 @@
+//! The leader: what a manager knows and decides while it leads.
+//!
+//! Volatile: everything here can be thrown away and derived again from [`State`] and from what the
+//! nodes say. It holds sessions, soft task states, timers and requests under way, and returns what
+//! should be done as [`Effect`]s. At most one proposal is under way at a time; whatever happens
+//! meanwhile is decided on the state that comes of it, so nothing is ever decided twice on the
+//! same state.
+
+mod batch;
+mod message;
+mod request;
+
+pub(super) use request::{Answer, Prepared};
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use super::{
+    Applied, Change, Command, Effect, Event, Rejected, Request, State, Ticket, dispatch::Session,
+    liveness::Liveness, reconcile::Memory, schedule::Volatile,
+};
+use crate::types::{
+    Date, Entropy, LocalSuccessor, Moment, NodeDescription, NodeId, NodeState, ServiceId, TaskId,
+    TaskStatus,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+/// How many requests wait for the proposal under way. Each is answered within one commit, so more
+/// than this many at once are a flood, and better refused than kept waiting.
+const QUEUE_MAX: usize = 256;
+
+/// The wait after a proposal that came to nothing, so that a log which refuses everything is not
+/// asked in a tight loop.
+const PROPOSAL_RETRY: Duration = Duration::from_millis(250);
+
+/// The wait after a decision of our own was rejected: the state did not hold what it was decided
+/// on, which another look mends unless we are wrong.
+const REJECTED_RETRY: Duration = Duration::from_secs(1);
+
+/// A small generator for ids (SplitMix64): the seed comes from the driver, so that a simulation
+/// repeats exactly.
+#[derive(Debug)]
+pub(super) struct Random(u64);
+
+impl Entropy for Random {
+    fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// A request that waits for a proposal.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    ticket: Ticket,
+    request: Request,
+    /// How many proposals with it came to nothing.
+    failures: u32,
+}
+
+/// A request inside the proposal under way.
+#[derive(Debug)]
+pub(super) struct Asked {
+    waiting: Waiting,
+    /// Which command's outcome answers it.
+    command: usize,
+    answer: request::Answer,
+}
+
+/// The proposal under way.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    commands: Vec<Command>,
+    asked: Vec<Asked>,
+    /// The nodes whose own tasks it adopts.
+    adopts: BTreeSet<NodeId>,
+}
+
+/// What wants to be committed, until the state says that it is.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) node_states: BTreeMap<NodeId, (NodeState, String)>,
+    pub(super) descriptions: BTreeMap<NodeId, (NodeDescription, String)>,
+    pub(super) reports: BTreeMap<TaskId, TaskStatus>,
+    pub(super) adoptions: BTreeMap<NodeId, Vec<LocalSuccessor>>,
+}
+
+/// What has to be looked at before the leader is at rest.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) services: BTreeSet<ServiceId>,
+    pub(super) all_services: bool,
+    pub(super) schedule: bool,
+    pub(super) enforce: bool,
+    /// Tasks of services that are gone may have ended.
+    pub(super) leftovers: bool,
+    /// Nodes whose assignments may have changed.
+    pub(super) nodes: BTreeSet<NodeId>,
+}
+
+/// A leader.
+#[derive(Debug)]
+pub struct Leader {
+    term: u64,
+    random: Random,
+    pub(super) sessions: BTreeMap<NodeId, Session>,
+    pub(super) liveness: Liveness,
+    pub(super) volatile: Volatile,
+    pub(super) memory: Memory,
+    pub(super) wanted: Wanted,
+    pub(super) due: Due,
+    queue: VecDeque<Waiting>,
+    in_flight: Option<InFlight>,
+    retry_at: Option<Moment>,
+}
+
+impl Leader {
+    /// Takes over: everything is looked at once, and every node has to be heard of again.
+    #[must_use]
+    pub fn new(
+        state: &State,
+        now: Moment,
+        date: Date,
+        term: u64,
+        seed: u64,
+    ) -> (Self, Vec<Effect>) {
+        let mut leader = Self {
+            term,
+            random: Random(seed),
+            sessions: BTreeMap::new(),
+            liveness: Liveness::new(state, now),
+            volatile: Volatile::default(),
+            memory: Memory::default(),
+            wanted: Wanted::default(),
+            due: Due {
+                all_services: true,
+                schedule: true,
+                enforce: true,
+                leftovers: true,
+                ..Due::default()
+            },
+            queue: VecDeque::new(),
+            in_flight: None,
+            retry_at: None,
+        };
+        leader.doubt_all_nodes(state);
+        let mut effects = Vec::new();
+        leader.settle(state, now, date, &mut effects);
+        (leader, effects)
+    }
+
+    /// Takes in an event and returns what should be done.
+    ///
+    /// For [`Event::Applied`], `state` already holds what was applied.
+    #[must_use]
+    pub fn step(&mut self, state: &State, now: Moment, date: Date, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Request { ticket, request: Request::Read(query) } => {
+                effects.push(Effect::Reply { ticket, result: self.read(state, &query) });
+            }
+            Event::Request { ticket, request } => self.enqueue(ticket, request, &mut effects),
+            Event::Message { node, address, message } => {
+                self.handle_message(state, now, &node, &address, message, &mut effects);
+            }
+            // Only silence tells that a node is lost: connections end for many reasons.
+            Event::Disconnected { .. } | Event::Tick => {}
+            Event::Applied { outcomes, .. } => {
+                self.handle_applied(state, now, outcomes, &mut effects);
+            }
+            Event::ProposalFailed { error } => {
+                self.handle_failed(now, &error, &mut effects);
+            }
+            Event::Stalled { wait } => self.liveness.put_off(wait),
+        }
+        self.settle(state, now, date, &mut effects);
+        effects
+    }
+
+    /// Returns when [`Event::Tick`] is due, where anything waits for a time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let waits = self.memory.next_wake().into_iter();
+        let mut next = waits.chain(self.liveness.next_deadline()).min();
+        if let Some(retry) = self.retry_at {
+            next = Some(next.map_or(retry, |at| at.min(retry)));
+        }
+        next
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Brings everything forward that time or the last event made due.
+    fn settle(&mut self, state: &State, now: Moment, date: Date, effects: &mut Vec<Effect>) {
+        self.expire_nodes(state, now);
+        self.memory.wake(now, &mut self.due.services);
+        self.decide(state, now, date, effects);
+        self.dispatch(state, effects);
+    }
+
+    fn handle_applied(
+        &mut self,
+        state: &State,
+        now: Moment,
+        outcomes: Vec<(Command, Result<Applied, Rejected>)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for (command, outcome) in &outcomes {
+            if outcome.is_ok() {
+                self.note_change(state, now, &command.change, effects);
+            }
+        }
+        let ours = self.in_flight.as_ref().is_some_and(|flight| {
+            flight.commands.len() == outcomes.len()
+                && flight.commands.iter().zip(&outcomes).all(|(a, (b, _))| a == b)
+        });
+        if ours && let Some(flight) = self.in_flight.take() {
+            self.retry_at = None;
+            for node in &flight.adopts {
+                self.wanted.adoptions.remove(node);
+                self.release_assignments(node);
+            }
+            let asked: BTreeSet<usize> = flight.asked.iter().map(|asked| asked.command).collect();
+            let rejected = |(at, (_, outcome)): (usize, &(Command, Result<_, _>))| {
+                outcome.is_err() && !asked.contains(&at)
+            };
+            if outcomes.iter().enumerate().any(rejected) {
+                self.due.all_services = true;
+                self.retry_at = Some(now + REJECTED_RETRY);
+            }
+            for asked in flight.asked {
+                let outcome = outcomes.get(asked.command).map(|(_, outcome)| outcome.clone());
+                let outcome = outcome.expect("the answer's command is one of the batch");
+                let result = Self::answer(state, asked.answer, outcome);
+                effects.push(Effect::Reply { ticket: asked.waiting.ticket, result });
+            }
+        }
+        self.forget_settled(state);
+        self.acknowledge_reports(effects);
+    }
+
+    /// Marks what an applied change makes worth another look.
+    fn note_change(
+        &mut self,
+        state: &State,
+        now: Moment,
+        change: &Change,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.due.schedule = true;
+        match change {
+            Change::CreateCluster { .. } | Change::UpdateCluster { .. } => {
+                self.due.all_services = true;
+                self.liveness.note_nodes(state, now);
+            }
+            Change::RotateTokens { .. } | Change::SetManagerStatus { .. } => {}
+            Change::CreateNode { node } => {
+                self.due.all_services = true;
+                self.liveness.note_nodes(state, now);
+                self.due.nodes.insert(node.id.clone());
+            }
+            Change::UpdateNode { .. }
+            | Change::DescribeNode { .. }
+            | Change::SetNodeState { .. } => {
+                self.due.all_services = true;
+                self.due.enforce = true;
+                self.liveness.note_nodes(state, now);
+            }
+            Change::RemoveNode { id, .. } => {
+                self.due.all_services = true;
+                self.forget_node(id, effects);
+            }
+            Change::CreateService { service } => {
+                self.due.services.insert(service.id.clone());
+            }
+            Change::UpdateService { id, .. }
+            | Change::RollbackService { id, .. }
+            | Change::SetUpdateStatus { id, .. } => {
+                self.due.services.insert(id.clone());
+            }
+            Change::RemoveService { id } => {
+                self.due.leftovers = true;
+                self.memory.forget_service(id);
+                self.note_tasks(state, state.tasks_of_service(id).map(|task| &task.id));
+            }
+            Change::ReplaceTasks { create, desire } => {
+                let created = create.iter().map(|task| &task.id);
+                self.note_tasks(state, created.chain(desire.iter().map(|(id, _)| id)));
+            }
+            Change::Schedule { decisions } => {
+                self.note_tasks(state, decisions.iter().map(|decision| &decision.task));
+            }
+            Change::ReportTasks { reports } => {
+                self.note_tasks(state, reports.iter().map(|(id, _)| id));
+            }
+            Change::AdoptTasks { node, tasks } => {
+                self.due.nodes.insert(node.clone());
+                self.note_tasks(state, tasks.iter().map(|task| &task.id));
+            }
+            Change::RemoveTasks { tasks } => {
+                for id in tasks {
+                    self.volatile.soft.remove(id);
+                    self.memory.forget_task(id);
+                }
+                self.memory.forget_gone(state);
+                // Their rows are gone, and with them the nodes they were on.
+                self.due.nodes.extend(self.sessions.keys().cloned());
+            }
+        }
+    }
+
+    fn note_tasks<'a>(&mut self, state: &State, ids: impl Iterator<Item = &'a TaskId>) {
+        for task in ids.filter_map(|id| state.task(id)) {
+            if state.service(&task.service).is_some() {
+                self.due.services.insert(task.service.clone());
+            } else {
+                self.due.leftovers = true;
+            }
+            if let Some(node) = &task.node {
+                self.due.nodes.insert(node.clone());
+            }
+        }
+    }
+
+    /// Drops from what wants to be committed all that the state holds by now.
+    fn forget_settled(&mut self, state: &State) {
+        let wanted = &mut self.wanted;
+        wanted.node_states.retain(|id, (to, message)| {
+            state
+                .node(id)
+                .is_some_and(|node| node.status.state != *to || node.status.message != *message)
+        });
+        wanted.descriptions.retain(|id, (description, address)| {
+            state.node(id).is_some_and(|node| {
+                node.description != *description || node.status.address != *address
+            })
+        });
+        wanted.reports.retain(|id, status| message::needs_commit(state, id, status));
+        self.volatile.soft.retain(|id, status| {
+            state.task(id).is_some_and(|task| task.status.state < status.state)
+        });
+    }
+}

@@ -1,0 +1,253 @@
+//! What users ask for: checked against the state, and turned into commands.
+
+use super::{Leader, QUEUE_MAX, Waiting};
+use crate::{
+    cluster::{
+        Applied, Change, Class, Effect, Refusal, Rejected, Request, Response, State, Ticket, join,
+        validate,
+    },
+    types::{
+        ClusterSpec, Date, JoinToken, JoinTokens, Mode, NODE_CERT_EXPIRY_MIN, NodeId, NodeSpec,
+        NodeState, RequestId, Role, Service, ServiceId, ServiceSpec, Version,
+    },
+};
+use std::time::Duration;
+
+/// The longest spec of a service, encoded: every task carries a copy of it, in the log and in the
+/// memory of every manager.
+const SPEC_BYTES_MAX: usize = 256 * 1024;
+
+/// The heartbeat periods that are taken: below 100 ms nodes do little else, and an hour is beyond
+/// what any link needs.
+const HEARTBEAT_RANGE: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(3_600));
+
+/// How the outcome of a command answers its request.
+#[derive(Debug, Clone)]
+pub(in crate::cluster) enum Answer {
+    /// Done.
+    Done,
+    /// With the id of the service.
+    Created,
+    /// With the node's admission.
+    Admitted,
+}
+
+/// What became of a request before anything is committed.
+#[derive(Debug)]
+pub(in crate::cluster) enum Prepared {
+    /// There is nothing to commit.
+    Answer(Response),
+    /// Commit these; the outcome of the first is the answer.
+    Propose { id: Option<RequestId>, changes: Vec<Change>, answer: Answer },
+}
+
+impl Leader {
+    pub(super) fn enqueue(&mut self, ticket: Ticket, request: Request, effects: &mut Vec<Effect>) {
+        if self.queue.len() >= QUEUE_MAX {
+            let message = "the manager has too many requests under way; try again";
+            let result = Err(Refusal::new(Class::Unavailable, message));
+            effects.push(Effect::Reply { ticket, result });
+            return;
+        }
+        self.queue.push_back(Waiting { ticket, request, failures: 0 });
+    }
+
+    /// Turns an outcome into the answer of its request.
+    pub(super) fn answer(
+        state: &State,
+        answer: Answer,
+        outcome: Result<Applied, Rejected>,
+    ) -> Result<Response, Refusal> {
+        match (answer, outcome.map_err(Refusal::from)?) {
+            (Answer::Created, Applied::Service(id)) => Ok(Response::Created(id)),
+            (Answer::Admitted, Applied::Node(id)) => join::admission(state, &id),
+            _ => Ok(Response::Done),
+        }
+    }
+
+    pub(super) fn prepare(
+        &mut self,
+        state: &State,
+        date: Date,
+        request: &Request,
+    ) -> Result<Prepared, Refusal> {
+        if let Some((answer, outcome)) = remembered(state, request) {
+            return Self::answer(state, answer, outcome).map(Prepared::Answer);
+        }
+        let one = |id: &RequestId, change, answer| {
+            Ok(Prepared::Propose { id: Some(id.clone()), changes: vec![change], answer })
+        };
+        match request {
+            Request::Read(query) => self.read(state, query).map(Prepared::Answer),
+            Request::CreateService { request, spec } => {
+                check_spec(spec)?;
+                let id = ServiceId::generate(&mut self.random);
+                let service = Box::new(new_service(id, (**spec).clone(), date));
+                one(request, Change::CreateService { service }, Answer::Created)
+            }
+            Request::UpdateService { request, id, version, spec } => {
+                check_update(find_service(state, id)?, *version, spec)?;
+                let (id, expected, spec) = (id.clone(), *version, spec.clone());
+                one(request, Change::UpdateService { id, expected, spec }, Answer::Done)
+            }
+            Request::RollbackService { request, id, version } => {
+                let _: &Service = find_service(state, id)?;
+                let change = Change::RollbackService { id: id.clone(), expected: *version };
+                one(request, change, Answer::Done)
+            }
+            Request::RemoveService { request, id } => {
+                let _: &Service = find_service(state, id)?;
+                one(request, Change::RemoveService { id: id.clone() }, Answer::Done)
+            }
+            Request::UpdateNode { request, id, version, spec } => {
+                check_node_spec(state, id, spec)?;
+                let (id, expected, spec) = (id.clone(), *version, Box::new(spec.clone()));
+                one(request, Change::UpdateNode { id, expected, spec }, Answer::Done)
+            }
+            Request::RemoveNode { request, id, force } => {
+                check_node_removal(state, id, *force)?;
+                one(request, Change::RemoveNode { id: id.clone(), force: *force }, Answer::Done)
+            }
+            Request::UpdateCluster { .. } => self.prepare_cluster(state, request),
+            Request::Join(join) => join::prepare(state, &mut self.random, date, join),
+        }
+    }
+
+    fn prepare_cluster(&mut self, state: &State, request: &Request) -> Result<Prepared, Refusal> {
+        let Request::UpdateCluster {
+            request,
+            version,
+            spec,
+            rotate_worker_token,
+            rotate_manager_token,
+        } = request
+        else {
+            return Err(Refusal::new(Class::Internal, "not a request to update the cluster"));
+        };
+        let cluster = join::cluster(state)?;
+        if cluster.version != *version {
+            return Err(Rejected::OutOfSequence.into());
+        }
+        check_cluster_spec(spec)?;
+        let mut changes =
+            vec![Change::UpdateCluster { expected: *version, spec: Box::new(spec.clone()) }];
+        if *rotate_worker_token || *rotate_manager_token {
+            use crate::types::Entropy;
+            let mut draw = |rotate: bool, token: JoinToken| {
+                if rotate { JoinToken(self.random.next_u128()) } else { token }
+            };
+            let tokens = JoinTokens {
+                worker: draw(*rotate_worker_token, cluster.tokens.worker),
+                manager: draw(*rotate_manager_token, cluster.tokens.manager),
+            };
+            changes.push(Change::RotateTokens { tokens });
+        }
+        Ok(Prepared::Propose { id: Some(request.clone()), changes, answer: Answer::Done })
+    }
+}
+
+/// Returns what became of a request that was carried out before, where it is remembered.
+fn remembered(state: &State, request: &Request) -> Option<(Answer, Result<Applied, Rejected>)> {
+    let (id, answer) = match request {
+        Request::CreateService { request, .. } => (request, Answer::Created),
+        Request::UpdateService { request, .. }
+        | Request::RollbackService { request, .. }
+        | Request::RemoveService { request, .. }
+        | Request::UpdateNode { request, .. }
+        | Request::RemoveNode { request, .. }
+        | Request::UpdateCluster { request, .. } => (request, Answer::Done),
+        Request::Read(_) | Request::Join(_) => return None,
+    };
+    state.outcome(id).map(|outcome| (answer, outcome.clone()))
+}
+
+fn new_service(id: ServiceId, spec: ServiceSpec, date: Date) -> Service {
+    Service {
+        id,
+        version: Version::ZERO,
+        created: date,
+        updated: date,
+        spec,
+        spec_version: Version::ZERO,
+        previous_spec: None,
+        update: None,
+    }
+}
+
+fn find_service<'a>(state: &'a State, id: &ServiceId) -> Result<&'a Service, Refusal> {
+    let missing = || Refusal::new(Class::NotFound, format!("service {id} not found"));
+    state.service(id).ok_or_else(missing)
+}
+
+fn check_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
+    validate::service_spec(spec)?;
+    let size = postcard::experimental::serialized_size(spec).unwrap_or(usize::MAX);
+    if size > SPEC_BYTES_MAX {
+        let message = format!("the service spec has {size} bytes, {SPEC_BYTES_MAX} are allowed");
+        return Err(Refusal::new(Class::Invalid, message));
+    }
+    Ok(())
+}
+
+fn check_update(service: &Service, version: Version, spec: &ServiceSpec) -> Result<(), Refusal> {
+    if service.version != version {
+        return Err(Rejected::OutOfSequence.into());
+    }
+    if service.spec.name != spec.name {
+        return Err(Refusal::new(Class::Unsupported, "renaming services is not supported"));
+    }
+    if matches!(service.spec.mode, Mode::Global) != matches!(spec.mode, Mode::Global) {
+        return Err(Refusal::new(Class::Unsupported, "service mode change is not allowed"));
+    }
+    check_spec(spec)
+}
+
+fn check_node_spec(state: &State, id: &NodeId, spec: &NodeSpec) -> Result<(), Refusal> {
+    let missing = || Refusal::new(Class::NotFound, format!("node {id} not found"));
+    let node = state.node(id).ok_or_else(missing)?;
+    match (node.role, spec.role) {
+        (Role::Worker, Role::Manager) => {
+            let message = "promoting a node to manager is not supported yet";
+            Err(Refusal::new(Class::Unsupported, message))
+        }
+        (Role::Manager, Role::Worker) => {
+            let managers = state.nodes().filter(|node| node.role == Role::Manager).count();
+            let message = if managers == 1 {
+                "attempting to demote the last manager of the swarm"
+            } else {
+                "demoting a manager is not supported yet"
+            };
+            Err(Refusal::new(Class::Conflict, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_node_removal(state: &State, id: &NodeId, force: bool) -> Result<(), Refusal> {
+    let missing = || Refusal::new(Class::NotFound, format!("node {id} not found"));
+    let node = state.node(id).ok_or_else(missing)?;
+    if node.role == Role::Worker && !force && node.status.state != NodeState::Down {
+        let message = format!("node {id} is not down and can't be removed");
+        return Err(Refusal::new(Class::Conflict, message));
+    }
+    Ok(())
+}
+
+fn check_cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
+    let invalid = |message: String| Err(Refusal::new(Class::Invalid, message));
+    let (least, most) = HEARTBEAT_RANGE;
+    if spec.heartbeat_period < least || spec.heartbeat_period > most {
+        return invalid(format!(
+            "the heartbeat period is {:?}; {least:?} to {most:?} is allowed",
+            spec.heartbeat_period
+        ));
+    }
+    if spec.node_cert_expiry < NODE_CERT_EXPIRY_MIN {
+        return invalid("certificate expiry must be at least 1h0m0s".to_owned());
+    }
+    if spec.snapshot_interval == 0 {
+        return invalid("the snapshot interval must be at least 1".to_owned());
+    }
+    Ok(())
+}

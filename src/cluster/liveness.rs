@@ -1,0 +1,211 @@
+//! Which nodes live: heartbeats, their deadlines, and the doubt of a leader that hears nobody.
+//!
+//! Heartbeats never touch the log; only what follows from their absence does.
+
+use super::{Leader, State};
+use crate::types::{
+    Cluster, HEARTBEAT_PERIOD, Moment, NodeId, NodeState, Role, TaskState, TaskStatus,
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// How many periods of silence make a node Down.
+const PERIODS_UNTIL_DOWN: u32 = 3;
+
+/// How many remote nodes there must be before a leader doubts itself: of two, one is always half.
+const BREAKER_NODES_MIN: usize = 3;
+
+/// How long the doubt lasts: long enough for a switch to restart, short enough that a site which
+/// really lost most of its nodes gets its services back.
+const BREAKER_EXPIRY: Duration = Duration::from_secs(60);
+
+/// How long a node is Down before its tasks count as gone, as Swarm's.
+const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
+/// When nodes were heard of, and until when they are waited for.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    nodes: BTreeMap<NodeId, Pulse>,
+    /// Until when silent nodes are doubted instead of taken for lost.
+    doubt_until: Option<Moment>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pulse {
+    /// Not heard of since this leader began or since the node joined.
+    Unheard { deadline: Moment },
+    /// In touch.
+    Heard { last: Moment, deadline: Moment },
+    /// Silent, but so are most.
+    Suspect,
+    /// Down; its tasks are orphans after that long.
+    Down { orphans_at: Option<Moment> },
+}
+
+/// Returns how often nodes beat.
+pub(super) fn heartbeat_period(state: &State) -> Duration {
+    state.cluster().map_or(HEARTBEAT_PERIOD, |cluster: &Cluster| cluster.spec.heartbeat_period)
+}
+
+fn deadline(state: &State) -> Duration {
+    heartbeat_period(state) * PERIODS_UNTIL_DOWN
+}
+
+impl Liveness {
+    pub(super) fn new(state: &State, now: Moment) -> Self {
+        let mut liveness = Self { nodes: BTreeMap::new(), doubt_until: None };
+        liveness.note_nodes(state, now);
+        liveness
+    }
+
+    /// Follows the nodes that the state has, and those that it says are Down.
+    pub(super) fn note_nodes(&mut self, state: &State, now: Moment) {
+        for node in state.nodes() {
+            let is_down = node.status.state == NodeState::Down;
+            let down = || Pulse::Down { orphans_at: Some(now + ORPHAN_AFTER) };
+            let unheard = || Pulse::Unheard { deadline: now + deadline(state) * 2 };
+            let known = self.nodes.entry(node.id.clone());
+            let pulse = known.or_insert_with(|| if is_down { down() } else { unheard() });
+            if is_down && matches!(pulse, Pulse::Unheard { .. } | Pulse::Suspect) {
+                *pulse = down();
+            }
+        }
+        self.nodes.retain(|id, _| state.node(id).is_some());
+    }
+
+    pub(super) fn is_suspect(&self, id: &NodeId) -> bool {
+        self.nodes.get(id) == Some(&Pulse::Suspect)
+    }
+
+    pub(super) fn forget(&mut self, id: &NodeId) {
+        self.nodes.remove(id);
+    }
+
+    /// Nobody could be heard for so long.
+    pub(super) fn put_off(&mut self, wait: Duration) {
+        for pulse in self.nodes.values_mut() {
+            match pulse {
+                Pulse::Unheard { deadline } => *deadline = *deadline + wait,
+                Pulse::Heard { last, deadline } => {
+                    *last = *last + wait;
+                    *deadline = *deadline + wait;
+                }
+                Pulse::Suspect | Pulse::Down { .. } => {}
+            }
+        }
+        self.doubt_until = self.doubt_until.map(|until| until + wait);
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        let pulses = self.nodes.values().filter_map(|pulse| match pulse {
+            Pulse::Unheard { deadline } | Pulse::Heard { deadline, .. } => Some(*deadline),
+            Pulse::Suspect => self.doubt_until,
+            Pulse::Down { orphans_at } => *orphans_at,
+        });
+        pulses.min()
+    }
+
+    /// Tells whether most of the remote nodes have fallen silent together. A beat that is half a
+    /// period late is missed: nodes that were cut off at once differ by one period at most.
+    fn most_are_silent(&self, state: &State, now: Moment) -> bool {
+        let period = heartbeat_period(state);
+        let (mut remote, mut silent) = (0, 0);
+        for node in state.nodes().filter(|node| node.role == Role::Worker) {
+            match self.nodes.get(&node.id) {
+                Some(Pulse::Heard { last, .. }) => {
+                    remote += 1;
+                    silent += usize::from(now.since(*last) > period + period / 2);
+                }
+                Some(Pulse::Suspect) => {
+                    remote += 1;
+                    silent += 1;
+                }
+                _ => {}
+            }
+        }
+        remote >= BREAKER_NODES_MIN && silent * 2 > remote
+    }
+}
+
+impl Leader {
+    /// A new leader knows of no node whether it lives.
+    pub(super) fn doubt_all_nodes(&mut self, state: &State) {
+        let message = "Node moved to \"unknown\" state due to leadership change in cluster";
+        for node in state.nodes().filter(|node| node.status.state == NodeState::Ready) {
+            self.want_node_state(state, &node.id, NodeState::Unknown, message);
+        }
+    }
+
+    pub(super) fn want_node_state(
+        &mut self,
+        state: &State,
+        id: &NodeId,
+        to: NodeState,
+        message: &str,
+    ) {
+        let Some(node) = state.node(id) else { return };
+        if node.status.state == to && node.status.message == message {
+            self.wanted.node_states.remove(id);
+        } else {
+            self.wanted.node_states.insert(id.clone(), (to, message.to_owned()));
+        }
+    }
+
+    pub(super) fn heard(&mut self, state: &State, now: Moment, id: &NodeId) {
+        let pulse = Pulse::Heard { last: now, deadline: now + deadline(state) };
+        self.liveness.nodes.insert(id.clone(), pulse);
+    }
+
+    /// Acts on every deadline of a node that has passed.
+    pub(super) fn expire_nodes(&mut self, state: &State, now: Moment) {
+        let doubt_over = self.liveness.doubt_until.is_some_and(|until| until <= now);
+        if doubt_over {
+            self.liveness.doubt_until = None;
+        }
+        let mut doubts = self.liveness.doubt_until.is_some();
+        let ids: Vec<NodeId> = self.liveness.nodes.keys().cloned().collect();
+        for id in ids {
+            let lost = match self.liveness.nodes.get(&id) {
+                Some(Pulse::Heard { deadline, .. }) if *deadline <= now => {
+                    if !doubts && !doubt_over && self.liveness.most_are_silent(state, now) {
+                        self.liveness.doubt_until = Some(now + BREAKER_EXPIRY);
+                        doubts = true;
+                    }
+                    if doubts {
+                        self.liveness.nodes.insert(id.clone(), Pulse::Suspect);
+                        continue;
+                    }
+                    "heartbeat failure"
+                }
+                Some(Pulse::Unheard { deadline }) if *deadline <= now => {
+                    "heartbeat failure for node in \"unknown\" state"
+                }
+                Some(Pulse::Suspect) if self.liveness.doubt_until.is_none() => "heartbeat failure",
+                Some(Pulse::Down { orphans_at: Some(at) }) if *at <= now => {
+                    self.liveness.nodes.insert(id.clone(), Pulse::Down { orphans_at: None });
+                    self.orphan_tasks(state, &id);
+                    continue;
+                }
+                _ => continue,
+            };
+            self.liveness
+                .nodes
+                .insert(id.clone(), Pulse::Down { orphans_at: Some(now + ORPHAN_AFTER) });
+            self.sessions.remove(&id);
+            self.want_node_state(state, &id, NodeState::Down, lost);
+        }
+    }
+
+    fn orphan_tasks(&mut self, state: &State, id: &NodeId) {
+        for task in state.tasks_on_node(id) {
+            let given = TaskState::Assigned..=TaskState::Running;
+            if given.contains(&task.status.state) {
+                let status = TaskStatus {
+                    state: TaskState::Orphaned,
+                    message: "the node has been down for 24 hours".to_owned(),
+                    ..task.status.clone()
+                };
+                self.wanted.reports.insert(task.id.clone(), status);
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Reads: the committed state, with what the leader knows besides laid over it.
+//!
+//! An object's version stays that of the committed one: what lies over it was never written.
+
+use super::{Class, Leader, Query, Refusal, Response, State, join};
+use crate::types::{Node, NodeId, NodeState, Task, image::Reference};
+
+impl Leader {
+    /// Answers a read from the state as it is now.
+    pub(super) fn read(&self, state: &State, query: &Query) -> Result<Response, Refusal> {
+        Ok(match query {
+            Query::Cluster => Response::Cluster(Box::new(join::cluster(state)?.clone())),
+            Query::Nodes => Response::Nodes(state.nodes().map(|node| self.seen(node)).collect()),
+            Query::Services => Response::Services(state.services().cloned().collect()),
+            Query::Tasks { services, nodes } => {
+                let asked = |task: &&Task| {
+                    let on = |node: &NodeId| nodes.contains(node);
+                    (services.is_empty() || services.contains(&task.service))
+                        && (nodes.is_empty() || task.node.as_ref().is_some_and(on))
+                };
+                let tasks = state.tasks().filter(asked).map(|task| self.observed(task));
+                Response::Tasks(tasks.collect())
+            }
+            Query::HeldImages { image } => Response::HeldImages(self.held(image)?),
+        })
+    }
+
+    fn seen(&self, node: &Node) -> Node {
+        let mut seen = node.clone();
+        if node.status.state != NodeState::Down && self.liveness.is_suspect(&node.id) {
+            seen.status.state = NodeState::Unknown;
+            "most nodes fell silent at once; the manager doubts itself first"
+                .clone_into(&mut seen.status.message);
+        }
+        seen
+    }
+
+    fn observed(&self, task: &Task) -> Task {
+        let mut observed = task.clone();
+        if let Some(soft) = self.volatile.soft.get(&task.id)
+            && soft.state > task.status.state
+        {
+            observed.status = soft.clone();
+        }
+        observed
+    }
+
+    fn held(&self, image: &str) -> Result<Vec<(NodeId, crate::types::HeldImage)>, Refusal> {
+        let digest = image.starts_with("sha256:");
+        let name = if digest {
+            image.to_owned()
+        } else {
+            let invalid = |error: crate::types::image::InvalidReference| {
+                Refusal::new(Class::Invalid, error.to_string())
+            };
+            Reference::parse(image).map_err(invalid)?.to_string()
+        };
+        let fits = |held: &&crate::types::HeldImage| {
+            if digest { held.digest == name } else { held.name == name || held.name == image }
+        };
+        let held = self.volatile.images.iter().flat_map(|(node, images)| {
+            images.iter().filter(fits).map(|held| (node.clone(), held.clone()))
+        });
+        Ok(held.collect())
+    }
+}

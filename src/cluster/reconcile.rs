@@ -1,0 +1,457 @@
+//! Makes the tasks of a service what the service asks for.
+//!
+//! One slot at a time: whatever happened to its tasks, [`Pass::keep`] returns what is to be done
+//! next and what the update may do with the slot. What it decides is idempotent: on the state that
+//! comes of it, it decides nothing more.
+
+mod global;
+mod memory;
+mod replicated;
+
+pub(super) use memory::Memory;
+
+use super::{
+    Change, SlotKey, State, leader::Random, reap::age, restart, schedule::Volatile, update,
+};
+use crate::types::{
+    Attachment, Availability, Date, Desired, Endpoint, Mode, Moment, NodeState, Reason, ReasonCode,
+    RestartCondition, Service, Task, TaskId, TaskSpec, TaskState, TaskStatus, UpdateState, Version,
+};
+use std::time::Duration;
+
+/// How long a replacement waits for a predecessor that does not end, as Swarm's.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(60);
+
+/// How many tasks one look at a service creates; the rest follows once those are committed. Keeps
+/// an entry near 1 MiB with specs of ordinary size.
+const CREATED_MAX: usize = 1_024;
+
+/// What the constraint enforcer says of a task that it rejects.
+const ENFORCER_MESSAGE: &str = "task rejected by constraint enforcer";
+
+/// One look at one service.
+#[derive(Debug)]
+pub(super) struct Pass<'a> {
+    pub(super) state: &'a State,
+    pub(super) volatile: &'a Volatile,
+    pub(super) memory: &'a mut Memory,
+    pub(super) random: &'a mut Random,
+    pub(super) now: Moment,
+    pub(super) date: Date,
+    /// What to commit.
+    pub(super) changes: Vec<Change>,
+    /// When to look again, where anything waits for a time.
+    pub(super) wake: Option<Moment>,
+}
+
+/// The tasks of one slot that matter.
+#[derive(Debug, Clone)]
+pub(super) struct Slot<'a> {
+    pub(super) key: SlotKey,
+    /// The one that is to run.
+    pub(super) running: Option<&'a Task>,
+    /// The one that is held to take its place.
+    pub(super) held: Option<&'a Task>,
+    /// The newest of all, wanted or not.
+    pub(super) newest: &'a Task,
+    pub(super) all: Vec<&'a Task>,
+}
+
+impl<'a> Slot<'a> {
+    fn of(key: SlotKey, all: Vec<&'a Task>) -> Option<Self> {
+        let newest = all.iter().copied().max_by_key(|task| age(task))?;
+        let find = |desired| all.iter().copied().find(|task| task.desired == desired);
+        let (running, held) = (find(Desired::Running), find(Desired::Ready));
+        Some(Self { key, running, held, newest, all })
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.running.is_some() || self.held.is_some()
+    }
+}
+
+/// How a slot stands towards an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// As it should be, or on its way there without the update.
+    Steady,
+    /// Its tasks are made from an outdated spec.
+    Dirty,
+    /// This task, made by the update, does not run yet.
+    Progressing(TaskId),
+    /// This task, made by the update, ended too early.
+    Failed(TaskId),
+}
+
+/// What a task is made from.
+pub(super) struct Template {
+    spec: TaskSpec,
+    endpoint: Endpoint,
+    version: Version,
+}
+
+/// Why and how a task is made.
+pub(super) struct Making {
+    pub(super) desired: Desired,
+    pub(super) reason: ReasonCode,
+    pub(super) predecessor: Option<TaskId>,
+    pub(super) failures: u32,
+    pub(super) delay: Duration,
+}
+
+impl Making {
+    /// A replacement that is held for `predecessor` and for nothing else.
+    pub(super) fn held_for(predecessor: &Task, reason: ReasonCode) -> Self {
+        Self {
+            desired: Desired::Ready,
+            reason,
+            predecessor: Some(predecessor.id.clone()),
+            failures: 0,
+            delay: Duration::ZERO,
+        }
+    }
+
+    /// A task that runs as soon as it can.
+    pub(super) fn at_once(reason: ReasonCode) -> Self {
+        Self {
+            desired: Desired::Running,
+            reason,
+            predecessor: None,
+            failures: 0,
+            delay: Duration::ZERO,
+        }
+    }
+}
+
+pub(super) fn is_ended(task: &Task) -> bool {
+    task.status.state > TaskState::Running
+}
+
+impl<'a> Pass<'a> {
+    /// Looks at one service.
+    pub(super) fn service(&mut self, service: &Service) {
+        let stands = match service.spec.mode {
+            Mode::Replicated { replicas } => self.replicated(service, replicas),
+            Mode::Global => self.global(service),
+        };
+        self.update(service, stands);
+        assert!(self.changes.len() <= CHANGES_MAX, "one look decides a bounded number of changes");
+    }
+
+    /// Returns how far a task has come, soft states included.
+    pub(super) fn observed(&self, task: &Task) -> TaskState {
+        let soft = self.volatile.soft.get(&task.id).map_or(TaskState::New, |soft| soft.state);
+        task.status.state.max(soft)
+    }
+
+    pub(super) fn wake_at(&mut self, at: Moment) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    pub(super) fn replace(&mut self, create: Vec<Task>, desire: Vec<(&Task, Desired)>) {
+        let desire = desire.into_iter().map(|(task, desired)| (task.id.clone(), desired));
+        let desire = desire.collect();
+        self.changes.push(Change::ReplaceTasks { create, desire });
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.changes.len() >= CREATED_MAX
+    }
+
+    /// Tells whether the task's node is lost.
+    fn is_lost(&self, task: &Task) -> bool {
+        task.node.as_ref().is_some_and(|id| {
+            self.state.node(id).is_none_or(|node| node.status.state == NodeState::Down)
+        })
+    }
+
+    fn is_drained(&self, task: &Task) -> bool {
+        let node = task.node.as_ref().and_then(|id| self.state.node(id));
+        node.is_some_and(|node| node.spec.availability == Availability::Drain)
+    }
+
+    /// Tells whether the slot holds nothing that is wanted because its restart policy says so:
+    /// it is not free for another task.
+    pub(super) fn is_done(&self, slot: &Slot<'_>) -> bool {
+        let last = slot.newest;
+        let ended_itself = matches!(
+            last.status.state,
+            TaskState::Complete | TaskState::Failed | TaskState::Rejected
+        );
+        let never = last.spec.restart.condition == RestartCondition::None;
+        !slot.is_wanted()
+            && last.desired == Desired::Shutdown
+            && (never || (ended_itself && !restart::is_allowed(self.state, last, last.updated)))
+    }
+
+    /// Looks at one slot that is to be kept.
+    pub(super) fn keep(&mut self, service: &Service, slot: &Slot<'a>) -> Stand {
+        match (slot.running, slot.held) {
+            (None, None) if update::is_dirty(self.state, service, slot.newest) => Stand::Dirty,
+            (None, None) => Stand::Steady,
+            (Some(running), held) if is_ended(running) => self.ended(service, slot, running, held),
+            (None, Some(held)) => self.held_alone(service, slot, held),
+            (Some(running), Some(held)) => self.pair(service, slot, running, held),
+            (Some(running), None) => self.lone(service, slot, running),
+        }
+    }
+
+    /// The task that was to run has ended.
+    fn ended(
+        &mut self,
+        service: &Service,
+        slot: &Slot<'a>,
+        task: &'a Task,
+        held: Option<&'a Task>,
+    ) -> Stand {
+        let stand = self.failure_stand(service, task);
+        if let Some(held) = held.filter(|held| !is_ended(held)) {
+            self.replace(vec![], vec![(task, Desired::Shutdown), (held, Desired::Running)]);
+            return stand;
+        }
+        let mut desire = vec![(task, Desired::Shutdown)];
+        desire.extend(held.map(|held| (held, Desired::Shutdown)));
+        if !restart::is_allowed(self.state, task, self.date) {
+            self.replace(vec![], desire);
+            return stand;
+        }
+        let making = self.restart_making(task);
+        let task = self.make(service, &slot.key, Some(task), making);
+        self.replace(vec![task], desire);
+        stand
+    }
+
+    /// Returns how the successor of a task that ended is made.
+    fn restart_making(&self, task: &'a Task) -> Making {
+        let (failures, delay) = restart::delay(task, self.memory.ran(&task.id));
+        let base = task.spec.restart.delay;
+        let (reason, failures, delay) = if self.is_lost(task) {
+            (ReasonCode::NodeLost, 0, Duration::ZERO)
+        } else if self.is_drained(task) {
+            (ReasonCode::NodeDrained, 0, Duration::ZERO)
+        } else if task.status.message == ENFORCER_MESSAGE {
+            (ReasonCode::ConstraintViolated, 0, base)
+        } else {
+            (ReasonCode::Restarted, failures, delay)
+        };
+        // Where the predecessor's own predecessor still runs, that is the one to wait for.
+        let before = task.predecessor.as_ref().and_then(|id| self.state.task(id));
+        let before = before.filter(|before| !self.is_out_of_the_way(before));
+        let at_once = delay.is_zero() && before.is_none();
+        Making {
+            desired: if at_once { Desired::Running } else { Desired::Ready },
+            reason,
+            predecessor: Some(before.unwrap_or(task).id.clone()),
+            failures,
+            delay,
+        }
+    }
+
+    /// Tells whether nothing of the task runs any more, as far as anyone can know.
+    fn is_out_of_the_way(&self, task: &Task) -> bool {
+        let never_given = task.status.state < TaskState::Assigned;
+        is_ended(task) || self.is_lost(task) || (never_given && !task.desired.is_wanted())
+    }
+
+    /// A replacement whose predecessor was told to stop, or ended.
+    fn held_alone(&mut self, service: &Service, slot: &Slot<'a>, held: &'a Task) -> Stand {
+        if is_ended(held) {
+            let stand = self.failure_stand(service, held);
+            let create = if restart::is_allowed(self.state, held, self.date) {
+                let making = self.restart_making(held);
+                vec![self.make(service, &slot.key, Some(held), making)]
+            } else {
+                vec![]
+            };
+            self.replace(create, vec![(held, Desired::Shutdown)]);
+            return stand;
+        }
+        let moved = if self.is_lost(held) {
+            Some(ReasonCode::NodeLost)
+        } else if self.is_drained(held) {
+            Some(ReasonCode::NodeDrained)
+        } else if !update::is_paused(service) && update::is_dirty(self.state, service, held) {
+            Some(ReasonCode::SpecChanged)
+        } else {
+            None
+        };
+        if let Some(reason) = moved {
+            let before = held.predecessor.as_ref().and_then(|id| self.state.task(id));
+            let before = before.filter(|before| !self.is_out_of_the_way(before));
+            let making = Making::held_for(before.unwrap_or(held), reason);
+            let task = self.make(service, &slot.key, Some(held), making);
+            let id = task.id.clone();
+            self.replace(vec![task], vec![(held, Desired::Shutdown)]);
+            let updated = reason == ReasonCode::SpecChanged;
+            return if updated { Stand::Progressing(id) } else { Stand::Steady };
+        }
+        let due = self.memory.held_since(&held.id, self.now) + held.delay;
+        let predecessor = held.predecessor.as_ref().and_then(|id| self.state.task(id));
+        let free = predecessor.is_none_or(|before| self.is_out_of_the_way(before));
+        let until = if free { due } else { due + PREDECESSOR_WAIT };
+        if self.now >= until {
+            self.replace(vec![], vec![(held, Desired::Running)]);
+        } else {
+            self.wake_at(until);
+        }
+        self.progress_stand(service, held)
+    }
+
+    /// A task and the one that is prepared to take its place.
+    fn pair(
+        &mut self,
+        service: &Service,
+        slot: &Slot<'a>,
+        running: &'a Task,
+        held: &'a Task,
+    ) -> Stand {
+        let lost = self.is_lost(running);
+        if is_ended(held) {
+            let stand = self.failure_stand(service, held);
+            let mut create = vec![];
+            if lost && restart::is_allowed(self.state, held, self.date) {
+                let making = Making {
+                    desired: Desired::Ready,
+                    predecessor: Some(running.id.clone()),
+                    ..self.restart_making(held)
+                };
+                create.push(self.make(service, &slot.key, Some(held), making));
+            }
+            self.replace(create, vec![(held, Desired::Shutdown)]);
+            return stand;
+        }
+        let dirty = update::is_dirty(self.state, service, running);
+        let held_dirty = update::is_dirty(self.state, service, held);
+        let unplaced = self.is_lost(held) || self.is_drained(held);
+        let stopped = update::is_paused(service) && dirty && !lost;
+        let needless = !dirty && !lost && !self.is_drained(running);
+        if unplaced || needless || stopped || (held_dirty && !update::is_paused(service)) {
+            self.replace(vec![], vec![(held, Desired::Shutdown)]);
+            return if dirty && !needless { Stand::Dirty } else { Stand::Steady };
+        }
+        if self.is_drained(running) && !lost {
+            self.replace(vec![], vec![(running, Desired::Shutdown)]);
+            return self.progress_stand(service, held);
+        }
+        let due = self.memory.held_since(&held.id, self.now) + held.delay;
+        if self.observed(held) < TaskState::Ready {
+            return self.progress_stand(service, held);
+        }
+        if self.now < due {
+            self.wake_at(due);
+        } else if lost {
+            self.replace(vec![], vec![(running, Desired::Shutdown), (held, Desired::Running)]);
+        } else {
+            self.replace(vec![], vec![(running, Desired::Shutdown)]);
+        }
+        self.progress_stand(service, held)
+    }
+
+    /// A task that lives, and none to take its place.
+    fn lone(&mut self, service: &Service, slot: &Slot<'a>, task: &'a Task) -> Stand {
+        let lost = self.is_lost(task);
+        let never = task.spec.restart.condition == RestartCondition::None;
+        if lost || self.is_drained(task) {
+            if never {
+                self.replace(vec![], vec![(task, Desired::Shutdown)]);
+            } else if lost {
+                // It stays wanted until its replacement is ready: should its node come back before
+                // that, nothing was lost.
+                let making = Making::held_for(task, ReasonCode::NodeLost);
+                let created = self.make(service, &slot.key, Some(task), making);
+                self.replace(vec![created], vec![]);
+            } else {
+                let making = Making::held_for(task, ReasonCode::NodeDrained);
+                let created = self.make(service, &slot.key, Some(task), making);
+                self.replace(vec![created], vec![(task, Desired::Shutdown)]);
+            }
+            return Stand::Steady;
+        }
+        if update::is_dirty(self.state, service, task) {
+            return Stand::Dirty;
+        }
+        self.progress_stand(service, task)
+    }
+
+    fn progress_stand(&self, service: &Service, task: &Task) -> Stand {
+        if update::is_fresh(service, task) && self.observed(task) < TaskState::Running {
+            Stand::Progressing(task.id.clone())
+        } else {
+            Stand::Steady
+        }
+    }
+
+    /// Tells whether a task that ended makes the update stop.
+    fn failure_stand(&self, service: &Service, task: &Task) -> Stand {
+        let early = self.memory.ran(&task.id).is_none_or(|ran| ran < update::MONITOR);
+        let moved = task.status.message == ENFORCER_MESSAGE || self.is_lost(task);
+        if update::is_fresh(service, task) && early && !moved {
+            Stand::Failed(task.id.clone())
+        } else {
+            Stand::Steady
+        }
+    }
+
+    /// Makes a task in place of `old`, or a first one.
+    pub(super) fn make(
+        &mut self,
+        service: &Service,
+        key: &SlotKey,
+        old: Option<&Task>,
+        making: Making,
+    ) -> Task {
+        let template = template(service, old, making.reason);
+        let attachment = Attachment {
+            network: None,
+            mode: template.spec.network,
+            addresses: Vec::new(),
+            aliases: Vec::new(),
+        };
+        Task {
+            id: TaskId::generate(self.random),
+            version: Version::ZERO,
+            created: self.date,
+            updated: self.date,
+            service: service.id.clone(),
+            service_name: service.spec.name.clone(),
+            service_labels: service.spec.labels.clone(),
+            slot: key.slot,
+            node: key.node.clone(),
+            spec: template.spec,
+            endpoint: template.endpoint,
+            spec_version: template.version,
+            status: TaskStatus {
+                state: TaskState::Pending,
+                date: self.date,
+                message: "pending task scheduling".to_owned(),
+                ..TaskStatus::default()
+            },
+            desired: making.desired,
+            predecessor: making.predecessor,
+            delay: making.delay,
+            failures: making.failures,
+            reasons: vec![Reason { code: making.reason, date: self.date }],
+            attachments: vec![attachment],
+        }
+    }
+}
+
+/// While an update is paused, what ends is replaced by the same again: the new spec is in doubt.
+fn template(service: &Service, old: Option<&Task>, reason: ReasonCode) -> Template {
+    let paused = service.update.as_ref().is_some_and(|u| u.state == UpdateState::Paused);
+    match old.filter(|_| paused && reason != ReasonCode::SpecChanged) {
+        Some(old) => Template {
+            spec: old.spec.clone(),
+            endpoint: old.endpoint.clone(),
+            version: old.spec_version,
+        },
+        None => Template {
+            spec: service.spec.task.clone(),
+            endpoint: service.spec.endpoint.clone(),
+            version: service.spec_version,
+        },
+    }
+}
+
+/// One change a slot at most, and a service has no more slots than are validated.
+const CHANGES_MAX: usize = 1_000_000;

@@ -1,0 +1,86 @@
+//! Global services: one task on every node that fits.
+
+use super::{Making, Pass, Slot, Stand, is_ended};
+use crate::{
+    cluster::SlotKey,
+    types::{Availability, Desired, Node, NodeId, NodeState, ReasonCode, Service, Task},
+};
+use std::collections::BTreeMap;
+
+impl<'a> Pass<'a> {
+    pub(super) fn global(&mut self, service: &Service) -> Vec<(Slot<'a>, Stand)> {
+        let mut tasks: BTreeMap<&'a NodeId, Vec<&'a Task>> = BTreeMap::new();
+        for task in self.state.tasks_of_service(&service.id) {
+            if let Some(node) = task.node.as_ref().filter(|_| task.desired != Desired::Remove) {
+                tasks.entry(node).or_default().push(task);
+            }
+        }
+        let mut stands = Vec::new();
+        let state = self.state;
+        for node in state.nodes() {
+            let key = SlotKey { service: service.id.clone(), slot: 0, node: Some(node.id.clone()) };
+            let slot = Slot::of(key.clone(), tasks.remove(&node.id).unwrap_or_default());
+            let fits = service.spec.task.placement.constraints.iter().all(|c| c.matches(node));
+            match slot {
+                Some(slot) if slot.is_wanted() => {
+                    if let Some(stand) = self.on_node(service, node, &slot, fits) {
+                        stands.push((slot, stand));
+                    }
+                }
+                Some(slot) if self.is_done(&slot) => {
+                    if fits && takes_tasks(node) {
+                        let stand = self.keep(service, &slot);
+                        stands.push((slot, stand));
+                    }
+                }
+                _ if fits && takes_tasks(node) && !self.is_full() => {
+                    let making = Making::at_once(ReasonCode::NodeJoined);
+                    let task = self.make(service, &key, None, making);
+                    self.replace(vec![task], vec![]);
+                }
+                _ => {}
+            }
+        }
+        stands
+    }
+
+    /// A node that has a wanted task; returns how it stands towards an update, where it takes
+    /// part in it.
+    fn on_node(
+        &mut self,
+        service: &Service,
+        node: &Node,
+        slot: &Slot<'a>,
+        fits: bool,
+    ) -> Option<Stand> {
+        let wanted = || slot.running.into_iter().chain(slot.held);
+        if !fits || node.spec.availability == Availability::Drain {
+            let desire = wanted().map(|task| (task, Desired::Shutdown)).collect();
+            self.replace(vec![], desire);
+            return None;
+        }
+        if node.status.state == NodeState::Down {
+            // Nothing takes its place elsewhere, so it stays wanted: should the node come back,
+            // it still runs. What its node told before it went away is looked at then.
+            let gone = wanted().filter(|task| is_ended(task));
+            let desire: Vec<_> = gone.map(|task| (task, Desired::Shutdown)).collect();
+            if !desire.is_empty() {
+                self.replace(vec![], desire);
+            }
+            return None;
+        }
+        if node.spec.availability == Availability::Pause {
+            let ended = slot.running.is_some_and(is_ended) || slot.held.is_some_and(is_ended);
+            if ended {
+                let desire = wanted().map(|task| (task, Desired::Shutdown)).collect();
+                self.replace(vec![], desire);
+            }
+            return None;
+        }
+        Some(self.keep(service, slot))
+    }
+}
+
+fn takes_tasks(node: &Node) -> bool {
+    node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
+}
