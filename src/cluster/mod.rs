@@ -6,6 +6,7 @@
 
 pub mod command;
 mod dispatch;
+pub mod enforce;
 pub mod event;
 pub mod invariants;
 mod join;
@@ -16,7 +17,7 @@ mod reap;
 mod reconcile;
 pub mod request;
 mod restart;
-mod seam;
+pub mod schedule;
 pub mod state;
 mod update;
 pub mod validate;

@@ -1,3 +1,4 @@
 //! Containers and images, by containerd.
 
 pub mod containerd;
+pub mod fake;

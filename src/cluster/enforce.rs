@@ -1,0 +1,67 @@
+//! The constraint enforcer: which running tasks their nodes may no longer keep.
+//!
+//! Swarm's rule: only on ACTIVE nodes; against the service's present constraints and the node's
+//! total of CPU and memory. A changed service spec is the orchestrator's affair, not ours.
+
+use super::State;
+use crate::types::{
+    Availability, Date, Node, NodeState, Resources, Task, TaskId, TaskState, TaskStatus,
+};
+
+/// What a task that is turned away says last, in Swarm's words.
+pub const MESSAGE: &str = "task rejected by constraint enforcer";
+
+/// Why, in Swarm's words.
+pub const ERROR: &str = "assigned node no longer meets constraints";
+
+/// Returns REJECTED for every live task that no longer fits its node.
+#[must_use]
+pub fn enforce(state: &State, date: Date) -> Vec<(TaskId, TaskStatus)> {
+    let active = state.nodes().filter(|node| {
+        node.spec.availability == Availability::Active && node.status.state != NodeState::Down
+    });
+    active.flat_map(|node| enforce_node(state, node, date)).collect()
+}
+
+fn enforce_node(state: &State, node: &Node, date: Date) -> Vec<(TaskId, TaskStatus)> {
+    // A node that never registered has said nothing of its resources yet.
+    let described = node.description.resources != Resources::default();
+    let mut left = node.description.resources;
+    let mut rejected = Vec::new();
+    let mut live: Vec<&Task> = state
+        .tasks_on_node(&node.id)
+        .filter(|task| {
+            (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+                && task.desired.is_wanted()
+        })
+        .collect();
+    // The longest there stays.
+    live.sort_by_key(|task| (task.created, &task.id));
+    for task in live {
+        let meets = state.service(&task.service).is_none_or(|service| {
+            let constraints = &service.spec.task.placement.constraints;
+            constraints.iter().all(|constraint| constraint.matches(node))
+        });
+        let wanted = task.spec.reservations;
+        let cpus = left.nano_cpus.checked_sub(wanted.nano_cpus);
+        let memory = left.memory_bytes.checked_sub(wanted.memory_bytes);
+        match (meets, cpus, memory) {
+            (true, Some(nano_cpus), Some(memory_bytes)) => {
+                left = Resources { nano_cpus, memory_bytes };
+            }
+            (true, _, _) if !described => {}
+            _ => rejected.push((task.id.clone(), rejection(task, date))),
+        }
+    }
+    rejected
+}
+
+fn rejection(task: &Task, date: Date) -> TaskStatus {
+    TaskStatus {
+        state: TaskState::Rejected,
+        date,
+        message: MESSAGE.to_owned(),
+        error: ERROR.to_owned(),
+        ..task.status.clone()
+    }
+}

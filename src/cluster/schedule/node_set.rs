@@ -1,0 +1,183 @@
+//! The nodes as the scheduler sees them: what each has left, and who holds what.
+//!
+//! Knows how tasks use a node, not which node is better.
+
+use super::{FAILURE_WINDOW, Volatile};
+use crate::{
+    cluster::State,
+    types::{
+        Moment, NetworkMode, Node, NodeId, PortProtocol, PublishMode, Resources, ServiceId, Task,
+        TaskId, TaskState, Version,
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A host port.
+pub(super) type Port = (PortProtocol, u16);
+
+/// One node and its use.
+#[derive(Debug)]
+pub(super) struct Seat<'a> {
+    pub(super) node: &'a Node,
+    /// Whether the circuit breaker doubts it.
+    pub(super) suspect: bool,
+    /// What its tasks reserve.
+    pub(super) reserved: Resources,
+    /// Who holds which host port.
+    pub(super) ports: BTreeMap<Port, BTreeSet<TaskId>>,
+    /// Its wanted tasks.
+    pub(super) active: u64,
+    /// Those of the service that is being placed.
+    pub(super) of_service: u64,
+    /// Recent failures of that service's present spec here.
+    pub(super) failures: usize,
+    by_service: BTreeMap<&'a ServiceId, u64>,
+}
+
+/// What a task's predecessor holds on a node, and the task may count on: a prepared container uses
+/// none of it before the predecessor has stopped.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Credit<'a> {
+    pub(super) reserved: Resources,
+    /// Whose ports are as good as free.
+    pub(super) holder: Option<&'a TaskId>,
+    /// Whether it counts among the service's tasks there.
+    pub(super) slot: bool,
+}
+
+/// All nodes, in order of id.
+#[derive(Debug)]
+pub(super) struct NodeSet<'a> {
+    state: &'a State,
+    volatile: &'a Volatile,
+    now: Moment,
+    seats: Vec<Seat<'a>>,
+    index: BTreeMap<&'a NodeId, usize>,
+}
+
+impl<'a> NodeSet<'a> {
+    pub(super) fn new(state: &'a State, volatile: &'a Volatile, now: Moment) -> Self {
+        let seats: Vec<Seat<'a>> = state
+            .nodes()
+            .map(|node| Seat {
+                node,
+                suspect: volatile.suspects.contains(&node.id),
+                reserved: Resources::default(),
+                ports: BTreeMap::new(),
+                active: 0,
+                of_service: 0,
+                failures: 0,
+                by_service: BTreeMap::new(),
+            })
+            .collect();
+        let index = seats.iter().enumerate().map(|(at, seat)| (&seat.node.id, at)).collect();
+        let mut set = Self { state, volatile, now, seats, index };
+        for task in state.tasks() {
+            let Some(at) = task.node.as_ref().and_then(|node| set.find(node)) else { continue };
+            if !set.holds(task) {
+                continue;
+            }
+            set.occupy(task, at);
+            if task.desired.is_wanted() {
+                *set.seats[at].by_service.entry(&task.service).or_default() += 1;
+            }
+        }
+        set
+    }
+
+    pub(super) fn seats(&self) -> &[Seat<'a>] {
+        &self.seats
+    }
+
+    pub(super) fn find(&self, node: &NodeId) -> Option<usize> {
+        self.index.get(node).copied()
+    }
+
+    /// Tells whether the task uses its node: from ASSIGNED until it has ended.
+    fn holds(&self, task: &Task) -> bool {
+        let state = self.volatile.state_of(task);
+        (TaskState::Assigned..=TaskState::Running).contains(&state)
+    }
+
+    /// Turns the service's own counts to this service and spec.
+    pub(super) fn count_for(&mut self, service: &ServiceId, spec_version: Version) {
+        let since = self.now - FAILURE_WINDOW;
+        for seat in &mut self.seats {
+            seat.of_service = seat.by_service.get(service).copied().unwrap_or_default();
+            seat.failures = 0;
+            if !self.volatile.failures.is_empty() {
+                let key = (service.clone(), spec_version, seat.node.id.clone());
+                let failures = self.volatile.failures.get(&key);
+                seat.failures =
+                    failures.map_or(0, |all| all.iter().filter(|at| **at >= since).count());
+            }
+        }
+    }
+
+    fn predecessor(&self, task: &Task) -> Option<&'a Task> {
+        let predecessor = self.state.task(task.predecessor.as_ref()?)?;
+        self.holds(predecessor).then_some(predecessor)
+    }
+
+    /// Returns the node of the task's predecessor, whether that has ended or not.
+    pub(super) fn home(&self, task: &Task) -> Option<usize> {
+        let predecessor = self.state.task(task.predecessor.as_ref()?)?;
+        self.find(predecessor.node.as_ref()?)
+    }
+
+    /// Returns what the task may count on at this node.
+    pub(super) fn credit(&self, task: &Task, at: usize) -> Credit<'a> {
+        let Some(predecessor) = self.predecessor(task) else { return Credit::default() };
+        if predecessor.node.as_ref() != Some(&self.seats[at].node.id) {
+            return Credit::default();
+        }
+        Credit {
+            reserved: predecessor.spec.reservations,
+            holder: Some(&predecessor.id),
+            slot: predecessor.desired.is_wanted(),
+        }
+    }
+
+    /// Counts a task that was just given this node.
+    pub(super) fn take(&mut self, task: &Task, at: usize) {
+        self.occupy(task, at);
+        let seat = &mut self.seats[at];
+        seat.of_service += 1;
+        if let Some(service) = self.state.service(&task.service) {
+            *seat.by_service.entry(&service.id).or_default() += 1;
+        }
+    }
+
+    fn occupy(&mut self, task: &Task, at: usize) {
+        // A replacement and the task it waits for never run at once: what counts is the larger.
+        let credit = self.credit(task, at).reserved;
+        let seat = &mut self.seats[at];
+        let add = |sum: &mut u64, mine: u64, credited: u64| {
+            *sum = sum.saturating_add(mine.saturating_sub(credited));
+        };
+        let mine = task.spec.reservations;
+        add(&mut seat.reserved.nano_cpus, mine.nano_cpus, credit.nano_cpus);
+        add(&mut seat.reserved.memory_bytes, mine.memory_bytes, credit.memory_bytes);
+        for port in wanted_ports(task).chain(held_ports(task)) {
+            seat.ports.entry(port).or_default().insert(task.id.clone());
+        }
+        seat.active += u64::from(task.desired.is_wanted());
+    }
+}
+
+/// Returns the host ports that the task must have.
+pub(super) fn wanted_ports(task: &Task) -> impl Iterator<Item = Port> {
+    let host = task.spec.network == NetworkMode::Host;
+    task.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Host).filter_map(
+        move |port| match (port.published, host) {
+            (0, false) => None,
+            (0, true) => Some((port.protocol, port.target)),
+            (published, _) => Some((port.protocol, published)),
+        },
+    )
+}
+
+/// Returns the host ports that the node chose for the task.
+fn held_ports(task: &Task) -> impl Iterator<Item = Port> {
+    task.status.ports.iter().map(|held| (held.port.protocol, held.port.published))
+}

@@ -1,0 +1,140 @@
+//! Ranking: which of the nodes that can take a task should.
+//!
+//! A tree of the spread preferences' values, leaves hold nodes. Knows no filter's inside.
+
+use super::{
+    FAILURES_MAX,
+    filter::Checks,
+    node_set::{Credit, NodeSet, Seat},
+};
+use crate::types::{Node, Task, constraint::label_name};
+use std::collections::BTreeMap;
+
+/// A level of the tree: what differs in one preference.
+#[derive(Debug)]
+enum Branch {
+    Inner(Vec<Branch>),
+    /// Nodes that still take tasks.
+    Leaf(Vec<usize>),
+}
+
+/// Gives nodes to as many of `tasks` as possible, in order, and counts them there; returns the
+/// nodes' places in the set.
+pub(super) fn choose(nodes: &mut NodeSet<'_>, checks: &Checks<'_>, tasks: &[&Task]) -> Vec<usize> {
+    if tasks.is_empty() {
+        return Vec::new();
+    }
+    let passes = |seat: &Seat<'_>| checks.first_failure(seat, Credit::default()).is_none();
+    let all = nodes.seats().iter().enumerate();
+    let usable: Vec<usize> = all.filter(|(_, seat)| passes(seat)).map(|(at, _)| at).collect();
+    let spread = &checks.task().spec.placement.spread;
+    let mut tree = grow(nodes, usable, spread);
+    let mut chosen = Vec::new();
+    tree.place(nodes, checks, tasks, &mut chosen);
+    chosen
+}
+
+fn grow(nodes: &NodeSet<'_>, members: Vec<usize>, spread: &[String]) -> Branch {
+    let Some((descriptor, deeper)) = spread.split_first() else { return Branch::Leaf(members) };
+    let mut values: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for at in members {
+        values.entry(value_of(nodes.seats()[at].node, descriptor)).or_default().push(at);
+    }
+    Branch::Inner(values.into_values().map(|members| grow(nodes, members, deeper)).collect())
+}
+
+/// Returns the node's value of a preference; nodes without the label are alike.
+fn value_of<'a>(node: &'a Node, descriptor: &str) -> &'a str {
+    let sources =
+        [("node.labels.", &node.spec.labels), ("engine.labels.", &node.description.engine.labels)];
+    let found = sources.iter().find_map(|(prefix, labels)| {
+        label_name(descriptor, prefix).and_then(|name| labels.get(name))
+    });
+    found.map_or("", String::as_str)
+}
+
+/// What makes a node better: lower is.
+fn cost(seat: &Seat<'_>) -> (usize, u64, u64) {
+    let failures = if seat.failures >= FAILURES_MAX { seat.failures } else { 0 };
+    (failures, seat.of_service, seat.active)
+}
+
+impl Branch {
+    /// Returns how many tasks of the service are on the branch's nodes.
+    fn existing(&self, nodes: &NodeSet<'_>) -> u64 {
+        match self {
+            Self::Inner(children) => children.iter().map(|child| child.existing(nodes)).sum(),
+            Self::Leaf(members) => members.iter().map(|at| nodes.seats()[*at].of_service).sum(),
+        }
+    }
+
+    /// Places as many tasks as fit; returns how many that were.
+    fn place(
+        &mut self,
+        nodes: &mut NodeSet<'_>,
+        checks: &Checks<'_>,
+        tasks: &[&Task],
+        chosen: &mut Vec<usize>,
+    ) -> usize {
+        match self {
+            Self::Inner(children) => place_evenly(children, nodes, checks, tasks, chosen),
+            Self::Leaf(members) => {
+                for (done, task) in tasks.iter().enumerate() {
+                    // What failed once is out: use only grows while a group is placed.
+                    members.retain(|at| {
+                        checks.first_failure(&nodes.seats()[*at], Credit::default()).is_none()
+                    });
+                    let best = members.iter().min_by_key(|at| cost(&nodes.seats()[**at]));
+                    let Some(best) = best.copied() else { return done };
+                    nodes.take(task, best);
+                    chosen.push(best);
+                }
+                tasks.len()
+            }
+        }
+    }
+}
+
+/// Fills the branches up to a common level, until all is placed or all are full.
+fn place_evenly(
+    children: &mut [Branch],
+    nodes: &mut NodeSet<'_>,
+    checks: &Checks<'_>,
+    tasks: &[&Task],
+    chosen: &mut Vec<usize>,
+) -> usize {
+    let mut usable: Vec<usize> = (0..children.len()).collect();
+    let mut done = 0;
+    while done < tasks.len() && !usable.is_empty() {
+        let existing: u64 = usable.iter().map(|at| children[*at].existing(nodes)).sum();
+        let remaining = u64::try_from(tasks.len() - done).unwrap_or(u64::MAX);
+        let branches = u64::try_from(usable.len()).unwrap_or(u64::MAX);
+        let level = (existing + remaining) / branches;
+        let mut extra = (existing + remaining) % branches;
+        let before = done;
+        let mut full = Vec::new();
+        // The emptiest first, so that what is left over goes there.
+        usable.sort_by_key(|at| (children[*at].existing(nodes), *at));
+        for at in &usable {
+            let have = children[*at].existing(nodes);
+            let bonus = u64::from(extra > 0 && have <= level);
+            let want = (level + bonus).saturating_sub(have);
+            extra -= bonus;
+            let want = usize::try_from(want).unwrap_or(usize::MAX).min(tasks.len() - done);
+            if want == 0 {
+                continue;
+            }
+            let slice = &tasks[done..done + want];
+            let placed = children[*at].place(nodes, checks, slice, chosen);
+            done += placed;
+            if placed < want {
+                full.push(*at);
+            }
+        }
+        usable.retain(|at| !full.contains(at));
+        if done == before && full.is_empty() {
+            break;
+        }
+    }
+    done
+}

@@ -1,0 +1,364 @@
+//! A runtime of virtual containers, for the simulator and for tests.
+//!
+//! Deterministic: time comes in as an argument, chance from the seed. The machine is this value:
+//! whoever holds it lets a daemon crash by forgetting what it was waiting for, while the
+//! containers in here live on. To carry out an action, wait for [`Fake::delay`], then call
+//! [`Fake::perform`]: an action whose wait is cut short by a crash has not happened.
+
+use crate::{
+    agent::{Action, Event, Failure, Observed, Phase},
+    types::{
+        Date, Moment, NetworkMode, PortConfig, PortProtocol, PortStatus, PublishMode, Task, TaskId,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// What a signal-ended container exits with: 128 and SIGKILL.
+const KILLED: i32 = 137;
+
+/// The first host port given to a task that leaves the choice to the node.
+const DYNAMIC_PORT_FIRST: u16 = 32_768;
+
+/// How slow and how faulty the runtime is. Chances are in thousandths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults {
+    /// Preparing takes between these.
+    pub prepare: (Duration, Duration),
+    /// Starting takes between these; so do removing and an inventory.
+    pub start: (Duration, Duration),
+    /// A container that is asked to stop takes between these, at most its grace period.
+    pub stop: (Duration, Duration),
+    /// The chance that an action fails and may be tried again.
+    pub temporary: u32,
+    /// The chance that preparing or starting fails for good.
+    pub permanent: u32,
+    /// The chance that a container ends by itself.
+    pub crash: u32,
+    /// When it does, it has run for between these.
+    pub crash_after: (Duration, Duration),
+    /// What it then exits with.
+    pub exit_code: i32,
+}
+
+impl Default for Faults {
+    /// A small board on a good day.
+    fn default() -> Self {
+        Self {
+            prepare: (Duration::from_millis(200), Duration::from_secs(2)),
+            start: (Duration::from_millis(20), Duration::from_millis(500)),
+            stop: (Duration::from_millis(10), Duration::from_secs(1)),
+            temporary: 0,
+            permanent: 0,
+            crash: 0,
+            crash_after: (Duration::from_secs(1), Duration::from_secs(600)),
+            exit_code: 1,
+        }
+    }
+}
+
+/// How a virtual container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Life {
+    Created,
+    Running { pid: u32, ports: Vec<PortStatus>, ends: Option<(Moment, i32)> },
+    Exited { code: Option<i32>, date: Option<Date> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Virtual {
+    life: Life,
+    /// The host ports it takes when it runs.
+    wanted: Vec<PortConfig>,
+}
+
+/// The virtual containers of one machine.
+#[derive(Debug, Clone)]
+pub struct Fake {
+    faults: Faults,
+    random: u64,
+    containers: BTreeMap<TaskId, Virtual>,
+    /// Whether the runtime answers. Containers run on without it.
+    up: bool,
+    next_pid: u32,
+    /// Times each task was started, for "a task runs at most once".
+    starts: BTreeMap<TaskId, u32>,
+}
+
+impl Fake {
+    /// Makes a machine without containers.
+    #[must_use]
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let (containers, starts) = (BTreeMap::new(), BTreeMap::new());
+        Self { faults, random: seed, containers, up: true, next_pid: 1_000, starts }
+    }
+
+    /// Changes how slow and faulty the runtime is from now on.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// Returns how long the action takes.
+    pub fn delay(&mut self, action: &Action) -> Duration {
+        let range = match action {
+            Action::Prepare { .. } => self.faults.prepare,
+            Action::Stop { grace, .. } => {
+                let (least, most) = self.faults.stop;
+                (least.min(*grace), most.min(*grace))
+            }
+            _ => self.faults.start,
+        };
+        self.between(range)
+    }
+
+    /// Carries the action out and returns what came of it; [`Event::Tick`] for actions that are
+    /// not a runtime's.
+    pub fn perform(&mut self, now: Moment, date: Date, action: &Action) -> Event {
+        self.settle(now, date);
+        match action {
+            Action::Prepare { task } => {
+                Event::Prepared { task: task.id.clone(), result: self.prepare(task) }
+            }
+            Action::Start { task } => {
+                Event::Started { task: task.id.clone(), result: self.start(now, task) }
+            }
+            Action::Stop { task, .. } => self.stop(task, date),
+            Action::Remove { task } => {
+                let result = self.answers("remove");
+                if result.is_ok() {
+                    self.containers.remove(task);
+                }
+                Event::Removed { task: task.clone(), result }
+            }
+            Action::TakeInventory if self.up => self.inventory(),
+            Action::TakeInventory => Event::RuntimeLost,
+            _ => Event::Tick,
+        }
+    }
+
+    /// Returns when the next container ends by itself.
+    #[must_use]
+    pub fn next_exit(&self) -> Option<Moment> {
+        let ends = self.containers.values().filter_map(|container| match &container.life {
+            Life::Running { ends, .. } => ends.map(|(at, _)| at),
+            Life::Created | Life::Exited { .. } => None,
+        });
+        ends.min()
+    }
+
+    /// Lets containers end whose time has come; returns what a daemon that listens is told of it.
+    pub fn poll(&mut self, now: Moment, date: Date) -> Vec<Event> {
+        let ended = self.settle(now, date);
+        if !self.up {
+            return Vec::new();
+        }
+        let exited = |task: TaskId| {
+            let phase = self.phase(&task)?;
+            Some(Event::Exited { task, phase })
+        };
+        ended.into_iter().filter_map(exited).collect()
+    }
+
+    /// Kills a running container; returns what a daemon that listens is told.
+    pub fn kill(&mut self, task: &TaskId, date: Date) -> Option<Event> {
+        let container = self.containers.get_mut(task)?;
+        if !matches!(container.life, Life::Running { .. }) {
+            return None;
+        }
+        container.life = Life::Exited { code: Some(KILLED), date: Some(date) };
+        let phase = self.phase(task).filter(|_| self.up)?;
+        Some(Event::Exited { task: task.clone(), phase })
+    }
+
+    /// The machine restarts: what ran has ended, and nobody saw how.
+    pub fn reboot(&mut self) {
+        self.up = true;
+        for container in self.containers.values_mut() {
+            if matches!(container.life, Life::Running { .. }) {
+                container.life = Life::Exited { code: None, date: None };
+            }
+        }
+    }
+
+    /// The runtime dies; its containers run on. Returns what a daemon that listens is told.
+    pub fn lose_runtime(&mut self) -> Event {
+        self.up = false;
+        Event::RuntimeLost
+    }
+
+    /// The runtime is back. Returns what a daemon that listens is told.
+    pub fn restore_runtime(&mut self, now: Moment, date: Date) -> Event {
+        self.up = true;
+        self.settle(now, date);
+        self.inventory()
+    }
+
+    /// Returns the tasks whose containers run.
+    #[must_use]
+    pub fn running(&self) -> BTreeSet<TaskId> {
+        let running =
+            self.containers.iter().filter(|(_, c)| matches!(c.life, Life::Running { .. }));
+        running.map(|(task, _)| task.clone()).collect()
+    }
+
+    /// Returns how often the task's container was started; never more than once, or it is a
+    /// defect.
+    #[must_use]
+    pub fn starts(&self, task: &TaskId) -> u32 {
+        self.starts.get(task).copied().unwrap_or_default()
+    }
+
+    /// Tells whether there is any container, whatever its state.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty()
+    }
+
+    /// Draws the next number (splitmix64).
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn chance(&mut self, thousandths: u32) -> bool {
+        self.draw() % 1_000 < u64::from(thousandths)
+    }
+
+    fn between(&mut self, (least, most): (Duration, Duration)) -> Duration {
+        let span = u64::try_from(most.saturating_sub(least).as_nanos()).unwrap_or(u64::MAX);
+        least + Duration::from_nanos(self.draw() % span.saturating_add(1).max(1))
+    }
+
+    fn answers(&mut self, what: &str) -> Result<(), Failure> {
+        if !self.up {
+            let message = format!("cannot {what}: containerd does not answer");
+            return Err(Failure { message, temporary: true });
+        }
+        if self.chance(self.faults.temporary) {
+            let message = format!("cannot {what}: try again");
+            return Err(Failure { message, temporary: true });
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, task: &Task) -> Result<String, Failure> {
+        self.answers("prepare")?;
+        if self.chance(self.faults.permanent) {
+            let message = format!("No such image: {}", task.spec.container.image);
+            return Err(Failure { message, temporary: false });
+        }
+        let wanted = match task.spec.network {
+            NetworkMode::Bridge => task.endpoint.ports.clone(),
+            NetworkMode::Host | NetworkMode::None => Vec::new(),
+        };
+        let made = Virtual { life: Life::Created, wanted };
+        self.containers.entry(task.id.clone()).or_insert(made);
+        Ok(container_id(&task.id))
+    }
+
+    fn start(&mut self, now: Moment, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
+        self.answers("start")?;
+        if self.chance(self.faults.permanent) {
+            let message = "exec format error".to_owned();
+            return Err(Failure { message, temporary: false });
+        }
+        let Some(container) = self.containers.get(&task.id) else {
+            return Err(Failure { message: "no such container".to_owned(), temporary: false });
+        };
+        match &container.life {
+            Life::Running { pid, ports, .. } => return Ok((*pid, ports.clone())),
+            Life::Exited { .. } => {
+                let message = "the container has ended".to_owned();
+                return Err(Failure { message, temporary: false });
+            }
+            Life::Created => {}
+        }
+        let ports = self.bind(&task.id)?;
+        let crashes = self.chance(self.faults.crash);
+        let after = self.between(self.faults.crash_after);
+        let ends = crashes.then_some((now + after, self.faults.exit_code));
+        self.next_pid += 1;
+        let pid = self.next_pid;
+        *self.starts.entry(task.id.clone()).or_default() += 1;
+        let container = self.containers.get_mut(&task.id).expect("looked up above");
+        container.life = Life::Running { pid, ports: ports.clone(), ends };
+        Ok((pid, ports))
+    }
+
+    /// Takes the host ports that the task wants, as the kernel would.
+    fn bind(&self, task: &TaskId) -> Result<Vec<PortStatus>, Failure> {
+        let mut taken: BTreeSet<(PortProtocol, u16)> = BTreeSet::new();
+        for container in self.containers.values() {
+            if let Life::Running { ports, .. } = &container.life {
+                taken.extend(ports.iter().map(|held| (held.port.protocol, held.port.published)));
+            }
+        }
+        let wanted = self.containers.get(task).map_or(Vec::new(), |c| c.wanted.clone());
+        let mut held = Vec::new();
+        for mut port in wanted.into_iter().filter(|port| port.mode == PublishMode::Host) {
+            if port.published == 0 {
+                let free = |at: &u16| !taken.contains(&(port.protocol, *at));
+                port.published = (DYNAMIC_PORT_FIRST..=u16::MAX).find(free).unwrap_or_default();
+            }
+            if !taken.insert((port.protocol, port.published)) {
+                let message = format!("port {} is already in use", port.published);
+                return Err(Failure { message, temporary: true });
+            }
+            held.push(PortStatus { port });
+        }
+        Ok(held)
+    }
+
+    fn stop(&mut self, task: &TaskId, date: Date) -> Event {
+        if let Err(failure) = self.answers("stop") {
+            return Event::StopFailed { task: task.clone(), failure };
+        }
+        if let Some(container) = self.containers.get_mut(task)
+            && !matches!(container.life, Life::Exited { .. })
+        {
+            container.life = Life::Exited { code: Some(0), date: Some(date) };
+        }
+        let none = Phase::Exited { code: None, date: None, out_of_memory: false };
+        Event::Exited { task: task.clone(), phase: self.phase(task).unwrap_or(none) }
+    }
+
+    fn settle(&mut self, now: Moment, date: Date) -> Vec<TaskId> {
+        let mut ended = Vec::new();
+        for (task, container) in &mut self.containers {
+            if let Life::Running { ends: Some((at, code)), .. } = container.life
+                && at <= now
+            {
+                container.life = Life::Exited { code: Some(code), date: Some(date) };
+                ended.push(task.clone());
+            }
+        }
+        ended
+    }
+
+    fn phase(&self, task: &TaskId) -> Option<Phase> {
+        Some(match &self.containers.get(task)?.life {
+            Life::Created => Phase::Created,
+            Life::Running { pid, ports, .. } => Phase::Running { pid: *pid, ports: ports.clone() },
+            Life::Exited { code, date } => {
+                Phase::Exited { code: *code, date: *date, out_of_memory: false }
+            }
+        })
+    }
+
+    fn inventory(&self) -> Event {
+        let observe = |task: &TaskId| {
+            let phase = self.phase(task)?;
+            Some(Observed { task: task.clone(), container: container_id(task), phase })
+        };
+        Event::Inventory { containers: self.containers.keys().filter_map(observe).collect() }
+    }
+}
+
+fn container_id(task: &TaskId) -> String {
+    format!("c-{task}")
+}
