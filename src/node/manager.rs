@@ -1,0 +1,403 @@
+//! The manager loop: owns the cluster's state and, while this member leads, the leader.
+//!
+//! Knows the order of things: what is committed is applied before the log goes on; the leader is
+//! stepped with the state as of that entry; one proposal is under way at a time; reads wait for
+//! the barrier outside of the loop. It takes no decision about the cluster.
+//!
+//! An entry that cannot be decoded ends the node. It is committed, so it is part of the history
+//! that every manager shares: a member that skipped it would go on with a state that differs from
+//! the others', and hand that out as snapshots and assignments. A member that stops does no harm,
+//! and a newer binary reads what an older one could not.
+
+mod effects;
+mod requests;
+
+use super::{
+    Ended,
+    handle::{ManagerCall, Shared},
+    ports::{Authority, Host, Log, Peers},
+    wait,
+};
+use crate::{
+    cluster::{self, Applied, Class, Command, Event, Leader, Refusal, State, Ticket},
+    consensus::{Committed, Leadership, Notice, ProposeError},
+    types::{FromWorker, Moment, NodeId, Version},
+};
+use async_channel::{Receiver, Sender};
+use requests::{Requests, Waiting, answer};
+use std::{sync::Arc, time::Duration};
+
+/// How many messages are taken in one turn before the leader's deadlines are looked at again: a
+/// step is microseconds to a millisecond, so a turn stays far below a heartbeat.
+const DRAIN_MAX: usize = 128;
+
+/// How many operations of the loop can be telling it their end at once. They wait for room.
+const NEWS_MAX: usize = 64;
+
+/// The time a proposal may take: an SD card stalls for seconds when it collects garbage, and a
+/// user who waits gives up soon after.
+const PROPOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The time a read barrier may take. With one voter it is a look at memory; with several a round
+/// trip over a slow link.
+const BARRIER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The time a signature may take: it is milliseconds of CPU on the slowest board.
+const SIGN_LIMIT: Duration = Duration::from_secs(10);
+
+/// From how long a gap on the loop counts as a stall: half the time in which a node is declared
+/// Down by default is far beyond any healthy turn.
+const STALL_MIN: Duration = Duration::from_secs(2);
+
+/// The least time between two ticks: a deadline that a step does not move must not become a loop.
+const TICK_FLOOR: Duration = Duration::from_millis(10);
+
+/// The loop's ends of its channels.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) calls: Receiver<ManagerCall>,
+    pub(super) inputs: Receiver<Input>,
+    /// Closed when the node ends.
+    pub(super) stop: Receiver<()>,
+}
+
+/// What the loop is told.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) epoch: u64,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What a node said.
+#[derive(Debug)]
+pub(super) enum Input {
+    Message { node: NodeId, address: String, message: FromWorker },
+    Gone { node: NodeId },
+}
+
+/// What came of an operation of the loop's own.
+#[derive(Debug)]
+enum News {
+    Proposed { number: u64, result: Result<u64, ProposeError> },
+    Barrier { ticket: Ticket, result: Result<(), ProposeError> },
+}
+
+#[derive(Debug)]
+enum Wake {
+    Stop,
+    Notice(Notice),
+    News(News),
+    Input(Input),
+    Call(ManagerCall),
+    Deadline,
+    /// The consensus engine is gone.
+    Closed,
+}
+
+/// A cluster that is to be made.
+#[derive(Debug)]
+struct Bootstrap {
+    command: Command,
+    deadline: Moment,
+    reply: Sender<Result<Applied, Refusal>>,
+    proposed: bool,
+}
+
+/// The proposal under way, and the one that waits for it: a leader knows only of its own, but its
+/// predecessor in this process may have left one.
+#[derive(Debug, Default)]
+struct Proposals {
+    last: u64,
+    under_way: Option<u64>,
+    next: Option<Vec<Command>>,
+}
+
+struct Manager<H, L, P, A> {
+    host: H,
+    log: L,
+    peers: P,
+    authority: A,
+    shared: Arc<Shared>,
+    epoch: u64,
+    state: State,
+    leadership: Leadership,
+    leader: Option<Leader>,
+    requests: Requests,
+    bootstrap: Option<Bootstrap>,
+    proposals: Proposals,
+    last_tick: Moment,
+    news: Sender<News>,
+}
+
+/// Runs the loop until the node ends.
+pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
+    host: H,
+    log: L,
+    peers: P,
+    authority: A,
+    context: Context,
+    channels: Channels,
+) -> Ended {
+    let notices = log.notices();
+    let (news_tx, news) = async_channel::bounded(NEWS_MAX);
+    let mut manager = Manager {
+        last_tick: host.now(),
+        host,
+        log,
+        peers,
+        authority,
+        shared: context.shared,
+        epoch: context.epoch,
+        state: State::default(),
+        leadership: Leadership::default(),
+        leader: None,
+        requests: Requests::default(),
+        bootstrap: None,
+        proposals: Proposals::default(),
+        news: news_tx,
+    };
+    let ended = manager.drive(&channels, &notices, &news).await;
+    manager.requests.refuse_all(&unavailable("the node is shutting down"));
+    ended
+}
+
+impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
+    async fn drive(
+        &mut self,
+        channels: &Channels,
+        notices: &Receiver<Notice>,
+        news: &Receiver<News>,
+    ) -> Ended {
+        let mut slept = self.host.now();
+        loop {
+            // A turn that took this long heard nobody either.
+            let busy = self.host.now().since(slept);
+            if busy >= STALL_MIN {
+                self.stalled(busy);
+            }
+            let since = self.host.now();
+            let deadline = self.next_deadline();
+            let wake = self.wait(channels, notices, news, deadline).await;
+            slept = self.host.now();
+            if deadline.is_some_and(|deadline| slept.since(deadline) >= STALL_MIN) {
+                self.stalled(slept.since(since));
+            }
+            if let Some(ended) = self.turn(wake, channels, notices, news) {
+                return ended;
+            }
+        }
+    }
+
+    /// Waits for the first of everything that can happen.
+    async fn wait(
+        &self,
+        channels: &Channels,
+        notices: &Receiver<Notice>,
+        news: &Receiver<News>,
+        deadline: Option<Moment>,
+    ) -> Wake {
+        use futures_lite::future::or;
+        let stop = async {
+            let _closed = channels.stop.recv().await;
+            Wake::Stop
+        };
+        let notice = async { notices.recv().await.map_or(Wake::Closed, Wake::Notice) };
+        // The sender of news lives in `self`; calls and inputs end only with the node.
+        let news = async { news.recv().await.map_or(Wake::Stop, Wake::News) };
+        let call = async { channels.calls.recv().await.map_or(Wake::Stop, Wake::Call) };
+        let input = async { channels.inputs.recv().await.map_or(Wake::Stop, Wake::Input) };
+        let late = async {
+            wait::until(&self.host, deadline).await;
+            Wake::Deadline
+        };
+        or(stop, or(notice, or(news, or(call, or(input, late))))).await
+    }
+
+    /// Handles what woke the loop and what else is ready, up to a bound.
+    fn turn(
+        &mut self,
+        wake: Wake,
+        channels: &Channels,
+        notices: &Receiver<Notice>,
+        news: &Receiver<News>,
+    ) -> Option<Ended> {
+        let mut next = Some(wake);
+        for _ in 0..DRAIN_MAX {
+            let Some(wake) = next else { break };
+            if let Some(ended) = self.handle(wake) {
+                return Some(ended);
+            }
+            next = None
+                .or_else(|| notices.try_recv().ok().map(Wake::Notice))
+                .or_else(|| news.try_recv().ok().map(Wake::News))
+                .or_else(|| channels.calls.try_recv().ok().map(Wake::Call))
+                .or_else(|| channels.inputs.try_recv().ok().map(Wake::Input));
+        }
+        // The bound was hit: what was taken out already must not be lost.
+        if let Some(ended) = next.and_then(|wake| self.handle(wake)) {
+            return Some(ended);
+        }
+        self.tick();
+        None
+    }
+
+    fn handle(&mut self, wake: Wake) -> Option<Ended> {
+        match wake {
+            Wake::Stop => return Some(Ended::Stopped),
+            Wake::Closed => {
+                let error = "the consensus engine ended".to_owned();
+                return Some(Ended::Fatal { error });
+            }
+            Wake::Notice(notice) => return self.take_notice(notice),
+            Wake::News(News::Proposed { number, result }) => self.proposed(number, result),
+            Wake::News(News::Barrier { ticket, result }) => self.barrier_passed(ticket, result),
+            Wake::Call(call) => self.take_call(call),
+            Wake::Input(Input::Message { node, address, message }) => {
+                self.step(Event::Message { node, address, message });
+            }
+            Wake::Input(Input::Gone { node }) => self.step(Event::Disconnected { node }),
+            Wake::Deadline => {}
+        }
+        None
+    }
+
+    fn take_notice(&mut self, notice: Notice) -> Option<Ended> {
+        match notice {
+            Notice::Apply { entries, done } => {
+                for entry in entries {
+                    if let Err(error) = self.apply(entry) {
+                        return Some(Ended::Fatal { error });
+                    }
+                }
+                answer(&done, ());
+            }
+            Notice::Snapshot { reply } => answer(&reply, self.state.encode_snapshot()),
+            Notice::Install { index, data, done } => match State::decode_snapshot(&data) {
+                Ok(state) => {
+                    tracing::info!(index, bytes = data.len(), "took over a snapshot");
+                    self.state = state;
+                    self.rebuild();
+                    answer(&done, ());
+                }
+                Err(error) => {
+                    let error = format!("cannot read the snapshot up to entry {index}: {error}");
+                    return Some(Ended::Fatal { error });
+                }
+            },
+            Notice::Leadership(leadership) => self.lead(leadership),
+            Notice::Fatal { error } => return Some(Ended::Fatal { error }),
+        }
+        None
+    }
+
+    fn apply(&mut self, entry: Committed) -> Result<(), String> {
+        // The engine's own entries (elections, membership) carry nothing.
+        if entry.data.is_empty() {
+            return Ok(());
+        }
+        let version = Version { epoch: self.epoch, index: entry.index };
+        let commands = cluster::decode_entry(&entry.data)
+            .map_err(|error| format!("cannot read log entry {}: {error}", entry.index))?;
+        let apply = |command: Command| {
+            let outcome = self.state.apply(version, entry.term, &command);
+            (command, outcome)
+        };
+        let outcomes: Vec<_> = commands.into_iter().map(apply).collect();
+        self.answer_bootstrap(&outcomes);
+        if self.leader.is_some() {
+            self.step(Event::Applied { version, outcomes });
+        } else {
+            // A cluster that was just made has its leader from here on.
+            self.begin_leading();
+        }
+        Ok(())
+    }
+
+    /// Takes over a change of leadership.
+    fn lead(&mut self, leadership: Leadership) {
+        let before = std::mem::replace(&mut self.leadership, leadership);
+        self.shared.set(|status| {
+            status.leading = leadership.leading;
+            status.term = leadership.term;
+            status.leader = leadership.leader;
+        });
+        if !leadership.leading {
+            if before.leading {
+                tracing::warn!(term = leadership.term, "this manager no longer leads");
+            }
+            self.leader = None;
+            self.proposals.next = None;
+            if before.leading || leadership.leader.is_some() {
+                let text = "this manager does not lead; try again";
+                self.requests.refuse_all(&unavailable(text));
+            }
+        } else if !before.leading || before.term != leadership.term {
+            tracing::info!(term = leadership.term, "this manager leads");
+            self.rebuild();
+            self.propose_bootstrap();
+        }
+    }
+
+    /// Throws the leader away, and derives it anew where this member leads.
+    fn rebuild(&mut self) {
+        if self.leader.take().is_some() {
+            self.proposals.next = None;
+            self.requests.refuse_all(&unavailable("the leader changed; try again"));
+        }
+        self.begin_leading();
+    }
+
+    /// Derives the leader where this member leads a cluster, and gives it what waited for it.
+    fn begin_leading(&mut self) {
+        if !self.leadership.leading || self.leader.is_some() || self.state.cluster().is_none() {
+            return;
+        }
+        let (now, date, seed) = (self.host.now(), self.host.date(), self.host.random());
+        let (leader, effects) = Leader::new(&self.state, now, date, self.leadership.term, seed);
+        self.leader = Some(leader);
+        self.carry_out(effects);
+        for ticket in self.requests.held() {
+            self.pass_on(ticket);
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let Some(leader) = &mut self.leader else { return };
+        let effects = leader.step(&self.state, self.host.now(), self.host.date(), event);
+        self.carry_out(effects);
+    }
+
+    fn stalled(&mut self, wait: Duration) {
+        tracing::warn!(?wait, "this manager was held up: nobody is declared lost for it");
+        self.step(Event::Stalled { wait });
+    }
+
+    fn next_deadline(&self) -> Option<Moment> {
+        let floor = self.last_tick + TICK_FLOOR;
+        let leader = self.leader.as_ref().and_then(Leader::next_deadline);
+        let bootstrap = self.bootstrap.as_ref().map(|bootstrap| bootstrap.deadline);
+        let ours = wait::earlier(self.requests.next_deadline(), bootstrap);
+        wait::earlier(leader.map(|deadline| deadline.max(floor)), ours)
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) {
+        let now = self.host.now();
+        self.requests.expire(now, &unavailable("no answer in time; try again"));
+        if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.deadline <= now)
+            && let Some(bootstrap) = self.bootstrap.take()
+        {
+            let text = "the cluster could not be made in time: the log has no leader";
+            answer(&bootstrap.reply, Err(unavailable(text)));
+        }
+        let due = self.leader.as_ref().and_then(Leader::next_deadline);
+        if due.is_some_and(|due| due <= now) && self.last_tick + TICK_FLOOR <= now {
+            self.last_tick = now;
+            self.step(Event::Tick);
+        }
+    }
+}
+
+fn unavailable(text: &str) -> Refusal {
+    Refusal::new(Class::Unavailable, text)
+}

@@ -1,0 +1,425 @@
+//! The worker loop: owns the agent, and carries out what it wants done.
+//!
+//! Knows the order of things: what has to survive is on disk before anything that follows from it
+//! is done or said; one task's actions run in order. It takes no decision about containers.
+//!
+//! A disk that is full or does not answer ends nothing: containers run on, heartbeats go on, and
+//! whatever would follow from what is not written waits. A disk that is broken ends the node.
+
+mod lanes;
+mod outbox;
+
+use super::{
+    Ended, LocalTask,
+    handle::{Shared, WorkerCall},
+    panic_message,
+    ports::{AgentDisk, DiskError, Host, Peers, Workload},
+    wait,
+};
+use crate::{
+    agent::{self, Action, Agent, Event, Failure, Record},
+    types::{FromManager, Moment, TaskId},
+};
+use async_channel::{Receiver, Sender};
+use futures_util::{FutureExt as _, future::Abortable};
+use lanes::{Job, Lanes, RUNNING_MAX};
+use outbox::{Next, Outbox};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+/// How many events are taken in one turn before deadlines are looked at again: a step is
+/// microseconds, so a turn stays far below a heartbeat.
+const DRAIN_MAX: usize = 64;
+
+/// The wait before a failed commit is tried again; doubles up to [`WRITE_RETRY_MAX`].
+const WRITE_RETRY: Duration = Duration::from_millis(250);
+
+/// A full disk is mended by a person or a log rotation, so asking every ten seconds is enough.
+const WRITE_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// From when on a commit that does not return is worth a message: SD cards stall for seconds.
+const WRITE_SLOW: Duration = Duration::from_secs(10);
+
+/// The backstop for an action that has a limit of its own or none: twelve hours is a large image
+/// over a very slow link. Whoever carries it out knows better limits and keeps to them.
+const ACTION_LIMIT: Duration = Duration::from_secs(12 * 3_600);
+
+/// The least time between two ticks: a deadline that a step does not move must not become a loop.
+const TICK_FLOOR: Duration = Duration::from_millis(10);
+
+/// What the loop works on.
+#[derive(Debug)]
+pub(super) struct Ports<H, D, P, W> {
+    pub(super) host: H,
+    pub(super) disk: D,
+    pub(super) peers: P,
+    pub(super) workload: W,
+}
+
+/// The loop's ends of its channels.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) calls: Receiver<WorkerCall>,
+    pub(super) inputs: Receiver<Input>,
+    /// Closed when the node ends.
+    pub(super) stop: Receiver<()>,
+}
+
+/// What comes from a manager.
+#[derive(Debug)]
+pub(super) enum Input {
+    Message(FromManager),
+    Connected,
+    Disconnected,
+}
+
+/// What came of an operation of the loop's own.
+#[derive(Debug)]
+enum News {
+    Written(Result<(), DiskError>),
+    /// An action ended; without an event where it was ended.
+    Done {
+        lane: Option<TaskId>,
+        number: u64,
+        event: Option<Event>,
+    },
+}
+
+#[derive(Debug)]
+enum Wake {
+    Stop,
+    News(News),
+    Input(Input),
+    Workload(Event),
+    Call(WorkerCall),
+    Deadline,
+}
+
+/// The commit under way.
+#[derive(Debug, Default)]
+struct Writing {
+    /// How often it failed in a row.
+    failures: u32,
+    /// When to try again, after a failure.
+    retry: Option<Moment>,
+    /// From when on it is slow, while it runs.
+    slow: Option<Moment>,
+}
+
+struct Worker<H, D, P, W> {
+    ports: Ports<H, D, P, W>,
+    shared: Arc<Shared>,
+    agent: Agent,
+    outbox: Outbox,
+    writing: Writing,
+    lanes: Lanes,
+    last_tick: Moment,
+    news: Sender<News>,
+    ended: Option<Ended>,
+}
+
+/// Runs the loop until the node ends.
+pub(super) async fn run<H: Host, D: AgentDisk, P: Peers, W: Workload>(
+    ports: Ports<H, D, P, W>,
+    options: agent::Options,
+    shared: Arc<Shared>,
+    channels: Channels,
+) -> Ended {
+    let stopped = async {
+        let _closed = channels.stop.recv().await;
+        Err(Ended::Stopped)
+    };
+    let loaded = futures_lite::future::or(load(&ports, &shared), stopped).await;
+    let (sequence, stored) = match loaded {
+        Ok(loaded) => loaded,
+        Err(ended) => return ended,
+    };
+    let host = &ports.host;
+    let (now, date, seed) = (host.now(), host.date(), host.random());
+    let (agent, actions) = Agent::new(options, sequence, stored, now, date, seed);
+    // Every action and the commit have room, so that none waits for the loop.
+    let (news_tx, news) = async_channel::bounded(RUNNING_MAX + 1);
+    let mut worker = Worker {
+        shared,
+        agent,
+        outbox: Outbox::new(sequence),
+        writing: Writing::default(),
+        lanes: Lanes::default(),
+        last_tick: now,
+        news: news_tx,
+        ended: None,
+        ports,
+    };
+    worker.push(actions);
+    let ended = worker.drive(&channels, &news).await;
+    worker.lanes.abort_all();
+    ended
+}
+
+/// Reads what is on disk, as often as it takes.
+async fn load<H: Host, D: AgentDisk, P, W>(
+    ports: &Ports<H, D, P, W>,
+    shared: &Shared,
+) -> Result<(crate::types::Sequence, Vec<agent::StoredTask>), Ended> {
+    let mut wait = WRITE_RETRY;
+    loop {
+        match ports.disk.load().await {
+            Ok(loaded) => {
+                shared.set(|status| status.worker_health = None);
+                return Ok(loaded);
+            }
+            Err(error) if error.temporary => {
+                tracing::warn!(%error, "cannot read the node's state; trying again");
+                shared.set(|status| status.worker_health = Some(error.to_string()));
+                ports.host.sleep_until(ports.host.now() + wait).await;
+                wait = (wait * 2).min(WRITE_RETRY_MAX);
+            }
+            Err(error) => return Err(Ended::Fatal { error: error.to_string() }),
+        }
+    }
+}
+
+impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
+    async fn drive(&mut self, channels: &Channels, news: &Receiver<News>) -> Ended {
+        let events = self.ports.workload.events();
+        loop {
+            let wake = self.wait(channels, &events, news).await;
+            let mut next = Some(wake);
+            for _ in 0..DRAIN_MAX {
+                let Some(wake) = next.take() else { break };
+                self.handle(wake);
+                if let Some(ended) = self.ended.take() {
+                    return ended;
+                }
+                if self.outbox.is_full() {
+                    break;
+                }
+                next = None
+                    .or_else(|| news.try_recv().ok().map(Wake::News))
+                    .or_else(|| channels.inputs.try_recv().ok().map(Wake::Input))
+                    .or_else(|| events.try_recv().ok().map(Wake::Workload));
+            }
+            if let Some(wake) = next {
+                self.handle(wake);
+            }
+            self.tick();
+            if let Some(ended) = self.ended.take() {
+                return ended;
+            }
+        }
+    }
+
+    /// Waits for the first of everything that can happen.
+    async fn wait(
+        &self,
+        channels: &Channels,
+        events: &Receiver<Event>,
+        news: &Receiver<News>,
+    ) -> Wake {
+        use futures_lite::future::or;
+        // While too much waits for the disk only the disk is listened to, and whoever ends us.
+        let full = self.outbox.is_full();
+        let stop = async {
+            let _closed = channels.stop.recv().await;
+            Wake::Stop
+        };
+        let news = async { news.recv().await.map_or(Wake::Stop, Wake::News) };
+        let call = async { channels.calls.recv().await.map_or(Wake::Stop, Wake::Call) };
+        let input = async {
+            if full {
+                return std::future::pending().await;
+            }
+            channels.inputs.recv().await.map_or(Wake::Stop, Wake::Input)
+        };
+        let event = async {
+            if !full && let Ok(event) = events.recv().await {
+                return Wake::Workload(event);
+            }
+            // Nothing happens by itself any more; actions still say what is wrong.
+            std::future::pending().await
+        };
+        let late = async {
+            wait::until(&self.ports.host, self.next_deadline()).await;
+            Wake::Deadline
+        };
+        or(stop, or(news, or(call, or(input, or(event, late))))).await
+    }
+
+    fn handle(&mut self, wake: Wake) {
+        match wake {
+            Wake::Stop => self.ended = Some(Ended::Stopped),
+            Wake::News(News::Written(result)) => self.written(result),
+            Wake::News(News::Done { lane, number, event }) => {
+                self.lanes.finished(&lane, number);
+                if let Some(event) = event {
+                    self.step(event);
+                }
+                self.run_lanes();
+            }
+            Wake::Input(Input::Message(message)) => self.step(Event::Message(message)),
+            Wake::Input(Input::Connected) => {
+                self.shared.set(|status| status.connected = true);
+                self.step(Event::Connected);
+            }
+            Wake::Input(Input::Disconnected) => {
+                self.shared.set(|status| status.connected = false);
+                self.step(Event::Disconnected);
+            }
+            Wake::Workload(event) => self.step(event),
+            Wake::Call(WorkerCall::Leave) => self.step(Event::Leave),
+            Wake::Call(WorkerCall::Tasks { reply }) => {
+                let local = |(task, status): (&crate::types::Task, &crate::types::TaskStatus)| {
+                    LocalTask { task: task.clone(), status: status.clone() }
+                };
+                // Whoever asked may be gone.
+                let _gone = reply.try_send(self.agent.tasks().map(local).collect());
+            }
+            Wake::Deadline => {}
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let (now, date) = (self.ports.host.now(), self.ports.host.date());
+        let actions = self.agent.step(now, date, event);
+        self.push(actions);
+    }
+
+    fn push(&mut self, actions: Vec<Action>) {
+        self.outbox.push(actions);
+        self.carry_out();
+    }
+
+    /// Carries out everything that does not wait for the disk.
+    fn carry_out(&mut self) {
+        loop {
+            match self.outbox.next() {
+                Next::Nothing => break,
+                Next::Write(records) => self.write(records),
+                Next::Do(action) => self.act(action),
+            }
+        }
+        self.run_lanes();
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Send(message) => self.ports.peers.send_to_manager(message),
+            Action::Reconnect { reason } => {
+                tracing::info!(reason, "looking for another connection to a manager");
+                self.ports.peers.reconnect();
+            }
+            Action::Retire { reason } => self.ended = Some(Ended::Retired { reason }),
+            Action::Prepare { .. }
+            | Action::Start { .. }
+            | Action::Stop { .. }
+            | Action::Remove { .. }
+            | Action::TakeInventory => self.lanes.push(action),
+            Action::Persist(records) => self.write(records),
+        }
+    }
+
+    fn run_lanes(&mut self) {
+        while let Some(job) = self.lanes.next() {
+            let (host, workload) = (self.ports.host.clone(), self.ports.workload.clone());
+            let news = self.news.clone();
+            self.ports.host.spawn(perform(host, workload, job, news));
+        }
+    }
+
+    fn write(&mut self, records: Vec<Record>) {
+        self.writing.retry = None;
+        self.writing.slow = Some(self.ports.host.now() + WRITE_SLOW);
+        let (disk, news) = (self.ports.disk.clone(), self.news.clone());
+        self.ports.host.spawn(async move {
+            let result = disk.commit(records).await;
+            let _ended = news.send(News::Written(result)).await;
+        });
+    }
+
+    fn written(&mut self, result: Result<(), DiskError>) {
+        self.writing.slow = None;
+        match result {
+            Ok(()) => {
+                self.writing = Writing::default();
+                self.shared.set(|status| status.worker_health = None);
+                self.outbox.written();
+                self.carry_out();
+            }
+            Err(error) if error.temporary => {
+                let doubled = WRITE_RETRY.saturating_mul(1 << self.writing.failures.min(10));
+                let wait = doubled.min(WRITE_RETRY_MAX);
+                self.writing.failures += 1;
+                self.writing.retry = Some(self.ports.host.now() + wait);
+                tracing::warn!(%error, ?wait, "containers run on; nothing new is begun");
+                self.shared.set(|status| status.worker_health = Some(error.to_string()));
+            }
+            Err(error) => self.ended = Some(Ended::Fatal { error: error.to_string() }),
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Moment> {
+        let disk = wait::earlier(self.writing.retry, self.writing.slow);
+        if self.outbox.is_full() {
+            return disk;
+        }
+        let floor = self.last_tick + TICK_FLOOR;
+        wait::earlier(self.agent.next_deadline().map(|deadline| deadline.max(floor)), disk)
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) {
+        let now = self.ports.host.now();
+        if self.writing.retry.is_some_and(|retry| retry <= now) {
+            let records = self.outbox.again();
+            self.write(records);
+        }
+        if self.writing.slow.is_some_and(|slow| slow <= now) {
+            self.writing.slow = None;
+            let text = format!("the node's state was not on disk after {WRITE_SLOW:?}");
+            tracing::warn!("{text}");
+            self.shared.set(|status| status.worker_health = Some(text));
+        }
+        let due = self.agent.next_deadline().is_some_and(|due| due <= now);
+        if due && !self.outbox.is_full() && self.last_tick + TICK_FLOOR <= now {
+            self.last_tick = now;
+            self.step(Event::Tick);
+        }
+    }
+}
+
+/// Performs one action and tells what came of it. An action that panics fails like any other: a
+/// defect that one container meets must not end the node, and the rest of its containers with it.
+async fn perform<H: Host, W: Workload>(host: H, workload: W, job: Job, news: Sender<News>) {
+    let Job { number, lane, action, registration } = job;
+    let described = action.clone();
+    let run = Abortable::new(workload.perform(action), registration);
+    let run = wait::within(&host, ACTION_LIMIT, AssertUnwindSafe(run).catch_unwind());
+    let event = match run.await {
+        Some(Ok(Ok(event))) => Some(event),
+        // Ended by a later action on the same task, which is what gets answered.
+        Some(Ok(Err(_aborted))) => None,
+        Some(Err(panic)) => {
+            let message = format!("internal error: {}", panic_message(panic.as_ref()));
+            tracing::error!(action = ?described, message, "an action on a container panicked");
+            failed(described, Failure { message, temporary: false })
+        }
+        None => {
+            let message = format!("no end within {ACTION_LIMIT:?}");
+            failed(described, Failure { message, temporary: true })
+        }
+    };
+    let _ended = news.send(News::Done { lane, number, event }).await;
+}
+
+/// Returns the event that says that an action failed.
+fn failed(action: Action, failure: Failure) -> Option<Event> {
+    match action {
+        Action::Prepare { task } => Some(Event::Prepared { task: task.id, result: Err(failure) }),
+        Action::Start { task } => Some(Event::Started { task: task.id, result: Err(failure) }),
+        Action::Stop { task, .. } => Some(Event::StopFailed { task, failure }),
+        Action::Remove { task } => Some(Event::Removed { task, result: Err(failure) }),
+        Action::TakeInventory => Some(Event::RuntimeLost),
+        Action::Send(_) | Action::Reconnect { .. } | Action::Persist(_) | Action::Retire { .. } => {
+            None
+        }
+    }
+}

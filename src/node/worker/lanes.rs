@@ -1,0 +1,116 @@
+//! Actions on containers: one task's in order, different tasks' side by side.
+//!
+//! Knows what may run when and what ends what; knows nothing of containers.
+
+use crate::{agent::Action, types::TaskId};
+use futures_util::future::{AbortHandle, AbortRegistration};
+use std::collections::{BTreeMap, VecDeque};
+
+/// How many actions run at once. Preparing and starting is bounded lower by the agent; what is
+/// left is mostly waiting for grace periods, which costs a descriptor and some kilobytes each.
+pub(super) const RUNNING_MAX: usize = 64;
+
+/// One task's actions.
+#[derive(Debug, Default)]
+struct Lane {
+    /// At most one of a kind: a repetition takes the place of what it repeats.
+    waiting: VecDeque<Action>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    is_prepare: bool,
+    abort: AbortHandle,
+}
+
+/// All tasks' actions. The inventory has a lane of its own.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    lanes: BTreeMap<Option<TaskId>, Lane>,
+    /// Lanes in which something waits and nothing runs, in the order they became so.
+    ready: VecDeque<Option<TaskId>>,
+    running: usize,
+    last: u64,
+}
+
+/// An action that may run now.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Names it for [`Lanes::finished`].
+    pub(super) number: u64,
+    pub(super) lane: Option<TaskId>,
+    pub(super) action: Action,
+    pub(super) registration: AbortRegistration,
+}
+
+/// Returns the task that an action on a container is about.
+fn task_of(action: &Action) -> Option<TaskId> {
+    match action {
+        Action::Prepare { task } | Action::Start { task } => Some(task.id.clone()),
+        Action::Stop { task, .. } | Action::Remove { task } => Some(task.clone()),
+        _ => None,
+    }
+}
+
+impl Lanes {
+    /// Takes an action in. Stopping or removing ends preparations under way, and whatever still
+    /// waits to be done before it.
+    pub(super) fn push(&mut self, action: Action) {
+        let key = task_of(&action);
+        let lane = self.lanes.entry(key.clone()).or_default();
+        if matches!(action, Action::Stop { .. } | Action::Remove { .. }) {
+            lane.waiting
+                .retain(|other| !matches!(other, Action::Prepare { .. } | Action::Start { .. }));
+            if let Some(running) = lane.running.as_ref().filter(|running| running.is_prepare) {
+                running.abort.abort();
+            }
+        }
+        let kind = std::mem::discriminant(&action);
+        lane.waiting.retain(|other| std::mem::discriminant(other) != kind);
+        lane.waiting.push_back(action);
+        if lane.running.is_none() && !self.ready.contains(&key) {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Returns the next action that may run, as long as there is room.
+    pub(super) fn next(&mut self) -> Option<Job> {
+        if self.running >= RUNNING_MAX {
+            return None;
+        }
+        let key = self.ready.pop_front()?;
+        let lane = self.lanes.get_mut(&key).expect("a lane that is ready exists");
+        let action = lane.waiting.pop_front().expect("in a lane that is ready something waits");
+        assert!(lane.running.is_none(), "one action of a task runs at a time");
+        let (abort, registration) = AbortHandle::new_pair();
+        self.last += 1;
+        let is_prepare = matches!(action, Action::Prepare { .. });
+        lane.running = Some(Running { number: self.last, is_prepare, abort });
+        self.running += 1;
+        Some(Job { number: self.last, lane: key, action, registration })
+    }
+
+    /// An action ended, or was ended.
+    pub(super) fn finished(&mut self, key: &Option<TaskId>, number: u64) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        if lane.running.as_ref().is_none_or(|running| running.number != number) {
+            return;
+        }
+        lane.running = None;
+        self.running -= 1;
+        if lane.waiting.is_empty() {
+            self.lanes.remove(key);
+        } else {
+            self.ready.push_back(key.clone());
+        }
+    }
+
+    /// Ends everything that runs.
+    pub(super) fn abort_all(&self) {
+        for running in self.lanes.values().filter_map(|lane| lane.running.as_ref()) {
+            running.abort.abort();
+        }
+    }
+}

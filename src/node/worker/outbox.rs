@@ -1,0 +1,120 @@
+//! What the agent wants done, in order, behind what has to be on disk first.
+//!
+//! Knows which actions wait for a commit and which may pass it; knows nothing of how either is
+//! carried out. Records that gather while a commit is under way go into the next one together, so
+//! a slow disk is written to less often and never more.
+
+use crate::{
+    agent::{Action, Record},
+    types::{FromWorker, Sequence},
+};
+use std::collections::VecDeque;
+
+/// How many actions are held back while the disk does not answer. A node runs some hundred tasks
+/// with a handful of actions each; beyond this the agent is not asked for more until there is room.
+const HELD_MAX: usize = 4_096;
+
+/// The actions that are to be carried out.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    actions: VecDeque<Action>,
+    /// What is being written, kept for another try.
+    writing: Option<Vec<Record>>,
+    /// The last sequence that is on disk.
+    stored: Sequence,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Nothing,
+    /// Write these, then call [`Outbox::written`], or [`Outbox::again`] where that failed.
+    Write(Vec<Record>),
+    Do(Action),
+}
+
+impl Outbox {
+    pub(super) fn new(stored: Sequence) -> Self {
+        Self { stored, ..Self::default() }
+    }
+
+    /// Takes in the actions of one step.
+    pub(super) fn push(&mut self, actions: Vec<Action>) {
+        self.actions.extend(actions);
+        if self.is_full() {
+            // What is said is repeated until it is answered; what is done is not.
+            self.actions.retain(|action| !matches!(action, Action::Send(_)));
+        }
+    }
+
+    /// Tells whether the agent should not be asked for more.
+    pub(super) fn is_full(&self) -> bool {
+        self.actions.len() > HELD_MAX
+    }
+
+    /// Tells whether a commit is under way or has to be tried again.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Returns what to do next.
+    pub(super) fn next(&mut self) -> Next {
+        if self.is_writing() {
+            return self.next_heartbeat();
+        }
+        match self.actions.pop_front() {
+            None => Next::Nothing,
+            Some(Action::Persist(mut records)) => {
+                records.append(&mut self.gather());
+                self.writing = Some(records.clone());
+                Next::Write(records)
+            }
+            Some(action) => Next::Do(action),
+        }
+    }
+
+    /// The node lives while its disk does not answer, so heartbeats pass; but they claim nothing
+    /// that is not on disk.
+    fn next_heartbeat(&mut self) -> Next {
+        let beat = |action: &Action| matches!(action, Action::Send(FromWorker::Heartbeat { .. }));
+        let Some(at) = self.actions.iter().position(beat) else { return Next::Nothing };
+        match self.actions.remove(at) {
+            Some(Action::Send(FromWorker::Heartbeat { session, applied })) => {
+                let applied = applied.min(self.stored);
+                Next::Do(Action::Send(FromWorker::Heartbeat { session, applied }))
+            }
+            _ => Next::Nothing,
+        }
+    }
+
+    /// What was being written is on disk.
+    pub(super) fn written(&mut self) {
+        let records = self.writing.take().unwrap_or_default();
+        for record in records {
+            if let Record::Sequence(sequence) = record {
+                self.stored = self.stored.max(sequence);
+            }
+        }
+    }
+
+    /// Returns what to write after a failure: the same, and what gathered meanwhile.
+    pub(super) fn again(&mut self) -> Vec<Record> {
+        let mut gathered = self.gather();
+        let writing = self.writing.get_or_insert_default();
+        writing.append(&mut gathered);
+        writing.clone()
+    }
+
+    /// Takes every record out of the queue: to be on disk earlier than asked does no harm.
+    fn gather(&mut self) -> Vec<Record> {
+        let mut gathered = Vec::new();
+        self.actions.retain_mut(|action| match action {
+            Action::Persist(records) => {
+                gathered.append(records);
+                false
+            }
+            _ => true,
+        });
+        gathered
+    }
+}
