@@ -516,6 +516,11 @@ fn read_manifest(
             return Err(RegistryError::Unreachable { registry, source: Box::new(source) });
         }
     };
+    // A proxy's or a hotspot's page of its own also comes with status 200.
+    if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
+        let message = "something that is no manifest".to_owned();
+        return Err(RegistryError::Invalid { registry, message });
+    }
     let digest = digest(&body);
     // By tag, the header is all there is to compare with; by digest, what was asked for counts.
     let expected = wanted.or_else(|| is_digest(&claimed).then_some(claimed.as_str()));

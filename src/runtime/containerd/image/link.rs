@@ -14,6 +14,7 @@ use smol::lock::Mutex;
 use std::{
     collections::BTreeMap,
     future::Future,
+    pin::Pin,
     sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
@@ -211,27 +212,31 @@ pub(super) fn refusal(action: &'static str, status: &Status) -> CallError {
     CallError { code: Some(status.code()), error }
 }
 
+/// A call under way. Boxed: the futures of generated clients have kilobytes, and a chain of them
+/// inside of one another would not fit on a thread's stack.
+pub(super) type Calling<'a, T> = Pin<Box<dyn Future<Output = Result<T, CallError>> + Send + 'a>>;
+
 /// Waits for an answer, but not for ever.
-pub(super) async fn call<T>(
+pub(super) fn call<'a, T: Send + 'a>(
     action: &'static str,
     limit: Duration,
-    answer: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, CallError> {
-    within(action, limit, async { answer.await.map(Response::into_inner) }).await
+    answer: impl Future<Output = Result<Response<T>, Status>> + Send + 'a,
+) -> Calling<'a, T> {
+    within(action, limit, async { answer.await.map(Response::into_inner) })
 }
 
 /// As [`call`], for the messages of a stream.
-pub(super) async fn within<T>(
+pub(super) fn within<'a, T: Send + 'a>(
     action: &'static str,
     limit: Duration,
-    answer: impl Future<Output = Result<T, Status>>,
-) -> Result<T, CallError> {
-    let answer = async { answer.await.map_err(|status| refusal(action, &status)) };
-    let late = async {
+    answer: impl Future<Output = Result<T, Status>> + Send + 'a,
+) -> Calling<'a, T> {
+    let answer = async move { answer.await.map_err(|status| refusal(action, &status)) };
+    let late = async move {
         smol::Timer::after(limit).await;
         Err(RuntimeError::Late { action, seconds: limit.as_secs() }.into())
     };
-    futures_lite::future::or(answer, late).await
+    Box::pin(futures_lite::future::or(answer, late))
 }
 
 /// Turns a failure that the caller expects into `None`.

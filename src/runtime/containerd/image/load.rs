@@ -89,7 +89,7 @@ impl Images {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<Vec<LoadedImage>, LoadError> {
         let lease = self.link.lease(&format!("midge-load-{:016x}", rand::random::<u64>())).await?;
-        let loaded = self.load_now(&lease, archive, platform, &progress).await;
+        let loaded = Box::pin(self.load_now(&lease, archive, platform, &progress)).await;
         let ended = self.link.end(&lease).await;
         let loaded = loaded?;
         ended?;

@@ -57,7 +57,7 @@ impl Images {
         platform: &Platform,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<PreparedImage, Failure> {
-        let ensured = self.ensure_now(image, credential, platform, &progress).await;
+        let ensured = Box::pin(self.ensure_now(image, credential, platform, &progress)).await;
         ensured.map_err(|error| failure(image, &error))
     }
 

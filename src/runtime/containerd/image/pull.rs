@@ -57,7 +57,7 @@ impl Images {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<PulledImage, PullError> {
         let source = Source { reference, credential };
-        let pull = self.pull_now(source, platform, &progress);
+        let pull = Box::pin(self.pull_now(source, platform, &progress));
         let late = async {
             smol::Timer::after(PULL_LIMIT).await;
             let hours = PULL_LIMIT.as_secs() / 3_600;
