@@ -1,1 +1,3 @@
 //! Missing batteries, without a word of our domain.
+
+pub mod docker_config;

@@ -6,8 +6,6 @@
 mod agent;
 pub mod auth;
 mod endpoint;
-#[cfg(test)]
-mod tests;
 
 pub use agent::Resolve;
 pub use endpoint::{Endpoint, RegistryConfig, host_of};
