@@ -37,6 +37,17 @@ impl Endpoint {
     pub fn is_plain(&self) -> bool {
         self.base.starts_with("http://")
     }
+
+    /// Tells whether it is on this machine, where no proxy leads to.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let authority = self.base.split_once("://").map_or(self.base.as_str(), |(_, rest)| rest);
+        is_loopback(host_of(authority.split('/').next().unwrap_or("")))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl RegistryConfig {
@@ -66,8 +77,7 @@ impl RegistryConfig {
     fn is_plain(&self, authority: &str) -> bool {
         let host = host_of(authority);
         let address: Option<IpAddr> = host.parse().ok();
-        let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        loopback
+        is_loopback(host)
             || self.plain_http.iter().any(|entry| {
                 entry == authority
                     || entry == host

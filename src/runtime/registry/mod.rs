@@ -298,8 +298,11 @@ impl Registry {
             get = get.header("range", format!("bytes={}-", request.offset));
         }
         // A registry with TLS must not send us on to one without.
-        let get = get.config().https_only(!request.endpoint.is_plain()).build();
-        get.call().map_err(|source| request.unreachable(source))
+        let mut get = get.config().https_only(!request.endpoint.is_plain());
+        if request.endpoint.is_loopback() {
+            get = get.proxy(None);
+        }
+        get.build().call().map_err(|source| request.unreachable(source))
     }
 
     fn authorize(

@@ -157,7 +157,7 @@ mod tests {
         let one = [tag.clone(), digest.clone(), other.clone()];
         assert_eq!(with_digest_names(&one, &tag), [tag.clone(), digest.clone()]);
         let two = [tag.clone(), second, digest.clone()];
-        assert_eq!(with_digest_names(&two, &tag), [tag.clone()]);
+        assert_eq!(with_digest_names(&two, &tag), std::slice::from_ref(&tag));
         assert_eq!(with_digest_names(&two, &digest), [digest]);
     }
 }

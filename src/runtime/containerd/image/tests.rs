@@ -237,6 +237,7 @@ fn a_cut_transfer_goes_on_where_it_broke_off() {
         assert_eq!(layer.len(), 3);
         assert!(layer[0].contains("  0 ") && layer[1].contains("  500000 "), "{layer:?}");
     }
+    dropped_pull_is_resumed(&containerd, &built);
     // Wrong bytes are dropped and fetched anew, not built upon.
     let behaviour = Behaviour { corrupt: 1, ..Behaviour::default() };
     let registry = SmallRegistry::start(built.clone(), behaviour);
@@ -245,6 +246,37 @@ fn a_cut_transfer_goes_on_where_it_broke_off() {
     smol::block_on(async {
         images.pull(&name, None, &node(), quiet).await.unwrap();
         assert_eq!(registry.seen(&built.blobs[0].0), 2);
+    });
+}
+
+/// What a dropped pull fetched survives the collector, and the next one asks only for the rest.
+fn dropped_pull_is_resumed(containerd: &Containerd, built: &Built) {
+    let behaviour = Behaviour { cuts: Some((1, 500_000)), ..Behaviour::default() };
+    let registry = SmallRegistry::start(built.clone(), behaviour);
+    let images = containerd.images("midge-dropped", RegistryConfig::default());
+    let name = parse(&format!("{}/bb:1", registry.address));
+    let small = build("amd64", "", &[b"small"], true);
+    let here = node();
+    smol::block_on(async {
+        let (sender, broke) = async_channel::bounded(1);
+        let watch = move |p: Progress| {
+            if matches!(p.step, Step::Retrying(_)) {
+                sender.try_send(()).unwrap();
+            }
+        };
+        let pull = async { images.pull(&name, None, &here, watch).await.is_ok() };
+        let broke = async { broke.recv().await.is_err() };
+        assert!(!futures_lite::future::or(pull, broke).await);
+        // Removing an image waits for the collector.
+        images.load(Cursor::new(docker_archive(&small)), &here, quiet).await.unwrap();
+        images.remove(&small.config, true).await.unwrap();
+        images.pull(&name, None, &here, quiet).await.unwrap();
+        let seen = registry.seen.lock().unwrap().clone();
+        let layer: Vec<_> = seen.iter().filter(|line| line.contains(&built.blobs[0].0)).collect();
+        assert_eq!(layer.len(), 2);
+        assert!(layer[1].contains("  500000 "), "{layer:?}");
+        images.remove(&name.to_string(), true).await.unwrap();
+        assert_eq!(images.link.blobs().await.unwrap().len(), 0);
     });
 }
 

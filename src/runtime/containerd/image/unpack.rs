@@ -107,7 +107,6 @@ impl Images {
             name: name.to_owned(),
             key: key.clone(),
             labels,
-            ..CommitSnapshotRequest::default()
         };
         let commit = snapshots.commit(self.link.leased(message, lease));
         let commit = call("keep a snapshot", SLOW_CALL_LIMIT, commit);

@@ -351,33 +351,7 @@ fn serve(
         return answer(&mut stream, "401 Unauthorized", &header, b"{}");
     }
     if let Some(digest) = path.split("/blobs/").nth(1) {
-        let Some((_, bytes)) = image.blobs.iter().find(|(d, _)| d == digest) else {
-            return answer(&mut stream, "404 Not Found", "", b"{}");
-        };
-        let mut bytes = bytes.clone();
-        let big = bytes.len() > 100_000;
-        if big && behaviour.corrupt > 0 {
-            behaviour.corrupt -= 1;
-            *bytes.last_mut().unwrap() ^= 1;
-        }
-        let from = if behaviour.no_ranges { 0 } else { offset };
-        let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
-        let range = format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
-        let range = if from > 0 { range } else { String::new() };
-        if let Some((count, after)) = &mut behaviour.cuts
-            && big
-            && *count > 0
-        {
-            *count -= 1;
-            let head = format!(
-                "HTTP/1.1 {status}\r\n{range}Content-Length: {}\r\n\r\n",
-                bytes.len() - from
-            );
-            stream.write_all(head.as_bytes())?;
-            let end = (from + *after).min(bytes.len());
-            return stream.write_all(&bytes[from..end]);
-        }
-        return answer(&mut stream, status, &range, &bytes[from..]);
+        return serve_blob(&mut stream, image, &mut behaviour, digest, offset);
     }
     let wanted = path.split("/manifests/").nth(1).unwrap_or("");
     for (name, media_type, bytes) in image.documents("1") {
@@ -388,6 +362,40 @@ fn serve(
     }
     let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
     answer(&mut stream, "404 Not Found", "", body)
+}
+
+fn serve_blob(
+    stream: &mut TcpStream,
+    image: &Built,
+    behaviour: &mut Behaviour,
+    digest: &str,
+    offset: usize,
+) -> std::io::Result<()> {
+    let Some((_, bytes)) = image.blobs.iter().find(|(d, _)| d == digest) else {
+        return answer(stream, "404 Not Found", "", b"{}");
+    };
+    let mut bytes = bytes.clone();
+    let big = bytes.len() > 100_000;
+    if big && behaviour.corrupt > 0 {
+        behaviour.corrupt -= 1;
+        *bytes.last_mut().unwrap() ^= 1;
+    }
+    let from = if behaviour.no_ranges { 0 } else { offset };
+    let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+    let range = format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
+    let range = if from > 0 { range } else { String::new() };
+    if let Some((count, after)) = &mut behaviour.cuts
+        && big
+        && *count > 0
+    {
+        *count -= 1;
+        let head =
+            format!("HTTP/1.1 {status}\r\n{range}Content-Length: {}\r\n\r\n", bytes.len() - from);
+        stream.write_all(head.as_bytes())?;
+        let end = (from + *after).min(bytes.len());
+        return stream.write_all(&bytes[from..end]);
+    }
+    answer(stream, status, &range, &bytes[from..])
 }
 
 fn answer(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
