@@ -50,9 +50,13 @@ const BUNDLE_BYTES_MAX: u64 = 4 << 20;
 
 /// Makes the agent.
 pub(super) fn new(resolve: Resolve) -> ureq::Agent {
+    with_roots(resolve, roots())
+}
+
+fn with_roots(resolve: Resolve, roots: RootCerts) -> ureq::Agent {
     let tls = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
-        .root_certs(roots())
+        .root_certs(roots)
         .build();
     let config = Config::builder()
         .tls_config(tls)
@@ -126,5 +130,68 @@ impl Resolver for OurResolver {
             addresses.push(address);
         }
         if addresses.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
+
+    /// Answers two TLS connections for `reg.test`, and returns port and certificate.
+    fn tls_server() -> (u16, Vec<u8>) {
+        let key = rcgen::generate_simple_self_signed(["reg.test".to_owned()]).unwrap();
+        let certificate = key.cert.der().clone();
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let pem = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            STANDARD.encode(&certificate)
+        )
+        .into_bytes();
+        let private =
+            rustls_pki_types::PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], private)
+                .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(2) {
+                let mut stream = stream.unwrap();
+                let mut tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut tls = rustls::Stream::new(&mut tls, &mut stream);
+                // A client that does not trust us hangs up here.
+                if tls.read(&mut [0; 1024]).is_ok() {
+                    let _sent = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+                }
+            }
+        });
+        (port, pem)
+    }
+
+    #[test]
+    fn a_private_authority_of_the_machine_is_trusted_and_a_stranger_is_not() {
+        let (port, pem) = tls_server();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &pem).unwrap();
+        let resolve: Resolve = Arc::new(|host, port| {
+            assert_eq!(host, "reg.test");
+            Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))])
+        });
+        let url = format!("https://reg.test:{port}/v2/");
+        let bundle = RootCerts::from(read_bundle(file.path()).unwrap());
+        let agent = with_roots(Arc::clone(&resolve), bundle);
+        let get = |agent: &ureq::Agent| agent.get(&url).config().proxy(None).build().call();
+        assert_eq!(get(&agent).unwrap().body_mut().read_to_string().unwrap(), "hi");
+        let stranger = get(&with_roots(resolve, RootCerts::WebPki)).unwrap_err().to_string();
+        assert!(stranger.contains("certificate"), "{stranger}");
     }
 }
