@@ -1,3 +1,4 @@
 //! containerd by gRPC; the only place that knows protobuf.
 
 pub mod client;
+pub mod image;
