@@ -267,12 +267,13 @@ impl Leader {
                 self.liveness.note_nodes(state, now);
                 self.due.nodes.insert(node.id.clone());
             }
-            Change::UpdateNode { .. }
-            | Change::DescribeNode { .. }
-            | Change::SetNodeState { .. } => {
+            Change::UpdateNode { id, .. }
+            | Change::DescribeNode { id, .. }
+            | Change::SetNodeState { id, .. } => {
                 self.due.all_services = true;
                 self.due.enforce = true;
                 self.liveness.note_nodes(state, now);
+                self.reassert_node_state(state, id);
             }
             Change::RemoveNode { id, .. } => {
                 self.due.all_services = true;

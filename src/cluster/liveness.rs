@@ -158,6 +158,21 @@ impl Leader {
         }
     }
 
+    /// Says once more what a node's pulse says, where the state came to say something else: both
+    /// may have changed while a proposal was under way.
+    pub(super) fn reassert_node_state(&mut self, state: &State, id: &NodeId) {
+        let Some(node) = state.node(id) else { return };
+        match self.liveness.nodes.get(id) {
+            Some(Pulse::Heard { .. }) if node.status.state != NodeState::Ready => {
+                self.want_node_state(state, id, NodeState::Ready, "");
+            }
+            Some(Pulse::Down { .. }) if node.status.state != NodeState::Down => {
+                self.want_node_state(state, id, NodeState::Down, "heartbeat failure");
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn heard(&mut self, state: &State, now: Moment, id: &NodeId) {
         let pulse = Pulse::Heard { last: now, deadline: now + deadline(state) };
         self.liveness.nodes.insert(id.clone(), pulse);

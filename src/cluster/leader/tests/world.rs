@@ -220,6 +220,12 @@ impl World {
 
     pub(crate) fn request(&mut self, request: Request) -> Result<Response, Refusal> {
         let ticket = self.ask(request);
+        // After a failed proposal, the next waits a little.
+        for _ in 0..20 {
+            if !self.replies.contains_key(&ticket) {
+                self.advance(Duration::from_millis(100));
+            }
+        }
         self.replies.remove(&ticket).expect("an answer")
     }
 
@@ -340,8 +346,23 @@ impl World {
 
     /// Commits the proposal that waits.
     pub(crate) fn commit(&mut self) {
-        let Some(commands) = self.pending.take() else { return };
-        let commands = decode_entry(&encode_entry(&commands)).expect("what was just encoded");
+        if let Some(commands) = self.pending.take() {
+            self.commit_entry(&commands);
+        }
+    }
+
+    /// Loses the proposal that waits; returns it, for it may be committed yet.
+    pub(crate) fn fail_proposal(&mut self) -> Option<Vec<Command>> {
+        let lost = self.pending.take();
+        if lost.is_some() {
+            self.event(Event::ProposalFailed { error: "no quorum".to_owned() });
+        }
+        lost
+    }
+
+    /// Commits an entry, whoever proposed it.
+    pub(crate) fn commit_entry(&mut self, commands: &[Command]) {
+        let commands = decode_entry(&encode_entry(commands)).expect("what was just encoded");
         // Entries of the engine's own lie between.
         self.index += 2;
         let version = Version { epoch: 1, index: self.index };
