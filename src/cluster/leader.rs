@@ -313,7 +313,8 @@ impl Leader {
                 }
                 self.memory.forget_gone(state);
                 // Their rows are gone, and with them the nodes they were on.
-                self.due.nodes.extend(self.sessions.keys().cloned());
+                let told = self.sessions.iter().filter(|(_, session)| session.knows_any(tasks));
+                self.due.nodes.extend(told.map(|(node, _)| node.clone()));
             }
         }
     }

@@ -73,7 +73,7 @@ fn disturb(world: &mut World, services: &[ServiceId], nodes: u128) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_cluster_comes_to_what_was_asked(seed in any::<u64>()) {

@@ -296,6 +296,8 @@ impl World {
                 self.beat_all();
             }
             self.event(Event::Tick);
+            let next = self.leader.next_deadline();
+            assert!(next.is_none_or(|at| at > self.now), "a deadline that passed was left");
         }
     }
 
