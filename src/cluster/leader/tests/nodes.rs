@@ -440,12 +440,12 @@ fn an_entry_of_an_older_term_is_rejected() {
 #[test]
 fn a_predecessor_that_does_not_end_is_waited_for_a_minute() {
     let mut world = World::new(2);
-    world.create(replicated("web", 1));
+    let mut spec = replicated("web", 1);
+    spec.task.container.image = "stuck:1".to_owned();
+    world.create(spec);
     world.run(SECOND);
     let old = world.wanted()[0].clone();
     let node = old.node.clone().expect("a node");
-    // It beats, but its containers do not stop.
-    world.workers.get_mut(&node).expect("a worker").tasks.clear();
     let number = if node == id(1) { 1 } else { 2 };
     world.set_availability(number, Availability::Drain);
     world.run(58 * SECOND);

@@ -424,7 +424,7 @@ impl World {
     }
 
     /// Lets every worker do what it was told, until nothing changes: images named `bad` cannot be
-    /// had, `crash` fails once started, `done` ends well.
+    /// had, `crash` fails once started, `done` ends well, `stuck` never stops.
     pub(crate) fn work(&mut self) {
         for _ in 0..1_000 {
             let mut news = Vec::new();
@@ -523,7 +523,7 @@ fn next_state(task: &Task, state: TaskState) -> Option<(TaskState, &'static str)
         return None;
     }
     if !task.desired.is_wanted() {
-        return Some((TaskState::Shutdown, ""));
+        return (image != "stuck").then_some((TaskState::Shutdown, ""));
     }
     match (image, state) {
         ("bad", _) => Some((TaskState::Rejected, "no such image")),
