@@ -3,7 +3,7 @@
 use super::{
     Leadership, Notice, ProposeError,
     machine::Machine,
-    peer::{self, Network, PeerCall},
+    peer::{self, BoxFuture, Network, PeerCall},
     runtime::Runtime,
     storage::{ENTRY_MAX, LogStore, Storage},
     types::{Payload, StoredMembership, Types},
@@ -75,13 +75,24 @@ impl<R: Runtime> Consensus<R> {
     /// # Errors
     ///
     /// The log cannot be read, or the settings contradict themselves.
-    pub async fn start(
-        settings: &Settings,
+    pub fn start(
+        settings: Settings,
+        store: Arc<dyn LogStore>,
+        peers: Arc<dyn PeerCall>,
+        notices: (Sender<Notice>, Receiver<Notice>),
+    ) -> BoxFuture<'static, Result<Self, StartError>> {
+        // Boxed where the runtime is still a parameter: the compiler cannot see for a named one
+        // that the engine's own futures may move between threads.
+        Box::pin(Self::start_now(settings, store, peers, notices))
+    }
+
+    async fn start_now(
+        settings: Settings,
         store: Arc<dyn LogStore>,
         peers: Arc<dyn PeerCall>,
         notices: (Sender<Notice>, Receiver<Notice>),
     ) -> Result<Self, StartError> {
-        let config = config(settings)?;
+        let config = config(&settings)?;
         let storage = Storage { store, runtime: PhantomData };
         let mut machine = Machine {
             storage: storage.clone(),
@@ -118,12 +129,15 @@ impl<R: Runtime> Consensus<R> {
     /// # Errors
     ///
     /// The log cannot be written.
-    pub async fn initialize(&self, address: String) -> Result<(), StartError> {
+    pub fn initialize(&self, address: String) -> BoxFuture<'static, Result<(), StartError>> {
         let members = BTreeMap::from([(self.id, BasicNode::new(address))]);
-        match self.raft.initialize(members).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(StartError::Engine(error.to_string())),
-        }
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            match raft.initialize(members).await {
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                Err(error) => Err(StartError::Engine(error.to_string())),
+            }
+        })
     }
 
     /// A group of one need not wait for anybody's silence before it elects itself.
