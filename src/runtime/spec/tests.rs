@@ -88,7 +88,7 @@ fn the_process_has_dockers_defaults() {
     check_part(
         &process,
         &expect![[
-            r#"{"args":["/sbin/docker-init","__init","--","/run","-x"],"capabilities":null,"cwd":"/w","env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","A=2"],"noNewPrivileges":false,"oomScoreAdj":0,"rlimits":[{"hard":524288,"soft":1024,"type":"RLIMIT_NOFILE"}],"terminal":false,"user":{"additionalGids":[33,44],"gid":33,"uid":33}}"#
+            r#"{"args":["/sbin/docker-init","__init","--","/run","-x"],"capabilities":null,"cwd":"/w","env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","A=2"],"noNewPrivileges":false,"oomScoreAdj":0,"terminal":false,"user":{"additionalGids":[33,44],"gid":33,"uid":33}}"#
         ]],
     );
     check_part(

@@ -82,7 +82,7 @@ impl Daemon {
     pub(super) fn runtime(&self) -> Runtime {
         Runtime::new(Config {
             socket: self.socket(),
-            namespace: "midge-test".into(),
+            namespace: self.name(),
             data_dir: self.data(),
             run_dir: self.dir().join("run"),
             helper: self.dir().join("helper"),
@@ -93,9 +93,14 @@ impl Daemon {
         self.dir().join("containerd.sock").display().to_string()
     }
 
-    fn cgroup(&self) -> String {
+    /// Names the namespace too: runc's own state lies under it, the same for every containerd.
+    fn name(&self) -> String {
         let name = self.dir().file_name().unwrap().to_str().unwrap();
-        format!("/{name}")
+        name.trim_start_matches('.').to_owned()
+    }
+
+    fn cgroup(&self) -> String {
+        format!("/{}", self.name())
     }
 
     pub(super) fn setup(&self) -> ContainerSetup {
@@ -121,7 +126,7 @@ impl Daemon {
     }
 
     async fn make_layer(&self) {
-        let link = Link::new(self.socket(), "midge-test");
+        let link = Link::new(self.socket(), &self.name());
         let deadline = Instant::now() + LIMIT;
         let mounts = loop {
             match snapshot::prepare(&link, "overlayfs", "making", "").await {
@@ -137,10 +142,11 @@ impl Daemon {
         fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
         for name in [
             "sh", "cat", "ls", "id", "touch", "grep", "hostname", "sleep", "dd", "tail", "mount",
-            "unshare", "wc", "true", "pwd", "echo",
+            "unshare", "stat", "true", "pwd", "echo",
         ] {
             symlink("busybox", root.join("bin").join(name)).unwrap();
         }
+        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n")
             .unwrap();
         fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\nlog:x:44:web\n").unwrap();
@@ -182,9 +188,14 @@ impl Drop for Daemon {
                 let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
             }
         }
+        drop(fs::remove_dir_all(Path::new("/run/containerd/runc").join(self.name())));
         let group = spec::cgroup_path(&self.cgroup(), "");
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            drop(fs::remove_dir(controller.path().join(group.trim_matches('/'))));
+            let group = controller.path().join(group.trim_matches('/'));
+            for leaf in fs::read_dir(&group).into_iter().flatten().flatten() {
+                drop(fs::remove_dir(leaf.path()));
+            }
+            drop(fs::remove_dir(group));
         }
     }
 }
