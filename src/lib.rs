@@ -47,3 +47,5 @@ pub mod transport;
 pub mod types;
 pub mod util;
 pub mod wire;
+
+pub use cli::run;

@@ -1,1 +1,148 @@
-//! The command line.
+//! The command line: a client of the daemon's API, and `midge daemon` itself.
+//!
+//! One file a noun. Knows clap, HTTP paths and how people read tables; knows nothing of the
+//! cluster's insides: whatever it can do, any client of the API can.
+
+mod client;
+mod daemon;
+mod exit;
+mod human;
+mod image;
+mod node;
+mod output;
+mod service;
+mod swarm;
+mod system;
+mod task;
+mod template;
+mod unsupported;
+
+use clap::{Parser, Subcommand};
+use client::Client;
+use exit::{CliError, Exit};
+use std::process::ExitCode;
+
+/// Runs containers on mixed ARM and x86 fleets: one program, no Docker, no Kubernetes
+///
+/// Every node runs `midge daemon`; every other command talks to the daemon of this node.
+///
+/// Begin with `midge swarm init` on the first node, run the `midge swarm join` command it prints
+/// on the others, then try `midge service create --name web --replicas 3 nginx`.
+#[derive(Debug, Parser)]
+#[command(name = "midge", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// The daemon to talk to
+    #[arg(short = 'H', long, global = true, env = "MIDGE_HOST", value_name = "unix:///PATH",
+          default_value = client::DEFAULT_HOST)]
+    host: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run this machine as a node
+    Daemon(daemon::DaemonArgs),
+    /// Form a cluster, join one, leave it
+    #[command(subcommand)]
+    Swarm(swarm::SwarmCommand),
+    /// Look at nodes and change them
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Run services
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
+    /// Bring images to nodes, look at them, remove them
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// List the containers of this node
+    Ps(system::PsArgs),
+    /// Show what this node is and how it is
+    Info(system::InfoArgs),
+    /// Show the versions of this program and of the daemon
+    Version(system::VersionArgs),
+    #[command(flatten)]
+    Hidden(system::HiddenCommand),
+}
+
+/// Runs one command line and returns how it ended.
+#[must_use]
+pub fn run() -> ExitCode {
+    // The helpers that live beside containers must not start a runtime, nor parse anything more
+    // than they need: they come before everything else.
+    if let Some(code) = crate::daemon::helper_main() {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match dispatch(cli) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(error.exit.code())
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help and version are data.
+        return match output::raw(error.render().to_string().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => ExitCode::from(error.exit.code()),
+        };
+    }
+    match unsupported::explain(error) {
+        Some(message) => output::note(&message),
+        None => output::raw_note(error.render().to_string().as_bytes()),
+    }
+    ExitCode::from(Exit::Usage.code())
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, CliError> {
+    let client = Client::new(&cli.host)?;
+    match cli.command {
+        Command::Daemon(args) => daemon::run(args),
+        Command::Swarm(command) => swarm::run(&client, command),
+        Command::Node(command) => node::run(&client, command),
+        Command::Service(command) => service::run(&client, command),
+        Command::Image(command) => image::run(&client, command),
+        Command::Ps(args) => system::ps(&client, &args),
+        Command::Info(args) => system::info(&client, &args),
+        Command::Version(args) => system::version(&client, &args),
+        Command::Hidden(command) => system::hidden(command),
+    }
+}
+
+/// Does the same for each name, going on after one that fails, as Docker does: each failure is
+/// printed, and the whole ends in failure where there was one.
+fn each(
+    names: &[String],
+    mut act: impl FnMut(&str) -> Result<(), CliError>,
+) -> Result<Exit, CliError> {
+    let mut exit = Exit::Ok;
+    for name in names {
+        if let Err(error) = act(name) {
+            if error.exit == Exit::Unreachable {
+                return Err(error);
+            }
+            output::error(&error);
+            exit = error.exit;
+        }
+    }
+    Ok(exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

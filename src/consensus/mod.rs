@@ -4,6 +4,19 @@
 //! snapshot and changes of leadership reach the driver as [`Notice`]s over one channel, so that
 //! the cluster's state lives in the driver's loop and nowhere else.
 
+mod engine;
+mod machine;
+mod on_smol;
+mod peer;
+pub mod runtime;
+mod storage;
+mod types;
+
+pub use engine::{Consensus, Settings, StartError};
+pub use on_smol::OnSmol;
+pub use peer::{NoPeers, PeerCall};
+pub use storage::{ENTRY_MAX, Extent, LogStore};
+
 use async_channel::Sender;
 use std::time::Duration;
 

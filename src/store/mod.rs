@@ -1,1 +1,20 @@
-//! What is on disk.
+//! What is on disk: the manager's log and snapshots, the agent's tasks. One file each, so that
+//! neither waits for the other's writer.
+//!
+//! Knows redb and how records are sealed; knows nothing of what the log's bytes mean, of the engine
+//! behind it, or of when to write. Every call blocks until it is on disk.
+
+mod agent;
+mod file;
+mod manager;
+mod seal;
+
+#[cfg(test)]
+pub(crate) mod faulty;
+#[cfg(test)]
+mod tests;
+
+pub use agent::AgentStore;
+pub use file::{FORMAT, OpenError};
+pub use manager::ManagerStore;
+pub use seal::Sealer;

@@ -1,1 +1,5 @@
 //! Missing batteries, without a word of our domain.
+
+pub mod docker_config;
+pub mod hello;
+pub mod notify;

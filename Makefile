@@ -1,0 +1,44 @@
+# make build   the static binary, at target/midge
+# make demo    a cluster of three nodes on this machine, with services on it
+# make test    every check and every test
+#
+# Each installs what it needs and lacks. demo and test need root: they make network namespaces.
+
+SHELL := /bin/bash
+ARCH := $(shell uname -m)
+TARGET := $(if $(filter armv7l,$(ARCH)),armv7-unknown-linux-gnueabihf,$(ARCH)-unknown-linux-gnu)
+# Linked statically: one file that runs on a machine with no libraries. The flag goes to the
+# target only, so that build scripts and macros are built as usual.
+STATIC := CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUSTFLAGS="-C target-feature=+crt-static"
+CARGO := PATH="$(HOME)/.cargo/bin:$(PATH)" cargo
+
+.PHONY: build demo demo-down test tools test-tools lint clean
+
+build: tools
+	$(STATIC) $(CARGO) build --release --locked --target $(TARGET)
+	install -m 755 target/$(TARGET)/release/midge target/midge
+
+demo: build
+	tests/demo/demo.sh up
+
+demo-down:
+	tests/demo/demo.sh down
+
+test: build test-tools lint
+	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) test --locked
+	@echo "every check and test passed"
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	$(CARGO) deny --locked check
+
+tools:
+	tests/tools.sh build
+
+test-tools:
+	tests/tools.sh test
+
+clean:
+	$(CARGO) clean

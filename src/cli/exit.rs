@@ -1,0 +1,66 @@
+//! Exit codes, in one table, and the error that carries them.
+
+use std::fmt;
+
+/// How a command ends. The numbers are an interface: scripts test them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Ok,
+    /// The request failed, or was refused.
+    Failure,
+    /// The command line cannot be meant.
+    Usage,
+    /// The daemon does not answer.
+    Unreachable,
+    /// The daemon's configuration is wrong; nothing was started.
+    Config,
+}
+
+impl Exit {
+    /// Returns the number that the shell sees.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::Config => 64,
+        }
+    }
+}
+
+/// What went wrong, for people, with what to do about it where that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CliError {
+    /// How the command ends.
+    pub(crate) exit: Exit,
+    /// What went wrong.
+    pub(crate) message: String,
+    /// What to do next.
+    pub(crate) hint: Option<String>,
+}
+
+impl CliError {
+    /// Makes an error of a request that failed.
+    pub(crate) fn failure(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failure, message: message.into(), hint: None }
+    }
+
+    /// Makes an error of a command line that cannot be meant.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do next.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

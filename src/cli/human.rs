@@ -1,0 +1,247 @@
+//! Numbers and times as people read and write them.
+
+use super::exit::CliError;
+use crate::types::Date;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Says a duration roughly, as Docker does: `11 seconds`, `About a minute`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours) = ((seconds + 30) / 60, (seconds + 1_800) / 3_600);
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..90 => "About a minute".to_owned(),
+        90..3_600 => format!("{} minutes", seconds / 60),
+        _ if minutes < 90 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 14 => format!("{} days", hours / 24),
+        _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// Says how long ago a time of the API is.
+pub(crate) fn ago(text: &Value) -> String {
+    let Some(date) = text.as_str().and_then(parse_date) else { return String::new() };
+    format!("{} ago", duration(now().since(date)))
+}
+
+/// Returns the wall-clock time.
+pub(crate) fn now() -> Date {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    Date::EPOCH + since
+}
+
+/// Reads RFC 3339 in UTC, as the API writes it.
+pub(crate) fn parse_date(text: &str) -> Option<Date> {
+    let (day, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut day = day.split('-').map(str::parse::<i64>);
+    let (year, month, date) = (day.next()?.ok()?, day.next()?.ok()?, day.next()?.ok()?);
+    let mut time = time.splitn(3, ':');
+    let (hour, minute) = (time.next()?.parse::<i64>().ok()?, time.next()?.parse::<i64>().ok()?);
+    let (second, fraction) = match time.next()?.split_once('.') {
+        Some((second, fraction)) => (second.parse::<i64>().ok()?, fraction),
+        None => return from_parts(year, month, date, hour * 3_600 + minute * 60),
+    };
+    let nanos: u64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    let whole = from_parts(year, month, date, hour * 3_600 + minute * 60 + second)?;
+    Some(whole + Duration::from_nanos(nanos))
+}
+
+/// Days from the civil calendar, the inverse of how [`Date`] prints.
+fn from_parts(year: i64, month: i64, day: i64, seconds: i64) -> Option<Date> {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month_shifted = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * month_shifted + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    Some(Date::from_unix_seconds(u64::try_from(days * 86_400 + seconds).ok()?))
+}
+
+/// Says bytes in powers of 1024: `23.54GiB`.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    scaled(bytes, 1024, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"], 4)
+}
+
+/// Says bytes in powers of 1000: `4.26MB`.
+pub(crate) fn decimal_size(bytes: u64) -> String {
+    scaled(bytes, 1000, &["B", "kB", "MB", "GB", "TB", "PB"], 3)
+}
+
+fn scaled(bytes: u64, base: u64, units: &[&str], digits: usize) -> String {
+    let (mut unit, mut scale) = (0, 1_u64);
+    while bytes / scale >= base && unit + 1 < units.len() {
+        scale *= base;
+        unit += 1;
+    }
+    // In hundredths: sizes need no more, and whole numbers need no rounding rules of floats.
+    let hundredths = u128::from(bytes) * 100 / u128::from(scale);
+    let (whole, fraction) = (hundredths / 100, hundredths % 100);
+    let left = digits.saturating_sub(whole.to_string().len()).min(2);
+    let fraction = format!("{fraction:02}");
+    let fraction = fraction[..left].trim_end_matches('0');
+    if fraction.is_empty() {
+        format!("{whole}{}", units[unit])
+    } else {
+        format!("{whole}.{fraction}{}", units[unit])
+    }
+}
+
+/// Reads a duration in Go's notation: `1h30m`, `5s`, `100ms`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("time: invalid duration {text:?} (examples: 10s, 1m30s, 500ms)");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut nanos = 0_f64;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
+        let unit_end = rest[number..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .map_or(rest.len(), |end| number + end);
+        let value: f64 = rest[..number].parse().map_err(|_| invalid())?;
+        nanos += value
+            * match &rest[number..unit_end] {
+                "ns" => 1.0,
+                "us" | "µs" => 1e3,
+                "ms" => 1e6,
+                "s" => 1e9,
+                "m" => 60e9,
+                "h" => 3_600e9,
+                _ => return Err(invalid()),
+            };
+        rest = &rest[unit_end..];
+    }
+    if text.is_empty() || !nanos.is_finite() {
+        return Err(invalid());
+    }
+    Duration::try_from_secs_f64(nanos / 1e9).map_err(|_| invalid())
+}
+
+/// Reads bytes: `64m`, `1.5g`, `512k`, `1024`, `64MiB`.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let invalid = || format!("invalid size: {text:?} (examples: 64m, 1.5g)");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let value: f64 = text[..split].parse().map_err(|_| invalid())?;
+    let unit = text[split..].trim().to_ascii_lowercase();
+    let unit = unit.trim_end_matches('b').trim_end_matches('i');
+    let shift = match unit {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(invalid()),
+    };
+    let scale = 1_u64 << shift;
+    let bytes = value
+        * f64::from(u32::try_from(scale >> shift.min(20)).map_err(|_| invalid())?)
+        * f64::from(1_u32 << shift.min(20));
+    format!("{bytes:.0}").parse().map_err(|_| invalid())
+}
+
+/// Reads a number of processors, up to nine decimals, as billionths.
+pub(crate) fn parse_cpus(text: &str) -> Result<u64, String> {
+    let invalid = || format!("invalid number of CPUs {text:?} (examples: 0.5, 2)");
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() > 9 || (whole.is_empty() && fraction.is_empty()) {
+        return Err(invalid());
+    }
+    let digits = format!("{whole}{fraction:0<9}");
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(invalid());
+    }
+    digits.parse().map_err(|_| invalid())
+}
+
+/// Reads `KEY=VALUE`, or `KEY` alone as an empty value.
+pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err(format!("invalid label {text:?}: a label is written KEY=VALUE"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Cuts an id as tables show it.
+pub(crate) fn short_id(id: &str, no_trunc: bool) -> String {
+    let id = if no_trunc { id } else { id.strip_prefix("sha256:").unwrap_or(id) };
+    if no_trunc { id.to_owned() } else { id.chars().take(12).collect() }
+}
+
+/// Returns a text field of an answer, empty where it is missing.
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+/// Returns a number of an answer, 0 where it is missing.
+pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// Returns a list of an answer, empty where it is missing.
+pub(crate) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Returns the items of an answer that is a list.
+pub(crate) fn items(value: Value) -> Result<Vec<Value>, CliError> {
+    match value {
+        Value::Array(items) => Ok(items),
+        Value::Null => Ok(Vec::new()),
+        _ => Err(CliError::failure("unreadable answer: a list was expected")),
+    }
+}
+
+/// Capitalises the first letter.
+pub(crate) fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_in_go() {
+        for (text, millis) in
+            [("10s", 10_000), ("1m30s", 90_000), ("500ms", 500), ("0", 0), ("1.5h", 5_400_000)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "10", "s", "-1s", "1x", "1s2"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_processors() {
+        assert_eq!(parse_bytes("64m"), Ok(64 << 20));
+        assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
+        assert_eq!(parse_bytes("512"), Ok(512));
+        assert!(parse_bytes("x").is_err());
+        assert_eq!(parse_cpus("0.5"), Ok(500_000_000));
+        assert_eq!(parse_cpus("2"), Ok(2_000_000_000));
+        assert!(parse_cpus("1.0000000001").is_err() && parse_cpus("-1").is_err());
+        assert_eq!(binary_size(25_276_514_304), "23.54GiB");
+        assert_eq!(decimal_size(4_261_550), "4.26MB");
+    }
+
+    #[test]
+    fn dates_read_as_they_print() {
+        for text in ["2026-11-21T03:24:29.69473524Z", "2000-02-29T00:00:00.5Z"] {
+            assert_eq!(parse_date(text).unwrap().to_string(), text);
+        }
+        assert_eq!(parse_date("nope"), None);
+    }
+}

@@ -1,0 +1,266 @@
+//! `midge node`.
+
+use super::{
+    client::{self, Client, encode},
+    exit::{CliError, Exit},
+    human::{self, capitalized, number, parse_label, text},
+    output::{self, column},
+    swarm::Availability,
+    task,
+};
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+/// Look at nodes and change them
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// List the nodes
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
+    /// Show everything about nodes
+    Inspect(InspectArgs),
+    /// List the tasks of nodes
+    Ps(task::NodePsArgs),
+    /// Change a node
+    Update(UpdateArgs),
+    /// Remove nodes from the cluster
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Remove a node even while it is in touch
+        #[arg(short, long)]
+        force: bool,
+        /// Ids, prefixes of ids, or host names
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LsArgs {
+    /// Only nodes that fit: id, label, node.label, membership, name, role (can be repeated)
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// `table`, `json`, or a template such as '{{.ID}} {{.Status}}'
+    #[arg(long)]
+    format: Option<String>,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// Ids, prefixes of ids, host names, or `self`
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+    /// `json`, or a template such as '{{.Status.State}}'
+    #[arg(short, long, conflicts_with = "pretty")]
+    format: Option<String>,
+    /// Print for people
+    #[arg(long)]
+    pretty: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpdateArgs {
+    /// The id, a prefix of it, or the host name
+    node: String,
+    /// Whether it takes tasks
+    #[arg(long, value_enum)]
+    availability: Option<Availability>,
+    /// What it does for the cluster
+    #[arg(long, value_parser = ["worker", "manager"])]
+    role: Option<String>,
+    /// Add or change a label (can be repeated)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label_add: Vec<(String, String)>,
+    /// Remove a label (can be repeated)
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+}
+
+pub(super) fn run(client: &Client, command: NodeCommand) -> Result<Exit, CliError> {
+    match command {
+        NodeCommand::Ls(args) => ls(client, &args),
+        NodeCommand::Inspect(args) => inspect(client, &args),
+        NodeCommand::Ps(args) => task::node_ps(client, args),
+        NodeCommand::Update(args) => update(client, &args),
+        NodeCommand::Rm { force, nodes } => super::each(&nodes, |node| {
+            client.delete(&format!("/nodes/{}?force={force}", encode(node)))?;
+            output::line(node)
+        }),
+    }
+}
+
+fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
+    let query = client::filters(&args.filter)?;
+    let nodes = human::items(client.get(&format!("/nodes?{query}"))?)?;
+    if args.quiet {
+        nodes.iter().try_for_each(|node| output::line(text(node, "/ID")))?;
+        return Ok(Exit::Ok);
+    }
+    let info = client.get("/info")?;
+    let own = text(&info, "/Swarm/NodeID");
+    let mut rows: Vec<Map<String, Value>> = nodes.iter().map(|node| row(node, own)).collect();
+    rows.sort_by(|a, b| {
+        let key = |row: &Map<String, Value>| {
+            (row["Hostname"].as_str().unwrap_or("").to_owned(), row["ID"].to_string())
+        };
+        key(a).cmp(&key(b))
+    });
+    let table = matches!(args.format.as_deref(), None | Some("" | "table"));
+    for row in &mut rows {
+        if table && row["Self"] == true {
+            row["ID"] = json!(format!("{} *", row["ID"].as_str().unwrap_or("")));
+        }
+    }
+    let columns = [
+        column("ID", "ID"),
+        column("Hostname", "HOSTNAME"),
+        column("Status", "STATUS"),
+        column("Availability", "AVAILABILITY"),
+        column("ManagerStatus", "MANAGER STATUS"),
+        column("Platform", "PLATFORM"),
+        column("EngineVersion", "ENGINE VERSION"),
+    ];
+    output::rows(args.format.as_deref(), &columns, &rows)?;
+    Ok(Exit::Ok)
+}
+
+fn row(node: &Value, own: &str) -> Map<String, Value> {
+    let manager = match node.get("ManagerStatus") {
+        Some(status) if status["Leader"] == true => "Leader".to_owned(),
+        Some(status) => capitalized(text(status, "/Reachability")),
+        None => String::new(),
+    };
+    let platform = &node["Description"]["Platform"];
+    let mut shown = format!("{}/{}", text(platform, "/OS"), text(platform, "/Architecture"));
+    if let Some(variant) = platform["Variant"].as_str().filter(|v| !v.is_empty()) {
+        shown.push('/');
+        shown.push_str(variant);
+    }
+    let row = json!({
+        "ID": node["ID"],
+        "Self": text(node, "/ID") == own,
+        "Hostname": text(node, "/Description/Hostname"),
+        "Status": capitalized(text(node, "/Status/State")),
+        "Availability": capitalized(text(node, "/Spec/Availability")),
+        "ManagerStatus": manager,
+        "Platform": if shown == "/" { "" } else { shown.as_str() },
+        "EngineVersion": text(node, "/Description/Engine/EngineVersion"),
+        "TLSStatus": "Ready",
+    });
+    row.as_object().cloned().unwrap_or_default()
+}
+
+/// Replaces `self` by the id of this node.
+pub(super) fn resolve_self(client: &Client, name: &str) -> Result<String, CliError> {
+    if name != "self" {
+        return Ok(name.to_owned());
+    }
+    let info = client.get("/info")?;
+    match text(&info, "/Swarm/NodeID") {
+        "" => Err(CliError::failure("this node is not part of a swarm")
+            .hint("midge swarm init makes one, midge swarm join joins one")),
+        id => Ok(id.to_owned()),
+    }
+}
+
+fn inspect(client: &Client, args: &InspectArgs) -> Result<Exit, CliError> {
+    let mut found = Vec::new();
+    let exit = super::each(&args.nodes, |name| {
+        let id = resolve_self(client, name)?;
+        found.push(client.get(&format!("/nodes/{}", encode(&id)))?);
+        Ok(())
+    });
+    if args.pretty {
+        found.iter().try_for_each(pretty)?;
+    } else {
+        output::objects(args.format.as_deref(), &found)?;
+    }
+    exit
+}
+
+fn pretty(node: &Value) -> Result<(), CliError> {
+    let mut out = String::new();
+    let mut line = |label: &str, value: &str| out.push_str(&format!("{label}{value}\n"));
+    line("ID:\t\t\t", text(node, "/ID"));
+    if let Some(labels) = node["Spec"]["Labels"].as_object().filter(|labels| !labels.is_empty()) {
+        line("Labels:", "");
+        for (key, value) in labels {
+            line(&format!(" - {key}="), value.as_str().unwrap_or(""));
+        }
+    }
+    line("Hostname:              \t", text(node, "/Description/Hostname"));
+    let joined = text(node, "/CreatedAt").replace('T', " ").replace('Z', " +0000 utc");
+    line("Joined at:             \t", &joined);
+    line("Status:", "");
+    line(" State:\t\t\t", &capitalized(text(node, "/Status/State")));
+    if !text(node, "/Status/Message").is_empty() {
+        line(" Message:\t\t", text(node, "/Status/Message"));
+    }
+    line(" Availability:         \t", &capitalized(text(node, "/Spec/Availability")));
+    line(" Address:\t\t", text(node, "/Status/Addr"));
+    if let Some(manager) = node.get("ManagerStatus") {
+        line("Manager Status:", "");
+        line(" Address:\t\t", text(manager, "/Addr"));
+        line(" Raft Status:\t\t", &capitalized(text(manager, "/Reachability")));
+        line(" Leader:\t\t", if manager["Leader"] == true { "Yes" } else { "No" });
+    }
+    let description = &node["Description"];
+    line("Platform:", "");
+    line(" Operating System:\t", text(description, "/Platform/OS"));
+    line(" Architecture:\t\t", text(description, "/Platform/Architecture"));
+    if !text(description, "/Platform/Variant").is_empty() {
+        line(" Variant:\t\t", text(description, "/Platform/Variant"));
+    }
+    line("Resources:", "");
+    line(" CPUs:\t\t\t", &(number(description, "/Resources/NanoCPUs") / 1_000_000_000).to_string());
+    line(" Memory:\t\t", &human::binary_size(number(description, "/Resources/MemoryBytes")));
+    if let Some(cgroups) = description.get("Cgroups").and_then(Value::as_object) {
+        let there: Vec<&str> = ["cpu", "memory", "pids"]
+            .into_iter()
+            .filter(|name| cgroups.get(*name) == Some(&Value::Bool(true)))
+            .collect();
+        line(" Cgroup controllers:\t", &there.join(", "));
+    }
+    line("Engine Version:\t\t", text(description, "/Engine/EngineVersion"));
+    if let Some(labels) = description["Engine"]["Labels"].as_object().filter(|l| !l.is_empty()) {
+        line("Engine Labels:", "");
+        for (key, value) in labels {
+            line(&format!(" - {key}="), value.as_str().unwrap_or(""));
+        }
+    }
+    line("TLS Info:", "");
+    line(" TrustRoot:\n", text(description, "/TLSInfo/TrustRoot"));
+    line(" Issuer Subject:\t", text(description, "/TLSInfo/CertIssuerSubject"));
+    line(" Issuer Public Key:\t", text(description, "/TLSInfo/CertIssuerPublicKey"));
+    output::raw(out.as_bytes())
+}
+
+fn update(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> {
+    let id = resolve_self(client, &args.node)?;
+    let node = client.get(&format!("/nodes/{}", encode(&id)))?;
+    let mut spec = node["Spec"].clone();
+    if let Some(availability) = args.availability {
+        spec["Availability"] = json!(availability.as_str());
+    }
+    if let Some(role) = &args.role {
+        spec["Role"] = json!(role);
+    }
+    let mut labels = spec["Labels"].as_object().cloned().unwrap_or_default();
+    for (key, value) in &args.label_add {
+        labels.insert(key.clone(), json!(value));
+    }
+    for key in &args.label_rm {
+        if labels.remove(key).is_none() {
+            return Err(CliError::failure(format!("key {key} doesn't exist in node's labels")));
+        }
+    }
+    spec["Labels"] = Value::Object(labels);
+    let version = number(&node, "/Version/Index");
+    let path = format!("/nodes/{}/update?version={version}", encode(text(&node, "/ID")));
+    client.post(&path, spec)?;
+    output::line(&args.node)?;
+    Ok(Exit::Ok)
+}

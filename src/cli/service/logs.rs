@@ -1,0 +1,245 @@
+//! `midge service logs`.
+
+use super::get;
+use crate::cli::{
+    client::{Call, Client, encode},
+    exit::{CliError, Exit},
+    human::{number, text},
+    output,
+};
+use clap::Args;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The header of one piece of a multiplexed stream: which stream, and how long.
+const HEADER: usize = 8;
+
+/// The longest piece that is believed: the logger splits lines at 16 KiB.
+const PIECE_MAX: usize = 1 << 20;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogsArgs {
+    /// A service or a task: id, prefix of an id, or name
+    #[arg(value_name = "SERVICE|TASK")]
+    name: String,
+    /// Go on with what comes
+    #[arg(short, long)]
+    follow: bool,
+    /// Print what the containers printed, and nothing else
+    #[arg(long)]
+    raw: bool,
+    /// Only what came since: a time (RFC 3339) or how long ago (10m)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only the last lines of each task
+    #[arg(short = 'n', long, default_value = "all", value_name = "N")]
+    tail: String,
+    /// Print the time of each line
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Do not cut ids
+    #[arg(long)]
+    no_trunc: bool,
+    /// Leave the ids of tasks out
+    #[arg(long)]
+    no_task_ids: bool,
+    /// Print ids instead of names
+    #[arg(long)]
+    no_resolve: bool,
+    /// Print what else the line carries
+    #[arg(long)]
+    details: bool,
+}
+
+impl LogsArgs {
+    fn query(&self) -> Result<String, CliError> {
+        let since = match self.since.as_deref() {
+            None => String::new(),
+            Some(text) => match crate::cli::human::parse_duration(text) {
+                Ok(ago) => (crate::cli::human::now() - ago).unix_seconds().to_string(),
+                Err(_) => crate::cli::human::parse_date(text)
+                    .map(|date| date.unix_seconds().to_string())
+                    .ok_or_else(|| {
+                        CliError::usage(format!("invalid value for --since: {text:?}"))
+                            .hint("a duration (10m) or a time (2026-01-31T12:00:00Z) is expected")
+                    })?,
+            },
+        };
+        if self.tail != "all" && self.tail.parse::<u64>().is_err() {
+            return Err(CliError::usage(format!("invalid value for --tail: {:?}", self.tail))
+                .hint("a number of lines, or all"));
+        }
+        Ok(format!(
+            "stdout=1&stderr=1&details=1&follow={}&timestamps={}&tail={}&since={since}",
+            u8::from(self.follow),
+            u8::from(self.timestamps),
+            self.tail,
+        ))
+    }
+}
+
+pub(super) fn run(client: &Client, args: &LogsArgs) -> Result<Exit, CliError> {
+    let query = args.query()?;
+    let (path, tty) = match get(client, &args.name) {
+        Ok(service) => {
+            let tty = service["Spec"]["TaskTemplate"]["ContainerSpec"]["TTY"] == true;
+            (format!("/services/{}/logs?{query}", encode(text(&service, "/ID"))), tty)
+        }
+        Err(error) if error.exit == Exit::Unreachable => return Err(error),
+        Err(_) => {
+            let task =
+                client.get(&format!("/tasks/{}", encode(&args.name))).map_err(
+                    |error| match error.exit {
+                        Exit::Unreachable => error,
+                        _ => CliError::failure(format!("no such task or service: {}", args.name)),
+                    },
+                )?;
+            let tty = task["Spec"]["ContainerSpec"]["TTY"] == true;
+            (format!("/tasks/{}/logs?{query}", encode(text(&task, "/ID"))), tty)
+        }
+    };
+    let mut names = Names { client, args, known: BTreeMap::new() };
+    let mut pieces = Pieces::default();
+    client.stream(hyper::Method::GET, &path, &Call::default(), None, |bytes| {
+        if tty {
+            output::raw(bytes)?;
+            return Ok(true);
+        }
+        for (stream, piece) in pieces.feed(bytes)? {
+            let line = if args.raw { names.raw(&piece) } else { names.prefixed(&piece) };
+            if stream == 2 { output::raw_note(&line) } else { output::raw(&line)? }
+        }
+        Ok(true)
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// Puts the pieces of a multiplexed stream together.
+#[derive(Debug, Default)]
+struct Pieces {
+    rest: Vec<u8>,
+}
+
+impl Pieces {
+    fn feed(&mut self, bytes: &[u8]) -> Result<Vec<(u8, Vec<u8>)>, CliError> {
+        self.rest.extend_from_slice(bytes);
+        let mut pieces = Vec::new();
+        loop {
+            let Some(header) = self.rest.first_chunk::<HEADER>() else { return Ok(pieces) };
+            let stream = header[0];
+            let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            if length > PIECE_MAX {
+                return Err(CliError::failure("unreadable log stream"));
+            }
+            if self.rest.len() < HEADER + length {
+                return Ok(pieces);
+            }
+            let piece = self.rest[HEADER..HEADER + length].to_vec();
+            self.rest.drain(..HEADER + length);
+            pieces.push((stream, piece));
+        }
+    }
+}
+
+/// Turns the ids in front of each line into the names people know.
+struct Names<'a> {
+    client: &'a Client,
+    args: &'a LogsArgs,
+    known: BTreeMap<String, String>,
+}
+
+impl Names<'_> {
+    fn raw(&self, piece: &[u8]) -> Vec<u8> {
+        let (stamp, _, line) = self.split(piece);
+        if stamp.is_empty() { line.to_vec() } else { [stamp, b" ", line].concat() }
+    }
+
+    fn prefixed(&mut self, piece: &[u8]) -> Vec<u8> {
+        let (stamp, details, line) = self.split(piece);
+        let details = String::from_utf8_lossy(details).into_owned();
+        let fields: BTreeMap<&str, &str> =
+            details.split(',').filter_map(|field| field.split_once('=')).collect();
+        let field = |name: &str| {
+            fields.get(format!("com.docker.swarm.{name}.id").as_str()).copied().unwrap_or("")
+        };
+        let name = self.task_name(field("task"), field("node"));
+        let mut out = Vec::new();
+        if !stamp.is_empty() {
+            out.extend_from_slice(stamp);
+            out.push(b' ');
+        }
+        out.extend_from_slice(format!("{name}    | ").as_bytes());
+        if self.args.details {
+            out.extend_from_slice(details.as_bytes());
+            out.push(b' ');
+        }
+        out.extend_from_slice(line);
+        out
+    }
+
+    /// Splits a line into time stamp (where asked for), details and text.
+    fn split<'p>(&self, piece: &'p [u8]) -> (&'p [u8], &'p [u8], &'p [u8]) {
+        let cut = |bytes: &'p [u8]| match bytes.iter().position(|b| *b == b' ') {
+            Some(at) => (&bytes[..at], &bytes[at + 1..]),
+            None => (&bytes[..0], bytes),
+        };
+        let (stamp, rest) = if self.args.timestamps { cut(piece) } else { (&piece[..0], piece) };
+        let (details, line) = cut(rest);
+        (stamp, details, line)
+    }
+
+    fn task_name(&mut self, task: &str, node: &str) -> String {
+        if let Some(name) = self.known.get(task) {
+            return name.clone();
+        }
+        let cut = |id: &str| super::super::human::short_id(id, self.args.no_trunc);
+        let name = if self.args.no_resolve {
+            format!("{}@{}", cut(task), cut(node))
+        } else {
+            let found = self.client.get(&format!("/tasks/{}", encode(task))).unwrap_or(Value::Null);
+            let service = text(&found, "/ServiceID");
+            let service = get(self.client, service).unwrap_or(Value::Null);
+            let host = self.client.get(&format!("/nodes/{}", encode(node)));
+            let host = host.unwrap_or(Value::Null);
+            let host = match text(&host, "/Description/Hostname") {
+                "" => cut(node),
+                host => host.to_owned(),
+            };
+            let slot = match number(&found, "/Slot") {
+                0 => cut(node),
+                slot => slot.to_string(),
+            };
+            let service = match text(&service, "/Spec/Name") {
+                "" => cut(text(&found, "/ServiceID")),
+                name => name.to_owned(),
+            };
+            if self.args.no_task_ids {
+                format!("{service}.{slot}@{host}")
+            } else {
+                format!("{service}.{slot}.{}@{host}", cut(task))
+            }
+        };
+        self.known.insert(task.to_owned(), name.clone());
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_put_together_across_reads() {
+        let mut stream = vec![1, 0, 0, 0, 0, 0, 0, 3];
+        stream.extend_from_slice(b"abc");
+        stream.extend_from_slice(&[2, 0, 0, 0, 0, 0, 0, 1, b'x']);
+        for cut in 0..stream.len() {
+            let mut pieces = Pieces::default();
+            let mut got = pieces.feed(&stream[..cut]).unwrap();
+            got.extend(pieces.feed(&stream[cut..]).unwrap());
+            assert_eq!(got, [(1, b"abc".to_vec()), (2, b"x".to_vec())]);
+        }
+        assert!(Pieces::default().feed(&[1, 0, 0, 0, 255, 255, 255, 255]).is_err());
+    }
+}

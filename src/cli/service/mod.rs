@@ -1,0 +1,167 @@
+//! `midge service`.
+
+mod create;
+mod inspect;
+mod logs;
+mod ls;
+mod progress;
+mod resolve;
+mod spec;
+mod update;
+
+use super::{
+    client::{Client, encode},
+    each,
+    exit::{CliError, Exit},
+    human::{number, text},
+    output, task,
+};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+pub(super) use ls::{ports, shown_image};
+pub(super) use resolve::registry_auth;
+
+/// Run services
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Make a service and wait until it runs
+    Create(Box<create::CreateArgs>),
+    /// Show everything about services
+    Inspect(inspect::InspectArgs),
+    /// Show what a service, or a task, has printed
+    Logs(logs::LogsArgs),
+    /// List the services
+    #[command(visible_alias = "list")]
+    Ls(ls::LsArgs),
+    /// List the tasks of services
+    Ps(task::ServicePsArgs),
+    /// Remove services with all their tasks
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Ids, prefixes of ids, or names
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+    },
+    /// Give a service its previous spec back
+    Rollback(RollbackArgs),
+    /// Set how many tasks services have
+    Scale(ScaleArgs),
+    /// Change a service
+    Update(Box<update::UpdateArgs>),
+}
+
+/// How to wait for what was asked.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct WaitArgs {
+    /// Return at once, without waiting until the service runs as asked
+    #[arg(short, long)]
+    detach: bool,
+    /// Show no progress (still wait)
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    /// The id, a prefix of it, or the name
+    service: String,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ScaleArgs {
+    /// How many tasks which service has
+    #[arg(required = true, value_name = "SERVICE=REPLICAS")]
+    scales: Vec<String>,
+    /// Return at once, without waiting until the services run as asked
+    #[arg(short, long)]
+    detach: bool,
+}
+
+pub(super) fn run(client: &Client, command: ServiceCommand) -> Result<Exit, CliError> {
+    match command {
+        ServiceCommand::Create(args) => create::run(client, &args),
+        ServiceCommand::Inspect(args) => inspect::run(client, &args),
+        ServiceCommand::Logs(args) => logs::run(client, &args),
+        ServiceCommand::Ls(args) => ls::run(client, &args),
+        ServiceCommand::Ps(args) => task::service_ps(client, args),
+        ServiceCommand::Rm { services } => each(&services, |name| {
+            client.delete(&format!("/services/{}", encode(name)))?;
+            output::line(name)
+        }),
+        ServiceCommand::Rollback(args) => rollback(client, &args),
+        ServiceCommand::Scale(args) => scale(client, &args),
+        ServiceCommand::Update(args) => update::run(client, &args),
+    }
+}
+
+/// Reads a service by id, prefix or name.
+fn get(client: &Client, name: &str) -> Result<Value, CliError> {
+    client.get(&format!("/services/{}", encode(name)))
+}
+
+/// Sends a changed spec for the service as it was read, and prints what the daemon warns of.
+fn post_update(
+    client: &Client,
+    service: &Value,
+    spec: Value,
+    query: &str,
+    registry_auth: Option<String>,
+) -> Result<(), CliError> {
+    let id = text(service, "/ID");
+    let version = number(service, "/Version/Index");
+    let path = format!("/services/{}/update?version={version}{query}", encode(id));
+    let call = super::client::Call { registry_auth, body: Some(spec) };
+    let answer = client.json(hyper::Method::POST, &path, call)?;
+    for warning in super::human::list(&answer, "/Warnings") {
+        output::note(warning.as_str().unwrap_or(""));
+    }
+    Ok(())
+}
+
+fn rollback(client: &Client, args: &RollbackArgs) -> Result<Exit, CliError> {
+    let service = get(client, &args.service)?;
+    post_update(client, &service, service["Spec"].clone(), "&rollback=previous", None)?;
+    output::line(&args.service)?;
+    progress::wait(client, text(&service, "/ID"), args.wait)
+}
+
+fn scale(client: &Client, args: &ScaleArgs) -> Result<Exit, CliError> {
+    let mut scaled = Vec::new();
+    let exit = each(&args.scales, |scale| {
+        let (name, replicas) = scale.split_once('=').ok_or_else(|| {
+            CliError::usage(format!("invalid scale specifier '{scale}'"))
+                .hint("write SERVICE=REPLICAS, for example web=5")
+        })?;
+        let replicas: u64 = replicas.parse().map_err(|_| {
+            CliError::usage(format!("invalid replicas value {replicas}"))
+                .hint("a number of tasks is expected, for example web=5")
+        })?;
+        let service = get(client, name)?;
+        let mut spec = service["Spec"].clone();
+        if spec["Mode"].get("Replicated").is_none() {
+            return Err(CliError::failure(format!(
+                "{name}: scale can only be used with replicated or replicated-job mode"
+            )));
+        }
+        spec["Mode"]["Replicated"]["Replicas"] = json!(replicas);
+        post_update(client, &service, spec, "", None)?;
+        output::line(&format!("{name} scaled to {replicas}"))?;
+        scaled.push(text(&service, "/ID").to_owned());
+        Ok(())
+    })?;
+    if args.detach {
+        return Ok(exit);
+    }
+    let mut worst = exit;
+    for id in &scaled {
+        let wait = WaitArgs { detach: false, quiet: false };
+        let waited = progress::wait(client, id, wait)?;
+        if waited != Exit::Ok {
+            worst = waited;
+        }
+    }
+    Ok(worst)
+}

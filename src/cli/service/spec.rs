@@ -1,0 +1,389 @@
+//! Options that describe a service, as changes to the spec that the API takes.
+
+use crate::cli::{
+    exit::CliError,
+    human::{parse_bytes, parse_cpus, parse_duration},
+};
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// Options with one value, the same at create and update: those that are given replace the value.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Options of the service")]
+pub(super) struct ScalarArgs {
+    /// Override the image's entrypoint
+    #[arg(long, value_name = "COMMAND")]
+    entrypoint: Option<String>,
+    /// The host name inside the containers
+    #[arg(long)]
+    hostname: Option<String>,
+    /// Run a small init inside the container that reaps orphans and forwards signals
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    init: Option<bool>,
+    /// At most so many processors (0.5, 2); 0 is no limit
+    #[arg(long, value_parser = parse_cpus, value_name = "DECIMAL")]
+    limit_cpu: Option<u64>,
+    /// At most so much memory (64m, 1g); 0 is no limit
+    #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
+    limit_memory: Option<u64>,
+    /// At most so many processes; 0 is no limit
+    #[arg(long, value_name = "N")]
+    limit_pids: Option<i64>,
+    /// Make the root file system read-only
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    read_only: Option<bool>,
+    /// How many tasks
+    #[arg(long, value_name = "N")]
+    pub(super) replicas: Option<u64>,
+    /// At most so many tasks on a node; 0 is no bound
+    #[arg(long, value_name = "N")]
+    replicas_max_per_node: Option<u64>,
+    /// Reserve so many processors on the node
+    #[arg(long, value_parser = parse_cpus, value_name = "DECIMAL")]
+    reserve_cpu: Option<u64>,
+    /// Reserve so much memory on the node
+    #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
+    reserve_memory: Option<u64>,
+    /// When to replace a task that ended
+    #[arg(long, value_parser = ["none", "on-failure", "any"])]
+    restart_condition: Option<String>,
+    /// How long to wait before that; doubles with each failure in a row (default 5s)
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    restart_delay: Option<Duration>,
+    /// What the doubled delay is cut to (default 5m)
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    restart_max_delay: Option<Duration>,
+    /// How often to replace it; 0 is without end
+    #[arg(long, value_name = "N")]
+    restart_max_attempts: Option<u64>,
+    /// The time within which --restart-max-attempts counts
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    restart_window: Option<Duration>,
+    /// The time from the stop signal to SIGKILL (default 10s)
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    stop_grace_period: Option<Duration>,
+    /// The signal that asks the container to stop
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Give the container a terminal
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tty: Option<bool>,
+    /// The user inside the container: name or uid, and group
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// The working directory inside the container
+    #[arg(short, long, value_name = "PATH")]
+    workdir: Option<String>,
+}
+
+/// Returns the nanoseconds of a duration, as the API counts time.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl ScalarArgs {
+    /// Writes what was given into the spec.
+    pub(super) fn apply(&self, spec: &mut Value) -> Result<(), CliError> {
+        if let Some(replicas) = self.replicas {
+            if spec["Mode"].get("Replicated").is_none() {
+                return Err(CliError::failure(
+                    "replicas can only be used with replicated or replicated-job mode",
+                ));
+            }
+            spec["Mode"]["Replicated"]["Replicas"] = json!(replicas);
+        }
+        if self.replicas_max_per_node.is_some() && spec["Mode"].get("Global").is_some() {
+            return Err(CliError::failure(
+                "replicas-max-per-node can only be used with replicated or replicated-job mode",
+            ));
+        }
+        let task = &mut spec["TaskTemplate"];
+        self.apply_container(&mut task["ContainerSpec"])?;
+        self.apply_resources(task);
+        self.apply_restart(task);
+        if let Some(max) = self.replicas_max_per_node {
+            task["Placement"]["MaxReplicas"] = json!(max);
+        }
+        Ok(())
+    }
+
+    fn apply_container(&self, container: &mut Value) -> Result<(), CliError> {
+        if let Some(entrypoint) = &self.entrypoint {
+            let words = split_command(entrypoint)?;
+            container["Command"] = json!(words);
+        }
+        let texts = [
+            ("Hostname", &self.hostname),
+            ("StopSignal", &self.stop_signal),
+            ("User", &self.user),
+            ("Dir", &self.workdir),
+        ];
+        for (field, value) in texts {
+            if let Some(value) = value {
+                container[field] = json!(value);
+            }
+        }
+        let flags = [("Init", self.init), ("ReadOnly", self.read_only), ("TTY", self.tty)];
+        for (field, value) in flags {
+            if let Some(value) = value {
+                container[field] = json!(value);
+            }
+        }
+        if let Some(grace) = self.stop_grace_period {
+            container["StopGracePeriod"] = json!(nanos(grace));
+        }
+        Ok(())
+    }
+
+    fn apply_resources(&self, task: &mut Value) {
+        let fields = [
+            ("Limits", "NanoCPUs", self.limit_cpu),
+            ("Limits", "MemoryBytes", self.limit_memory),
+            ("Reservations", "NanoCPUs", self.reserve_cpu),
+            ("Reservations", "MemoryBytes", self.reserve_memory),
+        ];
+        for (group, field, value) in fields {
+            if let Some(value) = value {
+                task["Resources"][group][field] = json!(value);
+            }
+        }
+        if let Some(pids) = self.limit_pids {
+            task["Resources"]["Limits"]["Pids"] = json!(pids);
+        }
+    }
+
+    fn apply_restart(&self, task: &mut Value) {
+        let policy = "RestartPolicy";
+        if let Some(condition) = &self.restart_condition {
+            task[policy]["Condition"] = json!(condition);
+        }
+        let durations = [
+            ("Delay", self.restart_delay),
+            ("MaxDelay", self.restart_max_delay),
+            ("Window", self.restart_window),
+        ];
+        for (field, value) in durations {
+            if let Some(value) = value {
+                task[policy][field] = json!(nanos(value));
+            }
+        }
+        if let Some(attempts) = self.restart_max_attempts {
+            task[policy]["MaxAttempts"] = json!(attempts);
+        }
+    }
+}
+
+/// Splits a command line into words as a shell would, quotes included.
+pub(super) fn split_command(text: &str) -> Result<Vec<String>, CliError> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (Some('"') | None, '\\') => {
+                word.get_or_insert_default().extend(chars.next());
+            }
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err(CliError::usage(format!("unclosed quote in {text:?}")));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// Reads `--env`: `NAME=VALUE`, or `NAME` for the value it has here.
+pub(super) fn parse_env(text: &str) -> Result<String, String> {
+    let name = text.split('=').next().unwrap_or("");
+    if name.is_empty() {
+        return Err(format!("invalid environment variable: {text}"));
+    }
+    if text.contains('=') {
+        return Ok(text.to_owned());
+    }
+    Ok(match std::env::var(text) {
+        Ok(value) => format!("{text}={value}"),
+        Err(_) => text.to_owned(),
+    })
+}
+
+/// Reads `--mount`: `type=volume,src=data,dst=/data,ro`.
+pub(super) fn parse_mount(text: &str) -> Result<Value, String> {
+    let mut mount = json!({"Type": "volume"});
+    for field in text.split(',') {
+        let (key, value) = match field.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (field, None),
+        };
+        let required =
+            || value.ok_or_else(|| format!("invalid field '{field}' must be a key=value pair"));
+        match key.to_ascii_lowercase().as_str() {
+            "type" => mount["Type"] = json!(required()?.to_ascii_lowercase()),
+            "source" | "src" => mount["Source"] = json!(required()?),
+            "target" | "dst" | "destination" => mount["Target"] = json!(required()?),
+            "readonly" | "ro" => {
+                let on = match value.unwrap_or("true") {
+                    "true" | "1" => true,
+                    "false" | "0" => false,
+                    other => return Err(format!("invalid value for {key}: {other}")),
+                };
+                mount["ReadOnly"] = json!(on);
+            }
+            key if KNOWN_MOUNT_KEYS.contains(&key) => {
+                return Err(format!("mount option {key} is not supported yet"));
+            }
+            _ => return Err(format!("unexpected key '{key}' in '{field}'")),
+        }
+    }
+    match mount["Type"].as_str() {
+        Some("volume" | "bind" | "tmpfs") => {}
+        Some(kind @ ("npipe" | "cluster" | "image")) => {
+            return Err(format!("mount type {kind} is not supported yet"));
+        }
+        other => return Err(format!("invalid mount type {:?}", other.unwrap_or(""))),
+    }
+    if mount["Target"].as_str().unwrap_or("").is_empty() {
+        return Err("target is required".to_owned());
+    }
+    Ok(mount)
+}
+
+const KNOWN_MOUNT_KEYS: &[&str] = &[
+    "bind-propagation",
+    "bind-recursive",
+    "bind-nonrecursive",
+    "bind-create-src",
+    "consistency",
+    "volume-nocopy",
+    "volume-subpath",
+    "volume-label",
+    "volume-driver",
+    "volume-opt",
+    "tmpfs-size",
+    "tmpfs-mode",
+    "image-subpath",
+];
+
+/// Reads `--publish`: `[PUBLISHED:]TARGET[/PROTOCOL]`, or `mode=host,target=80,published=8080`.
+pub(super) fn parse_publish(text: &str) -> Result<Value, String> {
+    let port = |text: &str| {
+        text.parse::<u16>().map_err(|_| format!("invalid port {text:?}: 1 to 65535 is expected"))
+    };
+    if !text.contains('=') {
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (published, target) = ports.split_once(':').unwrap_or(("0", ports));
+        return Ok(json!({
+            "Protocol": protocol, "TargetPort": port(target)?,
+            "PublishedPort": port(published)?, "PublishMode": "ingress",
+        }));
+    }
+    let mut config = json!({"Protocol": "tcp", "PublishMode": "ingress"});
+    for field in text.split(',') {
+        let (key, value) = field
+            .split_once('=')
+            .ok_or_else(|| format!("invalid field '{field}' must be a key=value pair"))?;
+        match key.to_ascii_lowercase().as_str() {
+            "protocol" => config["Protocol"] = json!(value.to_ascii_lowercase()),
+            "mode" => config["PublishMode"] = json!(value.to_ascii_lowercase()),
+            "target" => config["TargetPort"] = json!(port(value)?),
+            "published" => config["PublishedPort"] = json!(port(value)?),
+            "name" => config["Name"] = json!(value),
+            _ => return Err(format!("invalid field key {key}")),
+        }
+    }
+    match config["PublishMode"].as_str() {
+        Some("host" | "ingress") => {}
+        _ => return Err("invalid publish mode value: host or ingress is expected".to_owned()),
+    }
+    if config["TargetPort"].is_null() {
+        return Err(format!("missing mandatory field \"target\" in {text:?}"));
+    }
+    Ok(config)
+}
+
+/// Reads `--placement-pref`: `spread=node.labels.zone`.
+pub(super) fn parse_preference(text: &str) -> Result<Value, String> {
+    match text.split_once('=') {
+        Some(("spread", label)) if !label.is_empty() => {
+            Ok(json!({"Spread": {"SpreadDescriptor": label}}))
+        }
+        _ => Err(format!("unsupported placement preference {text:?}: spread=LABEL is expected")),
+    }
+}
+
+/// Takes the list at `pointer` out of the spec, empty where there is none.
+pub(super) fn take_list(spec: &Value, pointer: &str) -> Vec<Value> {
+    spec.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+/// Returns labels with these added and those removed.
+pub(super) fn merge_labels(labels: &Value, add: &[(String, String)], remove: &[String]) -> Value {
+    let mut labels: Map<String, Value> = labels.as_object().cloned().unwrap_or_default();
+    labels.retain(|key, _| !remove.contains(key));
+    for (key, value) in add {
+        labels.insert(key.clone(), json!(value));
+    }
+    Value::Object(labels)
+}
+
+/// Returns an environment with these added, the last of a name winning, and those removed.
+pub(super) fn merge_env(env: &[Value], add: &[String], remove: &[String]) -> Vec<Value> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or("").to_owned();
+    let mut merged: Vec<String> = Vec::new();
+    let old = env.iter().filter_map(Value::as_str).filter(|e| !remove.contains(&name(e)));
+    for entry in old.chain(add.iter().map(String::as_str)) {
+        match merged.iter_mut().find(|there| name(there) == name(entry)) {
+            Some(there) => entry.clone_into(there),
+            None => merged.push(entry.to_owned()),
+        }
+    }
+    merged.into_iter().map(Value::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_split_like_a_shells() {
+        let split = |text| split_command(text).unwrap();
+        assert_eq!(split(r#"sh -c 'a  b' "c d" e\ f"#), ["sh", "-c", "a  b", "c d", "e f"]);
+        assert_eq!(split("''"), [""]);
+        assert!(split_command("'a").is_err());
+    }
+
+    #[test]
+    fn mounts_and_ports() {
+        let mount = parse_mount("type=bind,src=/a,dst=/b,ro").unwrap();
+        assert_eq!(
+            mount,
+            json!({"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true})
+        );
+        for bad in ["src=v", "nope", "type=nope,dst=/x", "dst=/x,foo=bar", "dst=/x,ro=maybe"] {
+            assert!(parse_mount(bad).is_err(), "{bad}");
+        }
+        let port = parse_publish("8080:80/udp").unwrap();
+        assert_eq!((&port["PublishedPort"], &port["Protocol"]), (&json!(8080), &json!("udp")));
+        assert_eq!(parse_publish("mode=host,target=80").unwrap()["PublishMode"], "host");
+        for bad in ["x", "99999", "mode=host", "mode=nope,target=1", "target"] {
+            assert!(parse_publish(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_variable_wins() {
+        let env = [json!("A=1"), json!("B=2")];
+        let merged = merge_env(&env, &["A=3".to_owned()], &["B".to_owned()]);
+        assert_eq!(merged, [json!("A=3")]);
+    }
+}

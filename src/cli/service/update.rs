@@ -1,0 +1,219 @@
+//! `midge service update`.
+
+use super::{WaitArgs, get, post_update, progress, resolve, spec::*};
+use crate::cli::{
+    client::Client,
+    exit::{CliError, Exit},
+    human::{parse_label, text},
+    output,
+};
+use clap::Args;
+use serde_json::{Value, json};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct UpdateArgs {
+    /// The id, a prefix of it, or the name
+    service: String,
+    /// The image
+    #[arg(long)]
+    image: Option<String>,
+    /// What runs instead of the image's arguments
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    args: Option<String>,
+    /// Replace every task even where nothing changed
+    #[arg(long)]
+    force: bool,
+    /// Give the service its previous spec back
+    #[arg(long)]
+    rollback: bool,
+    /// Set an environment variable (can be repeated)
+    #[arg(long, value_parser = parse_env, value_name = "NAME[=VALUE]")]
+    env_add: Vec<String>,
+    /// Remove an environment variable (can be repeated)
+    #[arg(long, value_name = "NAME")]
+    env_rm: Vec<String>,
+    /// Label the service (can be repeated)
+    #[arg(long, value_parser = parse_label, value_name = "KEY=VALUE")]
+    label_add: Vec<(String, String)>,
+    /// Remove a label of the service (can be repeated)
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// Label the containers (can be repeated)
+    #[arg(long, value_parser = parse_label, value_name = "KEY=VALUE")]
+    container_label_add: Vec<(String, String)>,
+    /// Remove a label of the containers (can be repeated)
+    #[arg(long, value_name = "KEY")]
+    container_label_rm: Vec<String>,
+    /// Add or change a mount (can be repeated)
+    #[arg(long, value_parser = parse_mount, value_name = "type=TYPE,src=SOURCE,dst=TARGET[,ro]")]
+    mount_add: Vec<Value>,
+    /// Remove the mount at this path inside the container (can be repeated)
+    #[arg(long, value_name = "TARGET")]
+    mount_rm: Vec<String>,
+    /// Add a constraint (can be repeated)
+    #[arg(long, value_name = "EXPRESSION")]
+    constraint_add: Vec<String>,
+    /// Remove a constraint (can be repeated)
+    #[arg(long, value_name = "EXPRESSION")]
+    constraint_rm: Vec<String>,
+    /// Add a placement preference (can be repeated)
+    #[arg(long, value_parser = parse_preference, value_name = "spread=LABEL")]
+    placement_pref_add: Vec<Value>,
+    /// Remove a placement preference (can be repeated)
+    #[arg(long, value_parser = parse_preference, value_name = "spread=LABEL")]
+    placement_pref_rm: Vec<Value>,
+    /// Publish a port (can be repeated)
+    #[arg(long, value_parser = parse_publish, value_name = "mode=host,target=N,published=N")]
+    publish_add: Vec<Value>,
+    /// Publish a port no more, by its target (can be repeated)
+    #[arg(long, value_name = "TARGET[/PROTOCOL]")]
+    publish_rm: Vec<String>,
+    /// Join a network (can be repeated)
+    #[arg(long, value_name = "NETWORK")]
+    network_add: Vec<String>,
+    /// Leave a network (can be repeated)
+    #[arg(long, value_name = "NETWORK")]
+    network_rm: Vec<String>,
+    /// Send the login for the image's registry along to the nodes
+    #[arg(long)]
+    with_registry_auth: bool,
+    /// Do not ask the registry for the image's digest and platforms
+    #[arg(long)]
+    no_resolve_image: bool,
+    #[command(flatten)]
+    scalars: ScalarArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Replaces the list at `field` of `target`, or removes it where it became empty.
+fn set_list(target: &mut Value, field: &str, values: Vec<Value>) {
+    if !values.is_empty() {
+        target[field] = Value::Array(values);
+    } else if let Some(object) = target.as_object_mut() {
+        object.remove(field);
+    }
+}
+
+/// Returns the list without the texts in `remove` and with those in `add` that it lacks.
+fn merge_texts(old: Vec<Value>, add: &[String], remove: &[String]) -> Vec<Value> {
+    let removed = |v: &Value| v.as_str().is_some_and(|text| remove.iter().any(|r| r == text));
+    let mut merged: Vec<Value> = old.into_iter().filter(|v| !removed(v)).collect();
+    for text in add {
+        let value = json!(text);
+        if !merged.contains(&value) {
+            merged.push(value);
+        }
+    }
+    merged
+}
+
+impl UpdateArgs {
+    fn apply(&self, spec: &mut Value) -> Result<(), CliError> {
+        self.scalars.apply(spec)?;
+        spec["Labels"] = merge_labels(&spec["Labels"], &self.label_add, &self.label_rm);
+        let task = &mut spec["TaskTemplate"];
+        self.apply_container(&mut task["ContainerSpec"])?;
+        self.apply_placement(task);
+        if self.force {
+            let force = task["ForceUpdate"].as_u64().unwrap_or(0);
+            task["ForceUpdate"] = json!(force + 1);
+        }
+        self.apply_ports(&mut spec["EndpointSpec"])
+    }
+
+    fn apply_container(&self, container: &mut Value) -> Result<(), CliError> {
+        if let Some(image) = &self.image {
+            container["Image"] = json!(image);
+        }
+        if let Some(args) = &self.args {
+            let words = split_command(args)?;
+            set_list(container, "Args", words.into_iter().map(Value::from).collect());
+        }
+        let env = take_list(container, "/Env");
+        set_list(container, "Env", merge_env(&env, &self.env_add, &self.env_rm));
+        if !self.container_label_add.is_empty() || !self.container_label_rm.is_empty() {
+            container["Labels"] = merge_labels(
+                &container["Labels"],
+                &self.container_label_add,
+                &self.container_label_rm,
+            );
+        }
+        let mut mounts = take_list(container, "/Mounts");
+        mounts.retain(|mount| {
+            let target = text(mount, "/Target");
+            !self.mount_rm.iter().any(|rm| rm == target)
+                && !self.mount_add.iter().any(|add| text(add, "/Target") == target)
+        });
+        mounts.extend(self.mount_add.iter().cloned());
+        set_list(container, "Mounts", mounts);
+        Ok(())
+    }
+
+    fn apply_placement(&self, task: &mut Value) {
+        if task["Placement"].is_null() {
+            task["Placement"] = json!({});
+        }
+        let placement = &mut task["Placement"];
+        let constraints = take_list(placement, "/Constraints");
+        let merged = merge_texts(constraints, &self.constraint_add, &self.constraint_rm);
+        set_list(placement, "Constraints", merged);
+        let mut preferences = take_list(placement, "/Preferences");
+        preferences.retain(|p| !self.placement_pref_rm.contains(p));
+        preferences.extend(self.placement_pref_add.iter().cloned());
+        set_list(placement, "Preferences", preferences);
+        let mut networks = take_list(task, "/Networks");
+        networks.retain(|n| !self.network_rm.iter().any(|rm| rm == text(n, "/Target")));
+        networks.extend(self.network_add.iter().map(|n| json!({"Target": n})));
+        set_list(task, "Networks", networks);
+    }
+
+    fn apply_ports(&self, endpoint: &mut Value) -> Result<(), CliError> {
+        let mut removed = Vec::new();
+        for rm in &self.publish_rm {
+            let (target, protocol) = rm.split_once('/').unwrap_or((rm, "tcp"));
+            let target: u64 = target.parse().map_err(|_| {
+                CliError::usage(format!("invalid port {rm:?} of --publish-rm"))
+                    .hint("name the port inside the container, for example 80 or 53/udp")
+            })?;
+            removed.push((target, protocol.to_owned()));
+        }
+        let key = |port: &Value| {
+            let protocol = port["Protocol"].as_str().unwrap_or("tcp").to_owned();
+            (port["TargetPort"].as_u64().unwrap_or(0), protocol)
+        };
+        if endpoint.is_null() {
+            *endpoint = json!({"Mode": "vip"});
+        }
+        let mut ports = take_list(endpoint, "/Ports");
+        ports.retain(|p| !removed.contains(&key(p)) && !self.publish_add.contains(p));
+        ports.extend(self.publish_add.iter().cloned());
+        set_list(endpoint, "Ports", ports);
+        Ok(())
+    }
+}
+
+pub(super) fn run(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> {
+    let service = get(client, &args.service)?;
+    let mut spec = service["Spec"].clone();
+    if args.rollback {
+        let mut unchanged = spec.clone();
+        args.apply(&mut unchanged)?;
+        if args.image.is_some() || args.force || unchanged["TaskTemplate"] != spec["TaskTemplate"] {
+            return Err(CliError::usage("other flags may not be combined with --rollback"));
+        }
+        post_update(client, &service, spec, "&rollback=previous", None)?;
+        output::line(&args.service)?;
+        return progress::wait(client, text(&service, "/ID"), args.wait);
+    }
+    args.apply(&mut spec)?;
+    let image = text(&spec, "/TaskTemplate/ContainerSpec/Image").to_owned();
+    let auth = if args.with_registry_auth { resolve::registry_auth(&image)? } else { None };
+    if args.image.is_some() && !args.no_resolve_image {
+        resolve::pin(client, &mut spec, auth.as_ref())?;
+    }
+    let query = if auth.is_some() { "" } else { "&registryAuthFrom=spec" };
+    post_update(client, &service, spec, query, auth)?;
+    output::line(&args.service)?;
+    progress::wait(client, text(&service, "/ID"), args.wait)
+}

@@ -1,0 +1,245 @@
+//! `midge swarm`.
+
+use super::{
+    client::Client,
+    exit::{CliError, Exit},
+    human::{parse_duration, text},
+    output,
+};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Form a cluster, join one, leave it
+#[derive(Debug, Subcommand)]
+pub(super) enum SwarmCommand {
+    /// Make this node the first manager of a new cluster
+    Init(InitArgs),
+    /// Make this node a member of a cluster
+    Join(JoinArgs),
+    /// Show, or replace, the token that admits nodes
+    JoinToken(JoinTokenArgs),
+    /// Take this node out of its cluster
+    Leave {
+        /// Leave even as a manager, which may end the cluster
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Change the options of the cluster
+    Update(SpecArgs),
+    /// Print the root certificate of the cluster
+    Ca {
+        /// Replace the root certificate
+        #[arg(long)]
+        rotate: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Availability {
+    Active,
+    Pause,
+    Drain,
+}
+
+impl Availability {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// The address told to the other nodes: an address, a host name or an interface, and a port
+    #[arg(long, value_name = "ADDR|NAME|INTERFACE[:PORT]")]
+    advertise_addr: Option<String>,
+    /// The UDP address to listen on
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:2377")]
+    listen_addr: String,
+    /// Whether this node takes tasks
+    #[arg(long, value_enum, default_value = "active")]
+    availability: Availability,
+    #[command(flatten)]
+    spec: SpecArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JoinArgs {
+    /// A manager of the cluster
+    #[arg(value_name = "HOST:PORT", required = true)]
+    remote: Vec<String>,
+    /// What `midge swarm join-token` shows
+    #[arg(long)]
+    token: String,
+    /// The address told to the other nodes
+    #[arg(long, value_name = "ADDR|NAME|INTERFACE[:PORT]")]
+    advertise_addr: Option<String>,
+    /// The UDP address to listen on
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:2377")]
+    listen_addr: String,
+    /// Whether this node takes tasks
+    #[arg(long, value_enum, default_value = "active")]
+    availability: Availability,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JoinTokenArgs {
+    /// Whether the token admits workers or managers
+    #[arg(value_parser = ["worker", "manager"])]
+    role: String,
+    /// Replace the token; members are unaffected
+    #[arg(long)]
+    rotate: bool,
+    /// Print the token only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SpecArgs {
+    /// How long new node certificates are good for
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    cert_expiry: Option<Duration>,
+    /// How often nodes tell that they live; one is Down after three of these
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    dispatcher_heartbeat: Option<Duration>,
+    /// Log entries between snapshots
+    #[arg(long, value_name = "N")]
+    snapshot_interval: Option<u64>,
+    /// How many tasks of a slot are kept
+    #[arg(long, value_name = "N")]
+    task_history_limit: Option<i64>,
+}
+
+impl SpecArgs {
+    fn is_empty(&self) -> bool {
+        self.cert_expiry.is_none()
+            && self.dispatcher_heartbeat.is_none()
+            && self.snapshot_interval.is_none()
+            && self.task_history_limit.is_none()
+    }
+
+    fn apply(&self, spec: &mut Value) {
+        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(expiry) = self.cert_expiry {
+            spec["CAConfig"]["NodeCertExpiry"] = json!(nanos(expiry));
+        }
+        if let Some(period) = self.dispatcher_heartbeat {
+            spec["Dispatcher"]["HeartbeatPeriod"] = json!(nanos(period));
+        }
+        if let Some(interval) = self.snapshot_interval {
+            spec["Raft"]["SnapshotInterval"] = json!(interval);
+        }
+        if let Some(limit) = self.task_history_limit {
+            spec["Orchestration"]["TaskHistoryRetentionLimit"] = json!(limit);
+        }
+    }
+}
+
+pub(super) fn run(client: &Client, command: SwarmCommand) -> Result<Exit, CliError> {
+    match command {
+        SwarmCommand::Init(args) => init(client, &args)?,
+        SwarmCommand::Join(args) => join(client, &args)?,
+        SwarmCommand::JoinToken(args) => join_token(client, &args)?,
+        SwarmCommand::Leave { force } => {
+            client.post(&format!("/swarm/leave?force={force}"), Value::Null)?;
+            output::line("Node left the swarm.")?;
+        }
+        SwarmCommand::Update(args) => update(client, &args)?,
+        SwarmCommand::Ca { rotate: true } => {
+            return Err(CliError::usage("error: swarm ca --rotate is not supported yet"));
+        }
+        SwarmCommand::Ca { rotate: false } => {
+            let swarm = client.get("/swarm")?;
+            output::raw(text(&swarm, "/TLSInfo/TrustRoot").as_bytes())?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn init(client: &Client, args: &InitArgs) -> Result<(), CliError> {
+    let mut spec = json!({});
+    args.spec.apply(&mut spec);
+    let body = json!({
+        "ListenAddr": args.listen_addr,
+        "AdvertiseAddr": args.advertise_addr.as_deref().unwrap_or(""),
+        "Availability": args.availability.as_str(),
+        "Spec": spec,
+    });
+    let node = client.post("/swarm/init", body)?;
+    let node = node.as_str().unwrap_or("");
+    output::line(&format!("Swarm initialized: current node ({node}) is now a manager.\n"))?;
+    print_join_command(client, "worker")?;
+    output::line(
+        "To add a manager to this swarm, run 'midge swarm join-token manager' and follow the \
+         instructions.\n",
+    )
+}
+
+fn print_join_command(client: &Client, role: &str) -> Result<(), CliError> {
+    let swarm = client.get("/swarm")?;
+    let token = token(&swarm, role);
+    let info = client.get("/info")?;
+    let node = text(&info, "/Swarm/NodeID");
+    let address = super::human::list(&info, "/Swarm/RemoteManagers")
+        .iter()
+        .find(|manager| text(manager, "/NodeID") == node)
+        .map_or("", |manager| text(manager, "/Addr"));
+    output::line(&format!(
+        "To add a {role} to this swarm, run the following command:\n\n    \
+         midge swarm join --token {token} {address}\n"
+    ))
+}
+
+fn token<'a>(swarm: &'a Value, role: &str) -> &'a str {
+    text(swarm, if role == "manager" { "/JoinTokens/Manager" } else { "/JoinTokens/Worker" })
+}
+
+fn join(client: &Client, args: &JoinArgs) -> Result<(), CliError> {
+    let body = json!({
+        "ListenAddr": args.listen_addr,
+        "AdvertiseAddr": args.advertise_addr.as_deref().unwrap_or(""),
+        "RemoteAddrs": args.remote,
+        "JoinToken": args.token,
+        "Availability": args.availability.as_str(),
+    });
+    client.post("/swarm/join", body)?;
+    let info = client.get("/info")?;
+    let role = if info["Swarm"]["ControlAvailable"] == true { "manager" } else { "worker" };
+    output::line(&format!("This node joined a swarm as a {role}."))
+}
+
+fn join_token(client: &Client, args: &JoinTokenArgs) -> Result<(), CliError> {
+    if args.rotate {
+        let swarm = client.get("/swarm")?;
+        let version = super::human::number(&swarm, "/Version/Index");
+        let which = if args.role == "manager" { "Manager" } else { "Worker" };
+        let path = format!("/swarm/update?version={version}&rotate{which}Token=true");
+        client.post(&path, swarm["Spec"].clone())?;
+        if !args.quiet {
+            output::line(&format!("Successfully rotated {} join token.\n", args.role))?;
+        }
+    }
+    if args.quiet {
+        let swarm = client.get("/swarm")?;
+        return output::line(token(&swarm, &args.role));
+    }
+    print_join_command(client, &args.role)
+}
+
+fn update(client: &Client, args: &SpecArgs) -> Result<(), CliError> {
+    if args.is_empty() {
+        return Err(CliError::usage("nothing to change: give at least one option")
+            .hint("midge swarm update --help lists them"));
+    }
+    let swarm = client.get("/swarm")?;
+    let mut spec = swarm["Spec"].clone();
+    args.apply(&mut spec);
+    let version = super::human::number(&swarm, "/Version/Index");
+    client.post(&format!("/swarm/update?version={version}"), spec)?;
+    output::line("Swarm updated.")
+}

@@ -1,0 +1,200 @@
+//! Tables of tasks: `midge service ps` and `midge node ps`.
+
+use super::{
+    client::{self, Client, encode},
+    exit::{CliError, Exit},
+    human::{self, capitalized, items, list, number, short_id, text},
+    node,
+    output::{self, column},
+    service::{ports, shown_image},
+};
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// What an error is cut to in a table, as Docker's.
+const ERROR_MAX: usize = 30;
+
+#[derive(Debug, Args)]
+pub(super) struct ServicePsArgs {
+    /// Ids, prefixes of ids, or names
+    #[arg(required = true, value_name = "SERVICE")]
+    services: Vec<String>,
+    #[command(flatten)]
+    table: TableArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NodePsArgs {
+    /// Ids, prefixes of ids, host names, or `self`
+    #[arg(default_value = "self", value_name = "NODE")]
+    nodes: Vec<String>,
+    #[command(flatten)]
+    table: TableArgs,
+}
+
+#[derive(Debug, Args)]
+struct TableArgs {
+    /// Only tasks that fit: id, name, node, label, desired-state (can be repeated)
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// `table`, `json`, or a template such as '{{.Name}} {{.CurrentState}}'
+    #[arg(long)]
+    format: Option<String>,
+    /// Print ids instead of names
+    #[arg(long)]
+    no_resolve: bool,
+    /// Do not cut anything
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(super) fn service_ps(client: &Client, args: ServicePsArgs) -> Result<Exit, CliError> {
+    let mut filter = Vec::new();
+    let mut missing = Vec::new();
+    for name in &args.services {
+        match client.get(&format!("/services/{}", encode(name))) {
+            Ok(service) => filter.push(format!("service={}", text(&service, "/ID"))),
+            Err(error) if error.message.ends_with("not found") => missing.push(name.clone()),
+            Err(error) => return Err(error),
+        }
+    }
+    if !filter.is_empty() {
+        table(client, filter, &args.table)?;
+    }
+    if missing.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    for name in &missing {
+        output::note(&format!("no such service: {name}"));
+    }
+    Ok(Exit::Failure)
+}
+
+pub(super) fn node_ps(client: &Client, args: NodePsArgs) -> Result<Exit, CliError> {
+    let mut filter = Vec::new();
+    for name in &args.nodes {
+        let id = node::resolve_self(client, name)?;
+        let node = client.get(&format!("/nodes/{}", encode(&id)))?;
+        filter.push(format!("node={}", text(&node, "/ID")));
+    }
+    table(client, filter, &args.table)?;
+    Ok(Exit::Ok)
+}
+
+fn table(client: &Client, mut filter: Vec<String>, args: &TableArgs) -> Result<(), CliError> {
+    let mut user = args.filter.clone();
+    for option in &mut user {
+        if let Some(name) = option.strip_prefix("node=") {
+            let id = node::resolve_self(client, name)?;
+            let found = client.get(&format!("/nodes/{}", encode(&id)))?;
+            *option = format!("node={}", text(&found, "/ID"));
+        }
+    }
+    filter.append(&mut user);
+    let mut tasks = items(client.get(&format!("/tasks?{}", client::filters(&filter)?))?)?;
+    let names = Names::read(client, args.no_resolve)?;
+    // By service, then slot, then newest first: the rows under the first of a slot are its history.
+    tasks.sort_by(|a, b| {
+        let key = |task: &Value| (names.service(task), number(task, "/Slot"), slot_node(task));
+        key(a).cmp(&key(b)).then_with(|| text(b, "/CreatedAt").cmp(text(a, "/CreatedAt")))
+    });
+    if args.quiet {
+        return tasks.iter().try_for_each(|task| output::line(text(task, "/ID")));
+    }
+    let mut rows = Vec::new();
+    let mut last = None;
+    let plain = matches!(args.format.as_deref(), None | Some("" | "table"));
+    for task in &tasks {
+        let slot = (names.service(task), number(task, "/Slot"), slot_node(task));
+        let history = last.as_ref() == Some(&slot);
+        last = Some(slot);
+        rows.push(row(task, &names, args.no_trunc, history && plain));
+    }
+    let columns = [
+        column("ID", "ID"),
+        column("Name", "NAME"),
+        column("Image", "IMAGE"),
+        column("Node", "NODE"),
+        column("DesiredState", "DESIRED STATE"),
+        column("CurrentState", "CURRENT STATE"),
+        column("Error", "ERROR"),
+        column("Ports", "PORTS"),
+    ];
+    output::rows(args.format.as_deref(), &columns, &rows)
+}
+
+/// Returns what tells the tasks of a global service apart.
+fn slot_node(task: &Value) -> String {
+    if number(task, "/Slot") == 0 { text(task, "/NodeID").to_owned() } else { String::new() }
+}
+
+/// Names of services and nodes by id.
+struct Names {
+    resolve: bool,
+    services: BTreeMap<String, String>,
+    nodes: BTreeMap<String, String>,
+}
+
+impl Names {
+    fn read(client: &Client, no_resolve: bool) -> Result<Self, CliError> {
+        let map = |values: Vec<Value>, pointer: &str| {
+            let pair = |v: &Value| (text(v, "/ID").to_owned(), text(v, pointer).to_owned());
+            values.iter().map(pair).collect()
+        };
+        if no_resolve {
+            let (services, nodes) = (BTreeMap::new(), BTreeMap::new());
+            return Ok(Self { resolve: false, services, nodes });
+        }
+        let services = map(items(client.get("/services")?)?, "/Spec/Name");
+        let nodes = map(items(client.get("/nodes")?)?, "/Description/Hostname");
+        Ok(Self { resolve: true, services, nodes })
+    }
+
+    fn service(&self, task: &Value) -> String {
+        let id = text(task, "/ServiceID");
+        self.services.get(id).cloned().unwrap_or_else(|| id.to_owned())
+    }
+
+    fn node(&self, task: &Value) -> String {
+        let id = text(task, "/NodeID");
+        self.nodes.get(id).cloned().unwrap_or_else(|| id.to_owned())
+    }
+}
+
+fn row(task: &Value, names: &Names, no_trunc: bool, history: bool) -> Map<String, Value> {
+    let slot = match number(task, "/Slot") {
+        0 => text(task, "/NodeID").to_owned(),
+        slot => slot.to_string(),
+    };
+    let name = if names.resolve {
+        format!("{}.{slot}", names.service(task))
+    } else {
+        format!("{}.{slot}", text(task, "/ServiceID"))
+    };
+    let error = match text(task, "/Status/Err") {
+        "" => String::new(),
+        error if !no_trunc && error.chars().count() > ERROR_MAX => {
+            let cut: String = error.chars().take(ERROR_MAX - 1).collect();
+            format!("\"{cut}…\"")
+        }
+        error => format!("\"{error}\""),
+    };
+    let since = human::ago(&task["Status"]["Timestamp"]).to_lowercase();
+    let state = format!("{} {since}", capitalized(text(task, "/Status/State")));
+    let image = text(task, "/Spec/ContainerSpec/Image");
+    let row = json!({
+        "ID": short_id(text(task, "/ID"), no_trunc),
+        "Name": if history { format!(" \\_ {name}") } else { name },
+        "Image": if no_trunc { image.to_owned() } else { shown_image(image) },
+        "Node": names.node(task),
+        "DesiredState": capitalized(text(task, "/DesiredState")),
+        "CurrentState": state,
+        "Error": error,
+        "Ports": ports(list(task, "/Status/PortStatus/Ports")),
+    });
+    row.as_object().cloned().unwrap_or_default()
+}

@@ -1,0 +1,115 @@
+//! Options that Swarm has and midge does not yet: refused by name, never ignored.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// Swarm's options of `service create` and `service update` that are not there yet.
+const SERVICE: &[&str] = &[
+    "--cap-add",
+    "--cap-drop",
+    "--config",
+    "--config-add",
+    "--config-rm",
+    "--credential-spec",
+    "--dns",
+    "--dns-add",
+    "--dns-rm",
+    "--dns-option",
+    "--dns-option-add",
+    "--dns-option-rm",
+    "--dns-search",
+    "--dns-search-add",
+    "--dns-search-rm",
+    "--endpoint-mode",
+    "--env-file",
+    "--generic-resource",
+    "--generic-resource-add",
+    "--generic-resource-rm",
+    "--group",
+    "--group-add",
+    "--group-rm",
+    "--health-cmd",
+    "--health-interval",
+    "--health-retries",
+    "--health-start-interval",
+    "--health-start-period",
+    "--health-timeout",
+    "--no-healthcheck",
+    "--host-add",
+    "--host-rm",
+    "--isolation",
+    "--log-driver",
+    "--log-opt",
+    "--max-concurrent",
+    "--memory-swap",
+    "--memory-swappiness",
+    "--oom-score-adj",
+    "--rollback-delay",
+    "--rollback-failure-action",
+    "--rollback-max-failure-ratio",
+    "--rollback-monitor",
+    "--rollback-order",
+    "--rollback-parallelism",
+    "--secret",
+    "--secret-add",
+    "--secret-rm",
+    "--sysctl",
+    "--sysctl-add",
+    "--sysctl-rm",
+    "--ulimit",
+    "--ulimit-add",
+    "--ulimit-rm",
+    "--update-delay",
+    "--update-failure-action",
+    "--update-max-failure-ratio",
+    "--update-monitor",
+    "--update-order",
+    "--update-parallelism",
+];
+
+/// The same of `swarm init`, `swarm join` and `swarm update`.
+const SWARM: &[&str] = &[
+    "--autolock",
+    "--data-path-addr",
+    "--data-path-port",
+    "--default-addr-pool",
+    "--default-addr-pool-mask-length",
+    "--external-ca",
+    "--force-new-cluster",
+    "--max-snapshots",
+    "--ca-cert",
+    "--ca-key",
+];
+
+/// Swarm's commands that are not there yet.
+const COMMANDS: &[&str] = &[
+    "stack",
+    "secret",
+    "config",
+    "network",
+    "volume",
+    "exec",
+    "cp",
+    "stats",
+    "top",
+    "events",
+    "promote",
+    "demote",
+    "unlock",
+    "unlock-key",
+    "run",
+    "build",
+    "compose",
+];
+
+/// Returns what to say about an unknown option or command that Swarm has.
+pub(super) fn explain(error: &clap::Error) -> Option<String> {
+    let kind = match error.kind() {
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        _ => return None,
+    };
+    let Some(ContextValue::String(word)) = error.get(kind) else { return None };
+    let word = word.split('=').next().unwrap_or(word);
+    let known = SERVICE.contains(&word) || SWARM.contains(&word) || COMMANDS.contains(&word);
+    known.then(|| format!("error: {word} is not supported yet"))
+}

@@ -1,0 +1,147 @@
+//! Hands what is committed to the driver, and takes snapshots of its state.
+
+use super::{
+    Committed, Notice,
+    runtime::Runtime,
+    storage::{Storage, decode, encode},
+    types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, Types},
+};
+use async_channel::Sender;
+use futures_util::{Stream, TryStreamExt};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    entry::RaftEntry as _,
+    storage::{EntryResponder, RaftStateMachine},
+};
+use std::io;
+
+/// The driver's state, seen from the engine.
+#[derive(Debug)]
+pub(super) struct Machine<R: Runtime> {
+    pub(super) storage: Storage<R>,
+    pub(super) notices: Sender<Notice>,
+    pub(super) applied: Option<LogId<R>>,
+    pub(super) membership: StoredMembership<R>,
+}
+
+fn gone<E>(_: E) -> io::Error {
+    io::Error::other("the driver ended")
+}
+
+impl<R: Runtime> Machine<R> {
+    /// Gives the driver the snapshot that is on disk, where there is one.
+    pub(super) async fn restore(&mut self) -> io::Result<()> {
+        if let Some((meta, data)) = self.storage.call(|store| store.snapshot()).await? {
+            self.install(decode(&meta)?, data).await?;
+        }
+        Ok(())
+    }
+
+    async fn install(&mut self, meta: SnapshotMeta<R>, data: Vec<u8>) -> io::Result<()> {
+        let (done, installed) = async_channel::bounded(1);
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        self.notices.send(Notice::Install { index, data, done }).await.map_err(gone)?;
+        installed.recv().await.map_err(gone)?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership;
+        Ok(())
+    }
+}
+
+impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
+    type SnapshotData = Vec<u8>;
+    type SnapshotBuilder = Builder<R>;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId<R>>, StoredMembership<R>), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types<R>>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batch = Vec::new();
+        let mut responders = Vec::new();
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let id = entry.log_id();
+            let data = match entry.payload {
+                EntryPayload::Blank => Vec::new(),
+                EntryPayload::Normal(Payload(data)) => data,
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::<R>::new(Some(id), membership);
+                    Vec::new()
+                }
+            };
+            batch.push(Committed { index: id.index, term: id.leader_id.term, data });
+            self.applied = Some(id);
+            responders.extend(responder);
+        }
+        let (done, applied) = async_channel::bounded(1);
+        self.notices.send(Notice::Apply { entries: batch, done }).await.map_err(gone)?;
+        applied.recv().await.map_err(gone)?;
+        for responder in responders {
+            responder.send(());
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder<R> {
+        // Encoded here, between two entries, and only written beside them: the state must be the
+        // one that `applied` names, or a restart would apply entries a second time.
+        let (reply, answer) = async_channel::bounded(1);
+        let asked = self.notices.send(Notice::Snapshot { reply }).await;
+        let data = match asked {
+            Ok(()) => answer.recv().await.map_err(gone),
+            Err(error) => Err(gone(error)),
+        };
+        Builder {
+            storage: self.storage.clone(),
+            data: Some(data),
+            meta: SnapshotMeta::<R> {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+            },
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<R>,
+        snapshot: Vec<u8>,
+    ) -> Result<(), io::Error> {
+        let (encoded, data) = (encode(meta)?, snapshot.clone());
+        self.storage.call(move |store| store.save_snapshot(encoded, data)).await?;
+        self.install(meta.clone(), snapshot).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<R>>, io::Error> {
+        let Some((meta, snapshot)) = self.storage.call(|store| store.snapshot()).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Snapshot::<R> { meta: decode(&meta)?, snapshot }))
+    }
+}
+
+/// Takes one snapshot.
+#[derive(Debug)]
+pub(super) struct Builder<R: Runtime> {
+    storage: Storage<R>,
+    /// The encoded state; taken by the first build.
+    data: Option<io::Result<Vec<u8>>>,
+    meta: SnapshotMeta<R>,
+}
+
+impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
+    type SnapshotData = Vec<u8>;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot<R>, io::Error> {
+        let taken = self.data.take();
+        let snapshot =
+            taken.unwrap_or_else(|| Err(io::Error::other("this snapshot was taken already")))?;
+        let (meta, data) = (encode(&self.meta)?, snapshot.clone());
+        self.storage.call(move |store| store.save_snapshot(meta, data)).await?;
+        Ok(Snapshot::<R> { meta: self.meta.clone(), snapshot })
+    }
+}

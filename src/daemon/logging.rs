@@ -1,0 +1,18 @@
+//! The daemon's own log, on stderr.
+
+use tracing::Level;
+use tracing_subscriber::{Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt};
+
+/// Sends the log to stderr from now on. Called once, before anything is logged.
+pub(super) fn start(json: bool, level: Level) {
+    let filter = LevelFilter::from_level(level);
+    let layer = fmt::layer().with_writer(std::io::stderr).with_target(level >= Level::DEBUG);
+    let registry = Registry::default();
+    let started = if json {
+        tracing::subscriber::set_global_default(registry.with(layer.json().with_filter(filter)))
+    } else {
+        let layer = layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+        tracing::subscriber::set_global_default(registry.with(layer.with_filter(filter)))
+    };
+    assert!(started.is_ok(), "nothing else in this program starts a log");
+}

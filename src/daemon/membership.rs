@@ -1,0 +1,170 @@
+//! What a node remembers of the cluster it belongs to, in one small file.
+//!
+//! Written as a whole beside the old one and renamed over it, so that a power cut leaves one or
+//! the other. Secrets are elsewhere: this holds names and addresses only.
+
+use crate::types::{ClusterId, Date, NodeId, Role};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// The format that this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
+/// The largest file that is read.
+const SIZE_MAX: u64 = 1 << 20;
+
+/// A node's place in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    /// The format of this file.
+    pub(crate) format: u32,
+    /// The node.
+    pub(crate) node: NodeId,
+    /// The cluster.
+    pub(crate) cluster: ClusterId,
+    /// The role it joined with.
+    pub(crate) role: Role,
+    /// The cluster's epoch: how often it was restored or forced anew, from 1.
+    pub(crate) epoch: u64,
+    /// The UDP address it listens on.
+    pub(crate) listen: String,
+    /// `host:port` told to others.
+    pub(crate) advertise: String,
+    /// `host:port` of the managers it knows, best first; names are looked up anew each time.
+    pub(crate) managers: Vec<String>,
+    /// The latest wall-clock time the node has seen: certificates are judged against it after a
+    /// power cut on a board without a clock.
+    pub(crate) last_seen: Date,
+}
+
+/// The membership cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MembershipError {
+    /// The disk failed.
+    #[error("cannot {verb} {path}")]
+    Io {
+        /// `read`, `write`, `remove`.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not one of ours.
+    #[error("{path} is damaged: {message}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        message: String,
+    },
+    /// The file is of a newer midge.
+    #[error("{path} was written by a newer midge (format {found}); this one reads up to {FORMAT}")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+}
+
+/// Returns where the membership is kept.
+fn path_under(data_dir: &Path) -> PathBuf {
+    data_dir.join("membership.json")
+}
+
+impl Membership {
+    /// Makes the membership of a node that just joined.
+    pub(crate) fn new(node: NodeId, cluster: ClusterId, role: Role, date: Date) -> Self {
+        let (listen, advertise) = (String::new(), String::new());
+        let managers = Vec::new();
+        let format = FORMAT;
+        Self { format, node, cluster, role, epoch: 1, listen, advertise, managers, last_seen: date }
+    }
+
+    /// Reads it; none where the node belongs to no cluster.
+    pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, MembershipError> {
+        let path = path_under(data_dir);
+        let text = match fs::metadata(&path).and_then(|metadata| {
+            if metadata.len() > SIZE_MAX {
+                return Err(io::Error::other("it is larger than 1 MiB"));
+            }
+            fs::read_to_string(&path)
+        }) {
+            Ok(text) => text,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(MembershipError::Io { verb: "read", path, source }),
+        };
+        let damaged = |error: serde_json::Error| MembershipError::Damaged {
+            path: path.clone(),
+            message: error.to_string(),
+        };
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
+        let found = value["format"].as_u64().unwrap_or(0);
+        if found > u64::from(FORMAT) {
+            return Err(MembershipError::Newer { path, found });
+        }
+        serde_json::from_value(value).map(Some).map_err(damaged)
+    }
+
+    /// Writes it; on disk when it returns.
+    pub(crate) fn save(&self, data_dir: &Path) -> Result<(), MembershipError> {
+        let path = path_under(data_dir);
+        let write = || -> io::Result<()> {
+            let beside = path.with_extension("json.new");
+            let mut file = File::create(&beside)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)?;
+            File::open(data_dir)?.sync_all()
+        };
+        write().map_err(|source| MembershipError::Io { verb: "write", path: path.clone(), source })
+    }
+
+    /// Forgets it.
+    pub(crate) fn remove(data_dir: &Path) -> Result<(), MembershipError> {
+        let path = path_under(data_dir);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(MembershipError::Io { verb: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Membership::load(dir.path()).unwrap(), None);
+        let membership = Membership::new(
+            NodeId::from_bits(1),
+            ClusterId::from_bits(2),
+            Role::Manager,
+            Date::from_unix_seconds(3),
+        );
+        membership.save(dir.path()).unwrap();
+        assert_eq!(Membership::load(dir.path()).unwrap(), Some(membership));
+        Membership::remove(dir.path()).unwrap();
+        Membership::remove(dir.path()).unwrap();
+        assert_eq!(Membership::load(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_newer_format_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("membership.json"), r#"{"format": 9}"#).unwrap();
+        let error = Membership::load(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("format 9"), "{error}");
+    }
+}

@@ -1,0 +1,48 @@
+//! A tiny HTTP responder, so that the demonstration needs no image from anywhere: the binary is
+//! its own.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+/// How long a client may take over its request or the answer.
+const CLIENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The longest request that is read: browsers send about one.
+const REQUEST_MAX: u64 = 16 << 10;
+
+/// Answers every HTTP request on `port` with `text` and this host's name, for ever.
+///
+/// # Errors
+///
+/// The port cannot be listened on.
+pub fn serve(port: u16, text: &str) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let body = format!("{text} from {host}\n");
+    loop {
+        let (stream, _) = listener.accept()?;
+        let body = body.clone();
+        // A client that breaks off is its own affair.
+        thread::spawn(move || answer(stream, &body).ok());
+    }
+}
+
+fn answer(stream: TcpStream, body: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_LIMIT))?;
+    stream.set_write_timeout(Some(CLIENT_LIMIT))?;
+    let mut reader = BufReader::new((&stream).take(REQUEST_MAX));
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    write!(
+        &stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    )
+}

@@ -1,0 +1,70 @@
+//! The unmodified docker command against midge's socket.
+
+use crate::host::{Host, Network, can_run, eventually, which};
+use std::process::{Command, Stdio};
+
+fn docker(host: &Host, args: &[&str]) -> String {
+    let output = Command::new(which("docker").expect("looked for before"))
+        .args(args)
+        .env("DOCKER_HOST", format!("unix://{}/midge.sock", host.dir.display()))
+        .stdin(Stdio::null())
+        .output()
+        .expect("docker starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {args:?}: {error}");
+    String::from_utf8(output.stdout).expect("docker prints text")
+}
+
+#[test]
+fn the_docker_command_works() {
+    if !can_run() {
+        return;
+    }
+    if which("docker").is_none() {
+        eprintln!("skipped: the docker command is not installed");
+        return;
+    }
+    let mut network = Network::new(2);
+    for host in &mut network.hosts {
+        host.start_daemon();
+    }
+    let [first, second] = &network.hosts[..] else { unreachable!("two hosts") };
+    assert!(docker(first, &["version"]).contains("Server:"));
+    docker(first, &["swarm", "init", "--advertise-addr", &first.address]);
+    let token = docker(first, &["swarm", "join-token", "-q", "worker"]);
+    let manager = format!("{}:2377", first.address);
+    docker(second, &["swarm", "join", "--token", token.trim(), &manager]);
+    assert!(docker(first, &["info"]).contains("Swarm: active"));
+    let archive = crate::host::busybox_archive(&first.dir, &["bb:1", "bb:2"]);
+    let archive = archive.to_str().expect("a plain path");
+    for host in [first, second] {
+        docker(host, &["load", "-q", "-i", archive]);
+        assert!(docker(host, &["images"]).contains("bb"));
+    }
+    eventually("both nodes to be ready", || {
+        (docker(first, &["node", "ls"]).matches("Ready").count() == 2).then_some(())
+    });
+    docker(
+        first,
+        &["service", "create", "--name", "web", "--replicas", "2", "bb:1", "sleep", "1000"],
+    );
+    assert!(docker(first, &["service", "ls"]).contains("2/2"));
+    assert!(docker(first, &["service", "ps", "web"]).contains("Running"));
+    assert!(docker(first, &["service", "inspect", "--pretty", "web"]).contains("Replicas:\t2"));
+    assert!(docker(first, &["ps"]).contains("bb:1"));
+    docker(first, &["service", "scale", "web=3"]);
+    docker(first, &["service", "update", "--image", "bb:2", "--env-add", "A=1", "web"]);
+    let image = ["service", "inspect", "-f", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "web"];
+    assert!(docker(first, &image).starts_with("bb:2"));
+    docker(first, &["service", "logs", "web"]);
+    docker(first, &["node", "update", "--availability", "drain", "n2"]);
+    assert!(docker(first, &["node", "inspect", "--pretty", "n2"]).contains("Drain"));
+    eventually("n2 to be empty", || {
+        let tasks = docker(first, &["node", "ps", "n2", "--filter", "desired-state=running", "-q"]);
+        tasks.trim().is_empty().then_some(())
+    });
+    docker(first, &["service", "rm", "web"]);
+    docker(second, &["swarm", "leave"]);
+    eventually("n2 to be down", || docker(first, &["node", "ls"]).contains("Down").then_some(()));
+    docker(first, &["node", "rm", "n2"]);
+}

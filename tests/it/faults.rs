@@ -1,0 +1,165 @@
+//! What is done to a cluster, and what it makes of it.
+
+use crate::host::{Network, can_run, eventually};
+
+const SLEEP: &[&str] = &["sh", "-c", "while :; do sleep 1; done"];
+
+fn create(network: &Network, name: &str, replicas: &str) {
+    let options = ["service", "create", "-d", "--name", name, "--replicas", replicas];
+    network.manager().ok(&[&options[..], &["--restart-delay", "100ms", "bb:1"], SLEEP].concat());
+}
+
+#[test]
+fn a_killed_container_is_replaced() {
+    if !can_run() {
+        return;
+    }
+    let network = Network::cluster(1);
+    network.load_busybox();
+    let host = network.manager();
+    create(&network, "web", "2");
+    host.wait_running("web", 2);
+    let before = host.containers();
+    host.sh(&format!("kill -9 {}", before[0].1));
+    eventually("a replacement", || {
+        let now = host.containers();
+        (now.len() == 2 && now != before && now.contains(&before[1])).then_some(())
+    });
+    let history = host.ok(&["service", "ps", "--no-trunc", "web"]);
+    assert!(history.contains("task: non-zero exit (137)"), "{history}");
+}
+
+#[test]
+fn containers_outlive_the_daemon() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    create(&network, "web", "4");
+    network.manager().wait_running("web", 4);
+    for host in 0..2 {
+        let before = network.hosts[host].containers();
+        assert_eq!(before.len(), 2);
+        network.hosts[host].kill_daemon();
+        network.hosts[host].start_daemon();
+        eventually("the same containers to be adopted", || {
+            (network.hosts[host].containers() == before).then_some(())
+        });
+        network.manager().wait_running("web", 4);
+        network.hosts[host].stop_daemon();
+        network.hosts[host].start_daemon();
+        eventually("the same containers to be adopted", || {
+            (network.hosts[host].containers() == before).then_some(())
+        });
+    }
+    network.manager().wait_running("web", 4);
+    let table = network.manager().ok(&["service", "ps", "web"]);
+    assert!(!table.contains("\\_"), "nothing was replaced: {table}");
+}
+
+#[test]
+fn containerd_dies_and_returns() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(1);
+    network.load_busybox();
+    create(&network, "web", "2");
+    network.manager().wait_running("web", 2);
+    let before = network.manager().containers();
+    network.hosts[0].kill_containerd();
+    network.hosts[0].start_containerd();
+    let host = network.manager();
+    host.ok(&["service", "scale", "-d", "web=3"]);
+    host.wait_running("web", 3);
+    let now = host.containers();
+    assert!(before.iter().all(|container| now.contains(container)), "{before:?} {now:?}");
+}
+
+#[test]
+fn a_lost_node_is_replaced_and_its_surplus_stopped() {
+    if !can_run() {
+        return;
+    }
+    let network = Network::cluster(3);
+    network.load_busybox();
+    create(&network, "web", "6");
+    let manager = network.manager();
+    manager.wait_running("web", 6);
+    network.hosts[2].link(false);
+    let start = std::time::Instant::now();
+    eventually("n3 to be down", || {
+        let nodes = manager.ok(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]);
+        nodes.contains("n3 Down").then_some(())
+    });
+    let took = start.elapsed();
+    eventually("all six on the others", || {
+        let running = manager.running("web");
+        let elsewhere = running.iter().filter(|task| !task.starts_with("n3")).count();
+        (elsewhere == 6).then_some(())
+    });
+    eprintln!("a cut node was Down after {took:?}");
+    assert_eq!(network.hosts[2].containers().len(), 2, "it goes on running what it has");
+    network.hosts[2].link(true);
+    eventually("the surplus to be stopped", || {
+        network.hosts[2].containers().is_empty().then_some(())
+    });
+    eventually("n3 to be ready", || {
+        let nodes = manager.ok(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]);
+        nodes.contains("n3 Ready").then_some(())
+    });
+    manager.wait_running("web", 6);
+}
+
+#[test]
+fn everything_is_killed_and_comes_back() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    create(&network, "web", "4");
+    network.manager().wait_running("web", 4);
+    for host in &mut network.hosts {
+        host.kill_daemon();
+        host.kill_containerd();
+        host.sh(&format!(
+            "pkill -KILL -f 'containerd-shim.*{}/containerd.sock'",
+            host.dir.display()
+        ));
+    }
+    for host in &mut network.hosts {
+        host.start_containerd();
+        host.start_daemon();
+    }
+    let manager = network.manager();
+    eventually("the manager to lead", || {
+        manager.midge(&["node", "ls"]).status.success().then_some(())
+    });
+    manager.wait_running("web", 4);
+    assert_eq!(network.hosts[0].containers().len() + network.hosts[1].containers().len(), 4);
+}
+
+#[test]
+fn a_worker_without_its_manager_restarts_its_tasks() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    let options = ["service", "create", "-d", "--name", "web", "--restart-delay", "100ms"];
+    let place = ["--constraint", "node.hostname==n2", "bb:1"];
+    network.manager().ok(&[&options[..], &place, SLEEP].concat());
+    network.manager().wait_running("web", 1);
+    network.hosts[0].kill_daemon();
+    let worker = &network.hosts[1];
+    let before = worker.containers();
+    worker.sh(&format!("kill -9 {}", before[0].1));
+    let after = eventually("a local restart", || {
+        Some(worker.containers()).filter(|now| now.len() == 1 && *now != before)
+    });
+    network.hosts[0].start_daemon();
+    network.manager().wait_running("web", 1);
+    assert_eq!(network.hosts[1].containers(), after, "the manager takes it over as it is");
+}

@@ -1,0 +1,428 @@
+//! Test hosts: network namespaces on one switch, each with a containerd and a midge of its own.
+//!
+//! Everything that is made bears a name of this process and is removed when dropped, also after a
+//! failure; what is ended is ended by pid.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+
+use serde_json::Value;
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How long a condition may take to come true. Generous: machines of continuous integration are
+/// slow and shared; a test that waits for it in vain fails anyway.
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Waits until `condition` gives a value, at most [`LIMIT`].
+pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < LIMIT, "gave up waiting for {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Tells whether this machine can run hosts; prints why not.
+pub(crate) fn can_run() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let tools = ["ip", "nsenter", "containerd", "runc", "busybox"];
+    let missing: Vec<&&str> = tools.iter().filter(|tool| which(tool).is_none()).collect();
+    if !root || !missing.is_empty() {
+        eprintln!("skipped: needs root (have it: {root}) and {missing:?}");
+    }
+    root && missing.is_empty()
+}
+
+pub(crate) fn which(tool: &str) -> Option<PathBuf> {
+    ["/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(tool))
+        .find(|path| path.exists())
+}
+
+/// The program under test: the static one where `make test` built it.
+pub(crate) fn midge_binary() -> PathBuf {
+    std::env::var_os("MIDGE_TEST_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_midge")), PathBuf::from)
+}
+
+fn sh(command: &str) {
+    let output = Command::new("sh").args(["-ec", command]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {error}");
+}
+
+/// A process that is ended when dropped.
+struct Process(Child);
+
+impl Process {
+    fn start(mut command: Command, log: &Path) -> Self {
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.process_group(0);
+        Self(command.spawn().unwrap())
+    }
+
+    fn signal(&mut self, signal: rustix::process::Signal) {
+        if self.0.try_wait().unwrap().is_none() {
+            let pid = rustix::process::Pid::from_child(&self.0);
+            rustix::process::kill_process(pid, signal).unwrap();
+        }
+    }
+
+    fn kill(mut self) {
+        self.signal(rustix::process::Signal::KILL);
+        self.0.wait().unwrap();
+    }
+
+    fn terminate(mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let start = Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < LIMIT, "a process does not end on SIGTERM");
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already ended where this is the second time.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A switch and the hosts on it.
+pub(crate) struct Network {
+    /// Names everything of this network.
+    tag: String,
+    subnet: String,
+    dir: tempfile::TempDir,
+    pub(crate) hosts: Vec<Host>,
+}
+
+impl Network {
+    /// Makes a switch with so many hosts, containerd running on each, and no daemon yet.
+    pub(crate) fn new(hosts: usize) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let tag = format!("mt{}x{number}", std::process::id() % 100_000);
+        let dir = tempfile::Builder::new().prefix("midge-it-").tempdir().unwrap();
+        sh(&format!(
+            "ip netns add {tag}s; ip -n {tag}s link add br0 type bridge; \
+             ip -n {tag}s link set br0 up"
+        ));
+        let subnet = "10.98.6".to_owned();
+        let mut network = Self { tag, subnet, dir, hosts: Vec::new() };
+        for _ in 0..hosts {
+            network.add_host();
+        }
+        network
+    }
+
+    /// Adds a host, with containerd running and no daemon.
+    pub(crate) fn add_host(&mut self) -> &mut Host {
+        let number = self.hosts.len() + 1;
+        let (tag, subnet) = (&self.tag, &self.subnet);
+        sh(&format!(
+            "ip netns add {tag}n{number}; \
+             ip -n {tag}s link add p{number} type veth peer name eth0 netns {tag}n{number}; \
+             ip -n {tag}s link set p{number} master br0 up; \
+             ip -n {tag}n{number} link set lo up; \
+             ip -n {tag}n{number} addr add {subnet}.{number}/24 dev eth0; \
+             ip -n {tag}n{number} link set eth0 up"
+        ));
+        let dir = self.dir.path().join(format!("n{number}"));
+        fs::create_dir(&dir).unwrap();
+        let mut host = Host {
+            number,
+            namespace: format!("{tag}n{number}"),
+            switch: format!("{tag}s"),
+            address: format!("{subnet}.{number}"),
+            dir,
+            containerd: None,
+            daemon: None,
+        };
+        host.start_containerd();
+        self.hosts.push(host);
+        self.hosts.last_mut().unwrap()
+    }
+
+    /// Makes a cluster of so many nodes: the first is its manager.
+    pub(crate) fn cluster(nodes: usize) -> Self {
+        let mut network = Self::new(nodes);
+        for host in &mut network.hosts {
+            host.start_daemon();
+        }
+        let first = &network.hosts[0];
+        first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
+        let token = first.ok(&["swarm", "join-token", "-q", "worker"]);
+        let manager = format!("{}:2377", first.address);
+        for host in &network.hosts[1..] {
+            host.ok(&["swarm", "join", "--token", token.trim(), &manager]);
+        }
+        eventually("all nodes to be ready", || {
+            let ready = first.ok(&["node", "ls", "--format", "{{.Status}}"]);
+            (ready.lines().filter(|line| *line == "Ready").count() == nodes).then_some(())
+        });
+        network
+    }
+
+    /// Brings the test image to every node as `bb:1` and `bb:2`.
+    pub(crate) fn load_busybox(&self) {
+        let archive = busybox_archive(self.dir.path(), &["bb:1", "bb:2"]);
+        let archive = archive.to_str().unwrap();
+        self.hosts[0].ok(&["image", "load", "-q", "--nodes", "all", "-i", archive]);
+    }
+
+    /// The first manager.
+    pub(crate) fn manager(&self) -> &Host {
+        &self.hosts[0]
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for host in &self.hosts {
+                eprintln!("--- the last lines of node {}'s log", host.number);
+                let log = fs::read_to_string(host.dir.join("midge.log")).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().rev().take(40).collect();
+                for line in lines.into_iter().rev() {
+                    eprintln!("{line}");
+                }
+            }
+        }
+        for host in &mut self.hosts {
+            host.clean_up();
+        }
+        for name in self.hosts.iter().map(|h| h.namespace.clone()).chain([format!("{}s", self.tag)])
+        {
+            Command::new("ip").args(["netns", "del", &name]).output().ok();
+        }
+    }
+}
+
+/// One host.
+pub(crate) struct Host {
+    number: usize,
+    namespace: String,
+    switch: String,
+    pub(crate) address: String,
+    pub(crate) dir: PathBuf,
+    containerd: Option<Process>,
+    daemon: Option<Process>,
+}
+
+impl Host {
+    fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg("--").arg(program);
+        command
+    }
+
+    /// Runs a shell command on this host and returns what it printed.
+    pub(crate) fn sh(&self, command: &str) -> String {
+        let output = self.inside(Path::new("sh")).args(["-ec", command]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn start_containerd(&mut self) {
+        let dir = self.dir.display();
+        let mut config = String::new();
+        writeln!(config, "version = 2\nroot = \"{dir}/ctd\"\nstate = \"{dir}/ctd-run\"").unwrap();
+        writeln!(config, "[grpc]\naddress = \"{dir}/containerd.sock\"").unwrap();
+        let path = self.dir.join("containerd.toml");
+        fs::write(&path, config).unwrap();
+        let mut command = self.inside(Path::new("containerd"));
+        command.arg("-c").arg(path);
+        self.containerd = Some(Process::start(command, &self.dir.join("containerd.log")));
+        let socket = self.dir.join("containerd.sock");
+        eventually("containerd", || std::os::unix::net::UnixStream::connect(&socket).ok());
+    }
+
+    pub(crate) fn kill_containerd(&mut self) {
+        self.containerd.take().unwrap().kill();
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub(crate) fn start_daemon(&mut self) {
+        self.start_daemon_with(&[]);
+    }
+
+    pub(crate) fn start_daemon_with(&mut self, extra: &[&str]) {
+        let dir = self.dir.display();
+        // A host name of its own, as on machines of their own.
+        let mut command = self.inside(Path::new("unshare"));
+        command.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\""]);
+        command.arg(format!("n{}", self.number)).arg(midge_binary()).arg("daemon");
+        command.arg(format!("--data-dir={dir}/data")).arg(format!("--run-dir={dir}/run"));
+        command.arg(format!("--socket={dir}/midge.sock"));
+        command.arg(format!("--containerd={dir}/containerd.sock")).args(extra);
+        self.daemon = Some(Process::start(command, &self.dir.join("midge.log")));
+        eventually("the daemon to answer", || {
+            self.midge(&["version"]).status.success().then_some(())
+        });
+    }
+
+    pub(crate) fn kill_daemon(&mut self) {
+        self.daemon.take().unwrap().kill();
+    }
+
+    pub(crate) fn stop_daemon(&mut self) {
+        self.daemon.take().unwrap().terminate();
+    }
+
+    /// Takes the host off the switch, or puts it back.
+    pub(crate) fn link(&self, up: bool) {
+        let state = if up { "up" } else { "down" };
+        sh(&format!("ip -n {} link set p{} {state}", self.switch, self.number));
+    }
+
+    /// Runs a midge command against this host's daemon.
+    pub(crate) fn midge(&self, args: &[&str]) -> Output {
+        let host = format!("unix://{}/midge.sock", self.dir.display());
+        Command::new(midge_binary())
+            .args(args)
+            .env("MIDGE_HOST", host)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a midge command that must succeed, and returns what it printed.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        let output = self.midge(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "midge {args:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a midge command that must fail, and returns what it said.
+    pub(crate) fn refused(&self, args: &[&str]) -> String {
+        let output = self.midge(args);
+        assert!(!output.status.success(), "midge {args:?} should fail");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Inspects something as JSON.
+    pub(crate) fn inspect(&self, noun: &str, name: &str) -> Value {
+        let text = self.ok(&[noun, "inspect", "--format", "json", name]);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Returns `node name` of each running task of a service, sorted.
+    pub(crate) fn running(&self, service: &str) -> Vec<String> {
+        let filter = ["service", "ps", service, "--filter", "desired-state=running"];
+        let format = ["--format", "{{.CurrentState}} {{.Node}} {{.Name}}"];
+        let text = self.ok(&[&filter[..], &format[..]].concat());
+        let mut tasks: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Running "))
+            .filter_map(|line| line.split_once("ago ").map(|(_, task)| task.to_owned()))
+            .collect();
+        tasks.sort();
+        tasks
+    }
+
+    /// Waits until so many tasks of a service run.
+    pub(crate) fn wait_running(&self, service: &str, count: usize) -> Vec<String> {
+        eventually(&format!("{count} tasks of {service} to run"), || {
+            Some(self.running(service)).filter(|tasks| tasks.len() == count)
+        })
+    }
+
+    /// Returns the processes of this host's containers of a service: `task id`, `pid`.
+    pub(crate) fn containers(&self) -> Vec<(String, u32)> {
+        let ids = self.ok(&["ps", "-q", "--no-trunc"]);
+        let mut found: Vec<(String, u32)> = ids
+            .lines()
+            .map(|id| {
+                let socket = self.dir.join("midge.sock");
+                let output = Command::new("curl")
+                    .arg("-sS")
+                    .arg("--unix-socket")
+                    .arg(socket)
+                    .arg(format!("http://midge/containers/{id}/json"))
+                    .output()
+                    .unwrap();
+                let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+                let pid = value["State"]["Pid"].as_u64().unwrap();
+                (id.to_owned(), u32::try_from(pid).unwrap())
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    fn clean_up(&mut self) {
+        if self.daemon.is_some() {
+            // Takes its containers, networks and mounts with it.
+            self.midge(&["swarm", "leave", "--force"]);
+        }
+        self.daemon.take();
+        self.containerd.take();
+        let dir = self.dir.display();
+        // Shims outlive containerd on purpose; these belong to this host's.
+        let script = format!(
+            "pkill -KILL -f 'containerd-shim.*{dir}/containerd.sock' || true; \
+             awk -v dir='{dir}/' 'index($2, dir) == 1 {{print $2}}' /proc/mounts | sort -r | \
+             while read -r m; do umount -l \"$m\" || true; done"
+        );
+        Command::new("sh").args(["-c", &script]).output().ok();
+    }
+}
+
+/// Makes a docker-archive of busybox under these names; all its applets are in /bin.
+pub(crate) fn busybox_archive(dir: &Path, names: &[&str]) -> PathBuf {
+    let root = dir.join("bb-root");
+    let script = format!(
+        "mkdir -p {root}/bin {root}/etc {root}/tmp; cp {busybox} {root}/bin/busybox; \
+         for a in $({root}/bin/busybox --list); do ln -sf busybox {root}/bin/$a; done; \
+         printf 'root:x:0:0:root:/:/bin/sh\\nuser:x:1000:1000:u:/:/bin/sh\\n' >{root}/etc/passwd; \
+         printf 'root:x:0:\\nuser:x:1000:\\n' >{root}/etc/group; \
+         tar -C {root} --owner=0 --group=0 --mtime=@0 --sort=name -cf {dir}/layer.tar .",
+        root = root.display(),
+        dir = dir.display(),
+        busybox = which("busybox").unwrap().display(),
+    );
+    sh(&script);
+    let sum = Command::new("sha256sum").arg(dir.join("layer.tar")).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    let digest = sum.split_whitespace().next().unwrap();
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = serde_json::json!({
+        "architecture": architecture, "os": "linux",
+        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+    });
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    let manifest = serde_json::json!([
+        {"Config": "config.json", "RepoTags": names, "Layers": ["layer.tar"]}
+    ]);
+    fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
+    let dir = dir.display();
+    sh(&format!("tar -C {dir} -cf {dir}/bb.tar manifest.json config.json layer.tar"));
+    PathBuf::from(format!("{dir}/bb.tar"))
+}

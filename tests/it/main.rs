@@ -1,0 +1,9 @@
+//! Black-box tests: one binary, so that linking is paid once.
+
+mod docker;
+mod faults;
+mod host;
+mod joining;
+mod options;
+mod services;
+mod tidy;

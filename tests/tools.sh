@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs what building (build), the demonstration (demo) or testing (test) needs and this machine
+# lacks. Does nothing where all of it is there. Knows Debian, Ubuntu and Raspberry Pi OS.
+set -euo pipefail
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+missing() { # COMMAND PACKAGE ...: prints the packages whose command is not there
+  while [ $# -gt 0 ]; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null || echo "$2"
+    shift 2
+  done
+}
+
+install_packages() { # COMMAND PACKAGE ...
+  local packages
+  packages=$(missing "$@")
+  [ -n "$packages" ] || return 0
+  if ! command -v apt-get >/dev/null; then
+    echo "These are missing, and this script only knows apt-get; please install them:" $packages >&2
+    exit 1
+  fi
+  # shellcheck disable=SC2086
+  { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -y -qq --no-install-recommends $packages; } >/dev/null
+}
+
+build() {
+  install_packages cc gcc ld binutils protoc protobuf-compiler curl curl make make
+  [ -e /usr/lib/*-linux-gnu*/libc.a ] 2>/dev/null || install_packages no-libc libc6-dev
+  export PATH="$HOME/.cargo/bin:$PATH"
+  if ! command -v cargo >/dev/null; then
+    local version
+    version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+      sh -s -- -y --profile minimal --component clippy,rustfmt --default-toolchain "$version"
+  fi
+}
+
+demo() {
+  install_packages ip iproute2 containerd containerd runc runc curl curl nsenter util-linux
+}
+
+test_tools() {
+  demo
+  install_packages busybox busybox-static docker-registry docker-registry nft nftables
+  # Newer releases have the docker command alone; the tests that drive it say so where it is missing.
+  install_packages docker docker-cli || echo "docker-cli is not to be had here" >&2
+  export PATH="$HOME/.cargo/bin:$PATH"
+  command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+}
+
+case ${1:-} in
+build) build ;;
+demo) demo ;;
+test) test_tools ;;
+*) echo "usage: $0 build|demo|test" >&2; exit 2 ;;
+esac
