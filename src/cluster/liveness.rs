@@ -6,7 +6,10 @@ use super::{Leader, State};
 use crate::types::{
     Cluster, HEARTBEAT_PERIOD, Moment, NodeId, NodeState, Role, TaskState, TaskStatus,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// How many periods of silence make a node Down.
 const PERIODS_UNTIL_DOWN: u32 = 3;
@@ -74,6 +77,11 @@ impl Liveness {
 
     pub(super) fn is_suspect(&self, id: &NodeId) -> bool {
         self.nodes.get(id) == Some(&Pulse::Suspect)
+    }
+
+    fn suspects(&self) -> BTreeSet<NodeId> {
+        let suspects = self.nodes.iter().filter(|(_, pulse)| **pulse == Pulse::Suspect);
+        suspects.map(|(id, _)| id.clone()).collect()
     }
 
     pub(super) fn forget(&mut self, id: &NodeId) {
@@ -192,6 +200,11 @@ impl Leader {
                 .insert(id.clone(), Pulse::Down { orphans_at: Some(now + ORPHAN_AFTER) });
             self.sessions.remove(&id);
             self.want_node_state(state, &id, NodeState::Down, lost);
+        }
+        let suspects = self.liveness.suspects();
+        if suspects != self.volatile.suspects {
+            self.volatile.suspects = suspects;
+            self.due.schedule = true;
         }
     }
 

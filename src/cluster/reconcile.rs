@@ -257,6 +257,9 @@ impl<'a> Pass<'a> {
     fn held_alone(&mut self, service: &Service, slot: &Slot<'a>, held: &'a Task) -> Stand {
         if is_ended(held) {
             let stand = self.failure_stand(service, held);
+            if self.is_delayed(held) {
+                return stand;
+            }
             let create = if restart::is_allowed(self.state, held, self.date) {
                 let making = self.restart_making(held);
                 vec![self.make(service, &slot.key, Some(held), making)]
@@ -297,6 +300,17 @@ impl<'a> Pass<'a> {
         self.progress_stand(service, held)
     }
 
+    /// Tells whether the delay of a held task is not over yet. One that failed while it was
+    /// prepared is replaced only then: otherwise an image that cannot be had would be asked for
+    /// in a tight loop.
+    fn is_delayed(&mut self, held: &Task) -> bool {
+        let due = self.memory.held_since(&held.id, self.now) + held.delay;
+        if self.now < due {
+            self.wake_at(due);
+        }
+        self.now < due
+    }
+
     /// A task and the one that is prepared to take its place.
     fn pair(
         &mut self,
@@ -308,6 +322,9 @@ impl<'a> Pass<'a> {
         let lost = self.is_lost(running);
         if is_ended(held) {
             let stand = self.failure_stand(service, held);
+            if lost && self.is_delayed(held) {
+                return stand;
+            }
             let mut create = vec![];
             if lost && restart::is_allowed(self.state, held, self.date) {
                 let making = Making {
@@ -385,7 +402,10 @@ impl<'a> Pass<'a> {
     fn failure_stand(&self, service: &Service, task: &Task) -> Stand {
         let early = self.memory.ran(&task.id).is_none_or(|ran| ran < update::MONITOR);
         let moved = task.status.message == ENFORCER_MESSAGE || self.is_lost(task);
-        if update::is_fresh(service, task) && early && !moved {
+        // A task that is meant to end has not failed when it does.
+        let done = task.status.state == TaskState::Complete
+            && task.spec.restart.condition != RestartCondition::Any;
+        if update::is_fresh(service, task) && early && !moved && !done {
             Stand::Failed(task.id.clone())
         } else {
             Stand::Steady

@@ -178,12 +178,15 @@ impl State {
     }
 
     /// Returns a service's tasks, in order of id; also those a removed service left.
-    pub fn tasks_of_service(&self, id: &ServiceId) -> impl Iterator<Item = &Task> {
+    pub fn tasks_of_service<'a>(
+        &'a self,
+        id: &ServiceId,
+    ) -> impl Iterator<Item = &'a Task> + use<'a> {
         self.by_index(self.indices.service_tasks.get(id))
     }
 
     /// Returns the tasks that were given to a node, in order of id.
-    pub fn tasks_on_node(&self, id: &NodeId) -> impl Iterator<Item = &Task> {
+    pub fn tasks_on_node<'a>(&'a self, id: &NodeId) -> impl Iterator<Item = &'a Task> + use<'a> {
         self.by_index(self.indices.node_tasks.get(id))
     }
 

@@ -1,7 +1,12 @@
 //! What nodes say: registers, heartbeats, reports.
 
 use crate::{
-    cluster::{Effect, State, dispatch::Session, leader::Leader},
+    cluster::{
+        Effect, State,
+        dispatch::Session,
+        leader::Leader,
+        schedule::{FAILURE_WINDOW, FAILURES_MAX, Volatile},
+    },
     types::{
         FromManager, FromWorker, HeldImage, Moment, NodeDescription, NodeId, NodeState, Register,
         Task, TaskId, TaskReport, TaskState, TaskStatus,
@@ -80,7 +85,7 @@ impl Leader {
         match message {
             FromWorker::Heartbeat { applied, .. } => self.beat(state, node, applied, effects),
             FromWorker::Report { number, tasks, .. } => {
-                let waits = self.take_reports(state, node, tasks);
+                let waits = self.take_reports(state, now, node, tasks);
                 if let Some(known) = self.sessions.get_mut(node) {
                     known.await_commit(number, waits);
                 }
@@ -127,7 +132,7 @@ impl Leader {
             known.hold();
             self.wanted.adoptions.insert(node.clone(), register.successors);
         }
-        drop(self.take_reports(state, node, register.tasks));
+        drop(self.take_reports(state, now, node, register.tasks));
         self.due.nodes.insert(node.clone());
         self.due.schedule = true;
     }
@@ -161,6 +166,7 @@ impl Leader {
     fn take_reports(
         &mut self,
         state: &State,
+        now: Moment,
         node: &NodeId,
         reports: Vec<TaskReport>,
     ) -> Vec<TaskId> {
@@ -176,6 +182,7 @@ impl Leader {
             }
             if needs_commit(state, &report.task, &report.status) {
                 waits.push(report.task.clone());
+                note_failure(&mut self.volatile, now, node, task, report.status.state);
                 let running = wanted.filter(|status| status.state == TaskState::Running);
                 let running = running.or(Some(&task.status));
                 if let Some(running) = running.filter(|status| {
@@ -202,6 +209,26 @@ impl Leader {
         }
         self.volatile.soft.insert(task.id.clone(), status);
     }
+}
+
+/// Remembers that a node failed a task that the scheduler gave it.
+fn note_failure(volatile: &mut Volatile, now: Moment, node: &NodeId, task: &Task, to: TaskState) {
+    let failed = matches!(to, TaskState::Failed | TaskState::Rejected);
+    if !failed || task.slot == 0 || task.status.state > TaskState::Running {
+        return;
+    }
+    let recent = |at: &Moment| now.since(*at) < FAILURE_WINDOW;
+    volatile.failures.retain(|_, times| {
+        times.retain(recent);
+        !times.is_empty()
+    });
+    let key = (task.service.clone(), task.spec_version, node.clone());
+    let times = volatile.failures.entry(key).or_default();
+    // More than the scheduler looks for make no difference.
+    if times.len() > FAILURES_MAX {
+        times.remove(0);
+    }
+    times.push(now);
 }
 
 /// Gives a task that a node made itself the newest that the node says of it.

@@ -1,1 +1,9 @@
-//! Tests of the leader.
+//! Scenarios: a leader, its state and some workers, on a clock that jumps.
+
+mod bounds;
+mod nodes;
+mod random;
+mod services;
+mod world;
+
+pub(crate) use world::{World, replicated};

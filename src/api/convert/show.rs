@@ -1,0 +1,201 @@
+//! Services, as they are shown.
+
+use super::{date, joined_architecture, nanos, service::order_defaults, version};
+use crate::{
+    api::dto,
+    types::{
+        ContainerSpec, Date, EndpointMode, ImagePin, Mode, MountKind, NetworkMode, Placement,
+        PortConfig, PublishMode, ResourceLimits, Resources, RestartCondition, STOP_GRACE, Service,
+        ServiceSpec, TaskSpec, UpdateState,
+    },
+};
+use serde_json::{Value, json};
+
+/// Shows a service. With `defaults` also what Docker fills in for people.
+#[must_use]
+pub fn from_service(service: &Service, defaults: bool) -> dto::Service {
+    let spec = from_spec(&service.spec, defaults);
+    let endpoint =
+        dto::Endpoint { spec: spec.endpoint_spec.clone(), ports: spec.endpoint_spec.ports.clone() };
+    dto::Service {
+        id: service.id.to_string(),
+        version: version(service.version),
+        created_at: date(service.created),
+        updated_at: date(service.updated),
+        spec,
+        previous_spec: service.previous_spec.as_ref().map(|spec| from_spec(spec, defaults)),
+        endpoint,
+        update_status: service.update.as_ref().map(|update| dto::UpdateStatus {
+            state: match update.state {
+                UpdateState::Updating => "updating",
+                UpdateState::Completed => "completed",
+                UpdateState::Paused => "paused",
+            }
+            .to_owned(),
+            started_at: Some(date(update.started)),
+            completed_at: (update.completed != Date::EPOCH).then(|| date(update.completed)),
+            message: update.message.clone(),
+        }),
+        service_status: None,
+        image_pin: service.spec.task.pin.as_ref().map(from_pin),
+    }
+}
+
+fn from_pin(pin: &ImagePin) -> dto::ImagePin {
+    dto::ImagePin {
+        digest: pin.digest.clone(),
+        nodes: pin.nodes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Shows what is wanted of a service.
+#[must_use]
+pub fn from_spec(spec: &ServiceSpec, defaults: bool) -> dto::ServiceSpec {
+    let mut task_template = from_task_spec(&spec.task);
+    "container".clone_into(&mut task_template.runtime);
+    if defaults && task_template.container_spec.stop_grace_period.is_none() {
+        task_template.container_spec.stop_grace_period = Some(nanos(STOP_GRACE));
+    }
+    dto::ServiceSpec {
+        name: spec.name.clone(),
+        labels: spec.labels.clone(),
+        task_template,
+        mode: match spec.mode {
+            Mode::Replicated { replicas } => dto::ServiceMode {
+                replicated: Some(dto::Replicated { replicas: Some(replicas) }),
+                ..Default::default()
+            },
+            Mode::Global => dto::ServiceMode { global: Some(dto::Empty {}), ..Default::default() },
+        },
+        update_config: if defaults { order_defaults() } else { Value::Null },
+        rollback_config: if defaults { order_defaults() } else { Value::Null },
+        networks: Vec::new(),
+        endpoint_spec: dto::EndpointSpec {
+            mode: match spec.endpoint.mode {
+                EndpointMode::Vip => "vip",
+                EndpointMode::DnsRoundRobin => "dnsrr",
+            }
+            .to_owned(),
+            ports: spec.endpoint.ports.iter().map(from_port).collect(),
+        },
+    }
+}
+
+/// Shows a port.
+#[must_use]
+pub fn from_port(port: &PortConfig) -> dto::Port {
+    dto::Port {
+        name: port.name.clone(),
+        protocol: port.protocol.as_str().to_owned(),
+        target_port: port.target.into(),
+        published_port: port.published.into(),
+        publish_mode: match port.mode {
+            PublishMode::Host => "host",
+            PublishMode::Ingress => "ingress",
+        }
+        .to_owned(),
+    }
+}
+
+/// Shows what a task runs. Logins are never shown.
+#[must_use]
+pub fn from_task_spec(task: &TaskSpec) -> dto::TaskTemplate {
+    let restart = &task.restart;
+    dto::TaskTemplate {
+        container_spec: from_container(&task.container),
+        resources: from_resources(&task.reservations, &task.limits),
+        restart_policy: Some(dto::RestartPolicy {
+            condition: match restart.condition {
+                RestartCondition::None => "none",
+                RestartCondition::OnFailure => "on-failure",
+                RestartCondition::Any => "any",
+            }
+            .to_owned(),
+            delay: Some(nanos(restart.delay)),
+            max_attempts: Some(restart.max_attempts),
+            window: (!restart.window.is_zero()).then(|| nanos(restart.window)),
+            max_delay: Some(nanos(restart.max_delay)),
+        }),
+        placement: from_placement(&task.placement),
+        networks: match task.network {
+            NetworkMode::Bridge => Vec::new(),
+            other => vec![dto::NetworkAttachment {
+                target: other.as_str().to_owned(),
+                ..Default::default()
+            }],
+        },
+        force_update: task.force_update,
+        ..Default::default()
+    }
+}
+
+fn from_resources(reserved: &Resources, limits: &ResourceLimits) -> dto::ResourceRequirements {
+    let amount = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    dto::ResourceRequirements {
+        limits: dto::Amounts {
+            nano_cpus: amount(limits.nano_cpus),
+            memory_bytes: amount(limits.memory_bytes),
+            pids: amount(limits.pids),
+            generic_resources: Value::Null,
+        },
+        reservations: dto::Amounts {
+            nano_cpus: amount(reserved.nano_cpus),
+            memory_bytes: amount(reserved.memory_bytes),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+fn from_placement(placement: &Placement) -> dto::Placement {
+    let spread = placement.spread.iter().map(|label| dto::Preference {
+        spread: Some(dto::Spread { spread_descriptor: label.clone() }),
+    });
+    let platforms = placement.platforms.iter().map(|platform| dto::Platform {
+        architecture: joined_architecture(platform),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+    });
+    dto::Placement {
+        constraints: placement.constraints.iter().map(ToString::to_string).collect(),
+        preferences: spread.collect(),
+        max_replicas: placement.max_replicas_per_node,
+        platforms: platforms.collect(),
+    }
+}
+
+fn from_container(container: &ContainerSpec) -> dto::ContainerSpec {
+    let mounts = container.mounts.iter().map(|mount| {
+        let (kind, source) = match &mount.kind {
+            MountKind::Bind { source } => ("bind", source.clone()),
+            MountKind::Volume { name } => ("volume", name.clone()),
+            MountKind::Tmpfs => ("tmpfs", String::new()),
+        };
+        dto::Mount {
+            r#type: kind.to_owned(),
+            source,
+            target: mount.target.clone(),
+            read_only: mount.read_only,
+            ..Default::default()
+        }
+    });
+    dto::ContainerSpec {
+        image: container.image.clone(),
+        labels: container.labels.clone(),
+        command: container.command.clone(),
+        args: container.args.clone(),
+        hostname: container.hostname.clone(),
+        env: container.env.clone(),
+        dir: container.dir.clone(),
+        user: container.user.clone(),
+        stop_signal: container.stop_signal.clone(),
+        tty: container.tty,
+        read_only: container.read_only,
+        init: container.init,
+        mounts: mounts.collect(),
+        stop_grace_period: container.stop_grace.map(nanos),
+        dns_config: json!({}),
+        isolation: "default".to_owned(),
+        ..Default::default()
+    }
+}

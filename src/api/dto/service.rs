@@ -1,0 +1,487 @@
+//! Services and task templates.
+
+use super::{ObjectVersion, is_default, is_unset, nullable};
+use crate::types::Labels;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a user asks for.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceSpec {
+    /// The name.
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
+    /// Labels of the service.
+    #[serde(deserialize_with = "nullable")]
+    pub labels: Labels,
+    /// What each task runs.
+    #[serde(deserialize_with = "nullable")]
+    pub task_template: TaskTemplate,
+    /// How many.
+    #[serde(deserialize_with = "nullable")]
+    pub mode: ServiceMode,
+    /// How an update goes; only Docker's defaults are taken.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub update_config: Value,
+    /// How a rollback goes; only Docker's defaults are taken.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub rollback_config: Value,
+    /// Networks, where old clients put them.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub networks: Vec<NetworkAttachment>,
+    /// How it is reached.
+    #[serde(deserialize_with = "nullable")]
+    pub endpoint_spec: EndpointSpec,
+}
+
+/// What each task runs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TaskTemplate {
+    /// The container.
+    #[serde(deserialize_with = "nullable")]
+    pub container_spec: ContainerSpec,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub plugin_spec: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub network_attachment_spec: Value,
+    /// CPU and memory.
+    #[serde(deserialize_with = "nullable")]
+    pub resources: ResourceRequirements,
+    /// What happens when it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<RestartPolicy>,
+    /// Where it may run.
+    #[serde(deserialize_with = "nullable")]
+    pub placement: Placement,
+    /// Its networks.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub networks: Vec<NetworkAttachment>,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub log_driver: Value,
+    /// Raised to replace tasks that are up to date.
+    #[serde(deserialize_with = "nullable")]
+    pub force_update: u64,
+    /// `container`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub runtime: String,
+}
+
+/// The container.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerSpec {
+    /// The image.
+    #[serde(deserialize_with = "nullable")]
+    pub image: String,
+    /// Labels of the container.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub labels: Labels,
+    /// The entrypoint.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub command: Vec<String>,
+    /// Its arguments.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub args: Vec<String>,
+    /// The host name.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub hostname: String,
+    /// `NAME=value`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub env: Vec<String>,
+    /// The working directory.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub dir: String,
+    /// The user.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub user: String,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub groups: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub privileges: Value,
+    /// The stop signal.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub stop_signal: String,
+    /// Whether it has a terminal.
+    #[serde(rename = "TTY", deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub tty: bool,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub open_stdin: Value,
+    /// Whether the root file system is read-only.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub read_only: bool,
+    /// Whether an init reaps orphans.
+    #[serde(deserialize_with = "nullable")]
+    pub init: bool,
+    /// Mounts.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub mounts: Vec<Mount>,
+    /// Nanoseconds until SIGKILL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_grace_period: Option<i64>,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub healthcheck: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub hosts: Value,
+    /// Not supported; Docker's client always sends an empty one and expects one back.
+    #[serde(rename = "DNSConfig")]
+    pub dns_config: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub secrets: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub configs: Value,
+    /// `default`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub isolation: String,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub sysctls: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub capability_add: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub capability_drop: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub ulimits: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub oom_score_adj: Value,
+}
+
+/// A mount.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Mount {
+    /// `bind`, `volume` or `tmpfs`; empty is `volume`.
+    #[serde(deserialize_with = "nullable")]
+    pub r#type: String,
+    /// A path or a volume's name.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub source: String,
+    /// The path inside.
+    #[serde(deserialize_with = "nullable")]
+    pub target: String,
+    /// Whether it is read-only.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub read_only: bool,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub consistency: Value,
+    /// Not supported, but for what is the default anyway.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub bind_options: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub volume_options: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub tmpfs_options: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub image_options: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub cluster_options: Value,
+}
+
+/// CPU and memory.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ResourceRequirements {
+    /// At most.
+    #[serde(deserialize_with = "nullable")]
+    pub limits: Amounts,
+    /// At least.
+    #[serde(deserialize_with = "nullable")]
+    pub reservations: Amounts,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub swap_bytes: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub memory_swappiness: Value,
+}
+
+/// Amounts of resources.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Amounts {
+    /// Billionths of a processor.
+    #[serde(
+        rename = "NanoCPUs",
+        deserialize_with = "nullable",
+        skip_serializing_if = "is_default"
+    )]
+    pub nano_cpus: i64,
+    /// Bytes.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub memory_bytes: i64,
+    /// Processes and threads.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub pids: i64,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub generic_resources: Value,
+}
+
+/// What happens when a task ends.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RestartPolicy {
+    /// `none`, `on-failure`, `any`; empty is `any`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub condition: String,
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<i64>,
+    /// How often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u64>,
+    /// Nanoseconds within which attempts count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<i64>,
+    /// midge's own: what the doubling delay is cut to, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_delay: Option<i64>,
+}
+
+/// Where tasks may run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Placement {
+    /// Expressions.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub constraints: Vec<String>,
+    /// How they spread.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub preferences: Vec<Preference>,
+    /// At most so many on a node.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub max_replicas: u64,
+    /// The platforms of the image.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub platforms: Vec<Platform>,
+}
+
+/// A placement preference.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Preference {
+    /// The only kind there is.
+    pub spread: Option<Spread>,
+}
+
+/// Spread over the values of a label.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Spread {
+    /// The label.
+    #[serde(deserialize_with = "nullable")]
+    pub spread_descriptor: String,
+}
+
+/// A platform.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Platform {
+    /// The processor.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub architecture: String,
+    /// The operating system.
+    #[serde(rename = "OS", deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub os: String,
+    /// midge's own: the processor's variant.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub variant: String,
+}
+
+/// A network of a service.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkAttachment {
+    /// Name or id.
+    #[serde(deserialize_with = "nullable")]
+    pub target: String,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub aliases: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "is_unset")]
+    pub driver_opts: Value,
+}
+
+/// How many tasks. None of them set is one replica.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceMode {
+    /// So many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicated: Option<Replicated>,
+    /// One a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global: Option<Empty>,
+    /// Not supported.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub replicated_job: Value,
+    /// Not supported.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub global_job: Value,
+}
+
+/// An object without fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// So many tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Replicated {
+    /// How many; none is one.
+    pub replicas: Option<u64>,
+}
+
+/// How a service is reached.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EndpointSpec {
+    /// `vip` or `dnsrr`; empty is `vip`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub mode: String,
+    /// Published ports.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub ports: Vec<Port>,
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Port {
+    /// A name for people.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub name: String,
+    /// `tcp`, `udp`; empty is `tcp`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub protocol: String,
+    /// Inside.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub target_port: u32,
+    /// On the node; 0 leaves the choice to it.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub published_port: u32,
+    /// `host`, or Docker's default `ingress`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub publish_mode: String,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Service {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Its version.
+    pub version: ObjectVersion,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub updated_at: String,
+    /// What is wanted.
+    pub spec: ServiceSpec,
+    /// What was wanted before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_spec: Option<ServiceSpec>,
+    /// How it is reached.
+    pub endpoint: Endpoint,
+    /// How far an update has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_status: Option<UpdateStatus>,
+    /// How many run; where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_status: Option<ServiceStatus>,
+    /// midge's own: how an image was pinned that no registry resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_pin: Option<ImagePin>,
+}
+
+/// The nodes that hold the image of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImagePin {
+    /// Its digest.
+    pub digest: String,
+    /// Their ids.
+    pub nodes: Vec<String>,
+}
+
+/// How a service is reached.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Endpoint {
+    /// As wanted.
+    pub spec: EndpointSpec,
+    /// The ports it has.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub ports: Vec<Port>,
+}
+
+/// How far an update has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UpdateStatus {
+    /// `updating`, `completed`, `paused`.
+    pub state: String,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<String>,
+    /// In words.
+    pub message: String,
+}
+
+/// How many tasks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceStatus {
+    /// On nodes that are not lost.
+    pub running_tasks: u64,
+    /// How many should.
+    pub desired_tasks: u64,
+    /// Of jobs.
+    pub completed_tasks: u64,
+}
+
+/// The answer to a create.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceCreated {
+    /// The new service.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// What the user should know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<Vec<String>>,
+}
+
+/// The answer to an update.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceUpdated {
+    /// What the user should know.
+    pub warnings: Option<Vec<String>>,
+}

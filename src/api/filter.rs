@@ -1,0 +1,123 @@
+//! Docker's list filters, and when a task is up to date.
+
+use super::error::invalid;
+use crate::{
+    cluster::Refusal,
+    types::{Labels, Node, Service, Task},
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The filters of one request: names with the values any of which must fit.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Filters(BTreeMap<String, Vec<String>>);
+
+impl Filters {
+    /// Reads the query parameter: a map of lists, or of maps from value to true.
+    ///
+    /// # Errors
+    ///
+    /// It is no such JSON, or names a filter that is not among `known`.
+    pub fn parse(text: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
+        let Some(text) = text else { return Ok(Self::default()) };
+        let wrong = || invalid("invalid filters: a JSON map of names to values is expected");
+        let parsed: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| wrong())?;
+        let mut filters = BTreeMap::new();
+        for (name, values) in parsed {
+            if !known.contains(&name.as_str()) {
+                return Err(invalid(format!("Invalid filter '{name}'")));
+            }
+            let values: Vec<String> = match values {
+                Value::Object(values) => values
+                    .into_iter()
+                    .filter(|(_, on)| *on != Value::Bool(false))
+                    .map(|(value, _)| value)
+                    .collect(),
+                Value::Array(values) => values
+                    .into_iter()
+                    .map(|value| value.as_str().map(str::to_owned).ok_or_else(wrong))
+                    .collect::<Result<_, _>>()?,
+                _ => return Err(wrong()),
+            };
+            if !values.is_empty() {
+                filters.insert(name, values);
+            }
+        }
+        Ok(Self(filters))
+    }
+
+    /// Returns the values of a filter; none where it is not set.
+    #[must_use]
+    pub fn values(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Tells whether the filter is not set, or one of its values fits.
+    pub fn fits(&self, name: &str, fit: impl Fn(&str) -> bool) -> bool {
+        self.0.get(name).is_none_or(|values| values.iter().any(|value| fit(value)))
+    }
+
+    /// Tells whether every `name` or `name=value` of the filter is among the labels.
+    #[must_use]
+    pub fn labels(&self, name: &str, labels: &Labels) -> bool {
+        self.values(name).iter().all(|wanted| match wanted.split_once('=') {
+            Some((key, value)) => labels.get(key).is_some_and(|actual| actual == value),
+            None => labels.contains_key(wanted),
+        })
+    }
+}
+
+/// Tells whether a task runs what its service wants, judged as Swarm does: a changed constraint
+/// alone does not count where the node meets the new ones, nor does a changed login, nor which
+/// nodes hold an image whose digest stayed the same.
+#[must_use]
+pub fn is_up_to_date(task: &Task, service: &Service, node: Option<&Node>) -> bool {
+    if task.spec_version == service.spec_version {
+        return true;
+    }
+    let wanted = &service.spec.task;
+    let mut actual = task.spec.clone();
+    actual.credential.clone_from(&wanted.credential);
+    if let (Some(actual), Some(wanted)) = (&mut actual.pin, &wanted.pin)
+        && actual.digest == wanted.digest
+    {
+        actual.nodes.clone_from(&wanted.nodes);
+    }
+    let constraints = &wanted.placement.constraints;
+    if actual.placement.constraints != *constraints {
+        if !node.is_some_and(|node| constraints.iter().all(|wanted| wanted.matches(node))) {
+            return false;
+        }
+        actual.placement.constraints.clone_from(constraints);
+    }
+    actual == *wanted && task.endpoint == service.spec.endpoint
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_shapes_of_docker_are_read() {
+        let known = ["name", "label"];
+        let map = Filters::parse(Some(r#"{"name":{"a":true,"b":false}}"#), &known).unwrap();
+        let list = Filters::parse(Some(r#"{"name":["a"]}"#), &known).unwrap();
+        assert_eq!(map, list);
+        assert!(map.fits("name", |value| value == "a") && !map.fits("name", |value| value == "b"));
+        assert!(map.fits("label", |_| false), "an unset filter lets everything through");
+        let refusal = Filters::parse(Some(r#"{"nope":["1"]}"#), &known).unwrap_err();
+        assert_eq!(refusal.message, "Invalid filter 'nope'");
+        for bad in ["", "[]", "1", r#"{"name":1}"#, r#"{"name":[1]}"#] {
+            assert!(Filters::parse(Some(bad), &known).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_labels_must_be_there() {
+        let labels: Labels = [("a".to_owned(), "1".to_owned())].into();
+        let filters = |text| Filters::parse(Some(text), &["label"]).unwrap();
+        assert!(filters(r#"{"label":["a","a=1"]}"#).labels("label", &labels));
+        assert!(!filters(r#"{"label":["a","b"]}"#).labels("label", &labels));
+        assert!(!filters(r#"{"label":["a=2"]}"#).labels("label", &labels));
+    }
+}

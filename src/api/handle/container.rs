@@ -1,0 +1,156 @@
+//! The containers of tasks on this node.
+
+use super::{
+    super::{
+        convert::date,
+        dto,
+        filter::Filters,
+        local::{Container, ContainerState},
+        route::{Call, Reply, json},
+    },
+    system::now,
+};
+use crate::types::Date;
+use serde_json::json as value;
+use std::time::Duration;
+
+/// The filters of containers that midge has.
+const FILTERS: &[&str] = &["id", "name", "label", "status", "ancestor"];
+
+pub(crate) async fn list(call: Call) -> Reply {
+    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    let all = call.query.flag("all") || !filters.values("status").is_empty();
+    let mut containers = call.node.containers().await?;
+    containers.retain(|container| {
+        (all || container.state == ContainerState::Running)
+            && filters.fits("id", |id| container.id.starts_with(id))
+            && filters.fits("name", |name| container.name.contains(name.trim_start_matches('/')))
+            && filters.fits("status", |status| container.state.as_str() == status)
+            && filters.fits("ancestor", |image| container.image == image)
+            && filters.labels("label", &container.labels)
+    });
+    containers.sort_by_key(|container| std::cmp::Reverse(container.created));
+    let limit = call.query.get("limit").and_then(|limit| limit.parse().ok());
+    containers.truncate(limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX));
+    json(&containers.iter().map(|container| summary(container, now())).collect::<Vec<_>>())
+}
+
+fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
+    let ports = container.ports.iter().flat_map(|port| {
+        ["0.0.0.0", "::"].map(|ip| dto::ContainerPort {
+            ip: ip.to_owned(),
+            private_port: port.target,
+            public_port: port.published,
+            r#type: port.protocol.as_str().to_owned(),
+        })
+    });
+    dto::ContainerSummary {
+        id: container.id.clone(),
+        names: vec![format!("/{}", container.name)],
+        image: container.image.clone(),
+        image_id: container.image_id.clone(),
+        command: container.command.join(" "),
+        created: container.created.unix_seconds(),
+        ports: ports.collect(),
+        labels: container.labels.clone(),
+        state: container.state.as_str().to_owned(),
+        status: match container.state {
+            ContainerState::Created => "Created".to_owned(),
+            ContainerState::Running => format!("Up {}", human(now.since(container.started))),
+            ContainerState::Exited => {
+                let code =
+                    container.exit_code.map_or_else(|| "?".to_owned(), |code| code.to_string());
+                format!("Exited ({code}) {} ago", human(now.since(container.finished)))
+            }
+        },
+    }
+}
+
+/// Docker's rounded durations.
+fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours) = (seconds / 60, (seconds + 1_800) / 3_600);
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        _ if minutes < 60 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+pub(crate) async fn inspect(call: Call) -> Reply {
+    let name = call.name().trim_start_matches('/');
+    let containers = call.node.containers().await?;
+    let named = |container: &Container| container.name == name;
+    let found = super::find("No such container:", name, containers, |found| &found.id, named)?;
+    let running = found.state == ContainerState::Running;
+    json(&value!({
+        "Id": found.id,
+        "Created": date(found.created),
+        "Path": found.command.first(),
+        "Args": found.command.get(1..).unwrap_or_default(),
+        "State": {
+            "Status": found.state.as_str(),
+            "Running": running,
+            "Paused": false,
+            "Restarting": false,
+            "OOMKilled": false,
+            "Dead": false,
+            "Pid": found.pid,
+            "ExitCode": found.exit_code.unwrap_or(0),
+            "Error": "",
+            "StartedAt": date(found.started),
+            "FinishedAt": date(found.finished),
+        },
+        "Image": found.image_id,
+        "LogPath": found.log_path,
+        "Name": format!("/{}", found.name),
+        "RestartCount": 0,
+        "Driver": "overlayfs",
+        "Platform": "linux",
+        "Config": {
+            "Image": found.image,
+            "Cmd": found.command,
+            "Env": found.env,
+            "Labels": found.labels,
+            "Tty": found.tty,
+        },
+        "HostConfig": { "NetworkMode": found.network },
+        "NetworkSettings": {
+            "Networks": { found.network: { "IPAddress": address(&found.addresses) } },
+        },
+        "Mounts": [],
+    }))
+}
+
+fn address(addresses: &[String]) -> &str {
+    let first = addresses.first().map_or("", String::as_str);
+    first.split_once('/').map_or(first, |(address, _)| address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_rounded_as_docker_does() {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (59, "59 seconds"),
+            (61, "About a minute"),
+            (3_000, "50 minutes"),
+            (3_700, "About an hour"),
+            (7_300, "2 hours"),
+            (3 * 86_400, "3 days"),
+        ] {
+            assert_eq!(human(Duration::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Images.
+
+use super::super::{
+    convert::{date, joined_architecture},
+    dto,
+    error::{invalid, unsupported},
+    filter::Filters,
+    local::{Image, NodeSelector, PullOptions, Removed},
+    route::{Call, Reply, json, streaming},
+    stream::{progress_lines, streamed, upload},
+};
+use crate::{
+    cluster::Refusal,
+    types::{
+        Platform,
+        image::{Reference, is_digest},
+    },
+};
+
+/// The filters of images that midge has.
+const FILTERS: &[&str] = &["reference", "label", "dangling"];
+
+/// How many nodes may be named for one load: far more than anyone types.
+const NODES_MAX: usize = 1_000;
+
+pub(crate) async fn list(call: Call) -> Reply {
+    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    let mut images = call.node.images().await?;
+    images.retain(|image| {
+        filters.fits("reference", |wanted| {
+            image.tags.iter().any(|tag| {
+                tag == wanted || tag.rsplit_once(':').is_some_and(|(name, _)| name == wanted)
+            })
+        }) && filters.fits("dangling", |wanted| image.tags.is_empty() == (wanted == "true"))
+            && filters.labels("label", &image.labels)
+    });
+    json(&images.iter().map(summary).collect::<Vec<_>>())
+}
+
+pub(super) fn summary(image: &Image) -> dto::ImageSummary {
+    dto::ImageSummary {
+        id: image.id.clone(),
+        parent_id: String::new(),
+        repo_tags: image.tags.clone(),
+        repo_digests: image.digests.clone(),
+        created: image.created.unix_seconds(),
+        size: image.size,
+        shared_size: -1,
+        labels: image.labels.clone(),
+        containers: image.containers,
+        platforms: image.platforms.iter().map(ToString::to_string).collect(),
+    }
+}
+
+pub(crate) async fn inspect(call: Call) -> Reply {
+    let detail = call.node.image(call.name().to_owned()).await?;
+    let keys = |names: Vec<String>| names.into_iter().map(|name| (name, dto::Empty {})).collect();
+    json(&dto::ImageInspect {
+        id: detail.image.id,
+        repo_tags: detail.image.tags,
+        repo_digests: detail.image.digests,
+        parent: String::new(),
+        created: date(detail.image.created),
+        author: detail.author,
+        config: dto::ImageConfig {
+            user: detail.user,
+            exposed_ports: keys(detail.exposed_ports),
+            env: detail.env,
+            cmd: detail.command,
+            volumes: keys(detail.volumes),
+            working_dir: detail.dir,
+            entrypoint: detail.entrypoint,
+            labels: detail.image.labels,
+            stop_signal: detail.stop_signal,
+        },
+        architecture: detail.platform.architecture,
+        variant: detail.platform.variant,
+        os: detail.platform.os,
+        size: detail.image.size,
+        root_fs: dto::RootFs { r#type: "layers".to_owned(), layers: detail.layers },
+        platforms: detail.image.platforms.iter().map(ToString::to_string).collect(),
+    })
+}
+
+pub(crate) async fn remove(call: Call) -> Reply {
+    let removed = call.node.image_remove(call.name().to_owned(), call.query.flag("force")).await?;
+    let shown = removed.into_iter().map(|what| match what {
+        Removed::Untagged(name) => dto::ImageRemoved { untagged: name, ..Default::default() },
+        Removed::Deleted(digest) => dto::ImageRemoved { deleted: digest, ..Default::default() },
+    });
+    json(&shown.collect::<Vec<_>>())
+}
+
+pub(crate) async fn pull(call: Call) -> Reply {
+    let query = &call.query;
+    if query.get("fromSrc").is_some() {
+        return Err(unsupported("\"docker import\" (fromSrc) is not supported yet"));
+    }
+    let name = query.get("fromImage").ok_or_else(|| invalid("fromImage must be given"))?;
+    // Docker's client sends a tag, or a digest, beside the name.
+    let image = match query.get("tag") {
+        None => name.to_owned(),
+        Some(digest) if is_digest(digest) => format!("{name}@{digest}"),
+        Some(tag) => format!("{name}:{tag}"),
+    };
+    Reference::parse(&image).map_err(|error| invalid(error.to_string()))?;
+    let platform = query.get("platform").map(to_platform).transpose()?;
+    let credential = super::credential(&call)?;
+    let steps = call.node.image_pull(PullOptions { image, platform, credential }).await?;
+    Ok(streaming("application/json", streamed(progress_lines(steps))))
+}
+
+fn to_platform(text: &str) -> Result<Platform, Refusal> {
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts.as_slice() {
+        [os, architecture] => Ok(Platform::normalized(os, architecture, "")),
+        [os, architecture, variant] => Ok(Platform::normalized(os, architecture, variant)),
+        _ => Err(invalid(format!(
+            "invalid platform {text:?}: OS/ARCHITECTURE[/VARIANT] is expected"
+        ))),
+    }
+}
+
+pub(crate) async fn load(call: Call) -> Reply {
+    let nodes = match call.query.get("nodes") {
+        None => NodeSelector::Local,
+        Some("all") => NodeSelector::All,
+        Some(names) => {
+            let names: Vec<String> =
+                names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            if names.is_empty() || names.len() > NODES_MAX {
+                return Err(invalid(format!("between 1 and {NODES_MAX} nodes must be named")));
+            }
+            NodeSelector::Named(names)
+        }
+    };
+    let steps = call.node.image_load(nodes, upload(call.body)).await?;
+    Ok(streaming("application/json", streamed(progress_lines(steps))))
+}
+
+pub(crate) async fn resolve(call: Call) -> Reply {
+    let image = call.name().to_owned();
+    Reference::parse(&image).map_err(|error| invalid(error.to_string()))?;
+    let found = call.node.image_resolve(image, super::credential(&call)?).await?;
+    // Docker's client forgets variants and blanks a bare `arm`: they travel in one word.
+    let platforms = found.platforms.iter().map(|platform| dto::OciPlatform {
+        architecture: joined_architecture(platform),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+    });
+    json(&dto::Distribution {
+        descriptor: dto::Descriptor {
+            media_type: found.media_type,
+            digest: found.digest,
+            size: found.size,
+        },
+        platforms: platforms.collect(),
+    })
+}

@@ -1,0 +1,131 @@
+//! One file a resource: from a request to the local node and back.
+
+pub(super) mod container;
+pub(super) mod image;
+pub(super) mod network;
+pub(super) mod node;
+pub(super) mod service;
+pub(super) mod swarm;
+pub(super) mod system;
+pub(super) mod task;
+
+use super::{
+    error::{invalid, not_found, unexpected},
+    local::LocalNode,
+    route::Call,
+};
+use crate::{
+    cluster::{Query, Refusal, Request, Response},
+    types::{Cluster, Node, RegistryCredential, Service, Task, Version},
+};
+use serde::Deserialize;
+
+async fn cluster(node: &dyn LocalNode) -> Result<Cluster, Refusal> {
+    match node.request(Request::Read(Query::Cluster)).await? {
+        Response::Cluster(cluster) => Ok(*cluster),
+        _ => Err(unexpected("a read of the cluster")),
+    }
+}
+
+async fn nodes(node: &dyn LocalNode) -> Result<Vec<Node>, Refusal> {
+    match node.request(Request::Read(Query::Nodes)).await? {
+        Response::Nodes(nodes) => Ok(nodes),
+        _ => Err(unexpected("a read of the nodes")),
+    }
+}
+
+async fn services(node: &dyn LocalNode) -> Result<Vec<Service>, Refusal> {
+    match node.request(Request::Read(Query::Services)).await? {
+        Response::Services(services) => Ok(services),
+        _ => Err(unexpected("a read of the services")),
+    }
+}
+
+async fn tasks(node: &dyn LocalNode, query: Query) -> Result<Vec<Task>, Refusal> {
+    match node.request(Request::Read(query)).await? {
+        Response::Tasks(tasks) => Ok(tasks),
+        _ => Err(unexpected("a read of the tasks")),
+    }
+}
+
+/// Finds one thing by its whole id, else its name, else the beginning of its id.
+fn find<T>(
+    kind: &str,
+    name: &str,
+    items: Vec<T>,
+    id: impl Fn(&T) -> &str,
+    named: impl Fn(&T) -> bool,
+) -> Result<T, Refusal> {
+    let tests: [&dyn Fn(&T) -> bool; 3] =
+        [&|item| id(item) == name, &|item| named(item), &|item| id(item).starts_with(name)];
+    let mut items = items;
+    for test in tests {
+        let ids: Vec<String> =
+            items.iter().filter(|item| test(item)).map(|item| id(item).to_owned()).collect();
+        match ids.as_slice() {
+            [] => {}
+            [only] => {
+                let at = items.iter().position(|item| id(item) == only);
+                return Ok(items.swap_remove(at.expect("it was found a line above")));
+            }
+            several => {
+                return Err(invalid(format!(
+                    "{kind} {name} is ambiguous ({} matches found: {}); use one of these ids",
+                    several.len(),
+                    several.join(", ")
+                )));
+            }
+        }
+    }
+    Err(not_found(format!("{kind} {name} not found")))
+}
+
+async fn find_node(node: &dyn LocalNode, name: &str) -> Result<Node, Refusal> {
+    let named = |node: &Node| node.description.hostname == name;
+    find("node", name, nodes(node).await?, |node| node.id.as_str(), named)
+}
+
+async fn find_service(node: &dyn LocalNode, name: &str) -> Result<Service, Refusal> {
+    let named = |service: &Service| service.spec.name == name;
+    find("service", name, services(node).await?, |service| service.id.as_str(), named)
+}
+
+/// The version that the client read, which every write must name.
+fn read_version(call: &Call, kind: &str) -> Result<Version, Refusal> {
+    let text = call.query.text("version");
+    let number: u64 =
+        text.parse().map_err(|_| invalid(format!("invalid {kind} version '{text}'")))?;
+    Ok(Version::from_api(number))
+}
+
+/// The login of a request's `X-Registry-Auth`; none where it holds none.
+fn credential(call: &Call) -> Result<Option<RegistryCredential>, Refusal> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Auth {
+        username: String,
+        password: String,
+        identitytoken: String,
+        registrytoken: String,
+    }
+    let wrong = || invalid("invalid X-Registry-Auth header: base64url of JSON is expected");
+    let Some(header) = call.headers.get("x-registry-auth") else { return Ok(None) };
+    let text = header.to_str().map_err(|_| wrong())?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let json = super::route::decode_base64url(text).ok_or_else(wrong)?;
+    let auth: Auth = serde_json::from_slice(&json).map_err(|_| wrong())?;
+    let token = if auth.identitytoken.is_empty() { auth.registrytoken } else { auth.identitytoken };
+    Ok(match (token.is_empty(), auth.username.is_empty()) {
+        (false, _) => {
+            Some(RegistryCredential { username: auth.username, secret: token, is_token: true })
+        }
+        (true, false) => Some(RegistryCredential {
+            username: auth.username,
+            secret: auth.password,
+            is_token: false,
+        }),
+        (true, true) => None,
+    })
+}

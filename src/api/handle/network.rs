@@ -1,0 +1,68 @@
+//! The networks that every node has, and its volumes.
+
+use super::super::{
+    convert::date,
+    dto,
+    error::not_found,
+    filter::Filters,
+    route::{Call, Reply, json},
+};
+use serde_json::json as value;
+
+/// Name and driver of each network.
+const NETWORKS: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+
+/// Docker's filters of networks.
+const FILTERS: &[&str] = &["name", "id", "driver", "scope", "type", "label", "dangling"];
+
+fn network(name: &str, driver: &str) -> dto::Network {
+    dto::Network {
+        name: name.to_owned(),
+        // The name is the id, so that a service that names the id reads well everywhere.
+        id: name.to_owned(),
+        created: date(crate::types::Date::EPOCH),
+        scope: "local".to_owned(),
+        driver: driver.to_owned(),
+        ..Default::default()
+    }
+}
+
+pub(crate) async fn list(call: Call) -> Reply {
+    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    let networks = NETWORKS.iter().filter(|(name, driver)| {
+        filters.fits("name", |wanted| name.contains(wanted))
+            && filters.fits("id", |wanted| name.starts_with(wanted))
+            && filters.fits("driver", |wanted| *driver == wanted)
+            && filters.fits("scope", |wanted| wanted == "local")
+            && filters.fits("type", |wanted| wanted == "builtin")
+            && filters.fits("dangling", |wanted| wanted == "false")
+            && filters.labels("label", &crate::types::Labels::new())
+    });
+    json(&networks.map(|(name, driver)| network(name, driver)).collect::<Vec<_>>())
+}
+
+pub(crate) async fn inspect(call: Call) -> Reply {
+    let found = NETWORKS.iter().find(|(name, _)| *name == call.name());
+    match found {
+        Some((name, driver)) => json(&network(name, driver)),
+        None => Err(not_found(format!("network {} not found", call.name()))),
+    }
+}
+
+pub(crate) async fn volumes(call: Call) -> Reply {
+    let filters =
+        Filters::parse(call.query.get("filters"), &["name", "driver", "label", "dangling"])?;
+    let volumes = call.node.volumes().await?;
+    let shown = volumes.iter().filter(|volume| {
+        filters.fits("name", |wanted| volume.name.contains(wanted))
+            && filters.fits("driver", |wanted| wanted == "local")
+            && filters.labels("label", &crate::types::Labels::new())
+    });
+    let shown = shown.map(|volume| {
+        value!({
+            "Name": volume.name, "Driver": "local", "Mountpoint": volume.path,
+            "CreatedAt": date(volume.created), "Labels": {}, "Options": {}, "Scope": "local",
+        })
+    });
+    json(&value!({ "Volumes": shown.collect::<Vec<_>>(), "Warnings": null }))
+}

@@ -1,0 +1,72 @@
+//! Nodes.
+
+use super::super::{
+    convert::{cluster, node},
+    dto,
+    error::unexpected,
+    filter::Filters,
+    route::{Call, Reply, empty, json, request_id},
+};
+use crate::cluster::{Request, Response};
+use http::StatusCode;
+
+/// Docker's filters of nodes.
+const FILTERS: &[&str] =
+    &["id", "label", "engine.label", "membership", "name", "node.label", "role"];
+
+pub(crate) async fn list(call: Call) -> Reply {
+    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    let local = call.node.as_ref();
+    let mut nodes = super::nodes(local).await?;
+    nodes.retain(|node| {
+        filters.fits("id", |id| node.id.as_str().starts_with(id))
+            && filters.fits("name", |name| node.description.hostname.starts_with(name))
+            && filters.fits("role", |role| node.role.to_string() == role)
+            // Nobody is ever pending: whoever has the token is in.
+            && filters.fits("membership", |membership| membership == "accepted")
+            && filters.labels("label", &node.description.engine.labels)
+            && filters.labels("engine.label", &node.description.engine.labels)
+            && filters.labels("node.label", &node.spec.labels)
+    });
+    let (tls, leader) = context(&call).await?;
+    let nodes: Vec<dto::Node> =
+        nodes.iter().map(|found| node::from_node(found, leader.as_ref(), &tls)).collect();
+    json(&nodes)
+}
+
+pub(crate) async fn inspect(call: Call) -> Reply {
+    let found = super::find_node(call.node.as_ref(), call.name()).await?;
+    let (tls, leader) = context(&call).await?;
+    json(&node::from_node(&found, leader.as_ref(), &tls))
+}
+
+/// What of a node's JSON is not the node's own.
+async fn context(
+    call: &Call,
+) -> Result<(dto::TlsInfo, Option<crate::types::NodeId>), crate::cluster::Refusal> {
+    let local = call.node.as_ref();
+    let found = super::cluster(local).await?;
+    Ok((cluster::tls_info(&found, local), local.info().await.leader))
+}
+
+pub(crate) async fn update(mut call: Call) -> Reply {
+    let version = super::read_version(&call, "node")?;
+    let body: dto::NodeSpec = call.json().await?;
+    let found = super::find_node(call.node.as_ref(), call.name()).await?;
+    let spec = node::to_spec(&body, &found.spec)?;
+    let request = Request::UpdateNode { request: request_id(), id: found.id, version, spec };
+    match call.node.request(request).await? {
+        Response::Done => Ok(empty(StatusCode::OK)),
+        _ => Err(unexpected("an update of a node")),
+    }
+}
+
+pub(crate) async fn remove(call: Call) -> Reply {
+    let found = super::find_node(call.node.as_ref(), call.name()).await?;
+    let force = call.query.flag("force");
+    let request = Request::RemoveNode { request: request_id(), id: found.id, force };
+    match call.node.request(request).await? {
+        Response::Done => Ok(empty(StatusCode::OK)),
+        _ => Err(unexpected("the removal of a node")),
+    }
+}

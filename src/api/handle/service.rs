@@ -1,0 +1,250 @@
+//! Services.
+
+use super::super::{
+    convert::{service, show},
+    dto,
+    error::{invalid, unexpected, unsupported},
+    filter::Filters,
+    local::{Holders, LocalNode},
+    route::{Call, Reply, empty, json, json_with, request_id},
+};
+use crate::{
+    cluster::{Class, Query, Refusal, Request, Response},
+    types::{
+        ImagePin, Mode, Node, NodeId, NodeState, Platform, Service, ServiceSpec, Task, TaskState,
+        image::Reference,
+    },
+};
+use http::StatusCode;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Docker's filters of services.
+const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
+
+pub(crate) async fn list(call: Call) -> Reply {
+    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    let local = call.node.as_ref();
+    let mut services = super::services(local).await?;
+    services.retain(|service| {
+        let mode = match service.spec.mode {
+            Mode::Replicated { .. } => "replicated",
+            Mode::Global => "global",
+        };
+        filters.fits("id", |id| service.id.as_str().starts_with(id))
+            && filters.fits("name", |name| service.spec.name.starts_with(name))
+            && filters.fits("mode", |wanted| mode == wanted)
+            && filters.fits("runtime", |runtime| runtime == "container")
+            && filters.labels("label", &service.spec.labels)
+    });
+    let defaults = call.query.flag("insertDefaults");
+    let mut shown: Vec<dto::Service> =
+        services.iter().map(|found| show::from_service(found, defaults)).collect();
+    if call.query.flag("status") && !services.is_empty() {
+        let all = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
+        let (tasks, nodes) = (super::tasks(local, all).await?, super::nodes(local).await?);
+        for (shown, service) in shown.iter_mut().zip(&services) {
+            shown.service_status = Some(status(service, &tasks, &nodes));
+        }
+    }
+    json(&shown)
+}
+
+/// Counts a service's tasks. One on a lost node is not counted as running: Swarm does, and shows
+/// more of them than were asked for.
+fn status(service: &Service, tasks: &[Task], nodes: &[Node]) -> dto::ServiceStatus {
+    let lost = |id: &Option<NodeId>| {
+        let node = nodes.iter().find(|node| Some(&node.id) == id.as_ref());
+        node.is_none_or(|node| node.status.state == NodeState::Down)
+    };
+    let own = || tasks.iter().filter(|task| task.service == service.id);
+    let running = own().filter(|task| task.status.state == TaskState::Running && !lost(&task.node));
+    let wanted = match service.spec.mode {
+        Mode::Replicated { replicas } => replicas,
+        Mode::Global => {
+            let nodes: BTreeSet<&NodeId> = own()
+                .filter(|task| task.desired.is_wanted())
+                .filter_map(|task| task.node.as_ref())
+                .collect();
+            u64::try_from(nodes.len()).unwrap_or(u64::MAX)
+        }
+    };
+    dto::ServiceStatus {
+        running_tasks: u64::try_from(running.count()).unwrap_or(u64::MAX),
+        desired_tasks: wanted,
+        completed_tasks: 0,
+    }
+}
+
+pub(crate) async fn inspect(call: Call) -> Reply {
+    let found = super::find_service(call.node.as_ref(), call.name()).await?;
+    json(&show::from_service(&found, call.query.flag("insertDefaults")))
+}
+
+pub(crate) async fn create(mut call: Call) -> Reply {
+    let body: dto::ServiceSpec = call.json().await?;
+    let mut spec = service::to_spec(&body, None)?;
+    spec.task.credential = super::credential(&call)?;
+    if spec.name.is_empty() {
+        spec.name = random_name();
+    }
+    let warnings = pin(call.node.as_ref(), &mut spec, true).await?;
+    let request = Request::CreateService { request: request_id(), spec: Box::new(spec) };
+    match call.node.request(request).await? {
+        Response::Created(id) => {
+            let body = dto::ServiceCreated { id: id.to_string(), warnings };
+            json_with(StatusCode::CREATED, &body)
+        }
+        _ => Err(unexpected("the creation of a service")),
+    }
+}
+
+/// A name for a service that was given none.
+fn random_name() -> String {
+    const LEFT: [&str; 16] = [
+        "brave", "bright", "calm", "clever", "eager", "gentle", "happy", "keen", "kind", "lively",
+        "merry", "nimble", "proud", "quick", "quiet", "sharp",
+    ];
+    const RIGHT: [&str; 16] = [
+        "ant", "bee", "crane", "dove", "egret", "finch", "gnat", "hare", "ibis", "jay", "kite",
+        "lark", "moth", "newt", "otter", "plover",
+    ];
+    let bits: u64 = rand::random();
+    let word = |words: [&'static str; 16], shift: u32| {
+        words[usize::try_from((bits >> shift) & 15).expect("four bits fit")]
+    };
+    format!("{}_{}_{:06x}", word(LEFT, 0), word(RIGHT, 4), (bits >> 8) & 0x00ff_ffff)
+}
+
+/// Where the client brought no digest, pins to the content that nodes hold, so that all of them run
+/// the same. Returns a warning where nodes differ. A pin that is there keeps its digest and learns who
+/// holds it by now, unless it is to be made `anew`; what nobody is known to hold stays as it is.
+async fn pin(
+    local: &dyn LocalNode,
+    spec: &mut ServiceSpec,
+    anew: bool,
+) -> Result<Option<Vec<String>>, Refusal> {
+    let Ok(reference) = Reference::parse(&spec.task.container.image) else { return Ok(None) };
+    if reference.digest.is_some() {
+        spec.task.pin = None;
+        return Ok(None);
+    }
+    let image = reference.to_string();
+    let query = Query::HeldImages { image: image.clone() };
+    let answer = local.request(Request::Read(query)).await?;
+    let Response::HeldImages(holders) = answer else {
+        return Err(unexpected("a read of the images"));
+    };
+    if let (false, Some(kept)) = (anew, &mut spec.task.pin) {
+        let nodes = holders.iter().filter(|(_, image)| image.digest == kept.digest);
+        let nodes: BTreeSet<&NodeId> = nodes.map(|(node, _)| node).collect();
+        if !nodes.is_empty() {
+            kept.nodes = nodes.into_iter().cloned().collect();
+        }
+        return Ok(None);
+    }
+    let digests: BTreeSet<&str> = holders.iter().map(|(_, image)| image.digest.as_str()).collect();
+    let several = digests.len() > 1;
+    let Some((pin, platforms)) = choose(&holders) else { return Ok(None) };
+    let warning = several.then(|| {
+        vec![format!(
+            "nodes hold different images under the name {image}; the service is pinned to {}, \
+             which {} of them hold",
+            pin.digest,
+            pin.nodes.len()
+        )]
+    });
+    spec.task.placement.platforms = platforms;
+    spec.task.pin = Some(pin);
+    Ok(warning)
+}
+
+/// The digest that most nodes hold, the least of equals; with the platforms there are of it.
+fn choose(holders: &Holders) -> Option<(ImagePin, Vec<Platform>)> {
+    let mut by_digest: BTreeMap<&str, (BTreeSet<&NodeId>, BTreeSet<&Platform>)> = BTreeMap::new();
+    for (node, image) in holders {
+        let (nodes, platforms) = by_digest.entry(&image.digest).or_default();
+        nodes.insert(node);
+        platforms.extend(&image.platforms);
+    }
+    let most = by_digest.values().map(|(nodes, _)| nodes.len()).max()?;
+    let (digest, (nodes, platforms)) =
+        by_digest.into_iter().find(|(_, (nodes, _))| nodes.len() == most)?;
+    let pin = ImagePin { digest: digest.to_owned(), nodes: nodes.into_iter().cloned().collect() };
+    Some((pin, platforms.into_iter().cloned().collect()))
+}
+
+pub(crate) async fn update(mut call: Call) -> Reply {
+    let version = super::read_version(&call, "service")?;
+    let local = call.node.clone();
+    let found = super::find_service(local.as_ref(), call.name()).await?;
+    match call.query.get("rollback") {
+        None => {}
+        Some("previous") => return rollback(&call, found, version).await,
+        Some(other) => return Err(invalid(format!("unrecognized rollback option {other}"))),
+    }
+    let body: dto::ServiceSpec = call.json().await?;
+    let mut spec = service::to_spec(&body, Some(&found.spec))?;
+    if spec.name != found.spec.name {
+        return Err(unsupported("renaming services is not supported"));
+    }
+    if std::mem::discriminant(&spec.mode) != std::mem::discriminant(&found.spec.mode) {
+        return Err(unsupported("service mode change is not allowed"));
+    }
+    spec.task.credential = match super::credential(&call)? {
+        Some(credential) => Some(credential),
+        None => kept_credential(&call, &found)?,
+    };
+    // A new template replaces tasks anyway, so it may as well learn who holds the image by now;
+    // scaling must not. Whoever forces an update wants what the name stands for today.
+    let forced = spec.task.force_update != found.spec.task.force_update;
+    let anew = forced || call.query.flag("resolveImage");
+    let warnings = if anew || spec.task != found.spec.task {
+        pin(local.as_ref(), &mut spec, anew).await?
+    } else {
+        None
+    };
+    let request = Request::UpdateService {
+        request: request_id(),
+        id: found.id,
+        version,
+        spec: Box::new(spec),
+    };
+    match local.request(request).await? {
+        Response::Done | Response::Created(_) => json(&dto::ServiceUpdated { warnings }),
+        _ => Err(unexpected("an update of a service")),
+    }
+}
+
+fn kept_credential(
+    call: &Call,
+    found: &Service,
+) -> Result<Option<crate::types::RegistryCredential>, Refusal> {
+    match call.query.get("registryAuthFrom") {
+        None | Some("spec") => Ok(found.spec.task.credential.clone()),
+        Some("previous-spec") => {
+            Ok(found.previous_spec.as_ref().and_then(|spec| spec.task.credential.clone()))
+        }
+        Some(other) => Err(invalid(format!("unsupported registryAuthFrom value: {other}"))),
+    }
+}
+
+async fn rollback(call: &Call, found: Service, version: crate::types::Version) -> Reply {
+    if found.previous_spec.is_none() {
+        let message = format!("service {} does not have a previous spec", found.id);
+        return Err(Refusal::new(Class::Conflict, message));
+    }
+    let request = Request::RollbackService { request: request_id(), id: found.id, version };
+    match call.node.request(request).await? {
+        Response::Done | Response::Created(_) => json(&dto::ServiceUpdated::default()),
+        _ => Err(unexpected("a rollback of a service")),
+    }
+}
+
+pub(crate) async fn remove(call: Call) -> Reply {
+    let found = super::find_service(call.node.as_ref(), call.name()).await?;
+    let request = Request::RemoveService { request: request_id(), id: found.id };
+    match call.node.request(request).await? {
+        Response::Done => Ok(empty(StatusCode::OK)),
+        _ => Err(unexpected("the removal of a service")),
+    }
+}

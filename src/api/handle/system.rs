@@ -1,0 +1,209 @@
+//! Ping, version, info, events.
+
+use super::super::{
+    API_VERSION, API_VERSION_MIN,
+    convert::{cluster, kernel_architecture},
+    dto,
+    local::Info,
+    route::{Call, Reply, bytes_with, json, streaming},
+    stream,
+};
+use crate::types::{Date, Role};
+use http::{HeaderValue, StatusCode, header};
+use std::time::{Duration, SystemTime};
+
+/// Docker's own registry, which its client shows.
+const INDEX_SERVER: &str = "https://index.docker.io/v1/";
+
+pub(crate) fn now() -> Date {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Date::from_unix_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+pub(crate) async fn ping(call: Call) -> Reply {
+    let info = call.node.info().await;
+    let swarm = match (info.swarm.as_str(), info.control_available) {
+        ("active", true) => "active/manager",
+        ("active", false) => "active/worker",
+        (other, _) => other,
+    };
+    let mut response = bytes_with(StatusCode::OK, "text/plain; charset=utf-8", "OK");
+    let headers = response.headers_mut();
+    let quiet = HeaderValue::from_static("no-cache, no-store, must-revalidate");
+    headers.insert(header::CACHE_CONTROL, quiet);
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert("swarm", HeaderValue::from_static(swarm));
+    Ok(response)
+}
+
+pub(crate) async fn version(call: Call) -> Reply {
+    let info = call.node.info().await;
+    let (api, low) = (API_VERSION, API_VERSION_MIN);
+    let (api, low) = (format!("{}.{}", api.0, api.1), format!("{}.{}", low.0, low.1));
+    let arch = info.platform.architecture.clone();
+    let details = [
+        ("ApiVersion", api.as_str()),
+        ("MinAPIVersion", low.as_str()),
+        ("Arch", arch.as_str()),
+        ("Os", "linux"),
+        ("KernelVersion", info.kernel.as_str()),
+        ("Experimental", "false"),
+        ("GitCommit", ""),
+        ("GoVersion", "none"),
+    ];
+    let component = |name: &str, version: &str, details: &[(&str, &str)]| dto::Component {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        details: details
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    let mut components = vec![component("Engine", &info.version, &details)];
+    if !info.containerd_version.is_empty() {
+        components.push(component("containerd", &info.containerd_version, &[("GitCommit", "")]));
+    }
+    json(&dto::Version {
+        platform: dto::PlatformName { name: "midge".to_owned() },
+        components,
+        version: info.version,
+        api_version: api,
+        min_api_version: low,
+        git_commit: String::new(),
+        go_version: "none".to_owned(),
+        os: "linux".to_owned(),
+        arch,
+        kernel_version: info.kernel,
+    })
+}
+
+pub(crate) async fn info(call: Call) -> Reply {
+    let info = call.node.info().await;
+    let swarm = swarm_info(&call, &info).await;
+    json(&render(info, swarm))
+}
+
+async fn swarm_info(call: &Call, info: &Info) -> dto::SwarmInfo {
+    let node = call.node.as_ref();
+    let mut swarm = dto::SwarmInfo {
+        node_id: info.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+        node_addr: info.node_address.clone(),
+        local_node_state: info.swarm.as_str().to_owned(),
+        control_available: info.control_available,
+        error: info.swarm_error.clone(),
+        remote_managers: (!info.managers.is_empty()).then(|| {
+            let manager = |(id, addr): &(crate::types::NodeId, String)| dto::RemoteManager {
+                node_id: id.to_string(),
+                addr: addr.clone(),
+            };
+            info.managers.iter().map(manager).collect()
+        }),
+        ..Default::default()
+    };
+    if !info.control_available {
+        return swarm;
+    }
+    // A manager without a leader still answers `info`, and says what is wrong.
+    match (super::cluster(node).await, super::nodes(node).await) {
+        (Ok(found), Ok(nodes)) => {
+            swarm.cluster = Some(cluster::from_cluster(&found, node, false));
+            swarm.managers = nodes.iter().filter(|node| node.role == Role::Manager).count();
+            swarm.nodes = nodes.len();
+        }
+        (Err(refusal), _) | (_, Err(refusal)) => {
+            if swarm.error.is_empty() {
+                swarm.error = refusal.message;
+            }
+        }
+    }
+    swarm
+}
+
+fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
+    let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let mut insecure = words(&["127.0.0.0/8", "::1/128"]);
+    insecure.extend(info.plain_http_registries);
+    let official = dto::IndexConfig {
+        name: "docker.io".to_owned(),
+        mirrors: info.mirrors.clone(),
+        secure: true,
+        official: true,
+    };
+    let runtime = dto::RuntimePath { path: "runc".to_owned() };
+    dto::Info {
+        id: info.machine_id,
+        containers: info.containers_running + info.containers_stopped,
+        containers_running: info.containers_running,
+        containers_paused: 0,
+        containers_stopped: info.containers_stopped,
+        images: info.images,
+        driver: "overlayfs".to_owned(),
+        driver_status: vec![("driver-type".to_owned(), "io.containerd.snapshotter.v1".to_owned())],
+        plugins: dto::Plugins {
+            volume: words(&["local"]),
+            network: words(&["bridge", "host", "null"]),
+            authorization: None,
+            log: words(&["json-file"]),
+        },
+        memory_limit: info.cgroups.memory,
+        swap_limit: info.cgroups.memory,
+        cpu_cfs_period: info.cgroups.cpu,
+        cpu_cfs_quota: info.cgroups.cpu,
+        pids_limit: info.cgroups.pids,
+        ipv4_forwarding: true,
+        system_time: now().to_string(),
+        logging_driver: "json-file".to_owned(),
+        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_version: info.cgroups.version.to_string(),
+        kernel_version: info.kernel,
+        operating_system: info.operating_system,
+        os_version: info.os_version,
+        os_type: "linux".to_owned(),
+        architecture: kernel_architecture(&info.platform),
+        index_server_address: INDEX_SERVER.to_owned(),
+        registry_config: dto::RegistryConfig {
+            insecure_registry_cidrs: insecure,
+            index_configs: [("docker.io".to_owned(), official)].into(),
+            mirrors: info.mirrors,
+        },
+        ncpu: info.resources.nano_cpus / 1_000_000_000,
+        mem_total: info.resources.memory_bytes,
+        docker_root_dir: info.data_dir,
+        name: info.hostname,
+        labels: info.labels.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        server_version: info.version,
+        runtimes: [("runc".to_owned(), runtime)].into(),
+        default_runtime: "runc".to_owned(),
+        swarm,
+        live_restore_enabled: true,
+        init_binary: "midge".to_owned(),
+        containerd_commit: dto::Commit { id: info.containerd_version },
+        security_options: words(&["name=seccomp,profile=builtin"]),
+        warnings: (!info.warnings.is_empty()).then_some(info.warnings),
+        ..Default::default()
+    }
+}
+
+/// A stream that stays open until the client leaves or `until` has come. midge reports no events
+/// yet: an empty stream is the true answer, and clients that follow it go on working.
+pub(crate) async fn events(call: Call) -> Reply {
+    let until = call.query.date("until")?;
+    let wait = until.map(|until| until.since(now()));
+    let body = futures_lite::stream::unfold(wait, |wait| async move {
+        match wait {
+            Some(wait) => drop(async_io::Timer::after(wait.max(Duration::ZERO)).await),
+            None => std::future::pending::<()>().await,
+        }
+        None
+    });
+    Ok(streaming("application/json", stream::streamed(body)))
+}
+
+pub(crate) async fn disk_usage(call: Call) -> Reply {
+    let images = call.node.images().await?;
+    let size: u64 = images.iter().map(|image| image.size).sum();
+    let images: Vec<dto::ImageSummary> = images.iter().map(super::image::summary).collect();
+    json(&serde_json::json!({
+        "LayersSize": size, "Images": images, "Containers": [], "Volumes": [], "BuildCache": [],
+    }))
+}

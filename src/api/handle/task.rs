@@ -1,0 +1,165 @@
+//! Tasks and their logs.
+
+use super::super::{
+    convert::task,
+    dto,
+    error::{invalid, not_found},
+    filter::{Filters, is_up_to_date},
+    local::{LogOptions, LogTask},
+    route::{Call, Reply, json, streaming},
+    stream::{LogFormat, log_bytes, streamed},
+};
+use crate::{
+    cluster::{Query, Refusal},
+    types::{Node, NodeId, Service, ServiceId, Task},
+};
+
+/// Docker's filters of tasks; the last is what its client polls while an update goes on.
+const FILTERS: &[&str] =
+    &["id", "label", "name", "node", "service", "desired-state", "runtime", "_up-to-date"];
+
+/// The desired states there are.
+const DESIRED: [&str; 4] = ["ready", "running", "shutdown", "remove"];
+
+pub(crate) async fn list(call: Call) -> Reply {
+    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    // Docker's client calls the first desired state "accepted".
+    for state in filters.values("desired-state") {
+        if !DESIRED.contains(&state.as_str()) && state != "accepted" {
+            return Err(invalid(format!("Invalid filter 'desired-state={state}'")));
+        }
+    }
+    let local = call.node.as_ref();
+    let services = super::services(local).await?;
+    let nodes = super::nodes(local).await?;
+    let (Some(by_service), Some(by_node)) = (
+        service_ids(&services, filters.values("service")),
+        node_ids(&nodes, filters.values("node")),
+    ) else {
+        return json(&Vec::<dto::Task>::new());
+    };
+    let mut tasks =
+        super::tasks(local, Query::Tasks { services: by_service, nodes: by_node }).await?;
+    tasks.retain(|task| fits(task, &filters, &services, &nodes));
+    json(&tasks.iter().map(task::from_task).collect::<Vec<_>>())
+}
+
+/// None where something was asked for and nothing of that name is there.
+fn service_ids(services: &[Service], wanted: &[String]) -> Option<Vec<ServiceId>> {
+    let ids: Vec<ServiceId> = services
+        .iter()
+        .filter(|service| {
+            wanted.iter().any(|name| {
+                service.spec.name == *name || service.id.as_str().starts_with(name.as_str())
+            })
+        })
+        .map(|service| service.id.clone())
+        .collect();
+    // A service that is gone may still have tasks that end: its whole id finds them.
+    let gone = wanted.iter().filter_map(|name| ServiceId::parse(name).ok());
+    let mut ids: Vec<ServiceId> = ids.into_iter().chain(gone).collect();
+    ids.sort();
+    ids.dedup();
+    (wanted.is_empty() || !ids.is_empty()).then_some(ids)
+}
+
+fn node_ids(nodes: &[Node], wanted: &[String]) -> Option<Vec<NodeId>> {
+    let ids: Vec<NodeId> = nodes
+        .iter()
+        .filter(|node| {
+            wanted.iter().any(|name| {
+                node.description.hostname == *name || node.id.as_str().starts_with(name.as_str())
+            })
+        })
+        .map(|node| node.id.clone())
+        .collect();
+    (wanted.is_empty() || !ids.is_empty()).then_some(ids)
+}
+
+fn fits(task: &Task, filters: &Filters, services: &[Service], nodes: &[Node]) -> bool {
+    let current = |value: &str| {
+        let service = services.iter().find(|service| service.id == task.service);
+        let node = nodes.iter().find(|node| Some(&node.id) == task.node.as_ref());
+        let current = service.is_some_and(|service| is_up_to_date(task, service, node));
+        current == matches!(value, "true" | "1")
+    };
+    filters.fits("id", |id| task.id.as_str().starts_with(id))
+        && filters.fits("name", |name| task.full_name().starts_with(name))
+        && filters.fits("runtime", |runtime| runtime == "container")
+        && filters.fits("desired-state", |state| {
+            task.desired.as_str() == state || (state == "accepted" && task.desired.is_wanted())
+        })
+        && filters.fits("_up-to-date", current)
+        && filters.labels("label", &task.service_labels)
+}
+
+async fn find(call: &Call) -> Result<Task, Refusal> {
+    let all = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
+    let tasks = super::tasks(call.node.as_ref(), all).await?;
+    let name = call.name();
+    let named = |task: &Task| task.full_name() == name;
+    super::find("task", name, tasks, |task| task.id.as_str(), named)
+}
+
+pub(crate) async fn inspect(call: Call) -> Reply {
+    json(&task::from_task(&find(&call).await?))
+}
+
+pub(crate) async fn logs(call: Call) -> Reply {
+    let task = find(&call).await?;
+    let tty = task.spec.container.tty;
+    let Some(task) = log_task(&task) else {
+        return Err(not_found(format!("task {} has no node yet", task.id)));
+    };
+    send_logs(&call, vec![task], None, tty).await
+}
+
+pub(crate) async fn service_logs(call: Call) -> Reply {
+    let service = super::find_service(call.node.as_ref(), call.name()).await?;
+    let query = Query::Tasks { services: vec![service.id.clone()], nodes: Vec::new() };
+    let tasks = super::tasks(call.node.as_ref(), query).await?;
+    let tasks = tasks.iter().filter_map(log_task).collect();
+    send_logs(&call, tasks, Some(service.id), service.spec.task.container.tty).await
+}
+
+fn log_task(task: &Task) -> Option<LogTask> {
+    let node = task.node.clone()?;
+    Some(LogTask { task: task.id.clone(), service: task.service.clone(), node })
+}
+
+async fn send_logs(
+    call: &Call,
+    tasks: Vec<LogTask>,
+    service: Option<ServiceId>,
+    tty: bool,
+) -> Reply {
+    let query = &call.query;
+    let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
+    if !stdout && !stderr {
+        return Err(invalid("Bad parameters: you must choose at least one stream"));
+    }
+    // As Docker: what is no number means all.
+    let tail = query.get("tail").and_then(|tail| tail.parse().ok());
+    let options = LogOptions {
+        tasks,
+        service,
+        follow: query.flag("follow"),
+        tail,
+        since: query.date("since")?,
+        until: query.date("until")?,
+        stdout,
+        stderr,
+    };
+    let format = LogFormat {
+        raw: tty,
+        timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
+    };
+    let lines = call.node.logs(options).await?;
+    let kind = if tty {
+        "application/vnd.docker.raw-stream"
+    } else {
+        "application/vnd.docker.multiplexed-stream"
+    };
+    Ok(streaming(kind, streamed(log_bytes(lines, format))))
+}

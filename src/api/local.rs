@@ -1,0 +1,454 @@
+//! What the API needs of the node it runs on.
+
+use crate::{
+    cluster::{Refusal, Request, Response},
+    types::{
+        Availability, CgroupSupport, Cluster, ClusterSpec, Date, HeldImage, Labels, NodeId,
+        Platform, PortConfig, RegistryCredential, Resources, Role, ServiceId, TaskId,
+    },
+};
+use bytes::Bytes;
+use futures_lite::Stream;
+use std::{future::Future, io, pin::Pin};
+
+/// A boxed future that can move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A boxed stream that can move between threads. Dropping it ends whatever feeds it.
+pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
+
+/// The answer of an operation: it, or why it was refused.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+
+/// The local node. Every call has a deadline of its own; streams end when they are dropped.
+pub trait LocalNode: Send + Sync + 'static {
+    /// Asks the leader, wherever it is. On a node that is no manager it refuses with
+    /// [`crate::cluster::Class::Unavailable`] and one of the texts of [`crate::api::error`].
+    fn request(&self, request: Request) -> Answer<'_, Response>;
+
+    /// Describes the node.
+    fn info(&self) -> BoxFuture<'_, Info>;
+
+    /// Makes a new cluster with this node as its manager.
+    fn swarm_init(&self, options: InitOptions) -> Answer<'_, NodeId>;
+
+    /// Joins a cluster.
+    fn swarm_join(&self, options: JoinOptions) -> Answer<'_, ()>;
+
+    /// Leaves the cluster; a manager only with `force`.
+    fn swarm_leave(&self, force: bool) -> Answer<'_, ()>;
+
+    /// Returns the text of the token that admits to `role`.
+    fn join_token(&self, cluster: &Cluster, role: Role) -> String;
+
+    /// Returns the root certificate as PEM.
+    fn root_pem(&self, cluster: &Cluster) -> String;
+
+    /// Lists the images of this node.
+    fn images(&self) -> Answer<'_, Vec<Image>>;
+
+    /// Returns one image, by name, digest or the beginning of its id.
+    fn image(&self, name: String) -> Answer<'_, ImageDetail>;
+
+    /// Removes a name of an image, and the image with its last one.
+    fn image_remove(&self, name: String, force: bool) -> Answer<'_, Vec<Removed>>;
+
+    /// Pulls an image.
+    fn image_pull(&self, options: PullOptions) -> Answer<'_, BoxStream<Progress>>;
+
+    /// Reads a `docker save` or OCI archive into this node or several.
+    fn image_load(
+        &self,
+        nodes: NodeSelector,
+        archive: BoxStream<io::Result<Bytes>>,
+    ) -> Answer<'_, BoxStream<Progress>>;
+
+    /// Asks the registry what a reference stands for.
+    fn image_resolve(
+        &self,
+        image: String,
+        credential: Option<RegistryCredential>,
+    ) -> Answer<'_, Resolved>;
+
+    /// Lists the containers of tasks on this node.
+    fn containers(&self) -> Answer<'_, Vec<Container>>;
+
+    /// Lists the named volumes of this node.
+    fn volumes(&self) -> Answer<'_, Vec<Volume>>;
+
+    /// Reads what tasks wrote, across nodes.
+    fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>>;
+}
+
+/// Where a node stands with regard to a cluster; Docker's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SwarmState {
+    /// In none.
+    #[default]
+    Inactive,
+    /// Joining one.
+    Pending,
+    /// A member.
+    Active,
+    /// A member that cannot work; [`Info::swarm_error`] says why.
+    Error,
+    /// A manager that waits for its unlock key.
+    Locked,
+}
+
+impl SwarmState {
+    /// Returns Docker's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Error => "error",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+/// What `info` and `version` show of a node.
+#[derive(Debug, Clone, Default)]
+pub struct Info {
+    /// Its id in the cluster; none outside of one.
+    pub node: Option<NodeId>,
+    /// Where it stands.
+    pub swarm: SwarmState,
+    /// Why it does not work, or cannot reach its manager; empty where all is well.
+    pub swarm_error: String,
+    /// Whether it is a manager that can answer for the cluster.
+    pub control_available: bool,
+    /// The manager that leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The address under which others reach it, without a port.
+    pub node_address: String,
+    /// The managers it knows: id and `host:port`.
+    pub managers: Vec<(NodeId, String)>,
+    /// The host name.
+    pub hostname: String,
+    /// The platform whose images run here.
+    pub platform: Platform,
+    /// All of its CPU and memory.
+    pub resources: Resources,
+    /// What the kernel can limit.
+    pub cgroups: CgroupSupport,
+    /// `engine.labels.*`, from the configuration.
+    pub labels: Labels,
+    /// How many containers run.
+    pub containers_running: u64,
+    /// How many are stopped, or not yet started.
+    pub containers_stopped: u64,
+    /// How many images there are.
+    pub images: u64,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The operating system's name for people.
+    pub operating_system: String,
+    /// The operating system's version; may be empty.
+    pub os_version: String,
+    /// containerd's version; empty while it does not answer.
+    pub containerd_version: String,
+    /// midge's version.
+    pub version: String,
+    /// The folder with its state.
+    pub data_dir: String,
+    /// The id of the machine, or what else names it uniquely.
+    pub machine_id: String,
+    /// Registries that are spoken to in plain HTTP, beyond loopback.
+    pub plain_http_registries: Vec<String>,
+    /// Mirrors of the default registry.
+    pub mirrors: Vec<String>,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// What `swarm init` is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitOptions {
+    /// Where to listen, as the user wrote it: `ADDRESS|INTERFACE[:PORT]`; may be empty.
+    pub listen: String,
+    /// What others are told; may be empty.
+    pub advertise: String,
+    /// What the node's availability is to be.
+    pub availability: Availability,
+    /// Go on as the only manager with the state that is there.
+    pub force_new_cluster: bool,
+    /// The cluster's options.
+    pub spec: ClusterSpec,
+}
+
+/// What `swarm join` is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinOptions {
+    /// Where to listen; may be empty.
+    pub listen: String,
+    /// What others are told; may be empty.
+    pub advertise: String,
+    /// Managers to try, `HOST[:PORT]`; at least one.
+    pub remotes: Vec<String>,
+    /// The whole token.
+    pub token: String,
+    /// What the node's availability is to be.
+    pub availability: Availability,
+}
+
+/// An image of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// The digest of its configuration (`sha256:...`), as Docker's ids.
+    pub id: String,
+    /// Familiar names with tags; empty where it is only known by digest.
+    pub tags: Vec<String>,
+    /// Familiar names with digests (`nginx@sha256:...`).
+    pub digests: Vec<String>,
+    /// When it was built.
+    pub created: Date,
+    /// Bytes of content and unpacked layers.
+    pub size: u64,
+    /// Labels of the image.
+    pub labels: Labels,
+    /// The platforms whose content is complete here.
+    pub platforms: Vec<Platform>,
+    /// How many containers use it.
+    pub containers: u64,
+}
+
+/// All that `inspect` shows of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageDetail {
+    /// What lists show as well.
+    pub image: Image,
+    /// The platform of what is shown.
+    pub platform: Platform,
+    /// The author; may be empty.
+    pub author: String,
+    /// What runs.
+    pub entrypoint: Vec<String>,
+    /// Its arguments.
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// The working directory.
+    pub dir: String,
+    /// The user.
+    pub user: String,
+    /// The stop signal.
+    pub stop_signal: String,
+    /// `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Folders that become volumes.
+    pub volumes: Vec<String>,
+    /// The digests of the unpacked layers.
+    pub layers: Vec<String>,
+}
+
+/// What became of something that was to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// This name is gone.
+    Untagged(String),
+    /// This content is gone.
+    Deleted(String),
+}
+
+/// What `pull` is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullOptions {
+    /// The reference.
+    pub image: String,
+    /// The platform; none is the node's.
+    pub platform: Option<Platform>,
+    /// The login.
+    pub credential: Option<RegistryCredential>,
+}
+
+/// Which nodes an archive is read into.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NodeSelector {
+    /// This one.
+    #[default]
+    Local,
+    /// Every one that is Ready.
+    All,
+    /// These, by id or name.
+    Named(Vec<String>),
+}
+
+/// One step of a pull or a load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Something about one layer or node, or about the whole where `id` is empty.
+    Status {
+        /// The layer's short digest, the node's name, or the tag.
+        id: String,
+        /// In words (`Downloading`).
+        status: String,
+        /// How much of how much, in bytes.
+        amount: Option<(u64, u64)>,
+    },
+    /// Text for people, line end included.
+    Text(String),
+    /// It failed; nothing follows.
+    Error(String),
+}
+
+/// What a registry says of a reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The digest.
+    pub digest: String,
+    /// The media type of what the digest names.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The platforms there are.
+    pub platforms: Vec<Platform>,
+}
+
+/// How far a container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContainerState {
+    /// Made, not started.
+    Created,
+    /// Runs.
+    Running,
+    /// Ended.
+    Exited,
+}
+
+impl ContainerState {
+    /// Returns Docker's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// The container of a task on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its name: the task's full one.
+    pub name: String,
+    /// The task.
+    pub task: TaskId,
+    /// The service.
+    pub service: ServiceId,
+    /// The image as the service names it.
+    pub image: String,
+    /// The id of the image's content; may be empty.
+    pub image_id: String,
+    /// The whole command line.
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// When it was made.
+    pub created: Date,
+    /// When it was started; the epoch before.
+    pub started: Date,
+    /// When it ended; the epoch before.
+    pub finished: Date,
+    /// How far it has come.
+    pub state: ContainerState,
+    /// Its process; 0 where none runs.
+    pub pid: u32,
+    /// How it ended.
+    pub exit_code: Option<i32>,
+    /// Labels.
+    pub labels: Labels,
+    /// Its host ports.
+    pub ports: Vec<PortConfig>,
+    /// The network's name (`bridge`, `host`, `none`).
+    pub network: String,
+    /// Its addresses, with prefix lengths.
+    pub addresses: Vec<String>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// The path of its log file.
+    pub log_path: String,
+}
+
+/// A named volume of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub path: String,
+    /// When it was made.
+    pub created: Date,
+}
+
+/// One task whose log is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogTask {
+    /// The task.
+    pub task: TaskId,
+    /// Its service.
+    pub service: ServiceId,
+    /// Where it is.
+    pub node: NodeId,
+}
+
+/// What `logs` is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Whose.
+    pub tasks: Vec<LogTask>,
+    /// With new tasks of this service as they come, while following.
+    pub service: Option<ServiceId>,
+    /// Stay and send what comes.
+    pub follow: bool,
+    /// Only the last so many lines of each task.
+    pub tail: Option<u64>,
+    /// Only what was written at or after this.
+    pub since: Option<Date>,
+    /// Only what was written before this.
+    pub until: Option<Date>,
+    /// With standard output.
+    pub stdout: bool,
+    /// With standard error.
+    pub stderr: bool,
+}
+
+/// Where a task wrote a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogSource {
+    /// Standard output, and all of a terminal's.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Who wrote it.
+    pub from: LogTask,
+    /// Where.
+    pub source: LogSource,
+    /// When.
+    pub date: Date,
+    /// What, line end included where there was one.
+    pub line: Bytes,
+}
+
+/// One item of a log stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogItem {
+    /// A line.
+    Line(LogLine),
+    /// A task or node whose log could not be read, and why. Shown at the end.
+    Incomplete(String),
+}
+
+/// What nodes hold of an image.
+pub(crate) type Holders = Vec<(NodeId, HeldImage)>;

@@ -1,0 +1,186 @@
+//! Bodies: JSON, JSON lines, Docker's framed log stream, and what clients upload.
+
+use super::{
+    dto,
+    local::{BoxStream, LogItem, LogLine, LogSource, Progress},
+};
+use crate::types::Date;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_lite::{Stream, StreamExt, stream};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use std::{convert::Infallible, io, time::Duration};
+
+/// The body of every answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// How long an upload may stand still. A load over a slow link trickles, it does not stop: after a
+/// minute without a byte the client is gone.
+const UPLOAD_IDLE: Duration = Duration::from_secs(60);
+
+/// The header of a frame: stream, three zeros, length.
+const FRAME_HEADER: usize = 8;
+
+/// The stream number of Docker's own errors.
+const SYSTEM_ERROR: u8 = 3;
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed_unsync()
+}
+
+pub(crate) fn streamed(items: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(items.map(|bytes| Ok(Frame::data(bytes)))).boxed_unsync()
+}
+
+/// Renders progress as one JSON object a line.
+pub(crate) fn progress_lines(steps: BoxStream<Progress>) -> impl Stream<Item = Bytes> + Send {
+    steps.map(|step| {
+        let line = match step {
+            Progress::Status { id, status, amount } => dto::ProgressLine {
+                id,
+                status,
+                progress_detail: Some(
+                    amount
+                        .map(|(current, total)| dto::ProgressDetail { current, total })
+                        .unwrap_or_default(),
+                ),
+                ..Default::default()
+            },
+            Progress::Text(stream) => dto::ProgressLine { stream, ..Default::default() },
+            Progress::Error(message) => dto::ProgressLine {
+                error: message.clone(),
+                error_detail: Some(dto::ErrorBody { message }),
+                ..Default::default()
+            },
+        };
+        let mut text = serde_json::to_vec(&line).expect("text and numbers always serialise");
+        text.extend_from_slice(b"\r\n");
+        Bytes::from(text)
+    })
+}
+
+/// How log lines are rendered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogFormat {
+    /// As they are, for terminals; otherwise in Docker's frames.
+    pub(crate) raw: bool,
+    /// With the time before.
+    pub(crate) timestamps: bool,
+    /// With node, service and task before.
+    pub(crate) details: bool,
+}
+
+/// Renders a log stream. What could not be read is told at the end.
+pub(crate) fn log_bytes(
+    items: BoxStream<LogItem>,
+    format: LogFormat,
+) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold((Some(items), Vec::new()), move |(items, mut missing)| async move {
+        let mut items = items?;
+        loop {
+            match items.next().await {
+                Some(LogItem::Line(line)) => {
+                    return Some((log_line(&line, format), (Some(items), missing)));
+                }
+                Some(LogItem::Incomplete(reason)) => missing.push(reason),
+                None if missing.is_empty() => return None,
+                None => return Some((incomplete(&missing, format), (None, Vec::new()))),
+            }
+        }
+    })
+}
+
+fn incomplete(reasons: &[String], format: LogFormat) -> Bytes {
+    let message = format!(
+        "incomplete log stream. some logs could not be retrieved for the following reasons: {}\n",
+        reasons.join(", ")
+    );
+    if format.raw { Bytes::from(message) } else { frame(SYSTEM_ERROR, &[message.as_bytes()]) }
+}
+
+fn log_line(line: &LogLine, format: LogFormat) -> Bytes {
+    let mut prefix = String::new();
+    if format.timestamps {
+        prefix.push_str(&fixed_date(line.date));
+        prefix.push(' ');
+    }
+    if format.details {
+        let from = &line.from;
+        prefix.push_str(&format!(
+            "com.docker.swarm.node.id={},com.docker.swarm.service.id={},\
+             com.docker.swarm.task.id={} ",
+            from.node, from.service, from.task
+        ));
+    }
+    let stream = match line.source {
+        LogSource::Stdout => 1,
+        LogSource::Stderr => 2,
+    };
+    if format.raw {
+        let mut bytes = BytesMut::with_capacity(prefix.len() + line.line.len());
+        bytes.put_slice(prefix.as_bytes());
+        bytes.put_slice(&line.line);
+        return bytes.freeze();
+    }
+    frame(stream, &[prefix.as_bytes(), &line.line])
+}
+
+fn frame(stream: u8, parts: &[&[u8]]) -> Bytes {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut bytes = BytesMut::with_capacity(FRAME_HEADER + length);
+    bytes.put_slice(&[stream, 0, 0, 0]);
+    bytes.put_u32(u32::try_from(length).expect("a log line is far below 4 GiB"));
+    for part in parts {
+        bytes.put_slice(part);
+    }
+    bytes.freeze()
+}
+
+/// RFC 3339 with all nine digits, so that columns line up; Docker's clients cut at fixed places.
+fn fixed_date(date: Date) -> String {
+    let seconds = Date::from_unix_seconds(date.unix_seconds()).to_string();
+    format!("{}.{:09}Z", seconds.trim_end_matches('Z'), date.unix_nanos() % 1_000_000_000)
+}
+
+/// Turns an upload into a stream of its bytes. Ends with an error where the client stops sending.
+pub(crate) fn upload(body: Incoming) -> BoxStream<io::Result<Bytes>> {
+    Box::pin(stream::unfold(Some(body), |body| async move {
+        let mut body = body?;
+        loop {
+            let next = futures_lite::future::or(async { Some(body.frame().await) }, async {
+                async_io::Timer::after(UPLOAD_IDLE).await;
+                None
+            })
+            .await;
+            let error = match next {
+                Some(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => return Some((Ok(data), Some(body))),
+                    Err(_) => continue,
+                },
+                Some(None) => return None,
+                Some(Some(Err(error))) => io::Error::new(io::ErrorKind::UnexpectedEof, error),
+                None => io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending"),
+            };
+            return Some((Err(error), None));
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_log_lines_have_nine_digits() {
+        assert_eq!(
+            fixed_date(Date::from_unix_nanos(1_795_231_469_694_735_240)),
+            "2026-11-21T03:24:29.694735240Z"
+        );
+        assert_eq!(fixed_date(Date::from_unix_seconds(1)), "1970-01-01T00:00:01.000000000Z");
+    }
+
+    #[test]
+    fn frames_are_dockers() {
+        assert_eq!(&frame(2, &[b"ab", b"c"])[..], b"\x02\0\0\0\0\0\0\x03abc");
+    }
+}

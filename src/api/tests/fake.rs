@@ -1,0 +1,389 @@
+//! A node of memory, and a client that writes requests by hand.
+
+use crate::{
+    api::local::*,
+    cluster::{Class, Query, Refusal, Rejected, Request, Response},
+    types::*,
+};
+use bytes::Bytes;
+use futures_lite::{StreamExt, stream};
+use serde_json::Value;
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Nothing here takes longer; a test that does has failed.
+const WAIT: Duration = Duration::from_secs(20);
+
+pub(super) struct Fake {
+    pub(super) nodes: Vec<Node>,
+    pub(super) services: Mutex<Vec<Service>>,
+    pub(super) tasks: Mutex<Vec<Task>>,
+    pub(super) held: Mutex<Vec<(NodeId, HeldImage)>>,
+    pub(super) requests: Mutex<Vec<Request>>,
+    pub(super) uploaded: Mutex<Vec<u8>>,
+    /// How many log streams are open.
+    pub(super) following: Arc<AtomicU64>,
+    index: AtomicU64,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+pub(super) fn node(bits: u128, hostname: &str, role: Role) -> Node {
+    let manager = (role == Role::Manager)
+        .then(|| ManagerStatus { address: "10.0.0.1:2377".to_owned(), raft_id: 1 });
+    Node {
+        id: NodeId::from_bits(bits),
+        version: Version { epoch: 1, index: 7 },
+        created: Date::from_unix_seconds(1_700_000_000),
+        updated: Date::from_unix_seconds(1_700_000_000),
+        spec: NodeSpec { labels: Labels::new(), role, availability: Availability::Active },
+        description: NodeDescription {
+            hostname: hostname.to_owned(),
+            platform: Platform::normalized("linux", "arm", "v7"),
+            resources: Resources { nano_cpus: 4_000_000_000, memory_bytes: 1 << 30 },
+            ..Default::default()
+        },
+        status: NodeStatus { state: NodeState::Ready, ..Default::default() },
+        manager,
+        role,
+        key_digest: [0; 32],
+    }
+}
+
+fn cluster() -> Cluster {
+    Cluster {
+        id: ClusterId::from_bits(9),
+        version: Version { epoch: 1, index: 3 },
+        created: Date::EPOCH,
+        updated: Date::EPOCH,
+        spec: ClusterSpec::default(),
+        root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
+        tokens: JoinTokens { worker: JoinToken(1), manager: JoinToken(2) },
+    }
+}
+
+impl Fake {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: vec![
+                node(1, "m1", Role::Manager),
+                node(2, "twin", Role::Worker),
+                node(3, "twin", Role::Worker),
+            ],
+            services: Mutex::default(),
+            tasks: Mutex::default(),
+            held: Mutex::default(),
+            requests: Mutex::default(),
+            uploaded: Mutex::default(),
+            following: Arc::default(),
+            index: AtomicU64::new(10),
+            refusal: Mutex::default(),
+        }
+    }
+
+    pub(super) fn refuse(&self, class: Class) {
+        *self.refusal.lock().unwrap() = Some(Refusal::new(class, "no"));
+    }
+
+    fn next(&self) -> Version {
+        Version { epoch: 1, index: self.index.fetch_add(1, Ordering::SeqCst) }
+    }
+
+    fn answer(&self, request: Request) -> Result<Response, Refusal> {
+        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
+            return Err(refusal);
+        }
+        self.requests.lock().unwrap().push(request.clone());
+        let mut services = self.services.lock().unwrap();
+        match request {
+            Request::Read(Query::Cluster) => Ok(Response::Cluster(Box::new(cluster()))),
+            Request::Read(Query::Nodes) => Ok(Response::Nodes(self.nodes.clone())),
+            Request::Read(Query::Services) => Ok(Response::Services(services.clone())),
+            Request::Read(Query::Tasks { services, .. }) => {
+                let tasks = self.tasks.lock().unwrap().clone().into_iter();
+                let fits = |task: &Task| services.is_empty() || services.contains(&task.service);
+                Ok(Response::Tasks(tasks.filter(fits).collect()))
+            }
+            Request::Read(Query::HeldImages { image }) => {
+                let held = self.held.lock().unwrap().clone().into_iter();
+                Ok(Response::HeldImages(held.filter(|(_, held)| held.name == image).collect()))
+            }
+            Request::CreateService { spec, .. } => {
+                let version = self.next();
+                let service = Service {
+                    id: ServiceId::from_bits(u128::from(version.index) << 90),
+                    version,
+                    created: Date::from_unix_seconds(1_700_000_000),
+                    updated: Date::from_unix_seconds(1_700_000_000),
+                    spec: *spec,
+                    spec_version: version,
+                    previous_spec: None,
+                    update: None,
+                };
+                self.tasks.lock().unwrap().push(task(&service, 1, &self.nodes[0].id));
+                services.push(service);
+                Ok(Response::Created(services[services.len() - 1].id.clone()))
+            }
+            Request::UpdateService { id, version, spec, .. } => {
+                let service = services.iter_mut().find(|service| service.id == id).unwrap();
+                if service.version != version {
+                    return Err(Rejected::OutOfSequence.into());
+                }
+                service.version = self.next();
+                service.spec_version = service.version;
+                service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, *spec)));
+                Ok(Response::Done)
+            }
+            Request::RemoveService { id, .. } => {
+                services.retain(|service| service.id != id);
+                Ok(Response::Done)
+            }
+            _ => Ok(Response::Done),
+        }
+    }
+}
+
+pub(super) fn task(service: &Service, slot: u64, node: &NodeId) -> Task {
+    Task {
+        id: TaskId::from_bits(u128::from(slot) + (u128::from(service.version.index) << 60)),
+        version: service.version,
+        created: service.created,
+        updated: service.updated,
+        service: service.id.clone(),
+        service_name: service.spec.name.clone(),
+        service_labels: service.spec.labels.clone(),
+        slot,
+        node: Some(node.clone()),
+        spec: service.spec.task.clone(),
+        endpoint: service.spec.endpoint.clone(),
+        spec_version: service.spec_version,
+        status: TaskStatus { state: TaskState::Running, ..Default::default() },
+        desired: Desired::Running,
+        predecessor: None,
+        delay: Duration::ZERO,
+        failures: 0,
+        reasons: Vec::new(),
+        attachments: Vec::new(),
+    }
+}
+
+fn ready<'a, T: Send + 'a>(answer: Result<T, Refusal>) -> Answer<'a, T> {
+    Box::pin(async move { answer })
+}
+
+impl LocalNode for Fake {
+    fn request(&self, request: Request) -> Answer<'_, Response> {
+        ready(self.answer(request))
+    }
+
+    fn info(&self) -> BoxFuture<'_, Info> {
+        Box::pin(async {
+            Info {
+                node: Some(self.nodes[0].id.clone()),
+                leader: Some(self.nodes[0].id.clone()),
+                swarm: SwarmState::Active,
+                control_available: true,
+                node_address: "10.0.0.1".to_owned(),
+                managers: vec![(self.nodes[0].id.clone(), "10.0.0.1:2377".to_owned())],
+                hostname: "m1".to_owned(),
+                platform: Platform::normalized("linux", "amd64", ""),
+                version: "0.1.0".to_owned(),
+                ..Default::default()
+            }
+        })
+    }
+
+    fn swarm_init(&self, _: InitOptions) -> Answer<'_, NodeId> {
+        ready(Ok(self.nodes[0].id.clone()))
+    }
+
+    fn swarm_join(&self, _: JoinOptions) -> Answer<'_, ()> {
+        ready(Ok(()))
+    }
+
+    fn swarm_leave(&self, force: bool) -> Answer<'_, ()> {
+        ready(if force { Ok(()) } else { Err(Refusal::new(Class::Unavailable, "manager")) })
+    }
+
+    fn join_token(&self, _: &Cluster, role: Role) -> String {
+        format!("SWMTKN-1-{role}")
+    }
+
+    fn root_pem(&self, _: &Cluster) -> String {
+        "PEM".to_owned()
+    }
+
+    fn images(&self) -> Answer<'_, Vec<Image>> {
+        panic!("a defect, on purpose: one request must not end the others")
+    }
+
+    fn image(&self, name: String) -> Answer<'_, ImageDetail> {
+        let image = Image { tags: vec![name], ..Default::default() };
+        ready(Ok(ImageDetail { image, ..Default::default() }))
+    }
+
+    fn image_remove(&self, name: String, _: bool) -> Answer<'_, Vec<Removed>> {
+        ready(Ok(vec![Removed::Untagged(name)]))
+    }
+
+    fn image_pull(&self, options: PullOptions) -> Answer<'_, BoxStream<Progress>> {
+        let steps = [
+            Progress::Status {
+                id: String::new(),
+                status: format!("Pulling {}", options.image),
+                amount: None,
+            },
+            Progress::Error("cut".to_owned()),
+        ];
+        ready(Ok(stream::iter(steps).boxed()))
+    }
+
+    fn image_load(
+        &self,
+        nodes: NodeSelector,
+        mut archive: BoxStream<std::io::Result<Bytes>>,
+    ) -> Answer<'_, BoxStream<Progress>> {
+        Box::pin(async move {
+            while let Some(bytes) = archive.next().await {
+                self.uploaded.lock().unwrap().extend_from_slice(&bytes.unwrap());
+            }
+            let text = Progress::Text(format!("Loaded image: {nodes:?}\n"));
+            Ok(stream::once(text).boxed())
+        })
+    }
+
+    fn image_resolve(&self, image: String, _: Option<RegistryCredential>) -> Answer<'_, Resolved> {
+        if image.starts_with("reg.example/") {
+            let platforms = ["v6", "v7"].map(|v| Platform::normalized("linux", "arm", v));
+            return ready(Ok(Resolved {
+                digest: format!("sha256:{}", "a".repeat(64)),
+                media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
+                size: 1,
+                platforms: platforms.to_vec(),
+            }));
+        }
+        ready(Err(Refusal::new(Class::Internal, "Get \"https://registry-1.docker.io/v2/\": no")))
+    }
+
+    fn containers(&self) -> Answer<'_, Vec<Container>> {
+        ready(Ok(Vec::new()))
+    }
+
+    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
+        ready(Ok(Vec::new()))
+    }
+
+    fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>> {
+        let from = options.tasks[0].clone();
+        let line = LogItem::Line(LogLine {
+            from,
+            source: LogSource::Stderr,
+            date: Date::from_unix_nanos(1),
+            line: Bytes::from_static(b"hello\n"),
+        });
+        if !options.follow {
+            let gap = LogItem::Incomplete("node twin is away".to_owned());
+            return ready(Ok(stream::iter([gap, line]).boxed()));
+        }
+        struct Open(Arc<AtomicU64>);
+        impl Drop for Open {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.following.fetch_add(1, Ordering::SeqCst);
+        let open = Open(self.following.clone());
+        let rest = stream::unfold(open, |open| async move {
+            let _open = &open;
+            std::future::pending::<()>().await;
+            None::<(LogItem, Open)>
+        });
+        ready(Ok(stream::once(line).chain(rest).boxed()))
+    }
+}
+
+/// A server with a fake node. Ends with the value.
+pub(super) struct Server {
+    pub(super) node: Arc<Fake>,
+    pub(super) path: PathBuf,
+    stop: Option<async_channel::Sender<()>>,
+    task: Option<smol::Task<()>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    pub(super) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/midge.sock");
+        let node = Arc::new(Fake::new());
+        let listener = crate::api::bind(&path).unwrap();
+        let (stop, stopped) = async_channel::bounded::<()>(1);
+        let served = crate::api::serve(listener, node.clone(), async move {
+            stopped.recv().await.unwrap_err();
+        });
+        let task = Some(smol::spawn(served));
+        Self { node, path, stop: Some(stop), task, _folder: folder }
+    }
+
+    pub(super) fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream
+    }
+
+    /// Sends a request and returns status, head and body.
+    pub(super) fn raw(&self, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+        let mut stream = self.connect();
+        let length = body.len();
+        write!(stream, "{head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").unwrap();
+        // A server that refuses early may close before all is sent; its answer counts.
+        let _sent = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _read = stream.read_to_end(&mut answer);
+        let split = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+        let head = String::from_utf8_lossy(&answer[..split]).into_owned();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer[split + 4..].to_vec();
+        let chunked = head.contains("transfer-encoding: chunked");
+        (status, head, if chunked { dechunk(&body) } else { body })
+    }
+
+    pub(super) fn send(&self, request: &str, body: &str) -> (u16, Value) {
+        let head = format!("{request} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json");
+        let (status, _, body) = self.raw(&head, body.as_bytes());
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    /// Ends the server and waits until it has.
+    pub(super) fn stop(mut self) {
+        self.stop = None;
+        smol::block_on(self.task.take().unwrap());
+    }
+}
+
+fn dechunk(mut body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Some(at) = body.windows(2).position(|two| two == b"\r\n") {
+        let length = std::str::from_utf8(&body[..at]).unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        whole.extend_from_slice(&body[at + 2..at + 2 + length]);
+        body = &body[at + 2 + length + 2..];
+    }
+    whole
+}
+
+/// Waits for a condition, within [`WAIT`].
+pub(super) fn eventually(what: &str, fits: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !fits() {
+        assert!(start.elapsed() < WAIT, "{what}");
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,172 @@
+use crate::{
+    api::{convert::service, dto},
+    cluster::Class,
+};
+use serde_json::{Value, json};
+
+/// The least spec, with one value put at `path`.
+fn with(path: &str, value: Value) -> dto::ServiceSpec {
+    let mut spec = json!({"TaskTemplate": {"ContainerSpec": {"Image": "bb:1"}}});
+    let mut at = &mut spec;
+    for part in path.split('.') {
+        at = &mut at[part];
+    }
+    *at = value;
+    serde_json::from_value(spec).unwrap()
+}
+
+#[test]
+fn each_unsupported_option_is_refused_by_name() {
+    let container = "TaskTemplate.ContainerSpec";
+    for (path, value, name) in [
+        ("Healthcheck", json!({"Test": ["CMD", "true"]}), "--health-cmd"),
+        ("Secrets", json!([{}]), "--secret"),
+        ("Configs", json!([{}]), "--config"),
+        ("CapabilityAdd", json!(["CAP_SYS_ADMIN"]), "--cap-add"),
+        ("CapabilityDrop", json!(["ALL"]), "--cap-drop"),
+        ("Sysctls", json!({"a": "b"}), "--sysctl"),
+        ("Ulimits", json!([{"Name": "nofile"}]), "--ulimit"),
+        ("Hosts", json!(["1.1.1.1 a"]), "--host"),
+        ("Groups", json!(["a"]), "--group"),
+        ("Privileges", json!({"CredentialSpec": {"File": "x"}}), "--credential-spec"),
+        ("OpenStdin", json!(true), "OpenStdin"),
+        ("OomScoreAdj", json!(-5), "--oom-score-adj"),
+        ("DNSConfig", json!({"Nameservers": ["1.1.1.1"]}), "--dns"),
+        ("DNSConfig", json!({"Search": ["a"]}), "--dns-search"),
+        ("DNSConfig", json!({"Options": ["a"]}), "--dns-option"),
+        ("Isolation", json!("hyperv"), "--isolation"),
+        (
+            "Mounts",
+            json!([{"Type": "bind", "Source": "/a", "Target": "/b",
+                    "BindOptions": {"Propagation": "shared"}}]),
+            "bind-propagation",
+        ),
+        (
+            "Mounts",
+            json!([{"Source": "a", "Target": "/b", "VolumeOptions": {"NoCopy": true}}]),
+            "volume-",
+        ),
+        (
+            "Mounts",
+            json!([{"Type": "tmpfs", "Target": "/b", "TmpfsOptions": {"SizeBytes": 1}}]),
+            "tmpfs-",
+        ),
+        ("Mounts", json!([{"Type": "npipe", "Target": "/b"}]), "type=npipe"),
+    ] {
+        check(&format!("{container}.{path}"), value, name);
+    }
+    for (path, value, name) in [
+        ("TaskTemplate.LogDriver", json!({"Name": "syslog"}), "--log-driver"),
+        ("TaskTemplate.PluginSpec", json!({"Name": "a"}), "PluginSpec"),
+        ("TaskTemplate.NetworkAttachmentSpec", json!({"ContainerID": "a"}), "attachment"),
+        ("TaskTemplate.Runtime", json!("plugin"), "Runtime"),
+        ("TaskTemplate.Resources", json!({"SwapBytes": 5}), "--memory-swap"),
+        ("TaskTemplate.Resources", json!({"MemorySwappiness": 5}), "--memory-swappiness"),
+        (
+            "TaskTemplate.Resources.Reservations",
+            json!({"GenericResources": [{}]}),
+            "--generic-resource",
+        ),
+        ("TaskTemplate.Networks", json!([{"Target": "x"}]), "overlay"),
+        ("TaskTemplate.Networks", json!([{"Target": "host"}, {"Target": "none"}]), "--network"),
+        ("TaskTemplate.Networks", json!([{"Target": "host", "Aliases": ["a"]}]), "alias="),
+        ("Mode", json!({"ReplicatedJob": {}}), "replicated-job"),
+        ("Mode", json!({"GlobalJob": {}}), "global-job"),
+        ("UpdateConfig", json!({"Parallelism": 2}), "--update-parallelism"),
+        ("UpdateConfig", json!({"Parallelism": 0}), "--update-parallelism"),
+        ("UpdateConfig", json!({"Order": "start-first"}), "--update-order"),
+        ("UpdateConfig", json!({"Delay": 1}), "--update-delay"),
+        ("RollbackConfig", json!({"MaxFailureRatio": 0.5}), "--rollback-max-failure-ratio"),
+        ("EndpointSpec", json!({"Ports": [{"TargetPort": 80}]}), "mode=host"),
+        (
+            "EndpointSpec",
+            json!({"Ports": [{"TargetPort": 80, "PublishMode": "host", "Protocol": "sctp"}]}),
+            "sctp",
+        ),
+    ] {
+        check(path, value, name);
+    }
+}
+
+fn check(path: &str, value: Value, name: &str) {
+    let refusal = service::to_spec(&with(path, value.clone()), None).expect_err(path);
+    assert_eq!(refusal.class, Class::Unsupported, "{path} {value}");
+    assert!(refusal.message.contains(name), "{path} {value}: {}", refusal.message);
+    assert!(refusal.message.contains("not supported yet"), "{}", refusal.message);
+}
+
+#[test]
+fn what_says_nothing_is_taken() {
+    for (path, value) in [
+        ("TaskTemplate.ContainerSpec.Healthcheck", Value::Null),
+        ("TaskTemplate.ContainerSpec.DNSConfig", json!({"Nameservers": []})),
+        (
+            "TaskTemplate.ContainerSpec.Privileges",
+            json!({"CredentialSpec": null, "SELinuxContext": {}}),
+        ),
+        ("TaskTemplate.ContainerSpec.Isolation", json!("default")),
+        ("TaskTemplate.ContainerSpec.Mounts", Value::Null),
+        ("TaskTemplate.LogDriver", json!({})),
+        ("TaskTemplate.Placement", Value::Null),
+        ("Mode", Value::Null),
+        (
+            "UpdateConfig",
+            json!({"Parallelism": 1, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+            "MaxFailureRatio": 0, "Order": "stop-first"}),
+        ),
+        ("EndpointSpec", json!({"Mode": "dnsrr"})),
+    ] {
+        service::to_spec(&with(path, value), None).expect(path);
+    }
+}
+
+#[test]
+fn wrong_values_are_refused() {
+    for (path, value, message) in [
+        ("TaskTemplate.ContainerSpec.Image", json!(""), "image reference must be provided"),
+        ("TaskTemplate.ContainerSpec.Image", json!("A b"), "is not a valid repository/tag"),
+        (
+            "TaskTemplate.RestartPolicy",
+            json!({"Condition": "foo"}),
+            "invalid RestartCondition: \"foo\"",
+        ),
+        ("TaskTemplate.RestartPolicy", json!({"Delay": -1}), "restart-delay cannot be negative"),
+        ("TaskTemplate.ContainerSpec.StopGracePeriod", json!(-1), "cannot be negative"),
+        (
+            "TaskTemplate.Resources.Limits",
+            json!({"MemoryBytes": 1}),
+            "invalid memory value 1: Must be at least 4MiB",
+        ),
+        (
+            "TaskTemplate.Resources.Limits",
+            json!({"NanoCPUs": -1_000_000_000}),
+            "invalid cpu value -1: Must be at least 0.001",
+        ),
+        ("TaskTemplate.Placement.Constraints", json!(["a=b"]), "expected one operator"),
+        (
+            "TaskTemplate.ContainerSpec.Mounts",
+            json!([{"Type": "nope", "Target": "/a"}]),
+            "invalid MountType: \"nope\"",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Mounts",
+            json!([{"Type": "bind", "Source": "a", "Target": "/a"}]),
+            "absolute path",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Mounts",
+            json!([{"Source": "v", "Target": "/x"}, {"Source": "w", "Target": "/x"}]),
+            "duplicate mount point: /x",
+        ),
+        ("EndpointSpec.Mode", json!("foo"), "invalid resolution mode: \"foo\""),
+        (
+            "EndpointSpec.Ports",
+            json!([{"TargetPort": 70_000, "PublishMode": "host"}]),
+            "invalid port number 70000",
+        ),
+    ] {
+        let refusal = service::to_spec(&with(path, value), None).expect_err(path);
+        assert_eq!(refusal.class, Class::Invalid, "{path}");
+        assert!(refusal.message.contains(message), "{path}: {}", refusal.message);
+    }
+}

@@ -1,0 +1,438 @@
+//! What happens to nodes, and to what runs on them.
+
+use super::{World, replicated, world::id};
+use crate::{
+    cluster::{Change, Class, Command, Event, JoinRequest, Query, Refusal, Request, Response},
+    types::{
+        Availability, Desired, FromManager, FromWorker, JoinToken, LocalSuccessor, Mode,
+        NodeDescription, NodeState, Reason, ReasonCode, Role, Sequence, TaskId, TaskState,
+        TaskStatus,
+    },
+};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn state_of(world: &World, number: u128) -> (NodeState, String) {
+    let status = world.state.node(&id(number)).expect("a node").status.clone();
+    (status.state, status.message)
+}
+
+fn shown(world: &World, number: u128) -> NodeState {
+    match world.leader.read(&world.state, &Query::Nodes) {
+        Ok(Response::Nodes(nodes)) => {
+            nodes.iter().find(|node| node.id == id(number)).expect("a node").status.state
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn join_request(machine: &str, secret: u128) -> JoinRequest {
+    JoinRequest {
+        secret: JoinToken(secret),
+        csr: vec![],
+        key_digest: [9; 32],
+        description: NodeDescription {
+            hostname: "new".to_owned(),
+            machine_id: machine.to_owned(),
+            ..NodeDescription::default()
+        },
+        availability: Availability::Active,
+        address: "10.0.0.9".to_owned(),
+        advertise: String::new(),
+    }
+}
+
+#[test]
+fn a_silent_node_is_down_within_six_seconds_and_its_tasks_run_elsewhere() {
+    let mut world = World::new(2);
+    world.create(replicated("web", 2));
+    world.run(SECOND);
+    assert_eq!((world.running_on(1), world.running_on(2)), (1, 1));
+    world.cut(1);
+    world.run(6 * SECOND);
+    assert_eq!(state_of(&world, 1), (NodeState::Down, "heartbeat failure".to_owned()));
+    assert_eq!(world.running_on(2), 2, "{}", world.tasks());
+    // What is left on the lost node stays as it was seen, and is no longer wanted.
+    let left: Vec<_> = world.state.tasks_on_node(&id(1)).collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!((left[0].desired, left[0].status.state), (Desired::Shutdown, TaskState::Running));
+    // When the node comes back, its surplus is stopped.
+    world.link(1);
+    world.run(2 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Ready);
+    assert_eq!((world.running_on(1), world.running_on(2)), (0, 2));
+    assert!(world.state.tasks_on_node(&id(1)).all(|t| t.status.state == TaskState::Shutdown));
+}
+
+#[test]
+fn a_node_that_returns_before_its_replacement_is_ready_keeps_its_task() {
+    let mut world = World::new(2);
+    world.set_availability(2, Availability::Pause);
+    world.create(replicated("web", 1));
+    world.run(SECOND);
+    let task = world.wanted()[0].id.clone();
+    world.cut(1);
+    world.run(10 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Down);
+    world.link(1);
+    world.run(2 * SECOND);
+    let wanted = world.wanted();
+    assert_eq!(wanted.len(), 1, "{}", world.tasks());
+    assert_eq!((&wanted[0].id, wanted[0].status.state), (&task, TaskState::Running));
+}
+
+#[test]
+fn a_global_task_survives_its_nodes_absence() {
+    let mut world = World::new(2);
+    let mut spec = replicated("agent", 1);
+    spec.mode = Mode::Global;
+    world.create(spec);
+    world.run(SECOND);
+    let before: Vec<_> = world.wanted().into_iter().map(|task| task.id).collect();
+    world.cut(1);
+    world.run(20 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Down);
+    world.link(1);
+    world.run(2 * SECOND);
+    let after: Vec<_> = world.wanted().into_iter().map(|task| task.id).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn draining_moves_everything_without_delay() {
+    let mut world = World::new(2);
+    world.create(replicated("web", 4));
+    world.run(SECOND);
+    world.set_availability(1, Availability::Drain);
+    world.run(SECOND / 2);
+    assert_eq!((world.running_on(1), world.running_on(2)), (0, 4), "{}", world.tasks());
+    world.set_availability(1, Availability::Active);
+    world.run(SECOND);
+    assert_eq!((world.running_on(1), world.running_on(2)), (0, 4), "nothing moves back");
+}
+
+#[test]
+fn when_most_nodes_vanish_the_leader_doubts_itself_first() {
+    let mut world = World::new(4);
+    world.create(replicated("web", 4));
+    world.run(SECOND);
+    for number in 1..=3 {
+        world.cut(number);
+    }
+    world.run(30 * SECOND);
+    for number in 1..=3 {
+        assert_eq!(state_of(&world, number).0, NodeState::Ready);
+        assert_eq!(shown(&world, number), NodeState::Unknown);
+    }
+    assert_eq!(world.running_on(4), 1);
+    // One comes back: it is as if nothing had been.
+    world.link(1);
+    world.run(SECOND);
+    assert_eq!(shown(&world, 1), NodeState::Ready);
+    // The others do not, and the doubt expires.
+    world.run(40 * SECOND);
+    assert_eq!(state_of(&world, 2).0, NodeState::Down);
+    assert_eq!(state_of(&world, 3).0, NodeState::Down);
+    assert_eq!(world.running_on(1) + world.running_on(4), 4, "{}", world.tasks());
+}
+
+#[test]
+fn half_of_the_nodes_are_lost_without_doubt() {
+    let mut world = World::new(4);
+    world.run(SECOND);
+    world.cut(1);
+    world.cut(2);
+    world.run(6 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Down);
+    assert_eq!(state_of(&world, 2).0, NodeState::Down);
+}
+
+#[test]
+fn a_stalled_leader_extends_every_deadline() {
+    let mut world = World::new(1);
+    world.run(SECOND);
+    let wait = 60 * SECOND;
+    world.now = world.now + wait;
+    world.date = world.date + wait;
+    world.event(Event::Stalled { wait });
+    assert_eq!(state_of(&world, 1).0, NodeState::Ready);
+    world.beat_all();
+    world.run(10 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Ready);
+}
+
+#[test]
+fn a_new_leader_knows_no_node_and_moves_nothing() {
+    let mut world = World::new(2);
+    world.create(replicated("web", 2));
+    world.run(SECOND);
+    let before = world.tasks();
+    world.cut(2);
+    world.fail_over(2);
+    let moved = "Node moved to \"unknown\" state due to leadership change in cluster";
+    assert_eq!(state_of(&world, 1), (NodeState::Unknown, moved.to_owned()));
+    world.link(0);
+    world.link(1);
+    world.run(8 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Ready);
+    assert_eq!(state_of(&world, 2).0, NodeState::Unknown);
+    assert_eq!(world.tasks(), before);
+    world.run(2 * SECOND);
+    let lost = "heartbeat failure for node in \"unknown\" state";
+    assert_eq!(state_of(&world, 2), (NodeState::Down, lost.to_owned()));
+    assert_eq!(world.running_on(1), 2);
+}
+
+#[test]
+fn a_node_that_leaves_is_down_at_once() {
+    let mut world = World::new(2);
+    world.create(replicated("web", 2));
+    world.run(SECOND);
+    let session = world.workers[&id(1)].session;
+    world.cut(1);
+    world.say(1, FromWorker::Leave { session });
+    world.work();
+    assert_eq!(state_of(&world, 1).0, NodeState::Down);
+    assert_eq!(world.running_on(2), 2, "{}", world.tasks());
+    let request = world.request_id();
+    let removed = world.request(Request::RemoveNode { request, id: id(1), force: false });
+    assert_eq!(removed, Ok(Response::Done));
+    assert!(world.state.is_removed(&id(1)));
+    assert_eq!(world.state.tasks_on_node(&id(1)).count(), 0);
+    world.link(1);
+    assert_eq!(world.workers[&id(1)].heard.last(), Some(&FromManager::Removed));
+}
+
+#[test]
+fn removal_needs_force_where_the_node_lives_and_a_manager_stays() {
+    let mut world = World::new(1);
+    world.create(replicated("web", 1));
+    world.run(SECOND);
+    let remove = |world: &mut World, number: u128, force: bool| {
+        let request = world.request_id();
+        world.request(Request::RemoveNode { request, id: id(number), force })
+    };
+    let refusal = remove(&mut world, 1, false).expect_err("a refusal");
+    assert_eq!(refusal.message, format!("node {} is not down and can't be removed", id(1)));
+    let refusal = remove(&mut world, 0, true).expect_err("a refusal");
+    assert!(refusal.message.contains("must be demoted"), "{refusal}");
+    assert_eq!(remove(&mut world, 1, true), Ok(Response::Done));
+    assert!(!world.workers[&id(1)].linked);
+    world.run(SECOND);
+    assert_eq!(world.wanted().len(), 1, "the slot gets a new task");
+    assert_eq!(world.wanted()[0].node, None);
+}
+
+#[test]
+fn roles_do_not_change_yet() {
+    let mut world = World::new(1);
+    let change = |world: &mut World, number: u128, role: Role| {
+        let node = world.state.node(&id(number)).expect("a node").clone();
+        let mut spec = node.spec;
+        spec.role = role;
+        let request = world.request_id();
+        let (id, version) = (node.id, node.version);
+        world.request(Request::UpdateNode { request, id, version, spec }).expect_err("a refusal")
+    };
+    let refusal = change(&mut world, 1, Role::Manager);
+    assert_eq!(refusal.class, Class::Unsupported);
+    assert!(refusal.message.contains("not supported yet"));
+    let refusal = change(&mut world, 0, Role::Worker);
+    assert_eq!(refusal.message, "attempting to demote the last manager of the swarm");
+}
+
+#[test]
+fn joining_twice_gives_the_same_node_and_a_cloned_disk_is_refused() {
+    let mut world = World::new(1);
+    let join = |world: &mut World, machine: &str, secret: u128| {
+        world.request(Request::Join(Box::new(join_request(machine, secret))))
+    };
+    let refusal = join(&mut world, "m", 99).expect_err("a refusal");
+    assert_eq!(refusal.class, Class::Unauthorized);
+    assert!(refusal.message.contains("the token may have been rotated"), "{refusal}");
+    let Ok(Response::Admitted(first)) = join(&mut world, "m", 11) else { panic!("not admitted") };
+    assert_eq!(first.role, Role::Worker);
+    let Ok(Response::Admitted(again)) = join(&mut world, "m", 11) else { panic!("not admitted") };
+    assert_eq!(first, again);
+    let refusal = join(&mut world, "other", 11).expect_err("a refusal");
+    assert_eq!(refusal.class, Class::Conflict);
+    assert!(refusal.message.contains("cloned"), "{refusal}");
+    assert_eq!(world.state.nodes().count(), 3);
+    // Two at once are one node as well.
+    world.commits = false;
+    let mut request = join_request("n", 11);
+    request.key_digest = [8; 32];
+    let tickets: Vec<_> =
+        (0..2).map(|_| world.ask(Request::Join(Box::new(request.clone())))).collect();
+    world.commits = true;
+    world.commit();
+    let answers: Vec<_> = tickets.iter().map(|ticket| world.replies[ticket].clone()).collect();
+    assert!(answers[0].is_ok());
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn a_cloned_disk_gets_no_session() {
+    let mut world = World::new(1);
+    let clone =
+        NodeDescription { machine_id: "elsewhere".to_owned(), ..NodeDescription::default() };
+    world.link_as(1, clone, vec![]);
+    let holder = "node1 (machine machine1)".to_owned();
+    assert_eq!(world.workers[&id(1)].heard.last(), Some(&FromManager::Duplicate { holder }));
+}
+
+#[test]
+fn rotating_a_token_replaces_it_once() {
+    let mut world = World::new(0);
+    let request = world.request_id();
+    let cluster = world.state.cluster().expect("a cluster").clone();
+    let rotate = Request::UpdateCluster {
+        request,
+        version: cluster.version,
+        spec: cluster.spec.clone(),
+        rotate_worker_token: true,
+        rotate_manager_token: false,
+    };
+    assert_eq!(world.request(rotate.clone()), Ok(Response::Done));
+    let rotated = world.state.cluster().expect("a cluster").clone();
+    assert_ne!(rotated.tokens.worker, cluster.tokens.worker);
+    assert_eq!(rotated.tokens.manager, cluster.tokens.manager);
+    // A retry is answered from memory.
+    assert_eq!(world.request(rotate), Ok(Response::Done));
+    assert_eq!(world.state.cluster().expect("a cluster").tokens, rotated.tokens);
+}
+
+#[test]
+fn a_session_that_is_not_known_is_told_so() {
+    let mut world = World::new(1);
+    let message = FromWorker::Heartbeat { session: 4_711, applied: Sequence::default() };
+    world.say(1, message);
+    let told = FromManager::NoSession { session: 4_711 };
+    assert_eq!(world.workers[&id(1)].heard.last(), Some(&told));
+}
+
+#[test]
+fn a_node_that_missed_a_set_gets_a_complete_one() {
+    let mut world = World::new(1);
+    world.run(SECOND);
+    // The set with the new task is lost on the way.
+    world.cut(1);
+    world.create(replicated("web", 2));
+    world.workers.get_mut(&id(1)).expect("a worker").linked = true;
+    assert!(world.workers[&id(1)].tasks.is_empty());
+    world.run(4 * SECOND);
+    assert_eq!(world.running_on(1), 2, "{}", world.tasks());
+}
+
+#[test]
+fn a_report_is_taken_only_once_it_is_committed() {
+    let mut world = World::new(1);
+    world.create(replicated("web", 1));
+    let task = world.wanted()[0].id.clone();
+    world.commits = false;
+    world.report(&task, TaskState::Running, "");
+    assert!(world.workers[&id(1)].taken.is_empty());
+    world.commits = true;
+    world.commit();
+    assert_eq!(world.workers[&id(1)].taken.len(), 1);
+    // Steps before RUNNING need no commit.
+    let before = world.proposals;
+    world.report(&task, TaskState::Preparing, "");
+    assert_eq!(world.workers[&id(1)].taken.len(), 2);
+    assert_eq!(world.proposals, before);
+}
+
+#[test]
+fn only_a_tasks_own_node_may_speak_of_it() {
+    let mut world = World::new(2);
+    world.create(replicated("web", 1));
+    world.run(SECOND);
+    let task = world.wanted()[0].clone();
+    let other = if task.node == Some(id(1)) { 2 } else { 1 };
+    let status = TaskStatus { state: TaskState::Failed, ..TaskStatus::default() };
+    let session = world.workers[&id(other)].session;
+    let tasks = vec![crate::types::TaskReport { task: task.id.clone(), status }];
+    world.say(other, FromWorker::Report { session, number: 1, tasks });
+    assert_eq!(world.task(&task.id).status.state, TaskState::Running);
+}
+
+#[test]
+fn what_a_node_restarted_itself_is_adopted() {
+    let mut world = World::new(1);
+    world.create(replicated("web", 1));
+    world.run(SECOND);
+    let old = world.wanted()[0].clone();
+    // The leader is cut off for less than it takes to notice.
+    let date = world.date;
+    let mut made = old.clone();
+    made.id = TaskId::from_bits(77);
+    made.predecessor = Some(old.id.clone());
+    made.failures = 1;
+    made.reasons = vec![Reason { code: ReasonCode::LocalRestart, date }];
+    made.status = TaskStatus { state: TaskState::Running, date, ..TaskStatus::default() };
+    let worker = world.workers.get_mut(&id(1)).expect("a worker");
+    let failed = TaskStatus { state: TaskState::Failed, date, ..TaskStatus::default() };
+    worker.tasks.get_mut(&old.id).expect("the task").1 = failed;
+    worker.tasks.insert(made.id.clone(), (made.clone(), made.status.clone()));
+    let description = world.state.node(&id(1)).expect("a node").description.clone();
+    world.link_as(1, description, vec![LocalSuccessor { task: made.clone(), made: date }]);
+    world.run(10 * SECOND);
+    let wanted = world.wanted();
+    assert_eq!(wanted.len(), 1, "{}", world.tasks());
+    assert_eq!((&wanted[0].id, wanted[0].status.state), (&made.id, TaskState::Running));
+    assert_eq!(world.task(&old.id).status.state, TaskState::Failed);
+    assert!(world.workers[&id(1)].tasks.contains_key(&made.id));
+}
+
+#[test]
+fn after_a_day_the_tasks_of_a_lost_node_are_orphans() {
+    let mut world = World::new(2);
+    world.create(replicated("web", 2));
+    world.run(SECOND);
+    world.cut(1);
+    world.run(6 * SECOND);
+    world.advance(24 * 3_600 * SECOND);
+    let states: Vec<_> = world.state.tasks_on_node(&id(1)).map(|task| task.status.state).collect();
+    assert_eq!(states, [TaskState::Orphaned]);
+}
+
+#[test]
+fn a_failed_proposal_is_decided_again_and_given_up_in_the_end() {
+    let mut world = World::new(1);
+    world.commits = false;
+    let request = world.request_id();
+    let spec = Box::new(replicated("web", 1));
+    let ticket = world.ask(Request::CreateService { request, spec });
+    for _ in 0..3 {
+        assert!(!world.replies.contains_key(&ticket));
+        world.pending = None;
+        world.event(Event::ProposalFailed { error: "no quorum".to_owned() });
+        world.advance(SECOND);
+    }
+    let refusal = world.replies[&ticket].clone().expect_err("a refusal");
+    assert_eq!(refusal.class, Class::Unavailable);
+    assert!(refusal.message.contains("no quorum"));
+}
+
+#[test]
+fn a_retry_after_a_fail_over_is_no_second_create() {
+    let mut world = World::new(1);
+    let request = world.request_id();
+    let create =
+        || Request::CreateService { request: request.clone(), spec: Box::new(replicated("a", 1)) };
+    let first = world.request(create());
+    world.fail_over(2);
+    assert_eq!(world.request(create()), first);
+    assert_eq!(world.state.services().count(), 1);
+}
+
+#[test]
+fn an_entry_of_an_older_term_is_rejected() {
+    let mut world = World::new(1);
+    let change = Change::RemoveTasks { tasks: vec![] };
+    let command = Command { request: None, term: 1, date: world.date, change };
+    let version = world.state.applied();
+    let rejected = world.state.apply(version, 2, &command).map_err(Refusal::from);
+    assert_eq!(rejected.map_err(|refusal| refusal.class), Err(Class::Unavailable));
+}
