@@ -1,4 +1,69 @@
 //! Containers and images, by containerd.
+//!
+//! Knows containerd, the OCI formats and how a task becomes a container. Must not know the
+//! network (it is handed a namespace and files to mount), the node loop or Docker's JSON.
+//!
+//! [`Runtime`] is the entry point. [`logger_main`] and [`init_main`] are modes of the executable
+//! that run as processes of their own, before any runtime is started.
 
+mod cgroups;
 pub mod containerd;
+mod engine;
 pub mod fake;
+mod folder;
+mod helper;
+pub mod image;
+mod image_config;
+mod init;
+mod log_format;
+mod logger;
+mod logs;
+mod prepare;
+pub mod registry;
+mod rootfs;
+mod signal;
+mod signals;
+mod spec;
+mod volume;
+mod watch;
+
+pub use cgroups::cgroups;
+pub use engine::{Config, ContainerInfo, Runtime};
+pub use helper::{INIT_MODE, LOGGER_MODE, helper_path, install_helper};
+pub use image_config::{ImageConfig, PreparedImage};
+pub use init::init_main;
+pub use log_format::LogLine;
+pub use logger::logger_main;
+pub use logs::LogOptions;
+
+use std::path::PathBuf;
+
+/// Which of a container's two streams a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    /// Standard output; everything, where the container has a terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What a container gets from the node besides what its task says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContainerSetup {
+    /// The network namespace it joins; none is the node's own network.
+    pub netns: Option<PathBuf>,
+    /// Its host name; empty is the beginning of its id.
+    pub hostname: String,
+    /// What becomes its `/etc/hosts`; none leaves the image's.
+    pub hosts: Option<PathBuf>,
+    /// What becomes its `/etc/resolv.conf`; none leaves the image's.
+    pub resolv_conf: Option<PathBuf>,
+    /// What becomes its `/etc/hostname`; none is a file that the runtime makes.
+    pub hostname_file: Option<PathBuf>,
+    /// The cgroup above the container's own (`/midge/<node id>`).
+    pub cgroup_parent: String,
+}
+
+#[cfg(test)]
+mod tests;

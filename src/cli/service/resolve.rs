@@ -25,7 +25,7 @@ pub(crate) fn registry_auth(image: &str) -> Result<Option<String>, CliError> {
     let reference = Reference::parse(image).map_err(|error| CliError::usage(error.to_string()))?;
     let credential = docker_config::credential_for(&reference.registry)
         .map_err(|error| CliError::failure(error.to_string()))?;
-    Ok(credential.map(|(username, secret, is_token)| {
+    Ok(credential.map(|docker_config::Login { username, secret, is_token }| {
         let secret_field = if is_token { "identitytoken" } else { "password" };
         let login = json!({
             "username": username,

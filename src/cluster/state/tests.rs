@@ -290,7 +290,8 @@ fn the_bytes_of_an_entry_stay_what_they_are() {
         30303030303030303030303030303030303030320a0000000000010100011930
         3030303030303030303030303030303030303030303030350380a094a58d1d12
         011930303030303030303030303030303030303030303030303033
-    "#]].assert_eq(&hex(&bytes));
+    "#]]
+    .assert_eq(&hex(&bytes));
 }
 
 /// See above.
@@ -319,7 +320,8 @@ fn the_bytes_of_a_snapshot_stay_what_they_are() {
         0001000000000119303030303030303030303030303030303030303030303030
         318080b4ccd4dfc6030119303030303030303030303030303030303030303030
         303030350000
-    "#]].assert_eq(&hex(&bytes));
+    "#]]
+    .assert_eq(&hex(&bytes));
 }
 
 /// A state with something in every table, made without the leader.

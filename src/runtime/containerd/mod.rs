@@ -1,3 +1,10 @@
 //! containerd by gRPC; the only place that knows protobuf.
 
 pub mod client;
+pub(super) mod container;
+pub(super) mod events;
+pub mod image;
+pub(super) mod labels;
+pub(super) mod link;
+pub(super) mod snapshot;
+pub(super) mod task;

@@ -1,0 +1,529 @@
+//! The life of a task's container: what the agent asks for, carried out on containerd.
+//!
+//! The container's id is the task's, so every step finds what an earlier one left and may be
+//! repeated. Steps of one task come one after another, those of different tasks side by side.
+
+use super::{
+    LogLine, LogOptions, cgroups,
+    containerd::{
+        container::{self, Record},
+        labels,
+        link::{CALL_LIMIT, CallError, Link},
+        snapshot,
+        task::{self, State},
+    },
+    folder::{Exit, Folder, LOST},
+    logs, signal, spec, watch,
+};
+use crate::{
+    agent::{self, Failure, Phase},
+    types::{Date, Labels, Platform, Task, TaskId},
+};
+use containerd_client::services::v1::{
+    PluginsRequest, introspection_client::IntrospectionClient, version_client::VersionClient,
+};
+use futures_lite::future;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How long a process may take to end after SIGKILL: it may hang in a dead disk or network mount.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The snapshotter that is asked where nothing was noted; the one that images are unpacked for.
+const SNAPSHOTTER: &str = "overlayfs";
+
+/// How many events wait for the agent: a burst of exits of every container that a node can run.
+/// Beyond that the watcher waits.
+const EVENTS: usize = 256;
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// containerd's socket.
+    pub socket: String,
+    /// The containerd namespace, which bears the node's id: nothing else may be in it.
+    pub namespace: String,
+    /// Logs and volumes.
+    pub data_dir: PathBuf,
+    /// What need not survive a restart of the machine.
+    pub run_dir: PathBuf,
+    /// midge's own executable under the path that [`super::install_helper`] returned.
+    pub helper: PathBuf,
+}
+
+/// Runs containers. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    pub(super) shared: Arc<Shared>,
+    events: async_channel::Receiver<agent::Event>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) link: Link,
+    /// One lock a task that something is done to.
+    locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
+    /// Ids of containers that are being made: their snapshots are no leftovers.
+    pub(super) preparing: Mutex<BTreeSet<String>>,
+}
+
+/// A container, for lists of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerInfo {
+    /// The task it belongs to.
+    pub task: TaskId,
+    /// Its id.
+    pub container: String,
+    /// The image's name.
+    pub image: String,
+    /// What it runs, an init left out.
+    pub command: Vec<String>,
+    /// When it was made.
+    pub created: Date,
+    /// Its labels.
+    pub labels: Labels,
+    /// The newest file of its log.
+    pub log_path: PathBuf,
+    /// How it is.
+    pub phase: Phase,
+}
+
+impl Runtime {
+    /// Starts to watch containerd, which may be away.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let link = Link::new(config.socket.clone(), &config.namespace);
+        let (sender, events) = async_channel::bounded(EVENTS);
+        let shared =
+            Arc::new(Shared { config, link, locks: Mutex::default(), preparing: Mutex::default() });
+        smol::spawn(watch::run(Arc::downgrade(&shared), sender)).detach();
+        Self { shared, events }
+    }
+
+    /// Returns containerd's version.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away.
+    pub async fn version(&self) -> Result<String, Failure> {
+        let request = self.shared.link.request(());
+        let version = self.shared.link.call("version", CALL_LIMIT, |channel| async move {
+            VersionClient::with_origin(channel, Link::origin()).version(request).await
+        });
+        let version = version.await.map_err(|error| error.failure("cannot ask for a version"))?;
+        Ok(version.version)
+    }
+
+    /// Returns the platform whose images run here, as containerd tells it: a 32-bit userland on a
+    /// 64-bit kernel says so.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away, or names no platform.
+    pub async fn platform(&self) -> Result<Platform, Failure> {
+        let request = self.shared.link.request(PluginsRequest { filters: Vec::new() });
+        let plugins = self.shared.link.call("plugins", CALL_LIMIT, |channel| async move {
+            IntrospectionClient::with_origin(channel, Link::origin()).plugins(request).await
+        });
+        let plugins = plugins.await.map_err(|error| error.failure("cannot ask for a platform"))?;
+        let mut platforms = plugins
+            .plugins
+            .into_iter()
+            .filter(|plugin| plugin.r#type == "io.containerd.runtime.v2")
+            .flat_map(|plugin| plugin.platforms);
+        let platform = platforms.next().ok_or_else(|| Failure {
+            message: "containerd names no platform that it runs containers of".to_owned(),
+            temporary: false,
+        })?;
+        Ok(Platform::normalized(&platform.os, &platform.architecture, &platform.variant))
+    }
+
+    /// Lets the task's container run; returns its process.
+    ///
+    /// # Errors
+    ///
+    /// It is not prepared, has ended before, or runc refuses it.
+    pub async fn start(&self, task: &Task) -> Result<u32, Failure> {
+        let _guard = self.lock(&task.id).await;
+        let id = task.id.as_str();
+        let folder = self.folder(id);
+        let link = &self.shared.link;
+        if folder.read_exit().is_some() {
+            return Err(permanent("the container has run before".to_owned()));
+        }
+        let refused = |error: CallError| error.failure("starting container failed");
+        let found = future::try_zip(container::get(link, id), task::get(link, id));
+        let (record, state) = found.await.map_err(refused)?;
+        let record =
+            record.ok_or_else(|| permanent("the container was not prepared".to_owned()))?;
+        match state {
+            Some(State::Running { pid }) => return Ok(pid),
+            Some(State::Stopped { .. }) => {
+                return Err(permanent("the container has run before".to_owned()));
+            }
+            Some(State::Created) => {}
+            None => self.create_process(task, &record, &folder).await?,
+        }
+        match task::start(link, id).await {
+            Ok(pid) => Ok(pid),
+            Err(error) => {
+                // It may have been started all the same, with the answer lost.
+                if let Ok(Some(State::Running { pid })) = task::get(link, id).await {
+                    return Ok(pid);
+                }
+                let failure = refused(error);
+                if task::delete(link, id).await.is_ok() {
+                    drop(folder.unmark_started());
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn create_process(
+        &self,
+        task: &Task,
+        record: &Record,
+        folder: &Folder,
+    ) -> Result<(), Failure> {
+        let link = &self.shared.link;
+        let uri = log_uri(&self.shared.config.helper, &folder.log());
+        let make = async {
+            let mounts = snapshot::mounts(link, &record.snapshotter, &record.id).await?;
+            task::create(link, &record.id, mounts, &uri, task.spec.container.tty).await
+        };
+        let marked = {
+            let folder = folder.clone();
+            smol::unblock(move || folder.mark_started())
+        };
+        let (made, marked) = future::zip(make, marked).await;
+        let result = match (made, marked) {
+            (Err(error), _) => Err(error.failure("starting container failed")),
+            (Ok(()), Err(error)) => {
+                // Without the mark it could run a second time after a power cut.
+                let message = format!("cannot note the container's start: {error}");
+                drop(task::kill(link, &record.id, signal::KILL, true).await);
+                Err(Failure { message, temporary: true })
+            }
+            (Ok(()), Ok(())) => Ok(()),
+        };
+        if result.is_err() && task::delete(link, &record.id).await.is_ok() {
+            drop(folder.unmark_started());
+        }
+        result
+    }
+
+    /// Asks the container to stop, and kills it after the grace period. Returns how it ended,
+    /// at once where nothing runs; without a status where it never ran.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away, or the kernel does not end the process.
+    pub async fn stop(
+        &self,
+        task: &TaskId,
+        signal: &str,
+        grace: Duration,
+    ) -> Result<Phase, Failure> {
+        let _guard = self.lock(task).await;
+        let id = task.as_str();
+        let link = &self.shared.link;
+        let failed = |error: CallError| error.failure("cannot stop the container");
+        if let Some(exit) = self.folder(id).read_exit() {
+            return Ok(exit.into());
+        }
+        match task::get(link, id).await.map_err(failed)? {
+            None => return Ok(self.folder(id).read_exit().map_or(LOST, Phase::from)),
+            Some(State::Stopped { code, date }) => return Ok(self.settle(id, code, date).await),
+            Some(State::Created) => {
+                self.kill_and_delete(id).await?;
+                return Ok(LOST);
+            }
+            Some(State::Running { .. }) => {}
+        }
+        let number = self.stop_signal(id, signal).await.map_err(failed)?;
+        task::kill(link, id, number, false).await.map_err(failed)?;
+        let state = match task::wait(link, id, grace).await {
+            Err(CallError::Late { .. }) => {
+                task::kill(link, id, signal::KILL, true).await.map_err(failed)?;
+                task::wait(link, id, KILL_LIMIT).await.map_err(failed)?
+            }
+            other => other.map_err(failed)?,
+        };
+        match state {
+            Some(State::Stopped { code, date }) => Ok(self.settle(id, code, date).await),
+            _ => Ok(self.folder(id).read_exit().map_or(LOST, Phase::from)),
+        }
+    }
+
+    /// Returns the signal to stop with: the one given, else the one noted with the container.
+    async fn stop_signal(&self, id: &str, given: &str) -> Result<u32, CallError> {
+        if let Some(number) = signal::parse(given) {
+            return Ok(number);
+        }
+        let record = container::get(&self.shared.link, id).await?;
+        let noted = record.and_then(|record| record.labels.get(labels::STOP_SIGNAL).cloned());
+        Ok(noted.and_then(|noted| signal::parse(&noted)).unwrap_or(signal::TERM))
+    }
+
+    /// Removes the container with its snapshot, log and own volumes; kills it where it runs.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away, or something is left; asking again goes on where this ended.
+    pub async fn remove(&self, task: &TaskId) -> Result<(), Failure> {
+        let _guard = self.lock(task).await;
+        let id = task.as_str();
+        let folder = self.folder(id);
+        let link = &self.shared.link;
+        let failed = |error: CallError| error.failure("cannot remove the container");
+        let record = container::get(link, id).await.map_err(failed)?;
+        self.kill_and_delete(id).await?;
+        container::delete(link, id).await.map_err(failed)?;
+        let snapshotter = record.map(|record| record.snapshotter).or_else(|| folder.snapshotter());
+        let snapshotter = snapshotter.unwrap_or_else(|| SNAPSHOTTER.to_owned());
+        snapshot::remove(link, &snapshotter, id).await.map_err(failed)?;
+        let run = self.shared.config.run_dir.join("rootfs").join(id);
+        let removed = smol::unblock(move || {
+            // Only the empty folder of a mount point.
+            drop(std::fs::remove_dir(run));
+            folder.remove()
+        });
+        removed.await.map_err(|error| disk("cannot remove the container's files", &error))?;
+        self.forget_lock(task);
+        Ok(())
+    }
+
+    /// Ends what runs of a container and deletes its process.
+    async fn kill_and_delete(&self, id: &str) -> Result<(), Failure> {
+        let link = &self.shared.link;
+        let failed = |error: CallError| error.failure("cannot end the container");
+        match task::get(link, id).await.map_err(failed)? {
+            None => return Ok(()),
+            Some(State::Stopped { .. }) => {}
+            Some(State::Running { .. } | State::Created) => {
+                // Refused where it has just ended, which the wait will tell.
+                drop(task::kill(link, id, signal::KILL, true).await);
+                task::wait(link, id, KILL_LIMIT).await.map_err(failed)?;
+            }
+        }
+        task::delete(link, id).await.map_err(failed)
+    }
+
+    /// Returns every container of this node.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away.
+    pub async fn inventory(&self) -> Result<Vec<agent::Observed>, Failure> {
+        self.shared.inventory().await
+    }
+
+    /// Returns every container of this node, with what lists show of it.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away.
+    pub async fn list(&self) -> Result<Vec<ContainerInfo>, Failure> {
+        self.shared.list().await
+    }
+
+    /// Returns the channel of what happens by itself: first an inventory, then exits; when
+    /// containerd goes away that it did, and an inventory once it is back.
+    #[must_use]
+    pub fn events(&self) -> async_channel::Receiver<agent::Event> {
+        self.events.clone()
+    }
+
+    /// Reads the log of a task's container; the channel closes at its end. Where there is no log
+    /// it closes at once, unless the reader wants to follow what is still to come.
+    #[must_use]
+    pub fn logs(&self, task: &TaskId, options: LogOptions) -> async_channel::Receiver<LogLine> {
+        logs::read(self.folder(task.as_str()), options)
+    }
+
+    pub(super) fn folder(&self, id: &str) -> Folder {
+        self.shared.folder(id)
+    }
+
+    async fn settle(&self, id: &str, code: i32, date: Option<Date>) -> Phase {
+        self.shared.settle(id, code, date).await
+    }
+
+    /// Waits until nothing else is done to the task.
+    pub(super) async fn lock(&self, task: &TaskId) -> smol::lock::MutexGuardArc<()> {
+        let lock = {
+            let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.entry(task.clone()).or_default().clone()
+        };
+        lock.lock_arc().await
+    }
+
+    fn forget_lock(&self, task: &TaskId) {
+        let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's and the caller's guard: with more, somebody waits for it.
+        if locks.get(task).is_some_and(|lock| Arc::strong_count(lock) <= 2) {
+            locks.remove(task);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn folder(&self, id: &str) -> Folder {
+        Folder::new(&self.config.data_dir, id)
+    }
+
+    pub(super) async fn inventory(&self) -> Result<Vec<agent::Observed>, Failure> {
+        let observed = |info: ContainerInfo| agent::Observed {
+            task: info.task,
+            container: info.container,
+            phase: info.phase,
+        };
+        Ok(self.list().await?.into_iter().map(observed).collect())
+    }
+
+    async fn list(&self) -> Result<Vec<ContainerInfo>, Failure> {
+        // One after the other: a container is recorded before its process is made, and whoever
+        // has ended by the second question is found in the notes.
+        let failed = |error: CallError| error.failure("cannot list the containers");
+        let states = task::list(&self.link).await.map_err(failed)?;
+        let records = container::list(&self.link).await.map_err(failed)?;
+        let states: BTreeMap<String, State> = states.into_iter().collect();
+        let mut all = Vec::new();
+        for record in records {
+            let Ok(task) = TaskId::parse(&record.id) else { continue };
+            if record.labels.get(labels::TASK) != Some(&record.id) {
+                continue;
+            }
+            let phase = self.phase(&record.id, states.get(&record.id).copied()).await?;
+            all.push(info(record, task, phase, &self.config.data_dir));
+        }
+        Ok(all)
+    }
+
+    /// Judges how a container is; `state` may be of a moment ago.
+    async fn phase(&self, id: &str, state: Option<State>) -> Result<Phase, Failure> {
+        let folder = self.folder(id);
+        if let Some(exit) = folder.read_exit() {
+            if matches!(state, Some(State::Stopped { .. })) {
+                drop(task::delete(&self.link, id).await);
+            }
+            return Ok(exit.into());
+        }
+        let failed = |error: CallError| error.failure("cannot ask for a container");
+        let state = match state {
+            // It may have been started after the list was made.
+            None if folder.was_started() => task::get(&self.link, id).await.map_err(failed)?,
+            other => other,
+        };
+        Ok(match state {
+            Some(State::Stopped { code, date }) => self.settle(id, code, date).await,
+            Some(State::Running { pid }) => Phase::Running { pid, ports: Vec::new() },
+            Some(State::Created) => Phase::Created,
+            None if folder.was_started() => folder.read_exit().map_or(LOST, Phase::from),
+            None => Phase::Created,
+        })
+    }
+
+    /// Notes how a container ended and frees its shim. The note comes first: what containerd
+    /// knows is gone with the shim.
+    pub(super) async fn settle(&self, id: &str, code: i32, date: Option<Date>) -> Phase {
+        let folder = self.folder(id);
+        let record = container::get(&self.link, id).await.ok().flatten();
+        let group = record.as_ref().and_then(|record| cgroup_of(&record.spec));
+        let noted = smol::unblock(move || {
+            let root = Path::new(cgroups::ROOT);
+            let out_of_memory = group.is_some_and(|group| cgroups::ran_out_of_memory(root, &group));
+            let exit = folder.read_exit().unwrap_or(Exit { code, date, out_of_memory });
+            (folder.write_exit(&exit), exit)
+        });
+        let (written, exit) = noted.await;
+        match written {
+            Ok(()) => {
+                let (link, id) = (self.link.clone(), id.to_owned());
+                smol::spawn(async move {
+                    if let Err(error) = task::delete(&link, &id).await {
+                        tracing::debug!(%error, container = id, "cannot free the shim");
+                    }
+                })
+                .detach();
+            }
+            // The shim keeps what could not be noted.
+            Err(error) => tracing::warn!(%error, container = id, "cannot note an exit"),
+        }
+        exit.into()
+    }
+
+    /// Removes snapshots that a crash left between being made and being recorded.
+    pub(super) async fn sweep(&self) -> Result<(), CallError> {
+        let keys = snapshot::of_tasks(&self.link, SNAPSHOTTER).await?;
+        let records = container::list(&self.link).await?;
+        let known: BTreeSet<String> = records.into_iter().map(|record| record.id).collect();
+        for key in keys.into_iter().filter(|key| !known.contains(key)) {
+            let busy = self.preparing.lock().unwrap_or_else(PoisonError::into_inner).contains(&key);
+            if !busy && container::get(&self.link, &key).await?.is_none() {
+                snapshot::remove(&self.link, SNAPSHOTTER, &key).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> ContainerInfo {
+    let spec: serde_json::Value = serde_json::from_slice(&record.spec).unwrap_or_default();
+    let args = spec["process"]["args"].as_array().cloned().unwrap_or_default();
+    let mut command: Vec<String> =
+        args.iter().filter_map(|arg| arg.as_str().map(str::to_owned)).collect();
+    spec::strip_init(&mut command);
+    ContainerInfo {
+        task,
+        image: record.image,
+        command,
+        created: record.created.unwrap_or_default(),
+        labels: record.labels.into_iter().collect(),
+        log_path: Folder::new(data_dir, &record.id).log(),
+        container: record.id,
+        phase,
+    }
+}
+
+fn cgroup_of(spec: &[u8]) -> Option<String> {
+    let spec: serde_json::Value = serde_json::from_slice(spec).ok()?;
+    Some(spec["linux"]["cgroupsPath"].as_str()?.to_owned())
+}
+
+/// Returns how the shim is told to start the logger. containerd hands the query on as arguments,
+/// in any order where there are several; so there is one.
+fn log_uri(helper: &Path, log: &Path) -> String {
+    let helper = percent(&helper.to_string_lossy());
+    format!("binary://{helper}?{}={}", super::LOGGER_MODE, percent(&log.to_string_lossy()))
+}
+
+fn percent(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to memory cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+pub(super) fn permanent(message: String) -> Failure {
+    Failure { message, temporary: false }
+}
+
+/// A failure of the node's disk. Space may come back.
+pub(super) fn disk(what: &str, error: &io::Error) -> Failure {
+    Failure { message: format!("{what}: {error}"), temporary: true }
+}
