@@ -421,7 +421,7 @@ pub(super) fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 
 /// Bytes that no compression makes small, the same each time.
 pub(super) fn noise(length: usize) -> Vec<u8> {
-    use rand::{RngCore as _, SeedableRng as _};
+    use rand::{Rng as _, SeedableRng as _};
     let mut bytes = vec![0; length];
     rand::rngs::SmallRng::seed_from_u64(7).fill_bytes(&mut bytes);
     bytes
