@@ -36,6 +36,11 @@ impl Session {
         self.number
     }
 
+    /// Tells whether the node was told of one of these tasks.
+    pub(super) fn knows_any(&self, tasks: &[TaskId]) -> bool {
+        self.sent.as_ref().is_some_and(|sent| tasks.iter().any(|task| sent.contains_key(task)))
+    }
+
     pub(super) fn hold(&mut self) {
         self.held = true;
     }

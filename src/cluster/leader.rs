@@ -267,12 +267,13 @@ impl Leader {
                 self.liveness.note_nodes(state, now);
                 self.due.nodes.insert(node.id.clone());
             }
-            Change::UpdateNode { .. }
-            | Change::DescribeNode { .. }
-            | Change::SetNodeState { .. } => {
+            Change::UpdateNode { id, .. }
+            | Change::DescribeNode { id, .. }
+            | Change::SetNodeState { id, .. } => {
                 self.due.all_services = true;
                 self.due.enforce = true;
                 self.liveness.note_nodes(state, now);
+                self.reassert_node_state(state, id);
             }
             Change::RemoveNode { id, .. } => {
                 self.due.all_services = true;
@@ -312,7 +313,8 @@ impl Leader {
                 }
                 self.memory.forget_gone(state);
                 // Their rows are gone, and with them the nodes they were on.
-                self.due.nodes.extend(self.sessions.keys().cloned());
+                let told = self.sessions.iter().filter(|(_, session)| session.knows_any(tasks));
+                self.due.nodes.extend(told.map(|(node, _)| node.clone()));
             }
         }
     }

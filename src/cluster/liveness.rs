@@ -158,6 +158,21 @@ impl Leader {
         }
     }
 
+    /// Says once more what a node's pulse says, where the state came to say something else: both
+    /// may have changed while a proposal was under way.
+    pub(super) fn reassert_node_state(&mut self, state: &State, id: &NodeId) {
+        let Some(node) = state.node(id) else { return };
+        match self.liveness.nodes.get(id) {
+            Some(Pulse::Heard { .. }) if node.status.state != NodeState::Ready => {
+                self.want_node_state(state, id, NodeState::Ready, "");
+            }
+            Some(Pulse::Down { .. }) if node.status.state != NodeState::Down => {
+                self.want_node_state(state, id, NodeState::Down, "heartbeat failure");
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn heard(&mut self, state: &State, now: Moment, id: &NodeId) {
         let pulse = Pulse::Heard { last: now, deadline: now + deadline(state) };
         self.liveness.nodes.insert(id.clone(), pulse);
@@ -169,6 +184,17 @@ impl Leader {
         if doubt_over {
             self.liveness.doubt_until = None;
         }
+        if doubt_over || self.liveness.next_deadline().is_some_and(|at| at <= now) {
+            self.expire_due_nodes(state, now, doubt_over);
+        }
+        if self.liveness.doubt_until.is_some() || !self.volatile.suspects.is_empty() {
+            let suspects = self.liveness.suspects();
+            self.due.schedule |= suspects != self.volatile.suspects;
+            self.volatile.suspects = suspects;
+        }
+    }
+
+    fn expire_due_nodes(&mut self, state: &State, now: Moment, doubt_over: bool) {
         let mut doubts = self.liveness.doubt_until.is_some();
         let ids: Vec<NodeId> = self.liveness.nodes.keys().cloned().collect();
         for id in ids {
@@ -200,11 +226,6 @@ impl Leader {
                 .insert(id.clone(), Pulse::Down { orphans_at: Some(now + ORPHAN_AFTER) });
             self.sessions.remove(&id);
             self.want_node_state(state, &id, NodeState::Down, lost);
-        }
-        let suspects = self.liveness.suspects();
-        if suspects != self.volatile.suspects {
-            self.volatile.suspects = suspects;
-            self.due.schedule = true;
         }
     }
 

@@ -82,7 +82,7 @@ pub enum Request {
         rotate_manager_token: bool,
     },
     /// Admits a node that proved a join token. The token was compared by the leader before any
-    /// certificate was signed; see [`super::join`].
+    /// certificate was signed.
     Join(Box<JoinRequest>),
 }
 

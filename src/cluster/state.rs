@@ -44,6 +44,7 @@ struct Tables {
 struct Indices {
     service_names: BTreeMap<String, ServiceId>,
     service_tasks: BTreeMap<ServiceId, BTreeSet<TaskId>>,
+    slot_tasks: BTreeMap<SlotKey, BTreeSet<TaskId>>,
     node_tasks: BTreeMap<NodeId, BTreeSet<TaskId>>,
 }
 
@@ -103,24 +104,26 @@ impl Indices {
 
     fn add(&mut self, task: &Task) {
         self.service_tasks.entry(task.service.clone()).or_default().insert(task.id.clone());
+        self.slot_tasks.entry(SlotKey::of(task)).or_default().insert(task.id.clone());
         if let Some(node) = &task.node {
             self.node_tasks.entry(node.clone()).or_default().insert(task.id.clone());
         }
     }
 
     fn remove(&mut self, task: &Task) {
-        if let Some(ids) = self.service_tasks.get_mut(&task.service) {
-            ids.remove(&task.id);
-            if ids.is_empty() {
-                self.service_tasks.remove(&task.service);
-            }
+        remove_from(&mut self.service_tasks, &task.service, &task.id);
+        remove_from(&mut self.slot_tasks, &SlotKey::of(task), &task.id);
+        if let Some(node) = &task.node {
+            remove_from(&mut self.node_tasks, node, &task.id);
         }
-        let Some(node) = &task.node else { return };
-        if let Some(ids) = self.node_tasks.get_mut(node) {
-            ids.remove(&task.id);
-            if ids.is_empty() {
-                self.node_tasks.remove(node);
-            }
+    }
+}
+
+fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<TaskId>>, key: &K, id: &TaskId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(id);
+        if ids.is_empty() {
+            index.remove(key);
         }
     }
 }
@@ -191,9 +194,8 @@ impl State {
     }
 
     /// Returns the tasks of one slot, in order of id.
-    pub fn tasks_in_slot(&self, key: &SlotKey) -> impl Iterator<Item = &Task> {
-        self.tasks_of_service(&key.service)
-            .filter(move |task| task.slot == key.slot && (key.slot != 0 || task.node == key.node))
+    pub fn tasks_in_slot<'a>(&'a self, key: &SlotKey) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.by_index(self.indices.slot_tasks.get(key))
     }
 
     /// Tells whether a node of this id was a member and was removed.

@@ -294,5 +294,5 @@ fn derived_request(id: &RequestId) -> RequestId {
     let digit = |c: char| u128::from(c.to_digit(36).unwrap_or(0));
     let bits =
         id.as_str().chars().fold(0_u128, |bits, c| bits.wrapping_mul(36).wrapping_add(digit(c)));
-    RequestId::from_bits(bits ^ (0x6d69_6467_65 << 64))
+    RequestId::from_bits(bits ^ (0x6d_6964_6765 << 64))
 }

@@ -2,16 +2,17 @@
 
 use crate::{
     cluster::{
-        Effect, State,
+        Effect, SlotKey, State,
         dispatch::Session,
         leader::Leader,
         schedule::{FAILURE_WINDOW, FAILURES_MAX, Volatile},
     },
     types::{
-        FromManager, FromWorker, HeldImage, Moment, NodeDescription, NodeId, NodeState, Register,
-        Task, TaskId, TaskReport, TaskState, TaskStatus,
+        FromManager, FromWorker, HeldImage, LocalSuccessor, Moment, NodeDescription, NodeId,
+        NodeState, Register, Task, TaskId, TaskReport, TaskState, TaskStatus,
     },
 };
+use std::collections::BTreeMap;
 
 /// How many reports of one message are looked at: a node runs some hundred tasks at most, and
 /// what was left out is repeated until it is taken.
@@ -20,8 +21,9 @@ const REPORTS_MAX: usize = 10_000;
 /// How many images of one node are kept: more than any node holds, at 200 bytes each.
 const IMAGES_MAX: usize = 4_096;
 
-/// How many tasks of its own making a node may bring back: one every few seconds for a day.
-const SUCCESSORS_MAX: usize = 10_000;
+/// How many tasks of its own making a node may bring back for one slot; those before them are
+/// forgotten, as history would forget them anyway.
+const SUCCESSORS_PER_SLOT_MAX: usize = 8;
 
 /// Tells whether a report says something that the log must hold and does not hold yet.
 pub(super) fn needs_commit(state: &State, id: &TaskId, status: &TaskStatus) -> bool {
@@ -120,8 +122,8 @@ impl Leader {
             heartbeat: super::super::liveness::heartbeat_period(state),
         };
         effects.push(Effect::Send { node: node.clone(), message });
-        register.successors.truncate(SUCCESSORS_MAX);
         register.successors.retain(|made| state.task(&made.task.id).is_none());
+        shorten_chains(&mut register.successors);
         for made in &mut register.successors {
             prepare_successor(node, &mut made.task, &register.tasks);
         }
@@ -229,6 +231,23 @@ fn note_failure(volatile: &mut Volatile, now: Moment, node: &NodeId, task: &Task
         times.remove(0);
     }
     times.push(now);
+}
+
+/// Keeps the newest of every chain, and links them to what the chain began with.
+fn shorten_chains(successors: &mut Vec<LocalSuccessor>) {
+    let mut left: BTreeMap<SlotKey, (usize, Option<TaskId>)> = BTreeMap::new();
+    for made in successors.iter() {
+        let first = || (0, made.task.predecessor.clone());
+        left.entry(SlotKey::of(&made.task)).or_insert_with(first).0 += 1;
+    }
+    successors.retain_mut(|made| {
+        let Some((count, first)) = left.get_mut(&SlotKey::of(&made.task)) else { return false };
+        *count -= 1;
+        if *count == SUCCESSORS_PER_SLOT_MAX - 1 {
+            made.task.predecessor.clone_from(first);
+        }
+        *count < SUCCESSORS_PER_SLOT_MAX
+    });
 }
 
 /// Gives a task that a node made itself the newest that the node says of it.

@@ -27,11 +27,9 @@ impl<'a> Pass<'a> {
                         stands.push((slot, stand));
                     }
                 }
-                Some(slot) if self.is_done(&slot) => {
-                    if fits && takes_tasks(node) {
-                        let stand = self.keep(service, &slot);
-                        stands.push((slot, stand));
-                    }
+                Some(slot) if fits && takes_tasks(node) && self.is_done(&slot) => {
+                    let stand = self.keep(service, &slot);
+                    stands.push((slot, stand));
                 }
                 _ if fits && takes_tasks(node) && !self.is_full() => {
                     let making = Making::at_once(ReasonCode::NodeJoined);

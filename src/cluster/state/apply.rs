@@ -8,8 +8,9 @@ use super::{OUTCOMES_MAX, SlotKey, State};
 use crate::{
     cluster::command::{Applied, Change, Command, Decision, Rejected},
     types::{
-        Availability, Cluster, Date, Desired, Mode, NODE_CERT_EXPIRY, Node, NodeId, NodeState,
-        Role, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Version,
+        Availability, Cluster, Date, Desired, Mode, NODE_CERT_EXPIRY, Node, NodeId, NodeSpec,
+        NodeState, REASONS_MAX, Role, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState,
+        TaskStatus, UpdateStatus, Version,
     },
 };
 use std::{
@@ -75,20 +76,7 @@ impl State {
                 Ok(())
             }),
             Change::CreateNode { node } => self.create_node(at, node),
-            Change::UpdateNode { id, expected, spec } => {
-                if spec.role == Role::Worker && self.is_last_manager(id) {
-                    return Err(Rejected::Precondition(
-                        "attempting to demote the last manager of the swarm".to_owned(),
-                    ));
-                }
-                self.change_node(at, id, |node| {
-                    if node.version != *expected {
-                        return Err(Rejected::OutOfSequence);
-                    }
-                    node.spec = (**spec).clone();
-                    Ok(())
-                })
-            }
+            Change::UpdateNode { id, expected, spec } => self.update_node(at, id, *expected, spec),
             Change::DescribeNode { id, description, address } => self.change_node(at, id, |node| {
                 node.description = (**description).clone();
                 node.status.address.clone_from(address);
@@ -110,12 +98,7 @@ impl State {
             }
             Change::RollbackService { id, expected } => self.rollback_service(at, id, *expected),
             Change::SetUpdateStatus { id, spec_version, status } => {
-                let service = self.service_mut(id)?;
-                if service.spec_version != *spec_version {
-                    return Err(Rejected::OutOfSequence);
-                }
-                service.update.clone_from(status);
-                Ok(Applied::Service(id.clone()))
+                self.set_update_status(id, *spec_version, status.as_ref())
             }
             Change::RemoveService { id } => self.remove_service(at, id),
             Change::ReplaceTasks { create, desire } => self.replace_tasks(at, create, desire),
@@ -188,6 +171,27 @@ impl State {
     fn is_last_manager(&self, id: &NodeId) -> bool {
         let is_manager = |node: &Node| node.role == Role::Manager;
         self.node(id).is_some_and(is_manager) && self.nodes().filter(|n| is_manager(n)).count() == 1
+    }
+
+    fn update_node(
+        &mut self,
+        at: At,
+        id: &NodeId,
+        expected: Version,
+        spec: &NodeSpec,
+    ) -> Result<Applied, Rejected> {
+        if spec.role == Role::Worker && self.is_last_manager(id) {
+            return Err(Rejected::Precondition(
+                "attempting to demote the last manager of the swarm".to_owned(),
+            ));
+        }
+        self.change_node(at, id, |node| {
+            if node.version != expected {
+                return Err(Rejected::OutOfSequence);
+            }
+            node.spec = spec.clone();
+            Ok(())
+        })
     }
 
     fn change_node(
@@ -304,6 +308,20 @@ impl State {
         service.update = None;
         service.version = at.version;
         service.updated = at.date;
+        Ok(Applied::Service(id.clone()))
+    }
+
+    fn set_update_status(
+        &mut self,
+        id: &ServiceId,
+        spec_version: Version,
+        status: Option<&UpdateStatus>,
+    ) -> Result<Applied, Rejected> {
+        let service = self.service_mut(id)?;
+        if service.spec_version != spec_version {
+            return Err(Rejected::OutOfSequence);
+        }
+        service.update = status.cloned();
         Ok(Applied::Service(id.clone()))
     }
 
@@ -477,29 +495,38 @@ impl State {
         Ok(Applied::Done)
     }
 
+    /// Takes over one task. What a node may say of it is how it went; what it is comes from its
+    /// predecessor.
     fn adopt_one(&mut self, at: At, node: &NodeId, task: &Task) {
-        let Some(service) = self.service(&task.service) else { return };
-        let fits = task.node.as_ref() == Some(node)
-            && is_global(service.spec.mode) == (task.slot == 0)
-            && self.task(&task.id).is_none();
-        let Some(predecessor) = task.predecessor.clone().filter(|_| fits) else { return };
-        let key = SlotKey::of(task);
-        let wanted = match self.task(&predecessor) {
-            Some(old) if SlotKey::of(old) != key || old.node != task.node => return,
-            Some(old) => old.desired == Desired::Running,
-            // History may have been trimmed; then only the slot decides.
-            None => true,
+        if self.service(&task.service).is_none() || self.task(&task.id).is_some() {
+            return;
+        }
+        let predecessor = task.predecessor.as_ref().and_then(|id| self.task(id));
+        let fits = |old: &&Task| {
+            old.service == task.service && old.slot == task.slot && old.node.as_ref() == Some(node)
         };
-        let filled =
-            self.tasks_in_slot(&key).any(|t| t.id != predecessor && t.desired == Desired::Running);
-        let mut adopted = task.clone();
-        adopted.desired = if wanted && !filled { Desired::Running } else { Desired::Shutdown };
+        let Some(old) = predecessor.filter(fits).cloned() else { return };
+        let mut wanted = self.tasks_in_slot(&SlotKey::of(&old));
+        let filled = wanted.any(|task| task.id != old.id && task.desired == Desired::Running);
+        let adopt = old.desired == Desired::Running && !filled;
+        drop(wanted);
+        let recent = task.reasons.len().saturating_sub(REASONS_MAX);
+        let mut adopted = Task {
+            id: task.id.clone(),
+            version: at.version,
+            created: at.date,
+            updated: at.date,
+            status: task.status.clone(),
+            desired: if adopt { Desired::Running } else { Desired::Shutdown.max(old.desired) },
+            predecessor: Some(old.id.clone()),
+            delay: task.delay,
+            failures: task.failures,
+            reasons: task.reasons[recent..].to_vec(),
+            ..old.clone()
+        };
         adopted.status.state = adopted.status.state.max(TaskState::Assigned);
-        adopted.version = at.version;
-        adopted.created = at.date;
-        adopted.updated = at.date;
-        self.raise_desired(at, &predecessor, Desired::Shutdown);
-        if self.task(&predecessor).is_some_and(|old| old.status.state.is_live()) {
+        self.raise_desired(at, &old.id, Desired::Shutdown);
+        if old.status.state.is_live() {
             let status = TaskStatus {
                 state: TaskState::Failed,
                 date: at.date,
@@ -507,7 +534,7 @@ impl State {
                 error: "exit status lost".to_owned(),
                 ..TaskStatus::default()
             };
-            self.report_one(at, &predecessor, &status);
+            self.report_one(at, &old.id, &status);
         }
         self.put_task(adopted);
     }

@@ -372,7 +372,7 @@ fn any_change(tasks: &[TaskId], service: &ServiceId, state: &State, pick: u64) -
     let mut task = copy(state, &tasks[0], u128::from(pick % 5));
     task.slot = pick / 5 % 3;
     task.desired = desired;
-    task.predecessor = (pick % 2 == 0).then(|| id.clone());
+    task.predecessor = (pick.is_multiple_of(2)).then(|| id.clone());
     match pick % 13 {
         0 | 1 => Change::ReplaceTasks { create: vec![task], desire: vec![(id, desired)] },
         2 => Change::ReplaceTasks { create: vec![], desire: vec![(id, desired)] },
@@ -390,18 +390,18 @@ fn any_change(tasks: &[TaskId], service: &ServiceId, state: &State, pick: u64) -
             Change::AdoptTasks { node, tasks: vec![task] }
         }
         8 => Change::RemoveTasks { tasks: vec![id] },
-        9 => Change::RemoveNode { id: node, force: pick % 2 == 0 },
-        10 if pick % 4 == 0 => Change::RemoveService { id: service.clone() },
+        9 => Change::RemoveNode { id: node, force: pick.is_multiple_of(2) },
+        10 if pick.is_multiple_of(4) => Change::RemoveService { id: service.clone() },
         11 => {
             let mut spec = replicated("web", pick % 4);
-            if pick % 2 == 0 {
+            if pick.is_multiple_of(2) {
                 spec.mode = Mode::Global;
             }
             let expected = state.service(service).map_or(Version::ZERO, |s| s.version);
             Change::UpdateService { id: service.clone(), expected, spec: Box::new(spec) }
         }
         _ => {
-            let state = if pick % 2 == 0 { NodeState::Down } else { NodeState::Ready };
+            let state = if pick.is_multiple_of(2) { NodeState::Down } else { NodeState::Ready };
             Change::SetNodeState { id: node, state, message: String::new() }
         }
     }

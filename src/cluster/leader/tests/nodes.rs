@@ -436,3 +436,96 @@ fn an_entry_of_an_older_term_is_rejected() {
     let rejected = world.state.apply(version, 2, &command).map_err(Refusal::from);
     assert_eq!(rejected.map_err(|refusal| refusal.class), Err(Class::Unavailable));
 }
+
+#[test]
+fn a_predecessor_that_does_not_end_is_waited_for_a_minute() {
+    let mut world = World::new(2);
+    let mut spec = replicated("web", 1);
+    spec.task.container.image = "stuck:1".to_owned();
+    world.create(spec);
+    world.run(SECOND);
+    let old = world.wanted()[0].clone();
+    let node = old.node.clone().expect("a node");
+    let number = if node == id(1) { 1 } else { 2 };
+    world.set_availability(number, Availability::Drain);
+    world.run(58 * SECOND);
+    let held = world.wanted()[0].clone();
+    assert_eq!(held.desired, Desired::Ready, "{}", world.tasks());
+    world.run(4 * SECOND);
+    let running = world.task(&held.id);
+    assert_eq!((running.desired, running.status.state), (Desired::Running, TaskState::Running));
+}
+
+#[test]
+fn reads_show_soft_states_and_held_images() {
+    let mut world = World::new(1);
+    world.create(replicated("web", 1));
+    let task = world.wanted()[0].clone();
+    world.report(&task.id, TaskState::Preparing, "");
+    let query = Query::Tasks { services: vec![task.service.clone()], nodes: vec![id(1)] };
+    let Ok(Response::Tasks(seen)) = world.leader.read(&world.state, &query) else {
+        panic!("no tasks")
+    };
+    assert_eq!((seen[0].status.state, seen[0].version), (TaskState::Preparing, task.version));
+    assert_eq!(world.task(&task.id).status.state, TaskState::Assigned);
+    // A later report of an earlier step changes nothing.
+    world.report(&task.id, TaskState::Accepted, "");
+    let Ok(Response::Tasks(seen)) = world.leader.read(&world.state, &query) else {
+        panic!("no tasks")
+    };
+    assert_eq!(seen[0].status.state, TaskState::Preparing);
+    let held = crate::types::HeldImage {
+        name: "nginx:1.27".to_owned(),
+        digest: format!("sha256:{}", "a".repeat(64)),
+        platforms: vec![],
+    };
+    let session = world.workers[&id(1)].session;
+    let description = Box::new(world.state.node(&id(1)).expect("a node").description.clone());
+    let images = vec![held.clone()];
+    world.say(1, FromWorker::Inventory { session, description, images });
+    for image in ["nginx:1.27", "docker.io/library/nginx:1.27", held.digest.as_str()] {
+        let query = Query::HeldImages { image: image.to_owned() };
+        let answer = world.leader.read(&world.state, &query);
+        assert_eq!(answer, Ok(Response::HeldImages(vec![(id(1), held.clone())])), "{image}");
+    }
+}
+
+#[test]
+fn a_node_heard_while_its_loss_is_committed_ends_up_ready() {
+    let mut world = World::new(1);
+    world.run(SECOND);
+    world.cut(1);
+    world.commits = false;
+    world.advance(6 * SECOND);
+    assert!(world.pending.is_some());
+    world.link(1);
+    world.commits = true;
+    world.commit();
+    assert_eq!(state_of(&world, 1).0, NodeState::Ready);
+}
+
+#[test]
+fn only_the_newest_of_many_local_restarts_are_taken_over() {
+    let mut world = World::new(1);
+    world.create(replicated("web", 1));
+    world.run(SECOND);
+    let old = world.wanted()[0].clone();
+    let date = world.date;
+    let mut successors = Vec::new();
+    let mut before = old.id.clone();
+    for number in 1..=40 {
+        let mut task = old.clone();
+        task.id = TaskId::from_bits(1_000 + u128::from(number));
+        task.predecessor = Some(before);
+        task.failures = number;
+        task.status.state = if number < 40 { TaskState::Failed } else { TaskState::Running };
+        before = task.id.clone();
+        successors.push(LocalSuccessor { task, made: date });
+    }
+    let description = world.state.node(&id(1)).expect("a node").description.clone();
+    world.link_as(1, description, successors);
+    let wanted = world.wanted();
+    assert_eq!(wanted.len(), 1, "{}", world.tasks());
+    assert_eq!((&wanted[0].id, wanted[0].status.state), (&before, TaskState::Running));
+    assert_eq!(world.state.tasks().count(), 5, "{}", world.tasks());
+}

@@ -8,7 +8,13 @@ use std::time::Duration;
 fn disturb(world: &mut World, services: &[ServiceId], nodes: u128) {
     let number = 1 + u128::from(world.random(u64::try_from(nodes).expect("few")));
     let service = &services[usize::try_from(world.random(2)).expect("few")];
-    match world.random(12) {
+    let action = world.random(16);
+    if (3..=6).contains(&action) {
+        // Who asks here waits for the answer.
+        world.commits = true;
+        world.commit();
+    }
+    match action {
         0 => world.cut(number),
         1 | 2 => world.link(number),
         3 => world.set_availability(number, Availability::Drain),
@@ -33,12 +39,33 @@ fn disturb(world: &mut World, services: &[ServiceId], nodes: u128) {
             }
         }
         8 => {
-            let term = 2 + u64::from(world.leader.term());
+            let term = 1 + world.leader.term();
             world.fail_over(term);
         }
-        9 => world.work(),
+        9 => {
+            if world.commits {
+                world.work();
+            }
+        }
+        10 => world.commits = false,
+        11 => world.commit(),
+        12 => drop(world.fail_proposal()),
+        13 => {
+            let late = world.fail_proposal();
+            let time = Duration::from_millis(world.random(2_000));
+            world.advance(time);
+            if let Some(entry) = late {
+                world.commit_entry(&entry);
+            }
+        }
+        14 => {
+            let time = Duration::from_millis(world.random(8_000));
+            world.advance(time);
+        }
         _ => {
             let time = Duration::from_millis(100 + world.random(20_000));
+            world.commits = true;
+            world.commit();
             world.run(time);
         }
     }
@@ -46,7 +73,7 @@ fn disturb(world: &mut World, services: &[ServiceId], nodes: u128) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_cluster_comes_to_what_was_asked(seed in any::<u64>()) {
@@ -63,6 +90,8 @@ proptest! {
             let _: u64 = world.random(1 + (seed >> (step % 60)) % 7);
             disturb(&mut world, &services, nodes);
         }
+        world.commits = true;
+        world.commit();
         for number in 0..=nodes {
             if number > 0 {
                 world.set_availability(number, Availability::Active);

@@ -220,6 +220,12 @@ impl World {
 
     pub(crate) fn request(&mut self, request: Request) -> Result<Response, Refusal> {
         let ticket = self.ask(request);
+        // After a failed proposal, the next waits a little.
+        for _ in 0..20 {
+            if !self.replies.contains_key(&ticket) {
+                self.advance(Duration::from_millis(100));
+            }
+        }
         self.replies.remove(&ticket).expect("an answer")
     }
 
@@ -290,6 +296,8 @@ impl World {
                 self.beat_all();
             }
             self.event(Event::Tick);
+            let next = self.leader.next_deadline();
+            assert!(next.is_none_or(|at| at > self.now), "a deadline that passed was left");
         }
     }
 
@@ -340,8 +348,23 @@ impl World {
 
     /// Commits the proposal that waits.
     pub(crate) fn commit(&mut self) {
-        let Some(commands) = self.pending.take() else { return };
-        let commands = decode_entry(&encode_entry(&commands)).expect("what was just encoded");
+        if let Some(commands) = self.pending.take() {
+            self.commit_entry(&commands);
+        }
+    }
+
+    /// Loses the proposal that waits; returns it, for it may be committed yet.
+    pub(crate) fn fail_proposal(&mut self) -> Option<Vec<Command>> {
+        let lost = self.pending.take();
+        if lost.is_some() {
+            self.event(Event::ProposalFailed { error: "no quorum".to_owned() });
+        }
+        lost
+    }
+
+    /// Commits an entry, whoever proposed it.
+    pub(crate) fn commit_entry(&mut self, commands: &[Command]) {
+        let commands = decode_entry(&encode_entry(commands)).expect("what was just encoded");
         // Entries of the engine's own lie between.
         self.index += 2;
         let version = Version { epoch: 1, index: self.index };
@@ -401,7 +424,7 @@ impl World {
     }
 
     /// Lets every worker do what it was told, until nothing changes: images named `bad` cannot be
-    /// had, `crash` fails once started, `done` ends well.
+    /// had, `crash` fails once started, `done` ends well, `stuck` never stops.
     pub(crate) fn work(&mut self) {
         for _ in 0..1_000 {
             let mut news = Vec::new();
@@ -500,7 +523,7 @@ fn next_state(task: &Task, state: TaskState) -> Option<(TaskState, &'static str)
         return None;
     }
     if !task.desired.is_wanted() {
-        return Some((TaskState::Shutdown, ""));
+        return (image != "stuck").then_some((TaskState::Shutdown, ""));
     }
     match (image, state) {
         ("bad", _) => Some((TaskState::Rejected, "no such image")),
