@@ -18,7 +18,7 @@ use async_channel::Receiver;
 use std::{
     future::Future,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -58,24 +58,24 @@ impl Host for SimHost {
 /// The log, with the world looking on.
 #[derive(Clone)]
 pub(super) struct SimLog {
-    pub(super) engine: Consensus<OnSim>,
+    /// Set once the engine has started, for which the driver must be reading notices.
+    pub(super) engine: Arc<OnceLock<Consensus<OnSim>>>,
     pub(super) notices: Receiver<Notice>,
 }
 
 impl Log for SimLog {
-    fn propose(
-        &self,
-        entry: Vec<u8>,
-        limit: Duration,
-    ) -> impl Future<Output = Result<u64, ProposeError>> + Send {
-        self.engine.propose(entry, limit)
+    async fn propose(&self, entry: Vec<u8>, limit: Duration) -> Result<u64, ProposeError> {
+        match self.engine.get() {
+            Some(engine) => engine.propose(entry, limit).await,
+            None => Err(ProposeError::NotLeader { leader: None }),
+        }
     }
 
-    fn read_barrier(
-        &self,
-        limit: Duration,
-    ) -> impl Future<Output = Result<(), ProposeError>> + Send {
-        self.engine.read_barrier(limit)
+    async fn read_barrier(&self, limit: Duration) -> Result<(), ProposeError> {
+        match self.engine.get() {
+            Some(engine) => engine.read_barrier(limit).await,
+            None => Err(ProposeError::NotLeader { leader: None }),
+        }
     }
 
     fn notices(&self) -> Receiver<Notice> {

@@ -19,7 +19,7 @@ use async_channel::{Receiver, Sender};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
@@ -184,10 +184,10 @@ impl World {
         };
         let manager = match log_disk {
             None => None,
-            Some(disk) => match self.clone().start_log(disk).await {
-                Ok(log) => Some(ManagerPorts { log, authority: SimAuthority, epoch: 1 }),
-                Err(error) => return fatal(error),
-            },
+            Some(disk) => {
+                let log = self.begin_log(owner, disk);
+                Some(ManagerPorts { log, authority: SimAuthority, epoch: 1 })
+            }
         };
         let (inputs_tx, inputs) = async_channel::bounded(4_096);
         let peers = SimPeers { world: self.clone(), node: node.clone(), inputs };
@@ -212,34 +212,52 @@ impl World {
         node_run.run().await
     }
 
-    fn start_log(self, disk: FaultyDisk) -> Boxed<Result<SimLog, String>> {
+    /// Starts the engine beside the driver, which it tells what is on disk.
+    fn begin_log(&self, owner: Owner, disk: FaultyDisk) -> SimLog {
+        let (seen_tx, notices) = async_channel::bounded(1);
+        let (to_driver, from_engine) = Consensus::<OnSim>::channel();
+        let executor = &self.0.executor;
+        executor.spawn(self.clone().look_on(from_engine.clone(), seen_tx));
+        let engine = Arc::new(OnceLock::new());
+        let (world, started) = (self.clone(), Arc::clone(&engine));
+        executor.spawn(async move {
+            let channel = (to_driver.clone(), from_engine);
+            match world.start_log(disk, channel).await {
+                Ok(engine) => drop(started.set(engine)),
+                Err(error) => {
+                    let _ended = to_driver.send(Notice::Fatal { error }).await;
+                }
+            }
+        });
+        self.trace(|| format!("the log starts for {owner}"));
+        SimLog { engine, notices }
+    }
+
+    fn start_log(
+        &self,
+        disk: FaultyDisk,
+        channel: (Sender<Notice>, Receiver<Notice>),
+    ) -> Boxed<Result<Consensus<OnSim>, String>> {
+        let draw = self.0.executor.clone();
+        let sealer = Sealer::new(1, &[7; 32], move || {
+            let mut nonce = [0; 12];
+            nonce[..8].copy_from_slice(&draw.random().to_le_bytes());
+            nonce
+        });
+        let settings = Settings {
+            id: 1,
+            heartbeat: Duration::from_millis(500),
+            election: Duration::from_millis(1_500),
+            snapshot_interval: 60,
+        };
         Box::pin(async move {
-            let executor = self.0.executor.clone();
-            let draw = executor.clone();
-            let sealer = Sealer::new(1, &[7; 32], move || {
-                let mut nonce = [0; 12];
-                nonce[..8].copy_from_slice(&draw.random().to_le_bytes());
-                nonce
-            });
             let store = ManagerStore::open_on(disk.backend(), sealer).map_err(|e| e.to_string())?;
-            let settings = Settings {
-                id: 1,
-                heartbeat: Duration::from_millis(500),
-                election: Duration::from_millis(1_500),
-                snapshot_interval: 60,
-            };
-            let (seen_tx, seen) = async_channel::bounded(1);
-            let channel = Consensus::<OnSim>::channel();
-            executor.spawn(self.clone().look_on(channel.1.clone(), seen_tx));
-            let engine =
-                Consensus::<OnSim>::start(&settings, Arc::new(store), Arc::new(NoPeers), channel)
-                    .await
-                    .map_err(|error| error.to_string())?;
-            engine
-                .initialize("10.0.0.0:2377".to_owned())
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok(SimLog { engine, notices: seen })
+            let (store, peers) = (Arc::new(store), Arc::new(NoPeers));
+            let engine = Consensus::<OnSim>::start(&settings, store, peers, channel).await;
+            let engine = engine.map_err(|error| error.to_string())?;
+            let made = engine.initialize("10.0.0.0:2377".to_owned()).await;
+            made.map_err(|error| error.to_string())?;
+            Ok(engine)
         })
     }
 
