@@ -5,7 +5,9 @@ use crate::{
     agent::Action,
     cluster::{State, decode_entry, invariants},
     consensus::Committed,
-    types::{Desired, FromWorker, Mode, NodeId, Sequence, Task, TaskId, TaskState, Version},
+    types::{
+        Desired, FromWorker, Mode, NodeId, Sequence, Task, TaskId, TaskState, UpdateState, Version,
+    },
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,6 +88,9 @@ impl World {
         let checks = self.checks();
         let state = &checks.state;
         for service in state.services() {
+            if service.update.as_ref().is_some_and(|it| it.state == UpdateState::Updating) {
+                return Some(format!("{} is being updated", service.spec.name));
+            }
             if let Mode::Replicated { replicas } = service.spec.mode {
                 let wanted = |task: &&Task| task.desired.is_wanted() && settled(task);
                 let count = state.tasks_of_service(&service.id).filter(wanted).count() as u64;

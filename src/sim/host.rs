@@ -121,12 +121,16 @@ impl SimWorkload {
             let next = me.fake.lock().unwrap().next_exit();
             let Some(at) = next else { return };
             me.host.executor.sleep_until(at).await;
-            let now = me.host.executor.now();
-            let ended = me.fake.lock().unwrap().poll(now, me.host.date());
-            for event in ended {
-                let _ended = me.events.0.send(event).await;
-            }
+            me.tell_exits().await;
         });
+    }
+
+    async fn tell_exits(&self) {
+        let now = self.host.executor.now();
+        let ended = self.fake.lock().unwrap().poll(now, self.host.date());
+        for event in ended {
+            let _ended = self.events.0.send(event).await;
+        }
     }
 }
 
@@ -136,6 +140,8 @@ impl Workload for SimWorkload {
         let delay = self.fake.lock().unwrap().delay(&action);
         executor.sleep(delay).await;
         self.world.check_action(&self.node, &action);
+        // What has ended by now says so before anything else is seen of it.
+        self.tell_exits().await;
         let event = {
             let mut fake = self.fake.lock().unwrap();
             fake.perform(executor.now(), self.host.date(), &action)
