@@ -288,6 +288,12 @@ impl<'a> Pass<'a> {
             let updated = reason == ReasonCode::SpecChanged;
             return if updated { Stand::Progressing(id) } else { Stand::Steady };
         }
+        self.release(held);
+        self.progress_stand(service, held)
+    }
+
+    /// Lets a held task run once its delay is over and its predecessor out of the way.
+    fn release(&mut self, held: &'a Task) {
         let due = self.memory.held_since(&held.id, self.now) + held.delay;
         let predecessor = held.predecessor.as_ref().and_then(|id| self.state.task(id));
         let free = predecessor.is_none_or(|before| self.is_out_of_the_way(before));
@@ -297,7 +303,6 @@ impl<'a> Pass<'a> {
         } else {
             self.wake_at(until);
         }
-        self.progress_stand(service, held)
     }
 
     /// Tells whether the delay of a held task is not over yet. One that failed while it was

@@ -3,7 +3,7 @@
 use super::{
     Leadership, Notice, ProposeError,
     machine::Machine,
-    peer::{self, BoxFuture, Network, PeerCall},
+    peer::{self, Network, PeerCall},
     runtime::Runtime,
     storage::{ENTRY_MAX, LogStore, Storage},
     types::{Payload, StoredMembership, Types},
@@ -16,7 +16,9 @@ use openraft::{
     impls::BasicNode,
 };
 use openraft_rt::watch::WatchReceiver as _;
-use std::{collections::BTreeMap, io, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, future::Future, io, marker::PhantomData, sync::Arc, time::Duration,
+};
 
 /// How many notices wait for the driver. The engine waits for each anyway; a few kinds come side by
 /// side.
@@ -76,40 +78,32 @@ impl<R: Runtime> Consensus<R> {
     ///
     /// The log cannot be read, or the settings contradict themselves.
     pub fn start(
-        settings: Settings,
+        settings: &Settings,
         store: Arc<dyn LogStore>,
         peers: Arc<dyn PeerCall>,
         notices: (Sender<Notice>, Receiver<Notice>),
-    ) -> BoxFuture<'static, Result<Self, StartError>> {
-        // Boxed where the runtime is still a parameter: the compiler cannot see for a named one
-        // that the engine's own futures may move between threads.
-        Box::pin(Self::start_now(settings, store, peers, notices))
-    }
-
-    async fn start_now(
-        settings: Settings,
-        store: Arc<dyn LogStore>,
-        peers: Arc<dyn PeerCall>,
-        notices: (Sender<Notice>, Receiver<Notice>),
-    ) -> Result<Self, StartError> {
-        let config = config(&settings)?;
-        let storage = Storage { store, runtime: PhantomData };
-        let mut machine = Machine {
-            storage: storage.clone(),
-            notices: notices.0.clone(),
-            applied: None,
-            membership: StoredMembership::<R>::default(),
-        };
-        machine.restore().await.map_err(StartError::Storage)?;
-        let network = Network { peers, runtime: PhantomData };
-        let raft = Raft::new(settings.id, Arc::new(config), network, storage, machine)
-            .await
-            .map_err(|error| StartError::Engine(error.to_string()))?;
-        let consensus = Self { raft, id: settings.id, notices: notices.1 };
-        let watcher = consensus.clone();
-        drop(R::spawn(async move { watcher.watch(&notices.0).await }));
-        consensus.elect_if_alone().await;
-        Ok(consensus)
+    ) -> impl Future<Output = Result<Self, StartError>> + Send {
+        // Named as `Send` here, where it can be seen to be for every runtime.
+        async move {
+            let config = config(settings)?;
+            let storage = Storage { store, runtime: PhantomData };
+            let mut machine = Machine {
+                storage: storage.clone(),
+                notices: notices.0.clone(),
+                applied: None,
+                membership: StoredMembership::<R>::default(),
+            };
+            machine.restore().await.map_err(StartError::Storage)?;
+            let network = Network { peers, runtime: PhantomData };
+            let raft = Raft::new(settings.id, Arc::new(config), network, storage, machine)
+                .await
+                .map_err(|error| StartError::Engine(error.to_string()))?;
+            let consensus = Self { raft, id: settings.id, notices: notices.1 };
+            let watcher = consensus.clone();
+            drop(R::spawn(async move { watcher.watch(&notices.0).await }));
+            consensus.elect_if_alone().await;
+            Ok(consensus)
+        }
     }
 
     /// Returns the channel of notices for [`Consensus::start`].
@@ -129,15 +123,17 @@ impl<R: Runtime> Consensus<R> {
     /// # Errors
     ///
     /// The log cannot be written.
-    pub fn initialize(&self, address: String) -> BoxFuture<'static, Result<(), StartError>> {
-        let members = BTreeMap::from([(self.id, BasicNode::new(address))]);
-        let raft = self.raft.clone();
-        Box::pin(async move {
-            match raft.initialize(members).await {
+    pub fn initialize(
+        &self,
+        address: String,
+    ) -> impl Future<Output = Result<(), StartError>> + Send {
+        async move {
+            let members = BTreeMap::from([(self.id, BasicNode::new(address))]);
+            match self.raft.initialize(members).await {
                 Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
                 Err(error) => Err(StartError::Engine(error.to_string())),
             }
-        })
+        }
     }
 
     /// A group of one need not wait for anybody's silence before it elects itself.

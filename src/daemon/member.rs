@@ -183,7 +183,7 @@ fn start_engine(
             snapshot_interval: crate::types::ClusterSpec::default().snapshot_interval,
         };
         let consensus =
-            Consensus::<OnSmol>::start(settings, store, Arc::new(NoPeers), log.channel()).await?;
+            Consensus::<OnSmol>::start(&settings, store, Arc::new(NoPeers), log.channel()).await?;
         consensus.initialize(address).await?;
         log.set(consensus.clone());
         Ok(consensus)

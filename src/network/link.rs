@@ -86,8 +86,7 @@ fn is(error: &Error, errno: Errno) -> bool {
 }
 
 fn to_link(message: &LinkMessage) -> Link {
-    let mut link =
-        Link { index: message.header.index, name: String::new(), controller: None };
+    let mut link = Link { index: message.header.index, name: String::new(), controller: None };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),

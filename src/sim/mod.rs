@@ -1,1 +1,17 @@
-//! The deterministic simulation.
+//! The deterministic simulation: a whole cluster in one thread under a virtual clock.
+//!
+//! The driver, the consensus engine, the store and all decisions are the real ones; clock, disks,
+//! network, containers and users are virtual and drawn from a seed. A failure names its seed;
+//! `MIDGE_SIM_SEED=n MIDGE_SIM_TRACE=1 cargo test --lib sim::tests::seeds` replays it with
+//! everything that happened on stderr, `MIDGE_SIM_SEEDS=from..to` runs many.
+
+mod chaos;
+mod check;
+mod executor;
+mod host;
+mod load;
+mod network;
+mod on_sim;
+mod run;
+mod tests;
+mod world;

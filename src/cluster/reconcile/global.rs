@@ -72,6 +72,9 @@ impl<'a> Pass<'a> {
             if ended {
                 let desire = wanted().map(|task| (task, Desired::Shutdown)).collect();
                 self.replace(vec![], desire);
+            } else if let (None, Some(held)) = (slot.running, slot.held) {
+                // It was given to the node before the pause, and its predecessor was told to stop.
+                self.release(held);
             }
             return None;
         }

@@ -1,0 +1,166 @@
+//! What must hold after every event, and when a cluster has come to rest.
+
+use super::world::World;
+use crate::{
+    agent::Action,
+    cluster::{State, decode_entry, invariants},
+    consensus::Committed,
+    types::{
+        Desired, FromWorker, Mode, NodeId, Sequence, Task, TaskId, TaskState, UpdateState, Version,
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the checkers remember of a run.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    /// The state as everything committed makes it.
+    pub(super) state: State,
+    /// What each entry held: none may ever change.
+    entries: BTreeMap<u64, Vec<u8>>,
+    /// How far each task had come.
+    tasks: BTreeMap<TaskId, (TaskState, Desired, Option<NodeId>)>,
+    /// The last place in the manager's stream that each node said it took.
+    sequences: BTreeMap<NodeId, Sequence>,
+    /// Nodes that are told to leave.
+    pub(super) leaving: BTreeSet<NodeId>,
+}
+
+impl World {
+    /// A committed entry reaches the driver.
+    pub(super) fn check_entry(&self, entry: &Committed) {
+        let mut checks = self.checks();
+        if let Some(known) = checks.entries.get(&entry.index) {
+            assert!(*known == entry.data, "entry {} was committed, and changed", entry.index);
+            return;
+        }
+        let next = checks.entries.keys().next_back().map_or(0, |last| last + 1);
+        assert!(entry.index == next, "entry {} comes where {next} is due", entry.index);
+        checks.entries.insert(entry.index, entry.data.clone());
+        self.0.executor.record(entry.index);
+        if entry.data.is_empty() {
+            return;
+        }
+        let version = Version { epoch: 1, index: entry.index };
+        for command in decode_entry(&entry.data).expect("what we wrote is readable") {
+            let outcome = checks.state.apply(version, entry.term, &command);
+            self.trace(|| format!("#{} {:?} -> {outcome:?}", entry.index, command.change));
+        }
+        for byte in &entry.data {
+            self.0.executor.record(u64::from(*byte));
+        }
+        checks.after_entry(entry.index);
+    }
+
+    /// A daemon is about to do something to a container.
+    pub(super) fn check_action(&self, node: &NodeId, action: &Action) {
+        let (Action::Stop { task, .. } | Action::Remove { task }) = action else { return };
+        let runs = self.machines()[node].fake.lock().unwrap().running().contains(task);
+        if !runs {
+            return;
+        }
+        let checks = self.checks();
+        let wanted = checks.state.task(task).is_some_and(|task| {
+            task.desired.is_wanted()
+                && task.status.state.is_live()
+                && task.node.as_ref() == Some(node)
+        });
+        assert!(
+            !wanted || checks.leaving.contains(node) || checks.state.is_removed(node),
+            "{} stops {task}, which the cluster wants",
+            self.name(node)
+        );
+    }
+
+    /// A daemon says something to its manager.
+    pub(super) fn check_said(&self, node: &NodeId, message: &FromWorker) {
+        if let FromWorker::Heartbeat { applied, .. } = message {
+            let mut checks = self.checks();
+            let before = checks.sequences.entry(node.clone()).or_default();
+            let fell = (applied.epoch, applied.term) < (before.epoch, before.term);
+            assert!(!fell, "{} took {before:?} and then {applied:?}", self.name(node));
+            *before = *applied;
+        }
+    }
+
+    /// Returns what keeps the cluster from being as its spec says, if anything.
+    pub(super) fn unrest(&self) -> Option<String> {
+        let checks = self.checks();
+        let state = &checks.state;
+        for service in state.services() {
+            if service.update.as_ref().is_some_and(|it| it.state == UpdateState::Updating) {
+                return Some(format!("{} is being updated", service.spec.name));
+            }
+            if let Mode::Replicated { replicas } = service.spec.mode {
+                let wanted = |task: &&Task| task.desired.is_wanted() && settled(task);
+                let count = state.tasks_of_service(&service.id).filter(wanted).count() as u64;
+                if count != replicas {
+                    return Some(format!("{} has {count} of {replicas}", service.spec.name));
+                }
+            }
+        }
+        for task in state.tasks() {
+            if task.desired.is_wanted() && !settled(task) {
+                return Some(format!(
+                    "task {} of {} on {:?} is {}/{}: {}",
+                    task.id,
+                    task.service_name,
+                    task.node.as_ref().map(|n| self.name(n)),
+                    task.desired,
+                    task.status.state,
+                    task.status.error
+                ));
+            }
+            if task.desired == Desired::Remove {
+                return Some(format!("task {} is to be removed", task.id));
+            }
+        }
+        let machines = self.machines();
+        for (node, machine) in machines.iter() {
+            let should: BTreeSet<TaskId> = state
+                .tasks_on_node(node)
+                .filter(|task| task.desired.is_wanted())
+                .map(|task| task.id.clone())
+                .collect();
+            let running = machine.fake.lock().unwrap().running();
+            if running != should {
+                return Some(format!("{} runs {running:?} and should {should:?}", self.name(node)));
+            }
+            let up = machine.handle.as_ref().is_some_and(|handle| handle.status().connected);
+            if !machine.retired && !up {
+                return Some(format!("{} is not connected", self.name(node)));
+            }
+        }
+        None
+    }
+}
+
+/// Tells whether nothing more will become of a wanted task.
+fn settled(task: &Task) -> bool {
+    let waits = task.status.state == TaskState::Pending && !task.status.error.is_empty();
+    task.desired == Desired::Running && (task.status.state == TaskState::Running || waits)
+}
+
+impl Checks {
+    fn after_entry(&mut self, index: u64) {
+        if let Err(broken) = invariants::check(&self.state) {
+            panic!("after entry {index}: {broken}");
+        }
+        let mut now = BTreeMap::new();
+        for task in self.state.tasks() {
+            let known = (task.status.state, task.desired, task.node.clone());
+            if let Some(before) = self.tasks.get(&task.id) {
+                assert!(known.0 >= before.0, "task {} fell: {before:?} {known:?}", task.id);
+                assert!(
+                    known.1 >= before.1,
+                    "task {} is wanted again: {before:?} {known:?}",
+                    task.id
+                );
+                let moved = before.2.is_some() && before.2 != known.2;
+                assert!(!moved, "task {} moved: {before:?} {known:?}", task.id);
+            }
+            now.insert(task.id.clone(), known);
+        }
+        self.tasks = now;
+    }
+}

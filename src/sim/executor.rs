@@ -1,0 +1,349 @@
+//! One thread, a virtual clock and a seeded stream: everything a run depends on.
+//!
+//! Tasks are polled in an order drawn from the seed; when none is ready the clock jumps to the
+//! next timer. Every task belongs to an owner, which the tasks it spawns inherit; killing an owner
+//! drops its tasks between two polls, as a crash would. Knows nothing of nodes or clusters.
+
+use crate::types::Moment;
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+/// Who a task belongs to: one life of one node. 0 is the world, which never crashes.
+pub(super) type Owner = u64;
+
+/// How many polls may pass without the clock moving: far above any burst of a healthy cluster.
+const POLLS_PER_INSTANT_MAX: u64 = 2_000_000;
+
+type BoxedFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+thread_local! {
+    /// The owner of the task that is being polled.
+    static CURRENT: Cell<Owner> = const { Cell::new(0) };
+    /// The executor that runs on this thread, for code that is given none.
+    static RUNNING: RefCell<Option<Executor>> = const { RefCell::new(None) };
+}
+
+/// Returns the executor that runs on this thread.
+pub(super) fn running() -> Executor {
+    RUNNING.with_borrow(Clone::clone).expect("a simulation runs on this thread")
+}
+
+/// How an owner's disk behaves. Chances are in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Latency {
+    pub(super) most: Duration,
+    pub(super) stalls: u64,
+    pub(super) stall: Duration,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { most: Duration::from_millis(20), stalls: 0, stall: Duration::ZERO }
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    now: Moment,
+    next_key: u64,
+    random: u64,
+    tasks: BTreeMap<u64, (Owner, Option<BoxedFuture>)>,
+    timers: BTreeMap<(Moment, u64), Waker>,
+    paused: BTreeMap<Owner, Moment>,
+    latency: Latency,
+    /// A running hash of everything that was polled and said.
+    trace: u64,
+}
+
+/// The executor. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Executor {
+    inner: Arc<Mutex<Inner>>,
+    ready: Arc<Mutex<Vec<u64>>>,
+}
+
+struct TaskWaker {
+    key: u64,
+    ready: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ready.contains(&self.key) {
+            ready.push(self.key);
+        }
+    }
+}
+
+/// Draws the next number of a stream (splitmix64).
+pub(super) fn draw(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Executor {
+    pub(super) fn new(seed: u64) -> Self {
+        let inner = Inner { random: seed, ..Inner::default() };
+        Self { inner: Arc::new(Mutex::new(inner)), ready: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.lock().now
+    }
+
+    pub(super) fn random(&self) -> u64 {
+        draw(&mut self.lock().random)
+    }
+
+    /// Draws a number below `bound`.
+    pub(super) fn below(&self, bound: u64) -> u64 {
+        self.random() % bound.max(1)
+    }
+
+    /// Draws a time between two.
+    pub(super) fn between(&self, least: Duration, most: Duration) -> Duration {
+        let span = u64::try_from(most.saturating_sub(least).as_nanos()).unwrap_or(u64::MAX);
+        least + Duration::from_nanos(self.below(span.saturating_add(1)))
+    }
+
+    /// Draws whether something of this chance (in thousandths) happens.
+    pub(super) fn chance(&self, thousandths: u64) -> bool {
+        self.below(1_000) < thousandths
+    }
+
+    /// Mixes something into the trace hash.
+    pub(super) fn record(&self, value: u64) {
+        let mut inner = self.lock();
+        let mut mixed = inner.trace ^ value;
+        inner.trace = draw(&mut mixed);
+    }
+
+    pub(super) fn set_latency(&self, latency: Latency) {
+        self.lock().latency = latency;
+    }
+
+    /// Does blocking work as a disk would: it takes a while, and a crash meanwhile finds it done
+    /// or not.
+    pub(super) async fn offload<T>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let latency = self.lock().latency;
+        let stall = if self.chance(latency.stalls) { latency.stall } else { Duration::ZERO };
+        let wait = self.between(Duration::from_micros(100), latency.most) + stall;
+        if self.chance(500) {
+            let result = work();
+            self.sleep(wait).await;
+            return result;
+        }
+        self.sleep(wait).await;
+        work()
+    }
+
+    pub(super) fn trace(&self) -> u64 {
+        self.lock().trace
+    }
+
+    /// Spawns a task that belongs to whoever is being polled.
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_for(CURRENT.get(), future);
+    }
+
+    pub(super) fn spawn_for(
+        &self,
+        owner: Owner,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let mut inner = self.lock();
+        inner.next_key += 1;
+        let key = inner.next_key;
+        inner.tasks.insert(key, (owner, Some(Box::pin(future))));
+        drop(inner);
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+    }
+
+    /// Drops every task of an owner.
+    pub(super) fn kill(&self, owner: Owner) {
+        let dead: Vec<_> = {
+            let mut inner = self.lock();
+            inner.paused.remove(&owner);
+            inner.tasks.extract_if(.., |_, (of, _)| *of == owner).collect()
+        };
+        // Dropping may wake and lock.
+        drop(dead);
+    }
+
+    /// Polls nothing of an owner for a while, as if it had been sent SIGSTOP.
+    pub(super) fn pause(&self, owner: Owner, wait: Duration) {
+        let mut inner = self.lock();
+        let until = inner.now + wait;
+        inner.paused.insert(owner, until);
+    }
+
+    pub(super) fn sleep_until(&self, at: Moment) -> Sleep {
+        Sleep { executor: self.clone(), at, key: None }
+    }
+
+    pub(super) async fn sleep(&self, wait: Duration) {
+        self.sleep_until(self.now() + wait).await;
+    }
+
+    /// Runs until `until`, or until `done` says so. Returns whether it did.
+    pub(super) fn run(&self, until: Moment, mut done: impl FnMut() -> bool) -> bool {
+        let _running = Running::enter(self);
+        let mut polls = 0;
+        loop {
+            if done() {
+                return true;
+            }
+            while let Some(key) = self.pick() {
+                self.poll(key);
+                polls += 1;
+                assert!(polls < POLLS_PER_INSTANT_MAX, "something polls in a loop");
+                if done() {
+                    return true;
+                }
+            }
+            polls = 0;
+            if !self.advance(until) {
+                return false;
+            }
+        }
+    }
+
+    /// Draws one of the ready tasks whose owner is not paused.
+    fn pick(&self) -> Option<u64> {
+        let mut inner = self.lock();
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.retain(|key| inner.tasks.contains_key(key));
+        if ready.is_empty() {
+            return None;
+        }
+        let mut open: Vec<usize> = (0..ready.len()).collect();
+        if !inner.paused.is_empty() {
+            let held: BTreeSet<Owner> = inner.paused.keys().copied().collect();
+            open.retain(|at| inner.tasks.get(&ready[*at]).is_none_or(|t| !held.contains(&t.0)));
+        }
+        if open.is_empty() {
+            return None;
+        }
+        let drawn = draw(&mut inner.random) % u64::try_from(open.len()).expect("usize fits");
+        Some(ready.swap_remove(open[usize::try_from(drawn).expect("below a usize")]))
+    }
+
+    fn poll(&self, key: u64) {
+        let Some((owner, mut future)) = ({
+            let mut inner = self.lock();
+            let now = inner.now.since_origin().as_nanos();
+            let mut mixed = inner.trace ^ key ^ u64::try_from(now).unwrap_or(u64::MAX);
+            inner.trace = draw(&mut mixed);
+            inner.tasks.get_mut(&key).and_then(|(owner, future)| Some((*owner, future.take()?)))
+        }) else {
+            return;
+        };
+        let waker = Waker::from(Arc::new(TaskWaker { key, ready: Arc::clone(&self.ready) }));
+        let before = CURRENT.replace(owner);
+        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+        CURRENT.set(before);
+        let mut inner = self.lock();
+        match (polled, inner.tasks.get_mut(&key)) {
+            (Poll::Pending, Some((_, slot))) => *slot = Some(future),
+            (Poll::Ready(()), Some(_)) => {
+                inner.tasks.remove(&key);
+                drop(inner);
+            }
+            // Killed while it ran.
+            (_, None) => drop(inner),
+        }
+    }
+
+    /// Moves the clock to the next timer, at most to `until`.
+    fn advance(&self, until: Moment) -> bool {
+        let mut inner = self.lock();
+        let timer = inner.timers.keys().next().map(|(at, _)| *at);
+        let resume = inner.paused.values().min().copied();
+        let next = timer.into_iter().chain(resume).min();
+        let Some(next) = next.filter(|next| *next <= until) else {
+            inner.now = inner.now.max(until);
+            return false;
+        };
+        inner.now = inner.now.max(next);
+        let now = inner.now;
+        inner.paused.retain(|_, end| *end > now);
+        let mut due = Vec::new();
+        while let Some(entry) = inner.timers.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            due.push(entry.remove());
+        }
+        drop(inner);
+        due.into_iter().for_each(Waker::wake);
+        true
+    }
+}
+
+/// A wait on the virtual clock.
+pub(super) struct Sleep {
+    executor: Executor,
+    at: Moment,
+    key: Option<u64>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let executor = self.executor.clone();
+        let mut inner = executor.lock();
+        if inner.now >= self.at {
+            return Poll::Ready(());
+        }
+        let key = match self.key {
+            Some(key) => key,
+            None => {
+                inner.next_key += 1;
+                inner.next_key
+            }
+        };
+        self.key = Some(key);
+        inner.timers.insert((self.at, key), cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            let waker = self.executor.lock().timers.remove(&(self.at, key));
+            drop(waker);
+        }
+    }
+}
+
+/// Makes an executor the thread's, until dropped.
+struct Running(Option<Executor>);
+
+impl Running {
+    fn enter(executor: &Executor) -> Self {
+        Self(RUNNING.replace(Some(executor.clone())))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(RUNNING.replace(self.0.take()));
+    }
+}

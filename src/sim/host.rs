@@ -1,0 +1,174 @@
+//! One node's ports on the simulated world: clock, log, disk, containers, certificates.
+
+use super::{
+    executor::{Executor, running},
+    on_sim::OnSim,
+    world::World,
+};
+use crate::{
+    agent::{self, Action, Event},
+    cluster::{Admission, JoinRequest, Refusal},
+    consensus::{Consensus, Notice, ProposeError},
+    node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload},
+    runtime::fake::Fake,
+    store::AgentStore,
+    types::{Cluster, Date, Moment, NodeId, Sequence},
+};
+use async_channel::Receiver;
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+/// The wall clock when a run begins.
+const BEGIN: u64 = 1_800_000_000;
+
+/// A node's clock: its monotonic one counts from its own boot, its wall clock may be wrong.
+#[derive(Clone)]
+pub(super) struct SimHost {
+    pub(super) executor: Executor,
+    pub(super) origin: Duration,
+    pub(super) skew: Duration,
+}
+
+impl Host for SimHost {
+    fn now(&self) -> Moment {
+        self.executor.now() + self.origin
+    }
+
+    fn date(&self) -> Date {
+        Date::from_unix_seconds(BEGIN) + self.executor.now().since_origin() + self.skew
+    }
+
+    fn sleep_until(&self, moment: Moment) -> impl Future<Output = ()> + Send {
+        self.executor.sleep_until(moment - self.origin)
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.executor.spawn(future);
+    }
+
+    fn random(&self) -> u64 {
+        self.executor.random()
+    }
+}
+
+/// The log, with the world looking on.
+#[derive(Clone)]
+pub(super) struct SimLog {
+    /// Set once the engine has started, for which the driver must be reading notices.
+    pub(super) engine: Arc<OnceLock<Consensus<OnSim>>>,
+    pub(super) notices: Receiver<Notice>,
+}
+
+impl Log for SimLog {
+    async fn propose(&self, entry: Vec<u8>, limit: Duration) -> Result<u64, ProposeError> {
+        match self.engine.get() {
+            Some(engine) => engine.propose(entry, limit).await,
+            None => Err(ProposeError::NotLeader { leader: None }),
+        }
+    }
+
+    async fn read_barrier(&self, limit: Duration) -> Result<(), ProposeError> {
+        match self.engine.get() {
+            Some(engine) => engine.read_barrier(limit).await,
+            None => Err(ProposeError::NotLeader { leader: None }),
+        }
+    }
+
+    fn notices(&self) -> Receiver<Notice> {
+        self.notices.clone()
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct SimDisk(pub(super) Arc<AgentStore>);
+
+fn disk_error(error: &io::Error) -> DiskError {
+    let temporary = error.kind() == io::ErrorKind::StorageFull;
+    DiskError { message: error.to_string(), temporary }
+}
+
+impl AgentDisk for SimDisk {
+    async fn load(&self) -> Result<(Sequence, Vec<agent::StoredTask>), DiskError> {
+        let store = Arc::clone(&self.0);
+        running().offload(move || store.load()).await.map_err(|error| disk_error(&error))
+    }
+
+    async fn commit(&self, records: Vec<agent::Record>) -> Result<(), DiskError> {
+        let store = Arc::clone(&self.0);
+        running().offload(move || store.commit(&records)).await.map_err(|error| disk_error(&error))
+    }
+}
+
+/// The containers of one machine, as one life of its daemon sees them.
+#[derive(Clone)]
+pub(super) struct SimWorkload {
+    pub(super) world: World,
+    pub(super) node: NodeId,
+    pub(super) fake: Arc<Mutex<Fake>>,
+    pub(super) host: SimHost,
+    pub(super) events: (async_channel::Sender<Event>, Receiver<Event>),
+}
+
+impl SimWorkload {
+    /// Tells when the next container ends by itself.
+    pub(super) fn watch(&self) {
+        let me = self.clone();
+        self.host.executor.spawn(async move {
+            let next = me.fake.lock().unwrap().next_exit();
+            let Some(at) = next else { return };
+            me.host.executor.sleep_until(at).await;
+            me.tell_exits().await;
+        });
+    }
+
+    async fn tell_exits(&self) {
+        let now = self.host.executor.now();
+        let ended = self.fake.lock().unwrap().poll(now, self.host.date());
+        for event in ended {
+            let _ended = self.events.0.send(event).await;
+        }
+    }
+}
+
+impl Workload for SimWorkload {
+    async fn perform(&self, action: Action) -> Event {
+        let executor = &self.host.executor;
+        let delay = self.fake.lock().unwrap().delay(&action);
+        executor.sleep(delay).await;
+        self.world.check_action(&self.node, &action);
+        // What has ended by now says so before anything else is seen of it.
+        self.tell_exits().await;
+        let event = {
+            let mut fake = self.fake.lock().unwrap();
+            fake.perform(executor.now(), self.host.date(), &action)
+        };
+        self.world.trace(|| format!("{} {action:?} -> {event:?}", self.world.name(&self.node)));
+        if matches!(action, Action::Start { .. }) {
+            self.watch();
+        }
+        event
+    }
+
+    fn events(&self) -> Receiver<Event> {
+        self.events.1.clone()
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct SimAuthority;
+
+impl Authority for SimAuthority {
+    async fn sign(
+        &self,
+        _: &Cluster,
+        _: &JoinRequest,
+        mut admission: Admission,
+    ) -> Result<Admission, Refusal> {
+        admission.certificate = vec![1];
+        Ok(admission)
+    }
+}

@@ -1,0 +1,252 @@
+//! What users do to a cluster: services come, change, scale and go; nodes are drained, labelled
+//! and removed. Every request is repeated under its id until it is answered.
+
+use super::{executor::Executor, world::World};
+use crate::{
+    cluster::{Change, Class, Command, JoinRequest, Query, Refusal, Request, Response},
+    types::{
+        Availability, Cluster, ClusterId, ClusterSpec, Constraint, ContainerSpec, Date, Entropy,
+        JoinToken, JoinTokens, Mode, Node, NodeDescription, NodeId, NodeSpec, NodeStatus,
+        RequestId, RestartPolicy, Role, RootCa, Service, ServiceId, ServiceSpec, TaskSpec, Version,
+    },
+};
+use std::time::Duration;
+
+/// How long one try of a request may take.
+const TRY: Duration = Duration::from_secs(15);
+
+impl Entropy for Executor {
+    fn next_u64(&mut self) -> u64 {
+        self.random()
+    }
+}
+
+const WORKER_TOKEN: JoinToken = JoinToken(1);
+
+impl World {
+    fn request_id(&self) -> RequestId {
+        RequestId::generate(&mut self.0.executor.clone())
+    }
+
+    /// Asks until there is an answer.
+    pub(super) async fn ask(&self, request: Request) -> Result<Response, Refusal> {
+        loop {
+            if let Some(handle) = self.handle(&self.manager()) {
+                match handle.request(request.clone(), TRY).await {
+                    Err(refusal) if refusal.class == Class::Unavailable => {
+                        self.trace(|| format!("refused: {refusal}"));
+                    }
+                    result => {
+                        self.trace(|| format!("asked: {request:?}: {result:?}"));
+                        return result;
+                    }
+                }
+            }
+            self.0.executor.sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Makes the cluster on its manager.
+    pub(super) async fn bootstrap(&self) {
+        let node = self.manager();
+        let id = ClusterId::from_bits(1);
+        let cluster = Cluster {
+            id,
+            version: Version::ZERO,
+            created: Date::EPOCH,
+            updated: Date::EPOCH,
+            spec: ClusterSpec { snapshot_interval: 60, ..ClusterSpec::default() },
+            root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
+            tokens: JoinTokens { worker: WORKER_TOKEN, manager: JoinToken(2) },
+        };
+        let spec = node_spec(Role::Manager, Availability::Active);
+        let node = Node {
+            id: node,
+            version: Version::ZERO,
+            created: Date::EPOCH,
+            updated: Date::EPOCH,
+            spec,
+            description: NodeDescription::default(),
+            status: NodeStatus::default(),
+            manager: None,
+            role: Role::Manager,
+            key_digest: [0; 32],
+        };
+        let change = Change::CreateCluster { cluster: Box::new(cluster), node: Box::new(node) };
+        let request = Some(self.request_id());
+        let command = Command { request, term: 0, date: Date::EPOCH, change };
+        loop {
+            if let Some(handle) = self.handle(&self.manager()) {
+                match handle.bootstrap(command.clone(), TRY).await {
+                    Ok(_) => return,
+                    Err(refusal) => assert_eq!(refusal.class, Class::Unavailable, "{refusal}"),
+                }
+            }
+            self.0.executor.sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Joins a worker, and switches it on.
+    pub(super) async fn join(&self) -> NodeId {
+        let mut key_digest = [0; 32];
+        key_digest[..8].copy_from_slice(&self.0.executor.random().to_le_bytes());
+        let join = JoinRequest {
+            secret: WORKER_TOKEN,
+            csr: vec![1],
+            key_digest,
+            description: NodeDescription::default(),
+            availability: Availability::Active,
+            address: "10.0.0.9".to_owned(),
+            advertise: String::new(),
+        };
+        match self.ask(Request::Join(Box::new(join))).await {
+            Ok(Response::Admitted(admission)) => {
+                assert!(!admission.certificate.is_empty(), "admitted without a certificate");
+                self.add(&admission.node, false);
+                self.start(&admission.node);
+                admission.node
+            }
+            other => panic!("a join was answered {other:?}"),
+        }
+    }
+
+    pub(super) async fn services(&self) -> Vec<Service> {
+        match self.ask(Request::Read(Query::Services)).await {
+            Ok(Response::Services(services)) => services,
+            other => panic!("a read was answered {other:?}"),
+        }
+    }
+
+    pub(super) async fn nodes(&self) -> Vec<Node> {
+        match self.ask(Request::Read(Query::Nodes)).await {
+            Ok(Response::Nodes(nodes)) => nodes,
+            other => panic!("a read was answered {other:?}"),
+        }
+    }
+
+    pub(super) async fn create(&self, spec: ServiceSpec) -> Result<ServiceId, Refusal> {
+        let request = self.request_id();
+        match self.ask(Request::CreateService { request, spec: Box::new(spec) }).await? {
+            Response::Created(id) => Ok(id),
+            other => panic!("a create was answered {other:?}"),
+        }
+    }
+
+    pub(super) async fn update(
+        &self,
+        service: &Service,
+        spec: ServiceSpec,
+    ) -> Result<Response, Refusal> {
+        let (request, id, version) = (self.request_id(), service.id.clone(), service.version);
+        self.ask(Request::UpdateService { request, id, version, spec: Box::new(spec) }).await
+    }
+
+    pub(super) async fn remove_service(&self, id: ServiceId) -> Result<Response, Refusal> {
+        self.ask(Request::RemoveService { request: self.request_id(), id }).await
+    }
+
+    pub(super) async fn update_node(
+        &self,
+        node: &Node,
+        spec: NodeSpec,
+    ) -> Result<Response, Refusal> {
+        let (request, id, version) = (self.request_id(), node.id.clone(), node.version);
+        self.ask(Request::UpdateNode { request, id, version, spec }).await
+    }
+
+    /// Draws a service.
+    fn draw_service(&self, name: String) -> ServiceSpec {
+        let executor = &self.0.executor;
+        let mode = if executor.chance(250) {
+            Mode::Global
+        } else {
+            Mode::Replicated { replicas: executor.below(6) }
+        };
+        let mut spec = service_spec(&name, mode);
+        spec.task.restart.delay = Duration::from_millis(executor.below(3_000));
+        if executor.chance(200) {
+            let zone = if executor.chance(500) { "a" } else { "b" };
+            let constraint = Constraint::parse(&format!("node.labels.zone=={zone}"));
+            spec.task.placement.constraints = vec![constraint.expect("it is well formed")];
+        }
+        spec
+    }
+
+    /// Does one thing that a user might.
+    pub(super) async fn do_something(&self) {
+        let executor = &self.0.executor;
+        match executor.below(12) {
+            0..=2 => {
+                let name = format!("s{}", executor.below(6));
+                let _taken = self.create(self.draw_service(name)).await;
+            }
+            3..=6 => {
+                let services = self.services().await;
+                let Some(service) = self.any(&services) else { return };
+                let mut spec = service.spec.clone();
+                match (executor.below(3), spec.mode) {
+                    (0 | 1, Mode::Replicated { .. }) => {
+                        spec.mode = Mode::Replicated { replicas: executor.below(8) };
+                    }
+                    (2, _) => spec.task.force_update += 1,
+                    _ => spec.task.container.env = vec![format!("V={}", executor.below(9))],
+                }
+                let _conflict = self.update(service, spec).await;
+            }
+            7 => {
+                let services = self.services().await;
+                let Some(service) = self.any(&services) else { return };
+                let _gone = self.remove_service(service.id.clone()).await;
+            }
+            8..=10 => {
+                let nodes = self.nodes().await;
+                let Some(node) = self.any(&nodes) else { return };
+                let mut spec = node.spec.clone();
+                match executor.below(5) {
+                    0 => spec.availability = Availability::Drain,
+                    1 => spec.availability = Availability::Pause,
+                    2 => {
+                        let zone = if executor.chance(500) { "a" } else { "b" };
+                        spec.labels.insert("zone".to_owned(), zone.to_owned());
+                    }
+                    _ => spec.availability = Availability::Active,
+                }
+                let _conflict = self.update_node(node, spec).await;
+            }
+            _ => {
+                let nodes = self.nodes().await;
+                let Some(node) = self.any(&nodes) else { return };
+                if node.id == self.manager() || nodes.len() < 4 {
+                    return;
+                }
+                let (request, id) = (self.request_id(), node.id.clone());
+                let _ready = self.ask(Request::RemoveNode { request, id, force: true }).await;
+                if executor.chance(500) {
+                    self.join().await;
+                }
+            }
+        }
+    }
+
+    fn any<'a, T>(&self, all: &'a [T]) -> Option<&'a T> {
+        let drawn = self.0.executor.below(u64::try_from(all.len()).expect("a usize fits"));
+        all.get(usize::try_from(drawn).expect("it came from a usize"))
+    }
+}
+
+pub(super) fn node_spec(role: Role, availability: Availability) -> NodeSpec {
+    NodeSpec { labels: crate::types::Labels::new(), role, availability }
+}
+
+pub(super) fn service_spec(name: &str, mode: Mode) -> ServiceSpec {
+    ServiceSpec {
+        name: name.to_owned(),
+        task: TaskSpec {
+            container: ContainerSpec { image: "busybox".to_owned(), ..ContainerSpec::default() },
+            restart: RestartPolicy { delay: Duration::from_secs(1), ..RestartPolicy::default() },
+            ..TaskSpec::default()
+        },
+        mode,
+        ..ServiceSpec::default()
+    }
+}

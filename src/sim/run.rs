@@ -1,0 +1,123 @@
+//! One run: a cluster is made, used and disturbed; then it is healed and must come to rest.
+
+use super::world::World;
+use crate::types::NodeId;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// How long a healed cluster may take to be as its spec says: the longest restart delay and the
+/// longest local one, twice.
+const REST_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// How large a run is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) workers: u64,
+    pub(super) steps: u64,
+    pub(super) idle: Duration,
+}
+
+impl Size {
+    /// Draws a size: mostly small, since small clusters find most, and some of full size.
+    pub(super) fn of(seed: u64) -> Self {
+        match seed % 20 {
+            0 => Self { workers: 20, steps: 30, idle: Duration::from_secs(60) },
+            1 => Self { workers: 3, steps: 20, idle: Duration::from_secs(3_600) },
+            n => Self { workers: 2 + n % 4, steps: 20, idle: Duration::from_secs(120) },
+        }
+    }
+}
+
+/// Runs a seed. Returns the hash of everything that happened; panics where a rule is broken.
+pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
+    let world = World::new(seed, verbose);
+    let manager = NodeId::from_bits(u128::from(seed) + 1);
+    world.add(&manager, true);
+    world.start(&manager);
+    let executor = world.0.executor.clone();
+
+    let made = flag();
+    let (there, done) = (world.clone(), Arc::clone(&made));
+    executor.spawn(async move {
+        there.bootstrap().await;
+        for _ in 0..size.workers {
+            there.join().await;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let limit = executor.now() + Duration::from_secs(600);
+    assert!(executor.run(limit, || made.load(Ordering::Relaxed)), "the cluster was not made");
+
+    world.draw_weather();
+    let ends: Vec<_> = (0..2).map(|_| flag()).collect();
+    for (at, end) in ends.iter().enumerate() {
+        let (there, end) = (world.clone(), Arc::clone(end));
+        executor.spawn(async move {
+            for _ in 0..size.steps {
+                let wait = Duration::from_millis(there.0.executor.below(8_000));
+                there.0.executor.sleep(wait).await;
+                if at == 0 {
+                    there.do_something().await;
+                } else {
+                    there.disturb().await;
+                }
+            }
+            end.store(true, Ordering::Relaxed);
+        });
+    }
+    let all = || ends.iter().all(|end| end.load(Ordering::Relaxed));
+    executor.run(executor.now() + Duration::from_secs(1_800), all);
+    world.heal();
+    // Requests that still wait are answered now.
+    let limit = executor.now() + Duration::from_secs(600);
+    assert!(executor.run(limit, all), "a request is never answered");
+    world.heal();
+    rest(&world);
+    idle(&world, size.idle);
+    executor.trace()
+}
+
+fn flag() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(false))
+}
+
+/// Waits until everything is as it should be, and stays so.
+fn rest(world: &World) {
+    let executor = &world.0.executor;
+    let limit = executor.now() + REST_LIMIT;
+    let mut calm = 0;
+    while calm < 20 {
+        executor.run(executor.now() + Duration::from_secs(1), || false);
+        match world.unrest() {
+            None => calm += 1,
+            Some(unrest) => {
+                assert!(executor.now() < limit, "the cluster does not come to rest: {unrest}");
+                calm = 0;
+            }
+        }
+    }
+}
+
+/// A cluster at rest writes nothing and says little.
+fn idle(world: &World, wait: Duration) {
+    let executor = &world.0.executor;
+    let writes = || {
+        let machines = world.machines();
+        let disks = machines.values().flat_map(|m| m.log_disk.iter().chain([&m.agent_disk]));
+        disks.map(crate::store::faulty::FaultyDisk::writes).sum::<u64>()
+    };
+    let (applied, written, sent) = (world.checks().state.applied(), writes(), world.network().sent);
+    executor.run(executor.now() + wait, || false);
+    assert_eq!(world.checks().state.applied(), applied, "an idle cluster commits");
+    assert_eq!(writes(), written, "an idle cluster writes");
+    // A heartbeat each 1.5 s and its answer, and some more.
+    let nodes = world.machines().len() as u64;
+    let most = nodes * (wait.as_secs() * 2 * 2 / 3 + 20);
+    let said = world.network().sent - sent;
+    assert!(said <= most, "an idle cluster says {said} things in {wait:?}");
+}

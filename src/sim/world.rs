@@ -1,0 +1,360 @@
+//! The simulated world: machines with their disks and containers, and their daemons' lives.
+
+use super::{
+    check::Checks,
+    executor::{Executor, Owner},
+    host::{SimAuthority, SimDisk, SimHost, SimLog, SimWorkload},
+    network::{Network, Port, SimPeers},
+    on_sim::OnSim,
+};
+use crate::{
+    agent::{self, Event},
+    consensus::{Consensus, NoPeers, Notice, Settings},
+    node::{self, Ended, Handle, ManagerPorts, Options, Ports},
+    runtime::fake::{Fake, Faults},
+    store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
+    types::{NodeDescription, NodeId, Platform, Resources},
+};
+use async_channel::{Receiver, Sender};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    time::Duration,
+};
+
+type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// How a machine is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crash {
+    /// The daemon is killed; what it wrote is in the page cache.
+    Kill,
+    /// The power is cut; containers end as well.
+    Power,
+}
+
+/// One machine.
+pub(super) struct Machine {
+    pub(super) fake: Arc<Mutex<Fake>>,
+    pub(super) agent_disk: FaultyDisk,
+    pub(super) log_disk: Option<FaultyDisk>,
+    pub(super) owner: Option<Owner>,
+    pub(super) handle: Option<Handle>,
+    pub(super) events: Option<Sender<Event>>,
+    pub(super) retired: bool,
+    skew: Duration,
+    boots: u64,
+}
+
+pub(super) struct Inner {
+    pub(super) executor: Executor,
+    pub(super) network: Mutex<Network>,
+    pub(super) machines: Mutex<BTreeMap<NodeId, Machine>>,
+    /// The first is the manager.
+    pub(super) names: Mutex<Vec<NodeId>>,
+    pub(super) checks: Mutex<Checks>,
+    verbose: bool,
+}
+
+/// The world. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct World(pub(super) Arc<Inner>);
+
+impl World {
+    pub(super) fn new(seed: u64, verbose: bool) -> Self {
+        Self(Arc::new(Inner {
+            executor: Executor::new(seed),
+            network: Mutex::new(Network::new()),
+            machines: Mutex::default(),
+            names: Mutex::default(),
+            checks: Mutex::default(),
+            verbose,
+        }))
+    }
+
+    pub(super) fn network(&self) -> MutexGuard<'_, Network> {
+        self.0.network.lock().unwrap()
+    }
+
+    pub(super) fn machines(&self) -> MutexGuard<'_, BTreeMap<NodeId, Machine>> {
+        self.0.machines.lock().unwrap()
+    }
+
+    pub(super) fn checks(&self) -> MutexGuard<'_, Checks> {
+        self.0.checks.lock().unwrap()
+    }
+
+    pub(super) fn manager(&self) -> NodeId {
+        self.0.names.lock().unwrap()[0].clone()
+    }
+
+    pub(super) fn number(&self, node: &NodeId) -> usize {
+        self.0.names.lock().unwrap().iter().position(|id| id == node).unwrap_or(999)
+    }
+
+    pub(super) fn name(&self, node: &NodeId) -> String {
+        format!("n{}", self.number(node))
+    }
+
+    pub(super) fn handle(&self, node: &NodeId) -> Option<Handle> {
+        self.machines().get(node)?.handle.clone()
+    }
+
+    /// Mixes a line into the trace hash, and prints it where a run is replayed.
+    pub(super) fn trace(&self, line: impl FnOnce() -> String) {
+        if self.0.verbose {
+            let seconds = self.0.executor.now().since_origin().as_secs_f64();
+            let mut text = String::new();
+            let _infallible = writeln!(text, "{seconds:12.6} {}", line());
+            let _lost = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+        }
+    }
+
+    /// Adds a machine, switched off.
+    pub(super) fn add(&self, node: &NodeId, is_manager: bool) {
+        let executor = &self.0.executor;
+        let machine = Machine {
+            fake: Arc::new(Mutex::new(Fake::new(executor.random(), Faults::default()))),
+            agent_disk: FaultyDisk::default(),
+            log_disk: is_manager.then(FaultyDisk::default),
+            owner: None,
+            handle: None,
+            events: None,
+            retired: false,
+            skew: executor.between(Duration::ZERO, Duration::from_secs(48 * 3_600)),
+            boots: 0,
+        };
+        self.0.names.lock().unwrap().push(node.clone());
+        self.machines().insert(node.clone(), machine);
+    }
+
+    /// Starts a machine's daemon.
+    pub(super) fn start(&self, node: &NodeId) {
+        let mut machines = self.machines();
+        let Some(machine) = machines.get_mut(node) else { return };
+        if machine.owner.is_some() || machine.retired {
+            return;
+        }
+        machine.boots += 1;
+        let boots = machine.boots;
+        let owner = self.0.executor.random() | 1;
+        machine.owner = Some(owner);
+        let host = SimHost {
+            executor: self.0.executor.clone(),
+            origin: Duration::from_secs(boots * 7_919),
+            skew: machine.skew,
+        };
+        let (agent_disk, log_disk) = (machine.agent_disk.clone(), machine.log_disk.clone());
+        let events = async_channel::bounded(1_024);
+        machine.events = Some(events.0.clone());
+        let workload = SimWorkload {
+            world: self.clone(),
+            node: node.clone(),
+            fake: Arc::clone(&machine.fake),
+            host: host.clone(),
+            events,
+        };
+        drop(machines);
+        self.trace(|| format!("{} starts", self.name(node)));
+        let (world, node) = (self.clone(), node.clone());
+        self.0.executor.spawn_for(owner, async move {
+            let ended = {
+                let life = world.clone();
+                life.live(node.clone(), owner, host, workload, agent_disk, log_disk).await
+            };
+            world.ended(&node, owner, &ended);
+        });
+    }
+
+    /// One life of a daemon.
+    async fn live(
+        self,
+        node: NodeId,
+        owner: Owner,
+        host: SimHost,
+        workload: SimWorkload,
+        agent_disk: FaultyDisk,
+        log_disk: Option<FaultyDisk>,
+    ) -> Ended {
+        let fatal = |error: String| Ended::Fatal { error };
+        let disk = match AgentStore::open_on(agent_disk.backend()) {
+            Ok(store) => SimDisk(Arc::new(store)),
+            Err(error) => return fatal(error.to_string()),
+        };
+        let manager = match log_disk {
+            None => None,
+            Some(disk) => {
+                let log = self.begin_log(owner, disk);
+                Some(ManagerPorts { log, authority: SimAuthority, epoch: 1 })
+            }
+        };
+        let (inputs_tx, inputs) = async_channel::bounded(4_096);
+        let peers = SimPeers { world: self.clone(), node: node.clone(), inputs };
+        let options = Options { node: node.clone(), agent: agent::Options::default() };
+        workload.watch();
+        let events = workload.events.0.clone();
+        let (handle, node_run) = node::new(options, Ports { host, disk, peers, workload, manager });
+        if let Some(machine) = self.machines().get_mut(&node) {
+            machine.handle = Some(handle);
+        }
+        {
+            let mut network = self.network();
+            if node == self.manager() {
+                network.refused.clear();
+            }
+            network.ports.insert(node.clone(), Port { owner, inputs: inputs_tx });
+        }
+        let described =
+            Event::Described { description: Box::new(self.description(&node)), images: Vec::new() };
+        let _room = events.try_send(described);
+        self.0.executor.spawn(self.clone().connect(node.clone()));
+        node_run.run().await
+    }
+
+    /// Starts the engine beside the driver, which it tells what is on disk.
+    fn begin_log(&self, owner: Owner, disk: FaultyDisk) -> SimLog {
+        let (seen_tx, notices) = async_channel::bounded(1);
+        let (to_driver, from_engine) = Consensus::<OnSim>::channel();
+        let executor = &self.0.executor;
+        executor.spawn(self.clone().look_on(from_engine.clone(), seen_tx));
+        let engine = Arc::new(OnceLock::new());
+        let (world, started) = (self.clone(), Arc::clone(&engine));
+        executor.spawn(async move {
+            let channel = (to_driver.clone(), from_engine);
+            match world.start_log(disk, channel).await {
+                Ok(engine) => drop(started.set(engine)),
+                Err(error) => {
+                    let _ended = to_driver.send(Notice::Fatal { error }).await;
+                }
+            }
+        });
+        self.trace(|| format!("the log starts for {owner}"));
+        SimLog { engine, notices }
+    }
+
+    fn start_log(
+        &self,
+        disk: FaultyDisk,
+        channel: (Sender<Notice>, Receiver<Notice>),
+    ) -> Boxed<Result<Consensus<OnSim>, String>> {
+        let draw = self.0.executor.clone();
+        let sealer = Sealer::new(1, &[7; 32], move || {
+            let mut nonce = [0; 12];
+            nonce[..8].copy_from_slice(&draw.random().to_le_bytes());
+            nonce
+        });
+        let settings = Settings {
+            id: 1,
+            heartbeat: Duration::from_millis(500),
+            election: Duration::from_millis(1_500),
+            snapshot_interval: 60,
+        };
+        Box::pin(async move {
+            let store = ManagerStore::open_on(disk.backend(), sealer).map_err(|e| e.to_string())?;
+            let (store, peers) = (Arc::new(store), Arc::new(NoPeers));
+            let engine = Consensus::<OnSim>::start(&settings, store, peers, channel).await;
+            let engine = engine.map_err(|error| error.to_string())?;
+            let made = engine.initialize("10.0.0.0:2377".to_owned()).await;
+            made.map_err(|error| error.to_string())?;
+            Ok(engine)
+        })
+    }
+
+    /// Looks at everything that is applied before the driver gets it.
+    async fn look_on(self, notices: Receiver<Notice>, to: Sender<Notice>) {
+        while let Ok(notice) = notices.recv().await {
+            match &notice {
+                Notice::Apply { entries, .. } => {
+                    for entry in entries {
+                        self.check_entry(entry);
+                    }
+                }
+                Notice::Leadership(now) => self.trace(|| format!("{now:?}")),
+                Notice::Fatal { error } => self.trace(|| format!("the log: {error}")),
+                Notice::Snapshot { .. } | Notice::Install { .. } => {}
+            }
+            if to.send(notice).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes a daemon out of the world. Its tasks must be gone, or about to end.
+    fn bury(&self, node: &NodeId) {
+        self.network().ports.remove(node);
+        if *node == self.manager() {
+            let workers: Vec<_> = self.network().connections.keys().cloned().collect();
+            workers.iter().for_each(|worker| self.hang_up(worker));
+        } else {
+            self.hang_up(node);
+        }
+        if let Some(machine) = self.machines().get_mut(node) {
+            machine.owner = None;
+            machine.handle = None;
+            machine.events = None;
+        }
+    }
+
+    fn ended(&self, node: &NodeId, owner: Owner, ended: &Ended) {
+        self.trace(|| format!("{} ended: {ended}", self.name(node)));
+        self.bury(node);
+        if let Some(machine) = self.machines().get_mut(node) {
+            machine.retired |= matches!(ended, Ended::Retired { .. });
+            // A failed write leaves the database unusable, not the disk.
+            machine.agent_disk.break_writes(false);
+            if let Some(disk) = &machine.log_disk {
+                disk.break_writes(false);
+            }
+        }
+        let (world, node) = (self.clone(), node.clone());
+        self.0.executor.spawn_for(0, async move {
+            // What is left of this life ends with the process.
+            world.0.executor.kill(owner);
+            world.power_off_disks(&node, Crash::Kill);
+            world.0.executor.sleep(Duration::from_secs(2)).await;
+            world.start(&node);
+        });
+    }
+
+    fn power_off_disks(&self, node: &NodeId, crash: Crash) {
+        let executor = self.0.executor.clone();
+        let machines = self.machines();
+        let Some(machine) = machines.get(node) else { return };
+        for disk in machine.log_disk.iter().chain([&machine.agent_disk]) {
+            let executor = &executor;
+            disk.crash(|| if crash == Crash::Kill { 0 } else { executor.random() });
+        }
+    }
+
+    /// Kills a daemon, or its machine, between two polls. It stays off until started.
+    pub(super) fn crash(&self, node: &NodeId, crash: Crash) {
+        let owner = self.machines().get(node).and_then(|machine| machine.owner);
+        if let Some(owner) = owner {
+            self.trace(|| format!("{} crashes: {crash:?}", self.name(node)));
+            self.power_off_disks(node, crash);
+            self.0.executor.kill(owner);
+            self.bury(node);
+        }
+        if crash == Crash::Power {
+            let fake = self.machines().get(node).map(|machine| Arc::clone(&machine.fake));
+            if let Some(fake) = fake {
+                fake.lock().unwrap().reboot();
+            }
+        }
+    }
+
+    pub(super) fn description(&self, node: &NodeId) -> NodeDescription {
+        NodeDescription {
+            hostname: self.name(node),
+            platform: Platform {
+                os: "linux".to_owned(),
+                architecture: "amd64".to_owned(),
+                ..Platform::default()
+            },
+            resources: Resources { nano_cpus: 4_000_000_000, memory_bytes: 4 << 30 },
+            machine_id: self.name(node),
+            ..NodeDescription::default()
+        }
+    }
+}
