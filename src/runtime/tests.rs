@@ -88,6 +88,40 @@ fn code(phase: &Phase) -> (Option<i32>, bool) {
     }
 }
 
+/// A task that uses every option, and prints what it sees of them.
+fn curious_task(bound: &Path) -> Task {
+    let mut task = task(
+        1,
+        "echo $FOO $PATH $HOSTNAME; pwd; id; hostname; cat /etc/hostname; cat /bound/file; \
+         touch /bound/x 2>&1; cat /vol/seed; stat -c '%u:%g %a' /vol/seed; cat /anon/seed; \
+         touch /x 2>&1; touch /tmp/y && echo tmp; grep Cap /proc/self/status; \
+         grep Seccomp: /proc/self/status; unshare -m true 2>&1; ls -A /sys/firmware; \
+         echo 1 2>&1 > /proc/sys/kernel/hostname; grep -c ' /sys ' /proc/mounts; \
+         grep shm /proc/mounts; cat /proc/self/oom_score_adj; cd /sys/fs/cgroup; \
+         cat pids/pids.max 2>/dev/null || cat pids.max; \
+         cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max; \
+         read q p < cpu/cpu.cfs_quota_us 2>/dev/null || read q p < cpu.max; echo $q; \
+         read x || echo no input; echo err >&2; exit 3",
+    );
+    let mount = |kind, target: &str, read_only| Mount { kind, target: target.into(), read_only };
+    let spec = &mut task.spec;
+    spec.container.env = vec!["FOO=bar".into()];
+    spec.container.dir = "/work/deep".into();
+    spec.container.user = "web".into();
+    spec.container.hostname = "unused".into();
+    spec.container.read_only = true;
+    spec.container.labels.insert("a".into(), "b".into());
+    spec.limits.memory_bytes = 64 << 20;
+    spec.limits.pids = 20;
+    spec.limits.nano_cpus = 500_000_000;
+    spec.container.mounts = vec![
+        mount(MountKind::Bind { source: bound.display().to_string() }, "/bound", true),
+        mount(MountKind::Volume { name: "named".into() }, "/vol", false),
+        mount(MountKind::Tmpfs, "/tmp", false),
+    ];
+    task
+}
+
 #[test]
 fn every_option_is_seen_from_inside() {
     let Some(daemon) = Daemon::start() else { return };
@@ -96,36 +130,7 @@ fn every_option_is_seen_from_inside() {
         let bound = daemon.dir().join("bound");
         fs::create_dir(&bound).unwrap();
         fs::write(bound.join("file"), "from the node\n").unwrap();
-        let mut task = task(
-            1,
-            "echo $FOO $PATH $HOSTNAME; pwd; id; hostname; cat /etc/hostname; cat /bound/file; \
-             touch /bound/x 2>&1; cat /vol/seed; stat -c '%u:%g %a' /vol/seed; cat /anon/seed; \
-             touch /x 2>&1; touch /tmp/y && echo tmp; grep Cap /proc/self/status; \
-             grep Seccomp: /proc/self/status; unshare -m true 2>&1; ls -A /sys/firmware; \
-             echo 1 2>&1 > /proc/sys/kernel/hostname; grep -c ' /sys ' /proc/mounts; \
-             grep shm /proc/mounts; cat /proc/self/oom_score_adj; cd /sys/fs/cgroup; \
-             cat pids/pids.max 2>/dev/null || cat pids.max; \
-             cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max; \
-             read q p < cpu/cpu.cfs_quota_us 2>/dev/null || read q p < cpu.max; echo $q; \
-             read x || echo no input; echo err >&2; exit 3",
-        );
-        let mount =
-            |kind, target: &str, read_only| Mount { kind, target: target.into(), read_only };
-        let spec = &mut task.spec;
-        spec.container.env = vec!["FOO=bar".into()];
-        spec.container.dir = "/work/deep".into();
-        spec.container.user = "web".into();
-        spec.container.hostname = "unused".into();
-        spec.container.read_only = true;
-        spec.container.labels.insert("a".into(), "b".into());
-        spec.limits.memory_bytes = 64 << 20;
-        spec.limits.pids = 20;
-        spec.limits.nano_cpus = 500_000_000;
-        spec.container.mounts = vec![
-            mount(MountKind::Bind { source: bound.display().to_string() }, "/bound", true),
-            mount(MountKind::Volume { name: "named".into() }, "/vol", false),
-            mount(MountKind::Tmpfs, "/tmp", false),
-        ];
+        let task = curious_task(&bound);
         run(&runtime, &daemon, &task).await.unwrap();
         let text = output(&runtime, &task).await;
         assert_eq!(code(&exit(&runtime, &task).await), (Some(3), false), "{text}");
