@@ -10,10 +10,7 @@ use rustix::{
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::{
-        fd::AsFd as _,
-        unix::fs::OpenOptionsExt as _,
-    },
+    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     path::Path,
     thread,
 };
@@ -80,8 +77,9 @@ pub(super) fn run_inside<T: Send>(
 ) -> Result<T, NetworkError> {
     let file = File::open(path).map_err(NetworkError::file("open", path))?;
     on_thread(|| {
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-            .map_err(|error| NetworkError::file("enter the network namespace", path)(error.into()))?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
+            |error| NetworkError::file("enter the network namespace", path)(error.into()),
+        )?;
         f()
     })
 }

@@ -68,7 +68,8 @@ mod tests {
             let held = reserve(protocol, 0).expect("some port is free");
             assert!(held.port > 0);
             let error = reserve(protocol, held.port).expect_err("it is held");
-            let text = format!("port {}/{} is already in use on this node", held.port, protocol.as_str());
+            let text =
+                format!("port {}/{} is already in use on this node", held.port, protocol.as_str());
             assert_eq!(error.to_string(), text);
             assert!(!error.is_temporary());
             let port = held.port;

@@ -183,9 +183,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetworkError
         file => file.map_err(NetworkError::file("open", path))?,
     };
     let mut bytes = Vec::new();
-    file.take(FILE_LEN_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(NetworkError::file("read", path))?;
+    file.take(FILE_LEN_MAX).read_to_end(&mut bytes).map_err(NetworkError::file("read", path))?;
     let value = serde_json::from_slice(&bytes)
         .map_err(|error| NetworkError::file("read", path)(error.into()))?;
     Ok(Some(value))

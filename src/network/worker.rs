@@ -83,7 +83,10 @@ impl Worker {
         let mode = task.spec.network;
         self.paths.create()?;
         if mode == NetworkMode::Host {
-            self.keep(&task.id, Record { mode, address: None, host_link: None, ports: Vec::new() })?;
+            self.keep(
+                &task.id,
+                Record { mode, address: None, host_link: None, ports: Vec::new() },
+            )?;
             return Ok(NetworkSetup {
                 netns: None,
                 hosts: None,
@@ -132,7 +135,9 @@ impl Worker {
     fn prepare_netns(&self, task: &TaskId) -> Result<(), NetworkError> {
         let path = self.paths.netns(task);
         netns::create(&path)?;
-        netns::run_inside(&path, || link::with_netlink(async |netlink| netlink.set_loopback_up().await))
+        netns::run_inside(&path, || {
+            link::with_netlink(async |netlink| netlink.set_loopback_up().await)
+        })
     }
 
     fn prepare_bridge_task(&mut self, task: &TaskId) -> Result<Ipv4Addr, NetworkError> {
@@ -452,11 +457,8 @@ impl Worker {
             // must not keep a node from leaving.
             netlink.delete(&self.bridge).await
         });
-        let filtered = if self.paths.load_subnet()?.is_some() {
-            Table::remove(&self.table)
-        } else {
-            Ok(())
-        };
+        let filtered =
+            if self.paths.load_subnet()?.is_some() { Table::remove(&self.table) } else { Ok(()) };
         first.and(strays).and(unlinked).and(filtered).and_then(|()| self.paths.delete())
     }
 }

@@ -98,8 +98,7 @@ impl Table<'_> {
             ("postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SOURCE),
         ] {
             const POLICY_ACCEPT: u32 = 1;
-            let hook =
-                Attributes::default().number(1, hook).bytes(2, &priority.to_be_bytes());
+            let hook = Attributes::default().number(1, hook).bytes(2, &priority.to_be_bytes());
             let body = name(self.name)
                 .text(3, chain)
                 .nested(4, &hook)
@@ -126,8 +125,7 @@ impl Table<'_> {
         let outbound = from_task().leaves_not_by(self.bridge).masquerade();
         // A task that uses a port published by its neighbour or itself: the answer must come
         // back through the node, or it would come from an address that was never asked.
-        let between_tasks =
-            from_task().leaves_by(self.bridge).was_forwarded().masquerade();
+        let between_tasks = from_task().leaves_by(self.bridge).was_forwarded().masquerade();
         let from_loopback = Rule::default()
             .address(Side::Source, LOOPBACK, LOOPBACK_MASK)
             .leaves_by(self.bridge)
@@ -157,9 +155,8 @@ fn name(table: &str) -> Attributes {
 
 fn refused(refused: Refused) -> NetworkError {
     let missing = [Errno::PROTONOSUPPORT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT];
-    let is_missing = missing
-        .iter()
-        .any(|errno| refused.source.raw_os_error() == Some(errno.raw_os_error()));
+    let is_missing =
+        missing.iter().any(|errno| refused.source.raw_os_error() == Some(errno.raw_os_error()));
     if is_missing && !refused.what.contains("needs") {
         return NetworkError::Unsupported {
             what: "publish ports and to let tasks reach other networks".into(),
