@@ -9,7 +9,7 @@ use rtnetlink::{
     new_connection_with_socket,
     packet_route::{
         address::AddressAttribute,
-        link::{LinkAttribute, LinkMessage},
+        link::{InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkMessage},
         route::{RouteAddress, RouteAttribute},
     },
     sys::SmolSocket,
@@ -194,7 +194,15 @@ impl Netlink {
     ) -> Result<(), NetworkError> {
         let message = LinkUnspec::new_with_index(index).controller(bridge).up().build();
         let plugged = self.0.link().set(message).execute().await;
-        plugged.map_err(failed(format!("plug link {name} into the bridge")))
+        plugged.map_err(failed(format!("plug link {name} into the bridge")))?;
+        // With br_netfilter loaded (by Docker, say) a task's connection to a port it publishes
+        // itself never leaves the bridge: it must go back out where it came in.
+        let message = LinkUnspec::new_with_index(index)
+            .set_port_kind(InfoPortKind::Bridge)
+            .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]))
+            .build();
+        let turned = self.0.link().set_port(message).execute().await;
+        turned.map_err(failed(format!("let link {name} reach itself")))
     }
 
     async fn set_up(&self, index: u32, name: &str) -> Result<(), NetworkError> {

@@ -101,12 +101,6 @@ impl Attributes {
     pub(super) fn nested(self, number: u16, inner: &Self) -> Self {
         self.bytes(number | NESTED, &inner.0)
     }
-
-    /// Adds the attributes of `other`.
-    pub(super) fn extend(mut self, other: &Self) -> Self {
-        self.0.extend(&other.0);
-        self
-    }
 }
 
 impl Batch {
