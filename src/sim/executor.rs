@@ -66,20 +66,18 @@ struct Inner {
 #[derive(Clone)]
 pub(super) struct Executor {
     inner: Arc<Mutex<Inner>>,
-    ready: Arc<Mutex<Vec<u64>>>,
+    /// In order of age, not of waking: the channels' libraries wake in an order of their own.
+    ready: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 struct TaskWaker {
     key: u64,
-    ready: Arc<Mutex<Vec<u64>>>,
+    ready: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if !ready.contains(&self.key) {
-            ready.push(self.key);
-        }
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(self.key);
     }
 }
 
@@ -171,7 +169,7 @@ impl Executor {
         let key = inner.next_key;
         inner.tasks.insert(key, (owner, Some(Box::pin(future))));
         drop(inner);
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }
 
     /// Drops every task of an owner.
@@ -231,16 +229,17 @@ impl Executor {
         if ready.is_empty() {
             return None;
         }
-        let mut open: Vec<usize> = (0..ready.len()).collect();
-        if !inner.paused.is_empty() {
-            let held: BTreeSet<Owner> = inner.paused.keys().copied().collect();
-            open.retain(|at| inner.tasks.get(&ready[*at]).is_none_or(|t| !held.contains(&t.0)));
-        }
-        if open.is_empty() {
-            return None;
-        }
-        let drawn = draw(&mut inner.random) % u64::try_from(open.len()).expect("usize fits");
-        Some(ready.swap_remove(open[usize::try_from(drawn).expect("below a usize")]))
+        let is_held = |key: &&u64| {
+            inner.tasks.get(*key).is_some_and(|task| inner.paused.contains_key(&task.0))
+        };
+        let open = ready.iter().filter(|key| !is_held(key)).count();
+        let mut random = inner.random;
+        let drawn = draw(&mut random) % u64::try_from(open).expect("a usize fits").max(1);
+        let drawn = usize::try_from(drawn).expect("it is below a usize");
+        let key = ready.iter().filter(|key| !is_held(key)).nth(drawn).copied()?;
+        inner.random = random;
+        ready.remove(&key);
+        Some(key)
     }
 
     fn poll(&self, key: u64) {

@@ -1,6 +1,6 @@
 //! The links between the workers and the manager: they drop, delay, double, reorder and part.
 
-use super::{executor::Owner, world::World};
+use super::world::World;
 use crate::{
     node::ports::{PeerInput, Peers},
     types::{FromManager, FromWorker, NodeId},
@@ -26,7 +26,6 @@ impl Loss {
 /// A running daemon's end of the network.
 #[derive(Debug, Clone)]
 pub(super) struct Port {
-    pub(super) owner: Owner,
     pub(super) inputs: Sender<PeerInput>,
 }
 

@@ -78,6 +78,7 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     assert!(executor.run(limit, all), "a request is never answered");
     world.heal();
     rest(&world);
+    compare(&world);
     idle(&world, size.idle);
     executor.trace()
 }
@@ -101,6 +102,20 @@ fn rest(world: &World) {
             }
         }
     }
+}
+
+/// The manager's state is what everything committed makes it, across all its lives.
+fn compare(world: &World) {
+    let (same, there) = (flag(), world.clone());
+    let found = Arc::clone(&same);
+    world.0.executor.spawn(async move {
+        let handle = there.handle(&there.manager()).expect("the manager runs");
+        let state = handle.state().await.expect("the manager answers");
+        assert!(state == there.checks().state, "the manager's state is not its log's");
+        found.store(true, Ordering::Relaxed);
+    });
+    let limit = world.0.executor.now() + Duration::from_secs(1);
+    assert!(world.0.executor.run(limit, || same.load(Ordering::Relaxed)), "no state in a second");
 }
 
 /// A cluster at rest writes nothing and says little.

@@ -203,7 +203,7 @@ impl World {
             if node == self.manager() {
                 network.refused.clear();
             }
-            network.ports.insert(node.clone(), Port { owner, inputs: inputs_tx });
+            network.ports.insert(node.clone(), Port { inputs: inputs_tx });
         }
         let described =
             Event::Described { description: Box::new(self.description(&node)), images: Vec::new() };
