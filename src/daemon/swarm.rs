@@ -272,6 +272,7 @@ pub(super) async fn retire(shared: &Arc<Shared>, handle: &Handle, reason: &str) 
     }
     handle.stop();
     shared.containers.network().teardown().await;
+    shared.containers.remove_cgroup();
     if let Err(error) = member::forget(&shared.options.data_dir) {
         tracing::error!(error = error.explain(), "cannot forget the cluster");
     }

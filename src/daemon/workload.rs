@@ -162,6 +162,11 @@ impl Containers {
         runtime::cgroups()
     }
 
+    /// Removes the group that the containers were in.
+    pub(super) fn remove_cgroup(&self) {
+        runtime::remove_cgroup(&self.inner.cgroup_parent);
+    }
+
     pub(super) fn runtime(&self) -> &Runtime {
         &self.inner.runtime
     }
