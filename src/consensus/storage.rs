@@ -199,7 +199,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
             encoded.push((entry.log_id().index, encode(&entry)?));
         }
         let result = self.call(move |store| store.append(encoded)).await;
-        let outcome = result.as_ref().map(|()| ()).map_err(|e| io::Error::other(e.to_string()));
+        let outcome = result.as_ref().copied().map_err(|e| io::Error::other(e.to_string()));
         callback.io_completed(outcome);
         result
     }

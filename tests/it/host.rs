@@ -4,6 +4,7 @@
 //! failure; what is ended is ended by pid.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+#![expect(clippy::print_stderr, reason = "tests say why they skip, and what a failed node logged")]
 
 use serde_json::Value;
 use std::{
