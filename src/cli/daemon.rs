@@ -63,7 +63,7 @@ pub(super) fn run(args: DaemonArgs) -> Result<Exit, CliError> {
     };
     crate::daemon::run(options).map(|()| Exit::Ok).map_err(|error| CliError {
         exit: if error.is_configuration() { Exit::Config } else { Exit::Failure },
-        message: error.to_string(),
+        message: error.explain(),
         hint: error.hint(),
     })
 }

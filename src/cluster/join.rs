@@ -50,11 +50,7 @@ pub(super) fn prepare(
         version: Version::ZERO,
         created: date,
         updated: date,
-        spec: NodeSpec {
-            labels: std::collections::BTreeMap::new(),
-            role,
-            availability: join.availability,
-        },
+        spec: NodeSpec { labels: join.labels.clone(), role, availability: join.availability },
         description: join.description.clone(),
         status: NodeStatus { address: join.address.clone(), ..NodeStatus::default() },
         manager: None,

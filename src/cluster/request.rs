@@ -98,6 +98,8 @@ pub struct JoinRequest {
     pub key_digest: [u8; 32],
     /// What the node is.
     pub description: NodeDescription,
+    /// The labels it is configured to ask for: `node.labels.*` until a user changes them.
+    pub labels: crate::types::Labels,
     /// What it wants its availability to be.
     pub availability: crate::types::Availability,
     /// The address the manager sees it at, without a port.

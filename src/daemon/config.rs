@@ -80,8 +80,7 @@ impl Config {
             Ok(_) => {}
         }
         let text = std::fs::read_to_string(path).map_err(error)?;
-        Self::parse(&text)
-            .map_err(|message| ConfigError::Parse { path: path.to_owned(), message })
+        Self::parse(&text).map_err(|message| ConfigError::Parse { path: path.to_owned(), message })
     }
 
     fn parse(text: &str) -> Result<Self, String> {

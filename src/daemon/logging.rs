@@ -1,11 +1,18 @@
 //! The daemon's own log, on stderr.
 
 use tracing::Level;
-use tracing_subscriber::{Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+};
 
 /// Sends the log to stderr from now on. Called once, before anything is logged.
 pub(super) fn start(json: bool, level: Level) {
-    let filter = LevelFilter::from_level(level);
+    // The engines below log each step; what an operator reads is ours, and their warnings.
+    let others = if level == Level::TRACE { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let filter = Targets::new().with_default(others).with_target("midge", level);
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(level >= Level::DEBUG);
     let registry = Registry::default();
     let started = if json {

@@ -1,1 +1,25 @@
 //! Certificates and join tokens.
+//!
+//! Makes the cluster's root, signs node certificates, reads an identity out of one, writes and
+//! reads join tokens, and keeps a node's own key and certificate on disk. Knows nothing of
+//! connections, of who was admitted, or of the cluster's state: whoever signs has decided before.
+
+mod ca;
+mod clock;
+mod files;
+mod identity;
+mod renewal;
+mod token;
+
+pub use ca::{CaError, create_root, new_key_and_request, request_key_digest, sign};
+pub use clock::{BUILD_DATE, TrustedClock};
+pub use files::{CertificateFiles, FileError, NodeFiles, SealKey, load_or_create_seal_key};
+pub use identity::{Identity, IdentityError, Validity, key_digest, validity};
+pub use renewal::{RenewalPoint, renewal_point};
+pub use token::{TokenError, TokenText};
+
+/// The name under which every manager's certificate is checked, as Swarm's.
+pub const MANAGER_NAME: &str = "swarm-ca";
+
+#[cfg(test)]
+mod tests;

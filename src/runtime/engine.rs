@@ -34,6 +34,11 @@ use std::{
 /// How long a process may take to end after SIGKILL: it may hang in a dead disk or network mount.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
+/// How often the deletion of a process is tried, and the pause between: together a second, in which
+/// a deletion that another part began is through.
+const DELETE_ATTEMPTS: u32 = 10;
+const DELETE_PAUSE: Duration = Duration::from_millis(100);
+
 /// The snapshotter that is asked where nothing was noted; the one that images are unpacked for.
 const SNAPSHOTTER: &str = "overlayfs";
 
@@ -313,7 +318,16 @@ impl Runtime {
                 task::wait(link, id, KILL_LIMIT).await.map_err(failed)?;
             }
         }
-        task::delete(link, id).await.map_err(failed)
+        for attempt in 1.. {
+            // The watcher may be freeing the same shim: then one of the two deletes finds the
+            // connection to it closed, and the task gone a moment later.
+            match task::delete(link, id).await {
+                Ok(()) => break,
+                Err(error) if attempt == DELETE_ATTEMPTS => return Err(failed(error)),
+                Err(_) => drop(smol::Timer::after(DELETE_PAUSE).await),
+            }
+        }
+        Ok(())
     }
 
     /// Returns every container of this node.

@@ -22,10 +22,14 @@ const BY_SIGNAL: i32 = 128;
 /// Runs the command in `args` (an optional `--` first) and returns its exit status.
 #[must_use]
 pub fn init_main(args: &[OsString]) -> ExitCode {
+    ExitCode::from(run(args))
+}
+
+pub(super) fn run(args: &[OsString]) -> u8 {
     let args = args.strip_prefix(&[OsString::from("--")]).unwrap_or(args);
     let Some((program, rest)) = args.split_first() else {
         complain("no command was given");
-        return ExitCode::from(NOT_FOUND);
+        return NOT_FOUND;
     };
     signals::block_all();
     // The standard library gives the child an empty signal mask again.
@@ -34,7 +38,7 @@ pub fn init_main(args: &[OsString]) -> ExitCode {
         Err(error) => {
             complain(&format!("cannot run {}: {error}", program.display()));
             let missing = error.kind() == io::ErrorKind::NotFound;
-            return ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE });
+            return if missing { NOT_FOUND } else { NOT_EXECUTABLE };
         }
     };
     let process = child.id().cast_signed();
@@ -46,7 +50,7 @@ pub fn init_main(args: &[OsString]) -> ExitCode {
         match signals::wait() {
             libc::SIGCHLD => {
                 if let Some(code) = reap(process) {
-                    return ExitCode::from(code);
+                    return code;
                 }
             }
             signal if signal > 0 => signals::send(process, signal),

@@ -279,6 +279,3 @@ fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) => Err(error),
     }
 }
-
-#[cfg(test)]
-mod tests;

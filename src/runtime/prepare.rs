@@ -101,10 +101,11 @@ impl Runtime {
         // The guards go along: whoever comes next must wait for the thread, even if nobody waits
         // for this call any more.
         let looked = smol::unblock(move || {
-            let _guards = (guard, preparing);
-            look(&mounts, &at, &fill, &wanted)
+            let user = look(&mounts, &at, &fill, &wanted);
+            (user, (guard, preparing))
         });
-        let user = looked.await?;
+        let (user, _guards) = looked.await;
+        let user = user?;
 
         let mut setup = setup.clone();
         setup.hostname_file.get_or_insert_with(|| folder.hostname());

@@ -1,1 +1,338 @@
+//! Containers on a containerd of the tests' own, seen from inside and outside.
 
+mod daemon;
+
+use super::*;
+use crate::{
+    agent::{Event, Failure, Phase},
+    types::{
+        Desired, Endpoint, Labels, Mount, MountKind, ServiceId, Task, TaskId, TaskSpec, TaskStatus,
+    },
+};
+use daemon::{Daemon, within};
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const ALL: LogOptions =
+    LogOptions { stdout: true, stderr: true, follow: true, tail: None, since: None };
+
+fn task(number: u128, script: &str) -> Task {
+    let mut spec = TaskSpec::default();
+    spec.container.command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    Task {
+        id: TaskId::from_bits(number),
+        version: crate::types::Version::default(),
+        created: crate::types::Date::EPOCH,
+        updated: crate::types::Date::EPOCH,
+        service: ServiceId::from_bits(1),
+        service_name: "web".into(),
+        service_labels: Labels::new(),
+        slot: 1,
+        node: None,
+        spec,
+        endpoint: Endpoint::default(),
+        spec_version: crate::types::Version::default(),
+        status: TaskStatus::default(),
+        desired: Desired::Running,
+        predecessor: None,
+        delay: Duration::ZERO,
+        failures: 0,
+        reasons: Vec::new(),
+        attachments: Vec::new(),
+    }
+}
+
+async fn run(runtime: &Runtime, daemon: &Daemon, task: &Task) -> Result<u32, Failure> {
+    runtime.prepare(task, &daemon.setup(), &daemon.image()).await?;
+    runtime.start(task).await
+}
+
+async fn output(runtime: &Runtime, task: &Task) -> String {
+    let lines = runtime.logs(&task.id, ALL);
+    let mut text = String::new();
+    while let Some(Ok(line)) = within(lines.recv()).await.map(Some).unwrap_or(None) {
+        text.push_str(&String::from_utf8_lossy(&line.line));
+    }
+    text
+}
+
+async fn exit(runtime: &Runtime, task: &Task) -> Phase {
+    let events = runtime.events();
+    loop {
+        match within(events.recv()).await.expect("an exit in time").expect("a watcher") {
+            Event::Exited { task: ended, phase } if ended == task.id => return phase,
+            _ => {}
+        }
+    }
+}
+
+async fn inventory(runtime: &Runtime) -> Vec<crate::agent::Observed> {
+    let events = runtime.events();
+    loop {
+        let event = within(events.recv()).await.expect("an inventory in time");
+        if let Event::Inventory { containers } = event.expect("a watcher") {
+            return containers;
+        }
+    }
+}
+
+fn code(phase: &Phase) -> (Option<i32>, bool) {
+    match phase {
+        Phase::Exited { code, out_of_memory, .. } => (*code, *out_of_memory),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A task that uses every option, and prints what it sees of them.
+fn curious_task(bound: &Path) -> Task {
+    let mut task = task(
+        1,
+        "echo $FOO $PATH $HOSTNAME; pwd; id; hostname; cat /etc/hostname; cat /bound/file; \
+         touch /bound/x 2>&1; cat /vol/seed; stat -c '%u:%g %a' /vol/seed; cat /anon/seed; \
+         touch /x 2>&1; touch /tmp/y && echo tmp; grep Cap /proc/self/status; \
+         grep Seccomp: /proc/self/status; unshare -m true 2>&1; ls -A /sys/firmware; \
+         echo 1 2>&1 > /proc/sys/kernel/hostname; grep -c ' /sys ' /proc/mounts; \
+         grep shm /proc/mounts; cat /proc/self/oom_score_adj; cd /sys/fs/cgroup; \
+         cat pids/pids.max 2>/dev/null || cat pids.max; \
+         cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max; \
+         read q p < cpu/cpu.cfs_quota_us 2>/dev/null || read q p < cpu.max; echo $q; \
+         read x || echo no input; echo err >&2; exit 3",
+    );
+    let mount = |kind, target: &str, read_only| Mount { kind, target: target.into(), read_only };
+    let spec = &mut task.spec;
+    spec.container.env = vec!["FOO=bar".into()];
+    spec.container.dir = "/work/deep".into();
+    spec.container.user = "web".into();
+    spec.container.hostname = "unused".into();
+    spec.container.read_only = true;
+    spec.container.labels.insert("a".into(), "b".into());
+    spec.limits.memory_bytes = 64 << 20;
+    spec.limits.pids = 20;
+    spec.limits.nano_cpus = 500_000_000;
+    spec.container.mounts = vec![
+        mount(MountKind::Bind { source: bound.display().to_string() }, "/bound", true),
+        mount(MountKind::Volume { name: "named".into() }, "/vol", false),
+        mount(MountKind::Tmpfs, "/tmp", false),
+    ];
+    task
+}
+
+#[test]
+fn every_option_is_seen_from_inside() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    smol::block_on(async {
+        let bound = daemon.dir().join("bound");
+        fs::create_dir(&bound).unwrap();
+        fs::write(bound.join("file"), "from the node\n").unwrap();
+        let task = curious_task(&bound);
+        run(&runtime, &daemon, &task).await.unwrap();
+        let text = output(&runtime, &task).await;
+        assert_eq!(code(&exit(&runtime, &task).await), (Some(3), false), "{text}");
+        let text = text.replace('\t', " ");
+        expect_test::expect![[r#"
+            bar /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin inside
+            /work/deep
+            uid=33(web) gid=33(web) groups=33(web),44(log)
+            inside
+            inside
+            from the node
+            touch: /bound/x: Read-only file system
+            seed of vol
+            33:44 644
+            seed of anon
+            touch: /x: Read-only file system
+            tmp
+            CapInh: 0000000000000000
+            CapPrm: 0000000000000000
+            CapEff: 0000000000000000
+            CapBnd: 00000000a80425fb
+            CapAmb: 0000000000000000
+            Seccomp: 2
+            unshare: unshare(0x20000): Operation not permitted
+            /bin/sh: can't create /proc/sys/kernel/hostname: Read-only file system
+            1
+            shm /dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size=65536k 0 0
+            0
+            20
+            67108864
+            50000
+            no input
+            err
+        "#]]
+        .assert_eq(&text);
+        let list = runtime.list().await.unwrap();
+        assert_eq!(list[0].labels["com.docker.swarm.task.name"], task.full_name());
+        assert_eq!(list[0].labels["a"], "b");
+        assert_eq!(list[0].command[..2], ["/bin/sh", "-c"]);
+        assert!(daemon.data().join("volumes/named/_data/seed").exists());
+        runtime.remove(&task.id).await.unwrap();
+        runtime.remove(&task.id).await.unwrap();
+        assert_eq!(runtime.inventory().await.unwrap(), []);
+        assert!(daemon.data().join("volumes/named/_data/seed").exists());
+        assert!(!daemon.data().join("containers").join(task.id.as_str()).exists());
+    });
+}
+
+#[test]
+fn failures_say_what_is_wrong_and_whether_it_may_pass() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    smol::block_on(async {
+        let mut refused = task(1, "true");
+        refused.spec.container.user = "nobody-knows".into();
+        let failure = run(&runtime, &daemon, &refused).await.unwrap_err();
+        assert!(failure.message.contains("unable to find user nobody-knows"), "{failure:?}");
+        assert!(!failure.temporary);
+        runtime.remove(&refused.id).await.unwrap();
+
+        let mut missing = task(2, "true");
+        missing.spec.container.command = vec!["/no/such/program".into()];
+        let failure = run(&runtime, &daemon, &missing).await.unwrap_err();
+        assert!(failure.message.contains("/no/such/program"), "{failure:?}");
+        assert!(!failure.temporary, "{failure:?}");
+        runtime.remove(&missing.id).await.unwrap();
+
+        let mut hungry = task(3, "dd if=/dev/zero of=/dev/null bs=64M count=1");
+        hungry.spec.limits.memory_bytes = 8 << 20;
+        run(&runtime, &daemon, &hungry).await.unwrap();
+        let phase = exit(&runtime, &hungry).await;
+        assert!(code(&phase).1, "{phase:?}");
+        runtime.remove(&hungry.id).await.unwrap();
+    });
+}
+
+#[test]
+fn containers_stop_with_their_signal_or_after_their_grace() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    smol::block_on(async {
+        let mut polite = task(1, "trap 'exit 7' USR1; echo up; while :; do sleep 0.05; done");
+        polite.spec.container.stop_signal = "SIGUSR1".into();
+        let mut rude = task(2, "trap '' TERM; echo up; while :; do sleep 0.05; done");
+        rude.spec.container.tty = true;
+        let fast = task(3, "echo hi");
+        let also = task(4, "echo hi; sleep 100");
+        let began = Instant::now();
+        let all = [&polite, &rude, &fast, &also].map(|task| run(&runtime, &daemon, task));
+        for result in futures_util::future::join_all(all).await {
+            result.unwrap();
+        }
+        println!("four containers took {:?}", began.elapsed());
+        for task in [&polite, &rude, &also] {
+            let first = within(runtime.logs(&task.id, ALL).recv()).await.expect("a line in time");
+            assert!(first.unwrap().line.ends_with(b"\n"));
+        }
+        let grace = Duration::from_secs(20);
+        let phase = runtime.stop(&polite.id, "", grace).await.unwrap();
+        assert_eq!(code(&phase), (Some(7), false));
+        assert_eq!(runtime.stop(&polite.id, "", grace).await.unwrap(), phase);
+        let phase = runtime.stop(&rude.id, "TERM", Duration::from_millis(200)).await.unwrap();
+        assert_eq!(code(&phase), (Some(137), false));
+        assert_eq!(output(&runtime, &rude).await, "up\r\n");
+        runtime.remove(&also.id).await.unwrap();
+        for task in [&polite, &rude, &fast] {
+            runtime.remove(&task.id).await.unwrap();
+        }
+        assert_eq!(runtime.list().await.unwrap(), []);
+    });
+}
+
+#[test]
+fn containers_outlive_midge_and_containerd() {
+    let Some(mut daemon) = Daemon::start() else { return };
+    let first = daemon.runtime();
+    let (stays, ends, waits) =
+        (task(1, "sleep 1000"), task(2, "sleep 1000; exit 5"), task(3, "true"));
+    smol::block_on(async {
+        assert_eq!(inventory(&first).await.len(), 0);
+        run(&first, &daemon, &stays).await.unwrap();
+        let pid = run(&first, &daemon, &ends).await.unwrap();
+        first.prepare(&waits, &daemon.setup(), &daemon.image()).await.unwrap();
+        let second = daemon.runtime();
+        let found = inventory(&second).await;
+        let running = found.iter().filter(|o| matches!(o.phase, Phase::Running { .. })).count();
+        assert_eq!((found.len(), running), (3, 2));
+
+        daemon.kill();
+        let events = second.events();
+        assert_eq!(within(events.recv()).await.expect("in time"), Ok(Event::RuntimeLost));
+        let failure = second.start(&waits).await.unwrap_err();
+        assert!(failure.temporary, "{failure:?}");
+        // Ends while nobody looks.
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        daemon.restart();
+        let found = inventory(&second).await;
+        let phase = |task: &Task| &found.iter().find(|o| o.task == task.id).unwrap().phase;
+        assert!(matches!(phase(&stays), Phase::Running { .. }), "{found:?}");
+        assert_eq!(code(phase(&ends)), (Some(137), false));
+        assert_eq!(phase(&waits), &Phase::Created);
+        second.start(&waits).await.unwrap();
+        assert_eq!(code(&exit(&second, &waits).await), (Some(0), false));
+        for task in [&stays, &ends, &waits] {
+            second.remove(&task.id).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn cgroups_here_are_found() {
+    if Path::new(cgroups::ROOT).join("memory").exists() {
+        assert_eq!(cgroups().version, 1);
+    }
+}
+
+/// Set for the process that plays one of the executable's modes.
+const MODE: &str = "MIDGE_TEST_MODE";
+
+/// Its arguments, each ended by this character.
+const ARGS: &str = "MIDGE_TEST_ARGS";
+
+/// Does nothing as a test: it is what a script starts this binary for, as logger or init.
+#[test]
+#[expect(clippy::exit, reason = "the exit status is what the caller looks at")]
+fn helper_entry() {
+    let Ok(mode) = std::env::var(MODE) else { return };
+    let args = std::env::var(ARGS).unwrap();
+    let args: Vec<std::ffi::OsString> = args.split('\u{1f}').map(Into::into).collect();
+    match mode.as_str() {
+        LOGGER_MODE => drop(logger_main(&args)),
+        INIT_MODE => std::process::exit(init::run(&args).into()),
+        other => panic!("{other}"),
+    }
+    std::process::exit(0);
+}
+
+#[expect(unsafe_code, reason = "signals must be blocked before the test harness starts threads")]
+fn init(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+    command.arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "runtime::tests::helper_entry", "--nocapture", "--test-threads=1"]);
+    command.env(MODE, INIT_MODE).env(ARGS, ["--", "/bin/sh", "-c", script].join("\u{1f}"));
+    command.stdout(Stdio::piped());
+    // SAFETY: changing the signal mask is allowed between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            signals::block_all();
+            Ok(())
+        });
+    }
+    command
+}
+
+#[test]
+fn the_init_passes_the_exit_status_on() {
+    let output = init("echo $$; exit 9").output().unwrap();
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    let output = init("kill -9 $$").output().unwrap();
+    assert_eq!(output.status.code(), Some(137), "{output:?}");
+    let output = init("exec /no/such/file").output().unwrap();
+    assert_eq!(output.status.code(), Some(127), "{output:?}");
+}

@@ -91,6 +91,7 @@ impl World {
         let mut key_digest = [0; 32];
         key_digest[..8].copy_from_slice(&self.0.executor.random().to_le_bytes());
         let join = JoinRequest {
+            labels: std::collections::BTreeMap::new(),
             secret: WORKER_TOKEN,
             csr: vec![1],
             key_digest,

@@ -1,1 +1,37 @@
-//! QUIC between nodes.
+//! QUIC between nodes: one UDP port a daemon, mutual TLS, streams of `wire`'s messages.
+//!
+//! An [`Endpoint`] is server and client at once. As a manager it takes workers' sessions; as a
+//! worker it keeps one to a manager, wherever that is reached; a node that is both talks to itself
+//! through the same interface without a packet. Who may ask what is decided in one place,
+//! [`may`]. Knows certificates and messages, nothing of what they mean to the cluster.
+
+mod authorise;
+mod endpoint;
+mod join;
+mod outbox;
+mod serve;
+mod stream;
+mod tls;
+mod uplink;
+
+pub use authorise::may;
+pub use endpoint::{BindError, Config, Endpoint, Input, Managers};
+pub use join::{JoinError, Joined};
+pub use serve::{Handler, IncomingStream};
+pub use stream::{ByteReceiver, ByteSender, StreamError};
+pub use tls::{Credentials, TlsError};
+
+/// The UDP port of a daemon, as Swarm's TCP one.
+pub const PORT: u16 = 2377;
+
+use std::time::Duration;
+
+/// How long one address may take to answer before the next is tried.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a peer may take for the first frame of a stream, and to grant it: one slow round trip
+/// and a disk in between.
+const HEADER_LIMIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

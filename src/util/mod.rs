@@ -1,5 +1,7 @@
 //! Missing batteries, without a word of our domain.
 
+pub mod dns;
 pub mod docker_config;
 pub mod hello;
+pub mod interfaces;
 pub mod notify;

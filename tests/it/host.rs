@@ -395,7 +395,7 @@ pub(crate) fn busybox_archive(dir: &Path, names: &[&str]) -> PathBuf {
     let root = dir.join("bb-root");
     let script = format!(
         "mkdir -p {root}/bin {root}/etc {root}/tmp; cp {busybox} {root}/bin/busybox; \
-         for a in $({root}/bin/busybox --list); do ln -sf busybox {root}/bin/$a; done; \
+         for a in $({root}/bin/busybox --list | grep -vx busybox); do ln -sf busybox {root}/bin/$a; done; \
          printf 'root:x:0:0:root:/:/bin/sh\\nuser:x:1000:1000:u:/:/bin/sh\\n' >{root}/etc/passwd; \
          printf 'root:x:0:\\nuser:x:1000:\\n' >{root}/etc/group; \
          tar -C {root} --owner=0 --group=0 --mtime=@0 --sort=name -cf {dir}/layer.tar .",

@@ -17,6 +17,11 @@ pub(in crate::runtime) const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// while it is starting everything at once after a boot.
 pub(in crate::runtime) const RUN_LIMIT: Duration = Duration::from_secs(60);
 
+/// What containerd says, without a code of its own, of what passes: the shim was just ending, the
+/// machine is overloaded, the disk is full.
+const PASSING: [&str; 3] =
+    ["ttrpc: closed", "context deadline exceeded", "no space left on device"];
+
 /// A call to containerd failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::runtime) enum CallError {
@@ -59,7 +64,8 @@ impl CallError {
             status.code(),
             Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled
         );
-        passing || *broken || status.message().contains("no space left on device")
+        let text = status.message();
+        passing || *broken || PASSING.iter().any(|passing| text.contains(passing))
     }
 
     /// Renders the error for the agent, saying what was tried.

@@ -1,1 +1,137 @@
+use super::*;
+use crate::runtime::{
+    LogLine, LogOptions, LogStream,
+    folder::{Exit, Folder},
+    logs,
+};
+use std::io::Write;
 
+fn source(name: &'static str) -> Source {
+    Source { descriptor: None, name, line: Vec::new() }
+}
+
+fn batch() -> Batch {
+    Batch { bytes: Vec::new(), lines: 0, date: Date::from_unix_seconds(1) }
+}
+
+#[test]
+fn long_lines_are_split() {
+    let (mut source, mut batch) = (source("stdout"), batch());
+    source.push(&vec![b'a'; LINE_MAX + 10], false, &mut batch);
+    assert_eq!((batch.lines, source.line.len()), (1, 10));
+    source.push(b"end", true, &mut batch);
+    let text = String::from_utf8(batch.bytes).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("{\"log\":\"aaa") && !lines[0].contains("\\n"));
+    assert!(lines[1].contains("aaend\\n"), "{}", lines[1]);
+}
+
+#[test]
+fn both_streams_are_copied_to_their_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.json");
+    let (out, out_end) = rustix::pipe::pipe().unwrap();
+    let (err, err_end) = rustix::pipe::pipe().unwrap();
+    let mut writer = Writer::new(path.clone(), FILE_MAX);
+    let thread = std::thread::spawn(move || {
+        copy([Source::new(out, "stdout"), Source::new(err, "stderr")], &mut writer).unwrap();
+        writer.finish();
+    });
+    File::from(out_end).write_all(b"one\ntwo").unwrap();
+    File::from(err_end).write_all(b"three\n").unwrap();
+    thread.join().unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    for (log, stream) in [("one", "stdout"), ("two", "stdout"), ("three", "stderr")] {
+        let start = format!("{{\"log\":\"{log}\\n\",\"stream\":\"{stream}\",\"time\":\"");
+        assert!(text.lines().any(|line| line.starts_with(&start)), "{text}");
+    }
+    assert!(path.with_extension(END_SUFFIX).exists());
+}
+
+fn line(text: &str, date: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let date = Date::from_unix_seconds(date);
+    log_format::write_line(&mut out, "stdout", text.as_bytes(), true, date);
+    out
+}
+
+/// A file of 10 pages stands for a full disk.
+#[test]
+fn a_full_disk_costs_lines_which_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    let size = std::ffi::CString::new("size=40960").unwrap();
+    if rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, size.as_c_str()).is_err() {
+        println!("skipped: needs root for a small file system");
+        return;
+    }
+    let path = dir.path().join("log.json");
+    let mut writer = Writer::new(path.clone(), FILE_MAX);
+    let date = Date::from_unix_seconds(1);
+    let big = line(&"x".repeat(1000), 1);
+    for _ in 0..50 {
+        writer.write(&big, 1, date);
+    }
+    let dropped = writer.dropped;
+    let text = fs::read_to_string(&path).unwrap();
+    let kept = text.lines().filter(|line| line.ends_with("\"}")).count();
+    fs::remove_file(&path).unwrap();
+    writer.file = None;
+    writer.write(&line("back", 1), 1, date);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    drop(writer);
+    rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(dropped > 0 && kept > 0);
+    assert_eq!(u64::try_from(kept).unwrap() + dropped, 50);
+    assert!(text.contains(&format!("midge dropped {dropped} lines\\n")), "{text}");
+    assert_eq!(text.lines().count(), 2);
+}
+
+fn read(folder: &Folder, options: LogOptions) -> Vec<String> {
+    let lines = logs::read(folder.clone(), options);
+    let text = |line: LogLine| String::from_utf8(line.line).unwrap().trim_end().to_owned();
+    std::iter::from_fn(|| lines.recv_blocking().ok()).map(text).collect()
+}
+
+const ALL: LogOptions =
+    LogOptions { stdout: true, stderr: true, follow: false, tail: None, since: None };
+
+#[test]
+fn readers_see_one_log_across_rotation() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(dir.path(), "a");
+    folder.create("s", "h").unwrap();
+    let mut writer = Writer::new(folder.log(), 200);
+    let following = logs::read(folder.clone(), LogOptions { follow: true, ..ALL });
+    let mut followed = Vec::new();
+    for number in 0..20 {
+        writer.write(&line(&number.to_string(), number), 1, Date::EPOCH);
+        followed.push(following.recv_blocking().unwrap());
+    }
+    for (number, line) in followed.iter().enumerate() {
+        assert_eq!(line.line, format!("{number}\n").as_bytes());
+        assert_eq!(line.stream, LogStream::Stdout);
+    }
+    assert!(numbered(&folder.log(), 2).exists() && !numbered(&folder.log(), 3).exists());
+    let all = read(&folder, ALL);
+    assert!(all.len() < 20 && all.last().unwrap() == "19", "{all:?}");
+    let tail = read(&folder, LogOptions { tail: Some(5), ..ALL });
+    assert_eq!(tail, ["15", "16", "17", "18", "19"]);
+    assert_eq!(read(&folder, LogOptions { tail: Some(0), ..ALL }), Vec::<String>::new());
+    assert_eq!(read(&folder, LogOptions { tail: Some(100), ..ALL }), all);
+    let since = Some(Date::from_unix_seconds(18));
+    assert_eq!(read(&folder, LogOptions { since, ..ALL }), ["18", "19"]);
+    assert!(read(&folder, LogOptions { stdout: false, ..ALL }).is_empty());
+    writer.finish();
+    assert!(following.recv_blocking().is_err());
+}
+
+#[test]
+fn a_follower_ends_where_the_logger_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(dir.path(), "a");
+    folder.create("s", "h").unwrap();
+    folder.write_exit(&Exit { code: 0, date: None, out_of_memory: false }).unwrap();
+    fs::write(folder.log(), line("last", 1)).unwrap();
+    assert_eq!(read(&folder, LogOptions { follow: true, ..ALL }), ["last"]);
+}

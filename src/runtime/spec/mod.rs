@@ -61,11 +61,6 @@ const CPU_PERIOD_MICROS: u64 = 100_000;
 /// The shortest quota that the kernel takes, in microseconds.
 const CPU_QUOTA_MIN_MICROS: u64 = 1_000;
 
-/// Open files: what systemd gives Docker's daemon and so its containers. Programs that need more
-/// than the soft limit raise it themselves; a high soft limit makes those slow that close them all.
-const NOFILE_SOFT: u64 = 1_024;
-const NOFILE_HARD: u64 = 524_288;
-
 /// Everything a specification is made from.
 #[derive(Debug)]
 pub(super) struct Input<'a> {
@@ -148,7 +143,8 @@ pub(super) fn cgroup_path(setup_parent: &str, id: &str) -> String {
     format!("/{}/{id}", setup_parent.trim_matches('/'))
 }
 
-/// Builds the specification.
+/// Builds the specification. Resource limits of the process (ulimit) are left out and so are
+/// containerd's own, as Docker's containers have its daemon's.
 pub(super) fn build(input: &Input<'_>) -> Result<Value, SpecError> {
     let spec = &input.task.spec.container;
     let mut args = arguments(input.task, input.image)?;
@@ -174,7 +170,6 @@ pub(super) fn build(input: &Input<'_>) -> Result<Value, SpecError> {
             "env": environment(input),
             "cwd": cwd,
             "capabilities": capabilities,
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": NOFILE_SOFT, "hard": NOFILE_HARD }],
             "noNewPrivileges": false,
             "oomScoreAdj": 0,
         },

@@ -29,6 +29,7 @@ fn shown(world: &World, number: u128) -> NodeState {
 
 fn join_request(machine: &str, secret: u128) -> JoinRequest {
     JoinRequest {
+        labels: std::collections::BTreeMap::new(),
         secret: JoinToken(secret),
         csr: vec![],
         key_digest: [9; 32],

@@ -1,0 +1,349 @@
+//! What the API asks of this node.
+
+use super::{Shared, images, logs, member::host_of, swarm};
+use crate::{
+    api::{
+        error::{NOT_A_MANAGER, NOT_IN_SWARM},
+        local::{
+            Answer, BoxFuture, BoxStream, Container, ContainerState, Image, ImageDetail, Info,
+            InitOptions, JoinOptions, LocalNode, LogItem, LogOptions, NodeSelector, Progress,
+            PullOptions, Removed, Resolved, SwarmState, Volume,
+        },
+    },
+    cluster::{Class, Query, Refusal, Request, Response},
+    node::LocalTask,
+    pki::TokenText,
+    runtime::ContainerInfo,
+    types::{
+        Cluster, Date, Node, NodeId, NodeState, PortConfig, RegistryCredential, Role, TaskState,
+        image::Reference,
+    },
+};
+use base64::Engine as _;
+use bytes::Bytes;
+use std::{collections::BTreeMap, fs, io, sync::Arc, time::Duration};
+
+/// How long the leader may take to answer: two commits on the slowest card, and a queue.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the agent may take to say what it has.
+const TASKS_LIMIT: Duration = Duration::from_secs(5);
+
+/// This node, as the API sees it.
+#[derive(Debug)]
+pub(super) struct Local(pub(super) Arc<Shared>);
+
+impl LocalNode for Local {
+    fn request(&self, request: Request) -> Answer<'_, Response> {
+        Box::pin(async move {
+            match self.0.member() {
+                None => Err(Refusal::new(Class::Unavailable, NOT_IN_SWARM)),
+                Some(member) if member.membership.role == Role::Worker => {
+                    Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER))
+                }
+                Some(member) => member.handle.request(request, REQUEST_LIMIT).await,
+            }
+        })
+    }
+
+    fn info(&self) -> BoxFuture<'_, Info> {
+        Box::pin(self.describe())
+    }
+
+    fn swarm_init(&self, options: InitOptions) -> Answer<'_, NodeId> {
+        Box::pin(swarm::init(Arc::clone(&self.0), options))
+    }
+
+    fn swarm_join(&self, options: JoinOptions) -> Answer<'_, ()> {
+        Box::pin(swarm::join(Arc::clone(&self.0), options))
+    }
+
+    fn swarm_leave(&self, force: bool) -> Answer<'_, ()> {
+        Box::pin(swarm::leave(&self.0, force))
+    }
+
+    fn join_token(&self, cluster: &Cluster, role: Role) -> String {
+        let secret = match role {
+            Role::Worker => cluster.tokens.worker,
+            Role::Manager => cluster.tokens.manager,
+        };
+        TokenText { root_digest: cluster.root.digest, secret }.to_string()
+    }
+
+    fn root_pem(&self, cluster: &Cluster) -> String {
+        pem(&cluster.root.certificate)
+    }
+
+    fn images(&self) -> Answer<'_, Vec<Image>> {
+        Box::pin(images::list(&self.0))
+    }
+
+    fn image(&self, name: String) -> Answer<'_, ImageDetail> {
+        Box::pin(async move { images::inspect(&self.0, &name).await })
+    }
+
+    fn image_remove(&self, name: String, force: bool) -> Answer<'_, Vec<Removed>> {
+        Box::pin(async move { images::remove(&self.0, &name, force).await })
+    }
+
+    fn image_pull(&self, options: PullOptions) -> Answer<'_, BoxStream<Progress>> {
+        Box::pin(async move {
+            let reference = parse(&options.image)?;
+            Ok(images::pull(Arc::clone(&self.0), reference, options))
+        })
+    }
+
+    fn image_load(
+        &self,
+        nodes: NodeSelector,
+        archive: BoxStream<io::Result<Bytes>>,
+    ) -> Answer<'_, BoxStream<Progress>> {
+        Box::pin(async move {
+            let targets = self.targets(nodes).await?;
+            let endpoint = self.0.member().map(|member| member.endpoint.clone());
+            Ok(images::load(Arc::clone(&self.0), endpoint, targets, archive))
+        })
+    }
+
+    fn image_resolve(
+        &self,
+        image: String,
+        credential: Option<RegistryCredential>,
+    ) -> Answer<'_, Resolved> {
+        Box::pin(async move {
+            let reference = parse(&image)?;
+            images::resolve(&self.0, &reference, credential.as_ref()).await
+        })
+    }
+
+    fn containers(&self) -> Answer<'_, Vec<Container>> {
+        Box::pin(self.list_containers())
+    }
+
+    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
+        let folder = self.0.options.data_dir.join("volumes");
+        Box::pin(smol::unblock(move || Ok(volumes(&folder))))
+    }
+
+    fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>> {
+        Box::pin(async move {
+            let member = self.0.member().ok_or_else(swarm::not_in_swarm)?;
+            let reader = logs::Reader {
+                shared: Arc::clone(&self.0),
+                endpoint: member.endpoint.clone(),
+                own: member.membership.node.clone(),
+            };
+            Ok(reader.read(options))
+        })
+    }
+}
+
+fn parse(image: &str) -> Result<Reference, Refusal> {
+    Reference::parse(image).map_err(|error| Refusal::new(Class::Invalid, error.to_string()))
+}
+
+/// Returns a certificate as PEM.
+fn pem(der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = tail;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+fn volumes(folder: &std::path::Path) -> Vec<Volume> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().join("_data").is_dir())
+        .map(|entry| {
+            let created = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+            let since = created.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+            Volume {
+                name: entry.file_name().to_string_lossy().into_owned(),
+                path: entry.path().join("_data").to_string_lossy().into_owned(),
+                created: Date::EPOCH + since.unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
+impl Local {
+    async fn nodes(&self) -> Result<Vec<Node>, Refusal> {
+        match self.request(Request::Read(Query::Nodes)).await? {
+            Response::Nodes(nodes) => Ok(nodes),
+            _ => Err(Refusal::new(Class::Internal, "the leader answered oddly")),
+        }
+    }
+
+    /// Returns which nodes an archive goes to.
+    async fn targets(&self, selector: NodeSelector) -> Result<Vec<images::Target>, Refusal> {
+        let names = match selector {
+            NodeSelector::Local => return Ok(vec![images::Target::Here]),
+            NodeSelector::All => None,
+            NodeSelector::Named(names) => Some(names),
+        };
+        let own = self.0.member().map(|member| member.membership.node.clone());
+        let nodes = self.nodes().await?;
+        let target = |node: &Node| {
+            if Some(&node.id) == own.as_ref() {
+                images::Target::Here
+            } else {
+                images::Target::There(node.id.clone(), node.description.hostname.clone())
+            }
+        };
+        let Some(names) = names else {
+            let ready = nodes.iter().filter(|node| node.status.state == NodeState::Ready);
+            return Ok(ready.map(target).collect());
+        };
+        let mut targets = Vec::new();
+        for name in &names {
+            let found: Vec<&Node> = nodes
+                .iter()
+                .filter(|node| node.id.as_str() == name || node.description.hostname == *name)
+                .collect();
+            match found.as_slice() {
+                [] => {
+                    return Err(Refusal::new(Class::NotFound, format!("node {name} not found")));
+                }
+                [node] => targets.push(target(node)),
+                many => {
+                    let ids: Vec<&str> = many.iter().map(|node| node.id.as_str()).collect();
+                    let text = format!("node {name} is ambiguous: {}", ids.join(", "));
+                    return Err(Refusal::new(Class::Invalid, text));
+                }
+            }
+        }
+        Ok(targets)
+    }
+
+    async fn describe(&self) -> Info {
+        let containers = &self.0.containers;
+        let machine = containers.machine();
+        let observed = containers.runtime().inventory().await.unwrap_or_default();
+        let running = observed
+            .iter()
+            .filter(|container| matches!(container.phase, crate::agent::Phase::Running { .. }))
+            .count();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let images = images::list(&self.0).await.map_or(0, |images| count(images.len()));
+        let registry = &self.0.config.registry;
+        let mut info = Info {
+            hostname: machine.hostname.clone(),
+            platform: containers.platform().await,
+            resources: machine.resources,
+            cgroups: containers.cgroups(),
+            labels: self.0.config.engine_labels.clone(),
+            containers_running: count(running),
+            containers_stopped: count(observed.len() - running),
+            images,
+            kernel: machine.kernel.clone(),
+            operating_system: machine.operating_system.clone(),
+            os_version: machine.os_version.clone(),
+            containerd_version: containers.runtime().version().await.unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            data_dir: self.0.options.data_dir.to_string_lossy().into_owned(),
+            machine_id: machine.machine_id.clone(),
+            plain_http_registries: registry.plain_http.clone(),
+            mirrors: registry.mirrors.get("docker.io").cloned().unwrap_or_default(),
+            ..Info::default()
+        };
+        if info.containerd_version.is_empty() {
+            info.warnings.push("WARNING: containerd does not answer".to_owned());
+        }
+        if !info.cgroups.memory {
+            let text =
+                "WARNING: the kernel cannot limit memory: its memory cgroup controller is off";
+            info.warnings.push(text.to_owned());
+        }
+        self.describe_swarm(&mut info);
+        info
+    }
+
+    fn describe_swarm(&self, info: &mut Info) {
+        let Some(member) = self.0.member() else { return };
+        let (membership, status) = (&member.membership, member.handle.status());
+        info.node = Some(membership.node.clone());
+        info.swarm = SwarmState::Active;
+        if let Some(health) = status.health() {
+            info.warnings.push(format!("WARNING: {health}"));
+            info.swarm_error = health;
+        }
+        if let Some(failure) = member.store.as_ref().and_then(|store| store.failure()) {
+            info.warnings.push(format!("WARNING: the log cannot be written: {failure}"));
+        }
+        info.node_address = host_of(&membership.advertise);
+        if membership.role == Role::Manager {
+            info.control_available = true;
+            info.leader = status.leading.then(|| membership.node.clone());
+            info.managers = vec![(membership.node.clone(), membership.advertise.clone())];
+        } else {
+            if !status.connected && info.swarm_error.is_empty() {
+                info.swarm_error = "no manager answers".to_owned();
+            }
+            // Their ids are not a worker's to know: the addresses are what helps.
+            let unknown = NodeId::from_bits(0);
+            info.managers =
+                membership.managers.iter().map(|m| (unknown.clone(), m.clone())).collect();
+        }
+    }
+
+    async fn list_containers(&self) -> Result<Vec<Container>, Refusal> {
+        let unavailable =
+            |failure: crate::agent::Failure| Refusal::new(Class::Unavailable, failure.message);
+        let list = self.0.containers.runtime().list().await.map_err(unavailable)?;
+        let tasks = match self.0.member() {
+            Some(member) => member.handle.agent_tasks(TASKS_LIMIT).await?,
+            None => Vec::new(),
+        };
+        let tasks: BTreeMap<_, _> =
+            tasks.into_iter().map(|local| (local.task.id.clone(), local)).collect();
+        let shown = list.into_iter().filter_map(|info| {
+            let local = tasks.get(&info.task)?;
+            Some(self.container(info, local))
+        });
+        Ok(shown.collect())
+    }
+
+    fn container(&self, info: ContainerInfo, local: &LocalTask) -> Container {
+        let LocalTask { task, status } = local;
+        let state = match status.state {
+            TaskState::Starting | TaskState::Running => ContainerState::Running,
+            state if state.is_live() => ContainerState::Created,
+            _ => ContainerState::Exited,
+        };
+        let running = state == ContainerState::Running;
+        let ended = state == ContainerState::Exited;
+        let ports: Vec<PortConfig> =
+            status.ports.iter().map(|status| status.port.clone()).collect();
+        let address = self.0.containers.network().address(&task.id);
+        Container {
+            id: info.container,
+            name: task.full_name(),
+            task: task.id.clone(),
+            service: task.service.clone(),
+            image: task.spec.container.image.clone(),
+            image_id: String::new(),
+            command: info.command,
+            env: task.spec.container.env.clone(),
+            created: info.created,
+            started: if running { status.date } else { Date::EPOCH },
+            finished: if ended { status.date } else { Date::EPOCH },
+            state,
+            pid: if running { status.pid } else { 0 },
+            exit_code: status.exit_code,
+            labels: info.labels,
+            ports,
+            network: task.spec.network.as_str().to_owned(),
+            addresses: address.map(|address| address.to_string()).into_iter().collect(),
+            tty: task.spec.container.tty,
+            log_path: String::new(),
+        }
+    }
+}

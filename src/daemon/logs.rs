@@ -1,0 +1,228 @@
+//! Logs of tasks: this node's to another, and the whole cluster's to a user.
+
+use super::{Shared, member::containers};
+use crate::{
+    api::local::{BoxStream, LogItem, LogLine, LogOptions, LogSource, LogTask},
+    cluster::{Query, Refusal, Request, Response},
+    runtime::{self, LogStream},
+    transport::{ByteSender, Endpoint, StreamError},
+    types::{Date, NodeId, TaskId},
+    wire::{LogFrame, LogsRequest, StreamRequest},
+};
+use async_channel::Sender;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Lines on their way to the user: a reader that is slow makes the nodes wait.
+const LINES_MAX: usize = 64;
+
+/// How long a node may take to begin.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a followed service is looked at for new tasks.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long looking may take.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+fn options(request: &LogsRequest) -> runtime::LogOptions {
+    runtime::LogOptions {
+        stdout: request.stdout,
+        stderr: request.stderr,
+        follow: request.follow,
+        tail: request.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX)),
+        since: request.since,
+    }
+}
+
+/// Sends this node's lines of the tasks that a manager asked for.
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    request: &LogsRequest,
+    mut sender: ByteSender,
+) -> Result<(), StreamError> {
+    let (lines, frames) = async_channel::bounded(LINES_MAX);
+    let mut readers = Vec::new();
+    for task in request.tasks.clone() {
+        let source = containers(shared).runtime().logs(&task, options(request));
+        let lines = lines.clone();
+        readers.push(smol::spawn(async move {
+            while let Ok(line) = source.recv().await {
+                let frame = LogFrame {
+                    task: task.clone(),
+                    stderr: line.stream == LogStream::Stderr,
+                    date: line.date,
+                    line: line.line,
+                };
+                if lines.send(frame).await.is_err() {
+                    return;
+                }
+            }
+        }));
+    }
+    drop(lines);
+    while let Ok(frame) = frames.recv().await {
+        if request.until.is_none_or(|until| frame.date < until) {
+            sender.send(&frame).await?;
+        }
+    }
+    sender.finish().await
+}
+
+/// Where the logs of a cluster are read from.
+pub(super) struct Reader {
+    pub(super) shared: Arc<Shared>,
+    pub(super) endpoint: Endpoint,
+    pub(super) own: NodeId,
+}
+
+impl Reader {
+    /// Reads the logs of all the tasks that were asked for.
+    pub(super) fn read(self, options: LogOptions) -> BoxStream<LogItem> {
+        let (sender, items) = async_channel::bounded(LINES_MAX);
+        let work = smol::spawn(async move { self.run(options, sender).await });
+        streams_of(items, work)
+    }
+
+    async fn run(self, options: LogOptions, sender: Sender<LogItem>) {
+        let this = Arc::new(self);
+        let mut known: BTreeSet<TaskId> = BTreeSet::new();
+        let mut readers = Vec::new();
+        let mut tasks = options.tasks.clone();
+        loop {
+            tasks.retain(|task| known.insert(task.task.clone()));
+            for (node, tasks) in by_node(tasks) {
+                let (this, options, sender) = (Arc::clone(&this), options.clone(), sender.clone());
+                readers.push(smol::spawn(async move {
+                    this.read_node(&node, &tasks, &options, &sender).await;
+                }));
+            }
+            if !options.follow {
+                break;
+            }
+            smol::Timer::after(LOOK_AGAIN).await;
+            if sender.is_closed() {
+                return;
+            }
+            tasks = this.new_tasks(&options).await.unwrap_or_default();
+        }
+        for reader in readers {
+            reader.await;
+        }
+    }
+
+    async fn new_tasks(&self, options: &LogOptions) -> Result<Vec<LogTask>, Refusal> {
+        let Some(service) = &options.service else { return Ok(Vec::new()) };
+        let query = Query::Tasks { services: vec![service.clone()], nodes: Vec::new() };
+        let answer = self.shared.ask(Request::Read(query), READ_LIMIT).await?;
+        let Response::Tasks(tasks) = answer else { return Ok(Vec::new()) };
+        let placed = tasks.into_iter().filter_map(|task| {
+            let node = task.node?;
+            Some(LogTask { task: task.id, service: task.service, node })
+        });
+        Ok(placed.collect())
+    }
+
+    async fn read_node(
+        &self,
+        node: &NodeId,
+        tasks: &[LogTask],
+        options: &LogOptions,
+        sender: &Sender<LogItem>,
+    ) {
+        let request = LogsRequest {
+            tasks: tasks.iter().map(|task| task.task.clone()).collect(),
+            follow: options.follow,
+            tail: options.tail,
+            since: options.since,
+            until: options.until,
+            stdout: options.stdout,
+            stderr: options.stderr,
+            timestamps: true,
+            details: false,
+        };
+        let result = if *node == self.own {
+            self.read_here(tasks, &request, sender).await;
+            Ok(())
+        } else {
+            self.read_there(node, tasks, request, sender).await
+        };
+        if let Err(error) = result {
+            let text = format!("node {node} is not available: {error}");
+            // The user has gone where nobody takes it.
+            sender.send(LogItem::Incomplete(text)).await.ok();
+        }
+    }
+
+    async fn read_here(&self, tasks: &[LogTask], request: &LogsRequest, sender: &Sender<LogItem>) {
+        let mut readers = Vec::new();
+        for from in tasks.iter().cloned() {
+            let source = containers(&self.shared).runtime().logs(&from.task, options(request));
+            let (sender, until) = (sender.clone(), request.until);
+            readers.push(smol::spawn(async move {
+                while let Ok(line) = source.recv().await {
+                    let item = item(&from, line.stream == LogStream::Stderr, line.date, line.line);
+                    let wanted = until.is_none_or(|until| line.date < until);
+                    if wanted && sender.send(item).await.is_err() {
+                        return;
+                    }
+                }
+            }));
+        }
+        for reader in readers {
+            reader.await;
+        }
+    }
+
+    async fn read_there(
+        &self,
+        node: &NodeId,
+        tasks: &[LogTask],
+        request: LogsRequest,
+        sender: &Sender<LogItem>,
+    ) -> Result<(), StreamError> {
+        let request = StreamRequest::Logs(Box::new(request));
+        let (_, mut receiver) = self.endpoint.open_stream(node, request, OPEN_LIMIT).await?;
+        let sources: BTreeMap<&TaskId, &LogTask> =
+            tasks.iter().map(|task| (&task.task, task)).collect();
+        while let Some(frame) = receiver.receive::<LogFrame>().await? {
+            let Some(from) = sources.get(&frame.task) else { continue };
+            if sender.send(item(from, frame.stderr, frame.date, frame.line)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn item(from: &LogTask, stderr: bool, date: Date, line: Vec<u8>) -> LogItem {
+    LogItem::Line(LogLine {
+        from: from.clone(),
+        source: if stderr { LogSource::Stderr } else { LogSource::Stdout },
+        date,
+        line: line.into(),
+    })
+}
+
+fn by_node(tasks: Vec<LogTask>) -> BTreeMap<NodeId, Vec<LogTask>> {
+    let mut nodes: BTreeMap<NodeId, Vec<LogTask>> = BTreeMap::new();
+    for task in tasks {
+        nodes.entry(task.node.clone()).or_default().push(task);
+    }
+    nodes
+}
+
+/// Returns the items as a stream; the work that makes them ends when it is dropped.
+pub(super) fn streams_of<T: Send + 'static>(
+    items: async_channel::Receiver<T>,
+    work: smol::Task<()>,
+) -> BoxStream<T> {
+    let items = Box::pin(items);
+    Box::pin(futures_lite::stream::unfold((items, work), |(mut items, work)| async move {
+        let item = futures_lite::StreamExt::next(&mut items).await?;
+        Some((item, (items, work)))
+    }))
+}

@@ -1,0 +1,227 @@
+//! This node as a member of a cluster: the parts that exist only then, started and ended together.
+
+use super::{
+    DaemonError, Shared,
+    host::{SystemEntropy, random_bytes},
+    membership::Membership,
+    ports::{AuthorityPort, DiskPort, LogPort, PeersPort},
+    streams,
+    workload::Containers,
+};
+use crate::{
+    agent,
+    cluster::{Change, Command, Refusal},
+    consensus::{Consensus, NoPeers, OnSmol, Settings},
+    node::{self, Ended, Handle, ManagerPorts, Ports},
+    pki::{self, CertificateFiles, NodeFiles, SealKey},
+    store::{AgentStore, ManagerStore, Sealer},
+    transport::{Credentials, Endpoint, Managers},
+    types::{Entropy, RequestId, Role},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+/// How often a single manager's engine looks at its clock. It has nobody to tell that it lives, so
+/// this only bounds how long an election takes to notice anything.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The engine's election timeout; a group of one elects itself at once and never waits for it.
+const ELECTION: Duration = Duration::from_secs(3);
+
+/// How long making the cluster's first entry may take: one commit on the slowest card.
+const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running member.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) membership: Membership,
+    pub(super) handle: Handle,
+    pub(super) endpoint: Endpoint,
+    pub(super) store: Option<Arc<ManagerStore>>,
+    pub(super) consensus: Option<Consensus<OnSmol>>,
+    /// Told once, why the node ended.
+    pub(super) ended: async_channel::Receiver<Ended>,
+    /// Dropped with the member: what forwards events of containers.
+    pub(super) _watch: smol::Task<()>,
+}
+
+/// What makes a new cluster.
+pub(super) struct Birth {
+    pub(super) cluster: crate::types::Cluster,
+    pub(super) node: crate::types::Node,
+}
+
+fn seal_key_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("seal.key")
+}
+
+/// Removes every trace of a membership: also what a join or init that was cut short has left.
+pub(super) fn forget(data_dir: &Path) -> Result<(), DaemonError> {
+    Membership::remove(data_dir)?;
+    CertificateFiles::under(data_dir).remove()?;
+    for path in
+        [data_dir.join("manager.redb"), data_dir.join("agent.redb"), seal_key_path(data_dir)]
+    {
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DaemonError::Io { what: format!("remove {}", path.display()), source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A boxed future: the compiler cannot see that one that waits for the engine's may move between
+/// threads, unless each of those is looked at alone.
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, DaemonError>> + Send>>;
+
+/// Starts a member on what is on disk; with `birth`, makes its cluster first.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    membership: Membership,
+    files: NodeFiles,
+    endpoint: Endpoint,
+    birth: Option<Birth>,
+) -> Boxed<Member> {
+    let shared = Arc::clone(shared);
+    Box::pin(start_now(shared, membership, files, endpoint, birth))
+}
+
+async fn start_now(
+    shared: Arc<Shared>,
+    membership: Membership,
+    files: NodeFiles,
+    endpoint: Endpoint,
+    birth: Option<Birth>,
+) -> Result<Member, DaemonError> {
+    let containers = shared.containers.clone();
+    let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
+    let engine = match membership.role {
+        Role::Manager => Some((open_store(&shared.options.data_dir)?, LogPort::new())),
+        Role::Worker => None,
+    };
+    let credentials = Credentials {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        root: files.root.clone(),
+    };
+    endpoint.set_identity(Some(&credentials))?;
+    let ports = Ports {
+        host: shared.host,
+        disk: DiskPort(Arc::new(agent_store)),
+        peers: PeersPort::new(endpoint.clone()),
+        workload: containers.clone(),
+        manager: engine.as_ref().map(|(_, log)| ManagerPorts {
+            log: log.clone(),
+            authority: AuthorityPort,
+            epoch: membership.epoch,
+        }),
+    };
+    let options = node::Options { node: membership.node.clone(), agent: agent::Options::default() };
+    let (handle, run) = node::new(options, ports);
+    let (sender, ended) = async_channel::bounded(1);
+    smol::spawn(async move {
+        // Whoever waited for it may be gone: the daemon ends.
+        sender.send(run.run().await).await.ok();
+    })
+    .detach();
+    let mut consensus = None;
+    if let Some((store, log)) = &engine {
+        let address = membership.advertise.clone();
+        consensus = Some(start_engine(Arc::clone(store), log.clone(), address).await?);
+    }
+    if let Some(birth) = birth {
+        bootstrap(handle.clone(), birth).await?;
+    }
+    let watch = containers.watch();
+    endpoint.set_handler(streams::handler(&shared, &handle, &membership, &files.root));
+    endpoint.set_managers(match membership.role {
+        Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
+        Role::Worker => Managers::Remote(membership.managers.clone()),
+    });
+    let store = engine.map(|(store, _)| store);
+    Ok(Member { membership, handle, endpoint, store, consensus, ended, _watch: watch })
+}
+
+/// Returns the host of `host:port`.
+pub(super) fn host_of(address: &str) -> String {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+/// Opens the manager's file with the key that seals it.
+fn open_store(data_dir: &Path) -> Result<Arc<ManagerStore>, DaemonError> {
+    let SealKey { id, bytes } =
+        pki::load_or_create_seal_key(&seal_key_path(data_dir), random_bytes())?;
+    let nonce = || {
+        let mut nonce = [0; 12];
+        nonce.copy_from_slice(&random_bytes()[..12]);
+        nonce
+    };
+    let sealer = Sealer::new(id, &bytes, nonce);
+    Ok(Arc::new(ManagerStore::open(&data_dir.join("manager.redb"), sealer)?))
+}
+
+/// Starts the engine; the node's loop must run already, since the engine gives it the snapshot
+/// first. Does no harm to a group that was made before.
+fn start_engine(
+    store: Arc<ManagerStore>,
+    log: LogPort,
+    address: String,
+) -> Boxed<Consensus<OnSmol>> {
+    Box::pin(async move {
+        let settings = Settings {
+            id: 1,
+            heartbeat: HEARTBEAT,
+            election: ELECTION,
+            snapshot_interval: crate::types::ClusterSpec::default().snapshot_interval,
+        };
+        let consensus =
+            Consensus::<OnSmol>::start(&settings, store, Arc::new(NoPeers), log.channel()).await?;
+        consensus.initialize(address).await?;
+        log.set(consensus.clone());
+        Ok(consensus)
+    })
+}
+
+async fn bootstrap(handle: Handle, birth: Birth) -> Result<(), DaemonError> {
+    let command = Command {
+        request: Some(RequestId::from_bits(SystemEntropy.next_u128())),
+        term: 0,
+        date: super::host::wall_clock(),
+        change: Change::CreateCluster {
+            cluster: Box::new(birth.cluster),
+            node: Box::new(birth.node),
+        },
+    };
+    handle.bootstrap(command, BOOTSTRAP_LIMIT).await.map(|_| ()).map_err(DaemonError::from)
+}
+
+impl Member {
+    /// Ends the member; containers go on running. What is on disk stays.
+    pub(super) async fn stop(&self) {
+        self.handle.stop();
+        self.ended.recv().await.ok();
+        if let Some(consensus) = &self.consensus {
+            consensus.shutdown().await;
+        }
+        self.endpoint.close().await;
+    }
+}
+
+impl From<Refusal> for DaemonError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The containers, for those that only need these.
+pub(super) fn containers(shared: &Shared) -> &Containers {
+    &shared.containers
+}

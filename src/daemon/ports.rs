@@ -1,0 +1,180 @@
+//! The node's ports on the real parts: small translations, and no decisions.
+
+use super::host::wall_clock;
+use crate::{
+    agent,
+    cluster::{Admission, Class, JoinRequest, Refusal},
+    consensus::{Consensus, Notice, OnSmol, ProposeError},
+    node::ports::{AgentDisk, Authority, DiskError, Log, PeerInput, Peers},
+    pki::{self, Identity},
+    store::AgentStore,
+    transport::{Endpoint, Input},
+    types::{Cluster, FromManager, FromWorker, NodeId, Sequence},
+};
+use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt as _;
+use std::{io, sync::Arc, time::Duration};
+
+/// How many inputs wait between the transport and the node's loop. The transport's own queue is in
+/// front of it.
+const INPUTS_MAX: usize = 64;
+
+/// The replicated log. Made before its engine is: the engine gives the node's loop a snapshot
+/// before anything else, so the loop must be there first.
+#[derive(Debug, Clone)]
+pub(super) struct LogPort {
+    engine: Arc<smol::lock::OnceCell<Consensus<OnSmol>>>,
+    channel: (Sender<Notice>, Receiver<Notice>),
+}
+
+impl LogPort {
+    /// Makes a log without an engine: proposals wait for it.
+    pub(super) fn new() -> Self {
+        Self { engine: Arc::default(), channel: Consensus::<OnSmol>::channel() }
+    }
+
+    /// Returns the channel of notices, for the engine.
+    pub(super) fn channel(&self) -> (Sender<Notice>, Receiver<Notice>) {
+        self.channel.clone()
+    }
+
+    /// Gives the log its engine, once.
+    pub(super) fn set(&self, engine: Consensus<OnSmol>) {
+        let set = self.engine.set_blocking(engine);
+        assert!(set.is_ok(), "a log has one engine");
+    }
+
+    async fn engine(&self, limit: Duration) -> Result<&Consensus<OnSmol>, ProposeError> {
+        let late = async {
+            smol::Timer::after(limit).await;
+            Err(ProposeError::Timeout(limit))
+        };
+        async { Ok(self.engine.wait().await) }.or(late).await
+    }
+}
+
+impl Log for LogPort {
+    async fn propose(&self, entry: Vec<u8>, limit: Duration) -> Result<u64, ProposeError> {
+        self.engine(limit).await?.propose(entry, limit).await
+    }
+
+    async fn read_barrier(&self, limit: Duration) -> Result<(), ProposeError> {
+        self.engine(limit).await?.read_barrier(limit).await
+    }
+
+    fn notices(&self) -> Receiver<Notice> {
+        self.channel.1.clone()
+    }
+}
+
+/// The agent's file.
+#[derive(Debug, Clone)]
+pub(super) struct DiskPort(pub(super) Arc<AgentStore>);
+
+/// Tells a disk that may recover (room may be made) from one that will not.
+fn disk_error(error: &io::Error) -> DiskError {
+    let temporary = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Interrupted
+    );
+    DiskError { message: error.to_string(), temporary }
+}
+
+impl AgentDisk for DiskPort {
+    async fn load(&self) -> Result<(Sequence, Vec<agent::StoredTask>), DiskError> {
+        let store = Arc::clone(&self.0);
+        smol::unblock(move || store.load()).await.map_err(|error| disk_error(&error))
+    }
+
+    async fn commit(&self, records: Vec<agent::Record>) -> Result<(), DiskError> {
+        let store = Arc::clone(&self.0);
+        smol::unblock(move || store.commit(&records)).await.map_err(|error| disk_error(&error))
+    }
+}
+
+/// The other nodes.
+#[derive(Debug, Clone)]
+pub(super) struct PeersPort {
+    endpoint: Endpoint,
+    inputs: Receiver<PeerInput>,
+}
+
+impl PeersPort {
+    /// Takes over the endpoint's inputs.
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        let (sender, inputs) = async_channel::bounded(INPUTS_MAX);
+        let incoming = endpoint.inputs();
+        smol::spawn(async move {
+            while let Ok(input) = incoming.recv().await {
+                if sender.send(translate(input)).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .detach();
+        Self { endpoint, inputs }
+    }
+}
+
+fn translate(input: Input) -> PeerInput {
+    match input {
+        Input::FromWorker { node, address, message } => {
+            PeerInput::FromWorker { node, address, message }
+        }
+        Input::WorkerGone { node } => PeerInput::WorkerGone { node },
+        Input::FromManager(message) => PeerInput::FromManager(message),
+        Input::Connected => PeerInput::Connected,
+        Input::Disconnected => PeerInput::Disconnected,
+    }
+}
+
+impl Peers for PeersPort {
+    fn send_to_worker(&self, node: &NodeId, message: FromManager) {
+        self.endpoint.send_to_worker(node, message);
+    }
+
+    fn send_to_manager(&self, message: FromWorker) {
+        self.endpoint.send_to_manager(message);
+    }
+
+    fn disconnect(&self, node: &NodeId) {
+        self.endpoint.disconnect(node);
+    }
+
+    fn reconnect(&self) {
+        self.endpoint.reconnect();
+    }
+
+    fn inputs(&self) -> Receiver<PeerInput> {
+        self.inputs.clone()
+    }
+}
+
+/// The certificate authority: the cluster's root is in its state.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AuthorityPort;
+
+impl Authority for AuthorityPort {
+    async fn sign(
+        &self,
+        cluster: &Cluster,
+        request: &JoinRequest,
+        mut admission: Admission,
+    ) -> Result<Admission, Refusal> {
+        let identity = Identity {
+            node: admission.node.clone(),
+            role: admission.role,
+            cluster: admission.cluster.clone(),
+        };
+        let signed = pki::sign(
+            &cluster.root,
+            &request.csr,
+            &identity,
+            wall_clock(),
+            cluster.spec.node_cert_expiry,
+        );
+        admission.certificate =
+            signed.map_err(|error| Refusal::new(Class::Invalid, error.to_string()))?;
+        Ok(admission)
+    }
+}

@@ -1,0 +1,100 @@
+//! What other nodes ask over streams: to join, for logs, to take an image.
+
+use super::{Shared, images, logs, membership::Membership};
+use crate::{
+    cluster::{Class, Refusal, Request, Response},
+    node::Handle,
+    pki,
+    transport::{Handler, IncomingStream},
+    types::Role,
+    wire::{StreamReply, StreamRequest},
+};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+/// How long a join may take on the manager: two commits on the slowest card.
+const JOIN_LIMIT: Duration = Duration::from_secs(15);
+
+/// Returns what answers other nodes' streams.
+pub(super) fn handler(
+    shared: &Arc<Shared>,
+    handle: &Handle,
+    membership: &Membership,
+    root: &[u8],
+) -> Handler {
+    // Weak: the endpoint holds the handler, and is held by what it would hold.
+    let shared = Arc::downgrade(shared);
+    let (handle, role, root) = (handle.clone(), membership.role, root.to_vec());
+    Arc::new(move |stream| {
+        let (shared, handle, root) = (Weak::clone(&shared), handle.clone(), root.clone());
+        Box::pin(async move {
+            let Some(shared) = shared.upgrade() else { return };
+            answer(&shared, &handle, role, root, stream).await;
+        })
+    })
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    handle: &Handle,
+    role: Role,
+    root: Vec<u8>,
+    stream: IncomingStream,
+) {
+    let peer = stream.peer.as_ref().map(|peer| peer.node.to_string());
+    let result = match stream.request.clone() {
+        StreamRequest::Root => {
+            let date = super::host::wall_clock();
+            stream.answer(&StreamReply::Root { certificate: root, date }).await
+        }
+        StreamRequest::Join(request) => {
+            let reply = join(handle, role, stream.address.clone(), *request).await;
+            stream.answer(&reply).await
+        }
+        StreamRequest::Logs(request) => match stream.accept().await {
+            Ok((sender, _)) => logs::serve(shared, &request, sender).await,
+            Err(error) => Err(error),
+        },
+        StreamRequest::LoadImage { .. } => match stream.accept().await {
+            Ok((sender, receiver)) => images::serve_load(shared, sender, receiver).await,
+            Err(error) => Err(error),
+        },
+        StreamRequest::Renew { .. }
+        | StreamRequest::Relay(_)
+        | StreamRequest::Raft
+        | StreamRequest::Session => {
+            let text = "this node does not answer that";
+            stream.refuse(Refusal::new(Class::Unsupported, text)).await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(?peer, %error, "a stream of another node broke off");
+    }
+}
+
+async fn join(
+    handle: &Handle,
+    role: Role,
+    address: String,
+    mut request: crate::cluster::JoinRequest,
+) -> StreamReply {
+    if role != Role::Manager {
+        let text = "this node is no manager";
+        return StreamReply::Refused(Refusal::new(Class::Unavailable, text));
+    }
+    // What the node says of its key is not believed: it is read out of its own request.
+    match pki::request_key_digest(&request.csr) {
+        Ok(digest) => request.key_digest = digest,
+        Err(error) => {
+            return StreamReply::Refused(Refusal::new(Class::Invalid, error.to_string()));
+        }
+    }
+    request.address = address;
+    match handle.request(Request::Join(Box::new(request)), JOIN_LIMIT).await {
+        Ok(Response::Admitted(admission)) => StreamReply::Admitted(admission),
+        Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),
+        Err(refusal) => StreamReply::Refused(refusal),
+    }
+}

@@ -1,0 +1,297 @@
+//! Becoming a member of a cluster, and ceasing to be one.
+
+use super::{
+    DaemonError, Shared, address, ended,
+    host::{SystemEntropy, wall_clock},
+    member::{self, Birth, Member},
+    membership::Membership,
+};
+use crate::{
+    api::{
+        error::NOT_IN_SWARM,
+        local::{InitOptions, JoinOptions},
+    },
+    cluster::{Class, JoinRequest, Refusal},
+    node::Handle,
+    pki::{self, CertificateFiles, Identity, NodeFiles, TokenText},
+    runtime::image::chain,
+    transport::{self, Endpoint, JoinError},
+    types::{
+        Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
+        NodeSpec, NodeState, NodeStatus, Role, Version,
+    },
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// Docker's words.
+const IN_SWARM: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to leave \
+                        this swarm and join another one.";
+
+/// Docker's words, for the only manager.
+const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating \
+                            as a manager. Removing the last manager erases all current state of \
+                            the swarm. Use `--force` to ignore this message.";
+
+/// How long leaving may take: the agent itself gives up after two minutes.
+const LEAVE_LIMIT: Duration = Duration::from_secs(150);
+
+pub(super) fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
+    transport::Config { listen, clock: shared.clock.clone(), resolver: shared.resolver.clone() }
+}
+
+fn invalid(error: &dyn std::error::Error) -> Refusal {
+    Refusal::new(Class::Invalid, chain(error))
+}
+
+fn internal(error: &DaemonError) -> Refusal {
+    let text = match error {
+        DaemonError::Refused(refusal) => return refusal.clone(),
+        other => match other.hint() {
+            Some(hint) => format!("{} ({hint})", other.explain()),
+            None => other.explain(),
+        },
+    };
+    Refusal::new(Class::Internal, text)
+}
+
+/// Makes a member the daemon's, and waits for its end in the background.
+pub(super) fn install(shared: &Arc<Shared>, member: Member) {
+    let (handle, end) = (member.handle.clone(), member.ended.clone());
+    shared.set_member(Some(Arc::new(member)));
+    let shared = Arc::clone(shared);
+    smol::spawn(async move {
+        if let Ok(why) = end.recv().await {
+            ended(&shared, &handle, why).await;
+        }
+    })
+    .detach();
+}
+
+/// Makes a new cluster with this node as its manager.
+pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<NodeId, Refusal> {
+    let _one = shared.changing.lock().await;
+    if shared.member().is_some() {
+        return Err(Refusal::new(Class::Unavailable, IN_SWARM));
+    }
+    if options.force_new_cluster {
+        return Err(Refusal::new(Class::Unsupported, "--force-new-cluster is not supported yet"));
+    }
+    let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;
+    let advertise =
+        address::advertise(&options.advertise, listen).map_err(|error| invalid(&error))?;
+    member::forget(&shared.options.data_dir).map_err(|error| internal(&error))?;
+    let made = make(&shared, options, listen, advertise).await;
+    if made.is_err() {
+        // Nothing of a cluster that was not acknowledged may come back with the next start.
+        member::forget(&shared.options.data_dir).map_err(|error| internal(&error))?;
+    }
+    made.map_err(|error| internal(&error))
+}
+
+async fn make(
+    shared: &Arc<Shared>,
+    options: InitOptions,
+    listen: SocketAddr,
+    advertise: String,
+) -> Result<NodeId, DaemonError> {
+    let date = wall_clock();
+    let root = pki::create_root(date)?;
+    let (node, cluster) =
+        (NodeId::generate(&mut SystemEntropy), ClusterId::generate(&mut SystemEntropy));
+    let identity = Identity { node: node.clone(), role: Role::Manager, cluster: cluster.clone() };
+    let (key, csr) = pki::new_key_and_request(None)?;
+    let certificate = pki::sign(&root, &csr, &identity, date, options.spec.node_cert_expiry)?;
+    let key_digest = pki::request_key_digest(&csr)?;
+    let files = NodeFiles { root: root.certificate.clone(), certificate, key };
+    let endpoint = Endpoint::bind(endpoint_config(shared, listen))?;
+    CertificateFiles::under(&shared.options.data_dir).save(&files)?;
+    let mut membership = Membership::new(node.clone(), cluster.clone(), Role::Manager, date);
+    membership.listen = listen.to_string();
+    membership.advertise.clone_from(&advertise);
+    membership.managers = vec![advertise.clone()];
+    let description = shared.containers.describe_now().await;
+    let birth = Birth {
+        cluster: Cluster {
+            id: cluster,
+            version: Version::ZERO,
+            created: date,
+            updated: date,
+            spec: options.spec,
+            root,
+            tokens: JoinTokens { worker: new_token(), manager: new_token() },
+        },
+        node: Node {
+            id: node.clone(),
+            version: Version::ZERO,
+            created: date,
+            updated: date,
+            spec: NodeSpec {
+                labels: shared.config.node_labels.clone(),
+                role: Role::Manager,
+                availability: options.availability,
+            },
+            description,
+            status: NodeStatus {
+                state: NodeState::Unknown,
+                message: String::new(),
+                address: member::host_of(&advertise),
+            },
+            manager: Some(ManagerStatus { address: advertise, raft_id: 1 }),
+            role: Role::Manager,
+            key_digest,
+        },
+    };
+    let member = member::start(shared, membership.clone(), files, endpoint, Some(birth)).await?;
+    if let Err(error) = membership.save(&shared.options.data_dir) {
+        member.stop().await;
+        return Err(error.into());
+    }
+    install(shared, member);
+    Ok(node)
+}
+
+fn new_token() -> JoinToken {
+    JoinToken(SystemEntropy.next_u128())
+}
+
+/// Joins a cluster.
+pub(super) async fn join(shared: Arc<Shared>, options: JoinOptions) -> Result<(), Refusal> {
+    let _one = shared.changing.lock().await;
+    if shared.member().is_some() {
+        return Err(Refusal::new(Class::Unavailable, IN_SWARM));
+    }
+    let token = TokenText::parse(&options.token)
+        .map_err(|error| Refusal::new(Class::Invalid, format!("invalid join token: {error}")))?;
+    let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;
+    let advertise = if options.advertise.is_empty() {
+        String::new()
+    } else {
+        address::advertise(&options.advertise, listen).map_err(|error| invalid(&error))?
+    };
+    if shared.containers.describe_now().await.platform.architecture.is_empty() {
+        return Err(Refusal::new(Class::Unavailable, "containerd does not answer on this node"));
+    }
+    joined(&shared, &options, &token, listen, advertise).await
+}
+
+async fn joined(
+    shared: &Arc<Shared>,
+    options: &JoinOptions,
+    token: &TokenText,
+    listen: SocketAddr,
+    advertise: String,
+) -> Result<(), Refusal> {
+    let data_dir = &shared.options.data_dir;
+    let files = CertificateFiles::under(data_dir);
+    let failed = |error: DaemonError| internal(&error);
+    // The key of a join whose answer was lost is used again: the manager then gives the same node
+    // id, and does not count two nodes.
+    let known = files.load_key().map_err(|error| failed(error.into()))?;
+    let (key, csr) =
+        pki::new_key_and_request(known.as_deref()).map_err(|error| failed(error.into()))?;
+    if known.is_none() {
+        files.save_key(&key).map_err(|error| failed(error.into()))?;
+    }
+    let request = JoinRequest {
+        secret: token.secret,
+        key_digest: pki::request_key_digest(&csr).map_err(|error| failed(error.into()))?,
+        csr,
+        description: shared.containers.describe_now().await,
+        labels: shared.config.node_labels.clone(),
+        availability: options.availability,
+        address: String::new(),
+        advertise: advertise.clone(),
+    };
+    let endpoint =
+        Endpoint::bind(endpoint_config(shared, listen)).map_err(|error| failed(error.into()))?;
+    let admitted = match endpoint.join(&options.remotes, token, request).await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            endpoint.close().await;
+            return Err(refused(&error));
+        }
+    };
+    let date = wall_clock();
+    let admission = admitted.admission;
+    let mut membership = Membership::new(admission.node, admission.cluster, admission.role, date);
+    membership.listen = listen.to_string();
+    membership.advertise = advertise;
+    membership.managers.clone_from(&options.remotes);
+    let node_files = NodeFiles { root: admitted.root, certificate: admission.certificate, key };
+    let member = async {
+        files.save(&node_files)?;
+        let member = member::start(shared, membership.clone(), node_files, endpoint, None).await?;
+        membership.save(data_dir)?;
+        Ok::<_, DaemonError>(member)
+    };
+    install(shared, member.await.map_err(failed)?);
+    Ok(())
+}
+
+fn refused(error: &JoinError) -> Refusal {
+    let class = match error {
+        JoinError::Refused(_) => Class::Invalid,
+        _ => Class::Unavailable,
+    };
+    Refusal::new(class, chain(error))
+}
+
+/// Leaves the cluster.
+pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refusal> {
+    let member = {
+        let _one = shared.changing.lock().await;
+        shared.member()
+    };
+    let Some(member) = member else {
+        return Err(Refusal::new(Class::Unavailable, "This node is not part of a swarm"));
+    };
+    if member.membership.role == Role::Manager && !force {
+        return Err(Refusal::new(Class::Unavailable, LAST_MANAGER));
+    }
+    member.handle.leave()?;
+    let start = std::time::Instant::now();
+    while shared.member().is_some_and(|now| Arc::ptr_eq(&now, &member)) {
+        if start.elapsed() > LEAVE_LIMIT {
+            let text = "the node is still stopping its containers; it leaves once they are gone";
+            return Err(Refusal::new(Class::Unavailable, text));
+        }
+        smol::Timer::after(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// The node is no longer a member: everything of it goes.
+pub(super) async fn retire(shared: &Arc<Shared>, handle: &Handle, reason: &str) {
+    tracing::info!(reason, "this node is no longer a member of its cluster");
+    let _one = shared.changing.lock().await;
+    if let Some(member) = shared.member() {
+        if let Some(consensus) = &member.consensus {
+            consensus.shutdown().await;
+        }
+        member.endpoint.close().await;
+    }
+    handle.stop();
+    shared.containers.network().teardown().await;
+    if let Err(error) = member::forget(&shared.options.data_dir) {
+        tracing::error!(error = error.explain(), "cannot forget the cluster");
+    }
+    shared.set_member(None);
+}
+
+/// Writes down how late it has become, for a board that starts without a clock.
+pub(super) fn remember(shared: &Shared, member: &Member) {
+    let mut membership = member.membership.clone();
+    let now: Date = shared.clock.date();
+    if now.since(membership.last_seen) < Duration::from_secs(3_600) {
+        return;
+    }
+    membership.last_seen = now;
+    if let Err(error) = membership.save(&shared.options.data_dir) {
+        tracing::warn!(error = chain(&error), "cannot write down the time");
+    }
+}
+
+/// The refusal of a node that is in no cluster.
+pub(super) fn not_in_swarm() -> Refusal {
+    Refusal::new(Class::Unavailable, NOT_IN_SWARM)
+}

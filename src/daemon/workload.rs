@@ -1,0 +1,276 @@
+//! The containers of this node: runtime, images and network put together.
+
+use super::describe::Machine;
+use crate::{
+    agent::{Action, Event, Failure, Phase},
+    network::Network,
+    node::ports::Workload,
+    runtime::{self, ContainerSetup, Runtime, containerd::image::Images},
+    types::{
+        CgroupSupport, EngineDescription, Labels, NodeDescription, Platform, PortStatus, Task,
+        TaskId,
+    },
+};
+use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt as _;
+use std::{sync::Arc, time::Duration};
+
+/// How many events wait for the node's loop. The loop takes them at once; a burst is all
+/// containers of a node ending together.
+const EVENTS_MAX: usize = 256;
+
+/// How long to wait before containerd is asked again what this machine runs.
+const DESCRIBE_AGAIN: Duration = Duration::from_secs(2);
+
+/// Everything that a task's container needs, by the real parts. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Containers {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    runtime: Runtime,
+    images: Images,
+    network: Network,
+    machine: Machine,
+    engine_labels: Labels,
+    cgroup_parent: String,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+}
+
+impl Containers {
+    /// Puts the parts together; they begin to tell what happens at once.
+    pub(super) fn new(
+        runtime: Runtime,
+        images: Images,
+        network: Network,
+        machine: Machine,
+        engine_labels: Labels,
+        cgroup_parent: String,
+    ) -> Self {
+        let (sender, events) = async_channel::bounded(EVENTS_MAX);
+        let inner = Inner {
+            runtime,
+            images,
+            network,
+            machine,
+            engine_labels,
+            cgroup_parent,
+            events,
+            sender,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Forwards what happens by itself, until the returned task is dropped.
+    pub(super) fn watch(&self) -> smol::Task<()> {
+        let this = self.clone();
+        smol::spawn(async move { this.forward().or(this.describe()).await })
+    }
+
+    async fn forward(&self) {
+        let events = self.inner.runtime.events();
+        while let Ok(event) = events.recv().await {
+            let event = match event {
+                Event::Inventory { containers } => self.with_ports(containers),
+                Event::Exited { task, phase } => {
+                    self.inner.network.unpublish(&task).await;
+                    Event::Exited { task, phase }
+                }
+                other => other,
+            };
+            if self.inner.sender.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says what the node is and holds, at first and whenever its images change.
+    async fn describe(&self) {
+        let changes = self.inner.images.changes();
+        loop {
+            match self.description().await {
+                Ok(event) => {
+                    if self.inner.sender.send(event).await.is_err() || changes.recv().await.is_err()
+                    {
+                        return;
+                    }
+                }
+                Err(failure) => {
+                    tracing::warn!(error = failure.message, "cannot describe this node yet");
+                    smol::Timer::after(DESCRIBE_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn description(&self) -> Result<Event, Failure> {
+        let Inner { runtime, images, machine, engine_labels, .. } = &*self.inner;
+        let platform = runtime.platform().await?;
+        let runtime_version = runtime.version().await?;
+        let images = images
+            .held()
+            .await
+            .map_err(|error| Failure { message: runtime::image::chain(&error), temporary: true })?;
+        let description = NodeDescription {
+            hostname: machine.hostname.clone(),
+            platform,
+            resources: machine.resources,
+            engine: EngineDescription {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                labels: engine_labels.clone(),
+                runtime_version,
+            },
+            cgroups: runtime::cgroups(),
+            machine_id: machine.machine_id.clone(),
+        };
+        Ok(Event::Described { description: Box::new(description), images })
+    }
+
+    /// Returns what this node would say of itself, without asking containerd where it is away.
+    pub(super) async fn describe_now(&self) -> NodeDescription {
+        match self.description().await {
+            Ok(Event::Described { description, .. }) => *description,
+            _ => NodeDescription {
+                hostname: self.inner.machine.hostname.clone(),
+                platform: self.platform().await,
+                resources: self.inner.machine.resources,
+                engine: EngineDescription {
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    labels: self.inner.engine_labels.clone(),
+                    runtime_version: String::new(),
+                },
+                cgroups: self.cgroups(),
+                machine_id: self.inner.machine.machine_id.clone(),
+            },
+        }
+    }
+
+    /// Returns the platform whose images run here; the kernel's word where containerd is away.
+    pub(super) async fn platform(&self) -> Platform {
+        match self.inner.runtime.platform().await {
+            Ok(platform) => platform,
+            Err(_) => Platform::normalized("linux", &self.inner.machine.architecture, ""),
+        }
+    }
+
+    /// Returns what the kernel can limit.
+    #[expect(clippy::unused_self, reason = "it is asked of the containers, not of the module")]
+    pub(super) fn cgroups(&self) -> CgroupSupport {
+        runtime::cgroups()
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
+    pub(super) fn images(&self) -> &Images {
+        &self.inner.images
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    pub(super) fn machine(&self) -> &Machine {
+        &self.inner.machine
+    }
+
+    fn with_ports(&self, mut containers: Vec<crate::agent::Observed>) -> Event {
+        for container in &mut containers {
+            if let Phase::Running { ports, .. } = &mut container.phase {
+                *ports = self.inner.network.ports(&container.task);
+            }
+        }
+        Event::Inventory { containers }
+    }
+
+    async fn prepare(&self, task: &Task) -> Result<String, Failure> {
+        let Inner { runtime, images, network, .. } = &*self.inner;
+        let setup = network.prepare(task).await?;
+        let platform = runtime.platform().await?;
+        let container = &task.spec.container;
+        let credential = task.spec.credential.as_ref();
+        let wanted = match &task.spec.pin {
+            // Pinned to what nodes hold: the same content, whatever the tag means by now.
+            Some(pin) if !container.image.contains('@') => {
+                format!("{}@{}", container.image, pin.digest)
+            }
+            _ => container.image.clone(),
+        };
+        let image = images.ensure(&wanted, credential, &platform, |_| {}).await?;
+        let setup = ContainerSetup {
+            netns: setup.netns,
+            hostname: setup.hostname,
+            hosts: setup.hosts,
+            resolv_conf: setup.resolv_conf,
+            hostname_file: None,
+            cgroup_parent: self.inner.cgroup_parent.clone(),
+        };
+        runtime.prepare(task, &setup, &image).await
+    }
+
+    async fn start(&self, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
+        let ports = self.inner.network.publish(task).await?;
+        match self.inner.runtime.start(task).await {
+            Ok(pid) => Ok((pid, ports)),
+            Err(failure) => {
+                self.inner.network.unpublish(&task.id).await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn stop(&self, task: TaskId, signal: &str, grace: Duration) -> Event {
+        match self.inner.runtime.stop(&task, signal, grace).await {
+            Ok(phase) => {
+                self.inner.network.unpublish(&task).await;
+                Event::Exited { task, phase }
+            }
+            Err(failure) => Event::StopFailed { task, failure },
+        }
+    }
+
+    async fn remove(&self, task: &TaskId) -> Result<(), Failure> {
+        self.inner.runtime.remove(task).await?;
+        self.inner.network.remove(task).await
+    }
+}
+
+impl Workload for Containers {
+    async fn perform(&self, action: Action) -> Event {
+        match action {
+            Action::Prepare { task } => {
+                let result = self.prepare(&task).await;
+                Event::Prepared { task: task.id, result }
+            }
+            Action::Start { task } => {
+                let result = self.start(&task).await;
+                Event::Started { task: task.id, result }
+            }
+            Action::Stop { task, signal, grace } => self.stop(task, &signal, grace).await,
+            Action::Remove { task } => {
+                let result = self.remove(&task).await;
+                Event::Removed { task, result }
+            }
+            Action::TakeInventory => match self.inner.runtime.inventory().await {
+                Ok(containers) => self.with_ports(containers),
+                Err(failure) => {
+                    tracing::debug!(error = failure.message, "containerd does not answer");
+                    Event::RuntimeLost
+                }
+            },
+            // The driver carries out the rest itself.
+            Action::Send(_)
+            | Action::Reconnect { .. }
+            | Action::Persist(_)
+            | Action::Retire { .. } => Event::Tick,
+        }
+    }
+
+    fn events(&self) -> Receiver<Event> {
+        self.inner.events.clone()
+    }
+}

@@ -1,0 +1,54 @@
+//! Names of what the kernel holds for us. All are derived from ids, so that a daemon that lost
+//! everything still finds what it made, and several daemons on a machine do not meet.
+
+use crate::types::{NodeId, TaskId};
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+
+/// Returns the hash of `text`.
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string never fails");
+        text
+    })
+}
+
+/// Returns the bridge's name. An interface name has at most 15 characters.
+pub(super) fn bridge(node: &NodeId) -> String {
+    format!("mdg{}", hex(&digest(node.as_str())[..4]))
+}
+
+/// Returns the name of the packet filter's table.
+pub(super) fn table(node: &NodeId) -> String {
+    format!("midge_{}", hex(&digest(node.as_str())[..4]))
+}
+
+/// Returns the bridge's hardware address, locally administered. Set, since a bridge otherwise
+/// takes its ports' least one and so changes whenever a task comes or goes.
+pub(super) fn bridge_mac(node: &NodeId) -> [u8; 6] {
+    let digest = digest(node.as_str());
+    [0x02, digest[0], digest[1], digest[2], digest[3], digest[4]]
+}
+
+/// Returns the name of the node's end of a task's cable.
+pub(super) fn host_link(task: &TaskId) -> String {
+    format!("{HOST_LINK_PREFIX}{}", hex(&digest(task.as_str())[..5]))
+}
+
+/// What every name of [`host_link`] begins with.
+pub(super) const HOST_LINK_PREFIX: &str = "mv";
+
+/// Returns the name the task's end has until it is inside.
+pub(super) fn peer_link(task: &TaskId) -> String {
+    format!("mw{}", hex(&digest(task.as_str())[..5]))
+}
+
+/// Returns a number that spreads evenly, to begin a search at.
+pub(super) fn spread(text: &str) -> u32 {
+    let digest = digest(text);
+    u32::from_be_bytes([digest[8], digest[9], digest[10], digest[11]])
+}

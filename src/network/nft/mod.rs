@@ -1,0 +1,10 @@
+//! The packet filter: one nftables table, spoken to the kernel in its own netlink dialect.
+//!
+//! Knows bytes and addresses, nothing of tasks. The table is always written as a whole, in one
+//! transaction: there is no state in it that could differ from what we think.
+
+mod expr;
+mod message;
+mod table;
+
+pub(super) use table::{Forward, Table};

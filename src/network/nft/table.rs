@@ -1,0 +1,167 @@
+//! What the table holds.
+//!
+//! A table can accept nothing that another table drops: where Docker or ufw set the forward
+//! chain's policy to drop, their rules must let the bridge through.
+
+use super::{
+    super::{error::NetworkError, subnet::Subnet},
+    expr::{Rule, Side},
+    message::{Attributes, Batch, Kind, Refused},
+};
+use rustix::io::Errno;
+use std::net::Ipv4Addr;
+
+const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 0);
+const LOOPBACK_MASK: Ipv4Addr = Ipv4Addr::new(255, 0, 0, 0);
+
+/// The hooks of the kernel's network stack.
+const HOOK_PREROUTING: u32 = 0;
+const HOOK_FORWARD: u32 = 2;
+const HOOK_OUTPUT: u32 = 3;
+const HOOK_POSTROUTING: u32 = 4;
+
+/// The priorities of the kernel's own order: before connection tracking, destination rewriting,
+/// a little before other filters, source rewriting.
+const PRIORITY_RAW: i32 = -300;
+const PRIORITY_DESTINATION: i32 = -100;
+const PRIORITY_FILTER: i32 = -10;
+const PRIORITY_SOURCE: i32 = 100;
+
+/// The chain of published ports.
+const PORTS: &str = "ports";
+
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Forward {
+    /// The IP protocol's number.
+    pub(in super::super) protocol: u8,
+    /// The port on the node.
+    pub(in super::super) published: u16,
+    /// The task's address.
+    pub(in super::super) address: Ipv4Addr,
+    /// The port inside.
+    pub(in super::super) target: u16,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(in super::super) struct Table<'a> {
+    /// Its name.
+    pub(in super::super) name: &'a str,
+    /// The bridge.
+    pub(in super::super) bridge: &'a str,
+    /// The bridge's addresses.
+    pub(in super::super) subnet: Subnet,
+    /// The published ports.
+    pub(in super::super) forwards: Vec<Forward>,
+}
+
+impl Table<'_> {
+    /// Replaces what the kernel holds of the table.
+    pub(in super::super) fn install(&self) -> Result<(), NetworkError> {
+        let mut batch = Batch::default();
+        replace(&mut batch, self.name);
+        batch.push(Kind::NewTable, name(self.name), "its table");
+        self.push_chains(&mut batch);
+        self.push_guard(&mut batch);
+        self.push_source_rules(&mut batch);
+        for chain in ["prerouting", "output"] {
+            self.rule(&mut batch, chain, &Rule::default().to_this_node().jump(PORTS));
+        }
+        for forward in &self.forwards {
+            let rule = Rule::default()
+                .port(forward.protocol, forward.published)
+                .forward_to(forward.address, forward.target);
+            self.rule(&mut batch, PORTS, &rule);
+        }
+        // The last message carries the answer; the accepting rules come last for no other reason.
+        self.rule(&mut batch, "forward", &Rule::default().came_by(self.bridge).accept());
+        self.rule(&mut batch, "forward", &Rule::default().leaves_by(self.bridge).accept());
+        batch.commit().map_err(refused)
+    }
+
+    /// Removes the table of that name, where there is one.
+    pub(in super::super) fn remove(table: &str) -> Result<(), NetworkError> {
+        let mut batch = Batch::default();
+        replace(&mut batch, table);
+        batch.commit().map_err(refused)
+    }
+
+    fn push_chains(&self, batch: &mut Batch) {
+        let ports = name(self.name).text(3, PORTS);
+        batch.push(Kind::NewChain, ports, "its chain of ports");
+        for (chain, kind, hook, priority) in [
+            ("guard", "filter", HOOK_PREROUTING, PRIORITY_RAW),
+            ("prerouting", "nat", HOOK_PREROUTING, PRIORITY_DESTINATION),
+            ("output", "nat", HOOK_OUTPUT, PRIORITY_DESTINATION),
+            ("forward", "filter", HOOK_FORWARD, PRIORITY_FILTER),
+            ("postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SOURCE),
+        ] {
+            const POLICY_ACCEPT: u32 = 1;
+            let hook = Attributes::default().number(1, hook).bytes(2, &priority.to_be_bytes());
+            let body = name(self.name)
+                .text(3, chain)
+                .nested(4, &hook)
+                .number(5, POLICY_ACCEPT)
+                .text(7, kind);
+            let module = if kind == "nat" { ", needs nft_chain_nat" } else { "" };
+            batch.push(Kind::NewChain, body, format!("its {chain} chain{module}"));
+        }
+    }
+
+    /// The bridge routes loopback addresses so that 127.0.0.1 reaches published ports; without
+    /// this rule a task could reach what the node itself serves on 127.0.0.1.
+    fn push_guard(&self, batch: &mut Batch) {
+        let rule = Rule::default()
+            .came_by(self.bridge)
+            .address(Side::Destination, LOOPBACK, LOOPBACK_MASK)
+            .drop();
+        self.rule(batch, "guard", &rule);
+    }
+
+    fn push_source_rules(&self, batch: &mut Batch) {
+        let (base, mask) = (self.subnet.base(), self.subnet.mask());
+        let from_task = || Rule::default().address(Side::Source, base, mask);
+        let outbound = from_task().leaves_not_by(self.bridge).masquerade();
+        // A task that uses a port published by its neighbour or itself: the answer must come
+        // back through the node, or it would come from an address that was never asked.
+        let between_tasks = from_task().leaves_by(self.bridge).was_forwarded().masquerade();
+        let from_loopback = Rule::default()
+            .address(Side::Source, LOOPBACK, LOOPBACK_MASK)
+            .leaves_by(self.bridge)
+            .masquerade();
+        for rule in [outbound, between_tasks, from_loopback] {
+            self.rule(batch, "postrouting", &rule);
+        }
+    }
+
+    fn rule(&self, batch: &mut Batch, chain: &str, rule: &Rule) {
+        let body = name(self.name).text(2, chain).nested(4, rule.attributes());
+        let modules = rule.modules();
+        let needs = if modules.is_empty() { String::new() } else { format!(", needs {modules}") };
+        batch.push(Kind::NewRule, body, format!("a rule of its {chain} chain{needs}"));
+    }
+}
+
+/// Empties the table by removing it; making it first keeps that from failing where there is none.
+fn replace(batch: &mut Batch, table: &str) {
+    batch.push(Kind::NewTable, name(table), "its table");
+    batch.push(Kind::DeleteTable, name(table), "its former table");
+}
+
+fn name(table: &str) -> Attributes {
+    Attributes::default().text(1, table)
+}
+
+fn refused(refused: Refused) -> NetworkError {
+    let missing = [Errno::PROTONOSUPPORT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT];
+    let is_missing =
+        missing.iter().any(|errno| refused.source.raw_os_error() == Some(errno.raw_os_error()));
+    if is_missing && !refused.what.contains("needs") {
+        return NetworkError::Unsupported {
+            what: "publish ports and to let tasks reach other networks".into(),
+            module: "nf_tables",
+        };
+    }
+    NetworkError::Filter { what: refused.what, source: refused.source }
+}

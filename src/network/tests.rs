@@ -1,0 +1,340 @@
+//! Against the real kernel, each test in a network namespace of its own. Needs root; elsewhere
+//! the tests say so and pass.
+
+use super::*;
+use crate::types::{
+    Date, Desired, Endpoint, Labels, NetworkMode, PortConfig, PortProtocol, PublishMode, ServiceId,
+    TaskSpec, TaskStatus, Version,
+};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    process::Command,
+    sync::mpsc,
+};
+
+const WAIT: Duration = Duration::from_secs(5);
+
+/// A machine: a namespace with loopback, folders, and a network in it.
+struct Machine {
+    dir: tempfile::TempDir,
+    id: NodeId,
+    network: Network,
+}
+
+impl Machine {
+    fn open(&self) -> Network {
+        open(&self.id, self.dir.path())
+    }
+
+    fn netns(&self, task: &Task) -> PathBuf {
+        self.dir.path().join("run/netns").join(task.id.as_str())
+    }
+
+    /// A namespace beside the machine, 192.0.2.2, cabled to 192.0.2.1 on the machine.
+    fn outside(&self) -> PathBuf {
+        let path = self.dir.path().join("outside");
+        netns::create(&path).expect("a namespace");
+        let shown = path.to_str().expect("a plain path");
+        run("ip link add up0 type veth peer name up1");
+        run("ip addr add 192.0.2.1/24 dev up0");
+        run("ip link set up0 up");
+        run(&format!("ip link set up1 netns {shown}"));
+        inside(&path, || {
+            run("ip link set lo up");
+            run("ip addr add 192.0.2.2/24 dev up1");
+            run("ip link set up1 up");
+        });
+        path
+    }
+}
+
+impl Drop for Machine {
+    /// Also on failure: namespaces are mounted, and a temporary folder with mounts stays.
+    fn drop(&mut self) {
+        smol::block_on(self.network.teardown());
+        netns::delete(&self.dir.path().join("outside")).expect("unmounts");
+    }
+}
+
+fn open(id: &NodeId, dir: &Path) -> Network {
+    let config =
+        NetworkConfig { id: id.clone(), data_dir: dir.join("data"), run_dir: dir.join("run") };
+    Network::new(config).expect("a network")
+}
+
+/// Runs `test` on a machine of its own.
+fn on_machine(test: impl FnOnce(&Machine) + Send) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = dir.path().join("home");
+    netns::create(&home).expect("a namespace");
+    let path = home.clone();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        inside(&path, move || {
+            run("ip link set lo up");
+            let id = NodeId::from_bits(u128::from(rand::random::<u64>()));
+            let network = open(&id, dir.path());
+            test(&Machine { dir, id, network });
+        });
+    }));
+    netns::delete(&home).expect("unmounts");
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn inside<T: Send>(path: &Path, f: impl FnOnce() -> T + Send) -> T {
+    netns::run_inside(path, || Ok(f())).expect("enters the namespace")
+}
+
+/// Runs a command in this thread's namespace and returns what it said.
+fn run(command: &str) -> String {
+    let mut words = command.split(' ');
+    let program = words.next().expect("a program");
+    let output = Command::new(program).args(words).output().expect("runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn task(number: u128, mode: NetworkMode, ports: &[(PortProtocol, u16, u16)]) -> Task {
+    let ports = ports.iter().map(|(protocol, published, target)| PortConfig {
+        name: String::new(),
+        protocol: *protocol,
+        target: *target,
+        published: *published,
+        mode: PublishMode::Host,
+    });
+    Task {
+        id: TaskId::from_bits(number),
+        version: Version::default(),
+        created: Date::EPOCH,
+        updated: Date::EPOCH,
+        service: ServiceId::from_bits(1),
+        service_name: "web".into(),
+        service_labels: Labels::new(),
+        slot: 1,
+        node: None,
+        spec: TaskSpec { network: mode, ..TaskSpec::default() },
+        endpoint: Endpoint { ports: ports.collect(), ..Endpoint::default() },
+        spec_version: Version::default(),
+        status: TaskStatus::default(),
+        desired: Desired::Running,
+        predecessor: None,
+        delay: Duration::ZERO,
+        failures: 0,
+        reasons: Vec::new(),
+        attachments: Vec::new(),
+    }
+}
+
+fn prepare(network: &Network, task: &Task) -> NetworkSetup {
+    smol::block_on(network.prepare(task)).expect("prepares")
+}
+
+fn publish(network: &Network, task: &Task) -> Result<Vec<PortStatus>, Failure> {
+    smol::block_on(network.publish(task))
+}
+
+/// Answers one connection to `port` inside, with the address it came from.
+fn serve_tcp(path: &Path, port: u16) {
+    let (ready, is_ready) = mpsc::channel();
+    let path = path.to_owned();
+    thread::spawn(move || {
+        inside(&path, move || {
+            let listener = TcpListener::bind(("0.0.0.0", port)).expect("binds");
+            ready.send(()).expect("awaited");
+            let (mut stream, peer) = listener.accept().expect("accepts");
+            write!(stream, "{}", peer.ip()).expect("writes");
+        });
+    });
+    is_ready.recv_timeout(WAIT).expect("listens");
+}
+
+fn ask_tcp(address: &str) -> String {
+    let address: SocketAddr = address.parse().expect("an address");
+    let mut stream = TcpStream::connect_timeout(&address, WAIT).expect("connects");
+    stream.set_read_timeout(Some(WAIT)).expect("valid");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("answers");
+    text
+}
+
+#[test]
+fn tasks_reach_each_other_the_node_and_the_world() {
+    on_machine(|machine| {
+        let (one, two) = (task(1, NetworkMode::Bridge, &[]), task(2, NetworkMode::Bridge, &[]));
+        let first = prepare(&machine.network, &one);
+        let second = prepare(&machine.network, &two);
+        assert_eq!(prepare(&machine.network, &one), first, "preparing twice is preparing once");
+        assert_eq!(first.hostname, &one.id.as_str()[..12]);
+        let netns = first.netns.expect("a namespace");
+        let bridge = machine.gateway();
+        let outside = machine.outside();
+        for address in [second.address.expect("an address").to_string(), bridge] {
+            inside(&netns, || run(&format!("busybox ping -c 1 -W 5 {address}")));
+        }
+        // The world has no route back: only a rewritten source gets an answer.
+        serve_tcp(&outside, 80);
+        assert_eq!(inside(&netns, || ask_tcp("192.0.2.2:80")), "192.0.2.1");
+        let hosts = std::fs::read_to_string(first.hosts.expect("a file")).expect("reads");
+        assert!(hosts.contains(&first.address.expect("an address").to_string()));
+    });
+}
+
+impl Machine {
+    /// The bridge's address.
+    fn gateway(&self) -> String {
+        let shown = run(&format!("ip -4 -o addr show dev {}", name::bridge(&self.id)));
+        let mut words = shown.split_whitespace().skip_while(|word| *word != "inet");
+        let address = words.nth(1).expect("an address");
+        address.split('/').next().expect("an address").to_owned()
+    }
+}
+
+#[test]
+fn a_published_tcp_port_is_reached_from_everywhere() {
+    on_machine(|machine| {
+        let web = task(1, NetworkMode::Bridge, &[(PortProtocol::Tcp, 8080, 80)]);
+        let other = task(2, NetworkMode::Bridge, &[]);
+        let netns = prepare(&machine.network, &web).netns.expect("a namespace");
+        let beside = prepare(&machine.network, &other).netns.expect("a namespace");
+        let outside = machine.outside();
+        let ports = publish(&machine.network, &web).expect("publishes");
+        assert_eq!(ports[0].port.published, 8080);
+        assert_eq!(publish(&machine.network, &web).as_ref(), Ok(&ports));
+        assert_eq!(machine.network.ports(&web.id), ports);
+        serve_tcp(&netns, 80);
+        assert_eq!(inside(&outside, || ask_tcp("192.0.2.1:8080")), "192.0.2.2");
+        for address in ["192.0.2.1:8080", "127.0.0.1:8080"] {
+            serve_tcp(&netns, 80);
+            ask_tcp(address);
+        }
+        for namespace in [&beside, &netns] {
+            serve_tcp(&netns, 80);
+            assert_eq!(inside(namespace, || ask_tcp("192.0.2.1:8080")), machine.gateway());
+        }
+        smol::block_on(machine.network.unpublish(&web.id));
+        assert!(machine.network.ports(&web.id).is_empty());
+        let address = "127.0.0.1:8080".parse().expect("an address");
+        assert!(TcpStream::connect_timeout(&address, WAIT).is_err());
+    });
+}
+
+#[test]
+fn a_published_udp_port_is_reached_and_a_free_one_is_found() {
+    on_machine(|machine| {
+        let dns = task(1, NetworkMode::Bridge, &[(PortProtocol::Udp, 0, 53)]);
+        let netns = prepare(&machine.network, &dns).netns.expect("a namespace");
+        let published = publish(&machine.network, &dns).expect("publishes")[0].port.published;
+        assert!(published > 1024);
+        let server = inside(&netns, || UdpSocket::bind("0.0.0.0:53").expect("binds"));
+        server.set_read_timeout(Some(WAIT)).expect("valid");
+        let outside = machine.outside();
+        let client = inside(&outside, || UdpSocket::bind("0.0.0.0:0").expect("binds"));
+        client.set_read_timeout(Some(WAIT)).expect("valid");
+        client.send_to(b"ask", ("192.0.2.1", published)).expect("sends");
+        let mut buffer = [0; 8];
+        let (len, from) = server.recv_from(&mut buffer).expect("receives");
+        assert_eq!(&buffer[..len], b"ask");
+        server.send_to(b"answer", from).expect("sends");
+        let (len, from) = client.recv_from(&mut buffer).expect("receives");
+        assert_eq!(
+            (&buffer[..len], from.to_string()),
+            (&b"answer"[..], format!("192.0.2.1:{published}"))
+        );
+    });
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    on_machine(|machine| {
+        let listener = TcpListener::bind("127.0.0.1:8080").expect("binds");
+        let ports = [(PortProtocol::Tcp, 9090, 90), (PortProtocol::Tcp, 8080, 80)];
+        let (one, two) =
+            (task(1, NetworkMode::Bridge, &ports), task(2, NetworkMode::Bridge, &ports));
+        prepare(&machine.network, &one);
+        prepare(&machine.network, &two);
+        let in_use = |port| Failure {
+            message: format!("port {port}/tcp is already in use on this node"),
+            temporary: false,
+        };
+        assert_eq!(publish(&machine.network, &one), Err(in_use(8080)));
+        assert!(machine.network.ports(&one.id).is_empty());
+        drop(listener);
+        publish(&machine.network, &one).expect("publishes");
+        assert_eq!(publish(&machine.network, &two), Err(in_use(9090)));
+        smol::block_on(machine.network.remove(&one.id)).expect("removes");
+        publish(&machine.network, &two).expect("publishes");
+    });
+}
+
+#[test]
+fn a_restart_keeps_addresses_and_ports_and_removes_leftovers() {
+    on_machine(|machine| {
+        let web = task(1, NetworkMode::Bridge, &[(PortProtocol::Tcp, 8080, 80)]);
+        let gone = task(2, NetworkMode::Bridge, &[]);
+        let before = prepare(&machine.network, &web);
+        prepare(&machine.network, &gone);
+        publish(&machine.network, &web).expect("publishes");
+        run(&format!("nft delete table ip {}", name::table(&machine.id)));
+
+        let restarted = machine.open();
+        assert_eq!(restarted.address(&web.id), before.address);
+        smol::block_on(restarted.retain(&BTreeSet::from([web.id.clone()])));
+        assert!(!machine.netns(&gone).exists());
+        assert_eq!(restarted.address(&gone.id), None);
+        assert_eq!(restarted.ports(&web.id)[0].port.published, 8080);
+        serve_tcp(&machine.netns(&web), 80);
+        ask_tcp("127.0.0.1:8080");
+        assert_eq!(prepare(&restarted, &web), before);
+
+        // Somebody removes the bridge; the next task brings it back, for all.
+        run(&format!("ip link del {}", name::bridge(&machine.id)));
+        let third = prepare(&restarted, &task(3, NetworkMode::Bridge, &[]));
+        let address = before.address.expect("an address");
+        inside(&third.netns.expect("a namespace"), || {
+            run(&format!("busybox ping -c 1 -W 5 {address}"))
+        });
+        smol::block_on(restarted.remove(&web.id)).expect("removes");
+        smol::block_on(restarted.remove(&web.id)).expect("removing twice is removing once");
+        assert!(!machine.netns(&web).exists());
+    });
+}
+
+#[test]
+fn teardown_leaves_nothing() {
+    on_machine(|machine| {
+        let web = task(1, NetworkMode::Bridge, &[(PortProtocol::Tcp, 8080, 80)]);
+        let lone = task(2, NetworkMode::None, &[(PortProtocol::Tcp, 8080, 80)]);
+        let host = task(3, NetworkMode::Host, &[(PortProtocol::Tcp, 0, 80)]);
+        prepare(&machine.network, &web);
+        publish(&machine.network, &web).expect("publishes");
+        let setup = prepare(&machine.network, &lone);
+        assert!(setup.hosts.expect("a file").exists());
+        let links = inside(&setup.netns.expect("a namespace"), || run("ip -o link"));
+        assert!(!links.contains("eth0") && links.contains("lo"), "{links}");
+        assert_eq!(publish(&machine.network, &lone), Ok(Vec::new()));
+        assert_eq!(prepare(&machine.network, &host).netns, None);
+        let ports = publish(&machine.network, &host).expect("publishes");
+        assert_eq!(ports[0].port.published, 80);
+        assert!(run("nft list ruleset").contains("dnat to"));
+
+        smol::block_on(machine.network.teardown());
+        assert_eq!(run("nft list ruleset"), "");
+        let links = run("ip -o link");
+        assert!(!links.contains("mdg") && !links.contains("mv"), "{links}");
+        let mounts = std::fs::read_to_string("/proc/thread-self/mounts").expect("reads");
+        assert!(!mounts.contains(&format!("{}/run", machine.dir.path().display())), "{mounts}");
+        let left: Vec<_> = ["data", "run"]
+            .iter()
+            .flat_map(|dir| std::fs::read_dir(machine.dir.path().join(dir)).expect("reads"))
+            .map(|entry| entry.expect("reads").path())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
+}

@@ -1,0 +1,258 @@
+//! What a node keeps of its identity on disk.
+//!
+//! `certificates/swarm-root-ca.crt` and `swarm-node.crt` (PEM, as Swarm's, so that `openssl x509`
+//! reads them), `swarm-node.key` (PEM, 0600), and the key that seals the log (0600). Every file is
+//! written beside its place, synced and renamed, so that a power cut leaves the old or the new one.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::{
+    fmt, fs,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+const FOLDER: &str = "certificates";
+const ROOT: &str = "swarm-root-ca.crt";
+const CERTIFICATE: &str = "swarm-node.crt";
+const KEY: &str = "swarm-node.key";
+
+/// The largest of these files that is read: a certificate takes about 900 bytes.
+const FILE_LEN_MAX: u64 = 64 * 1024;
+
+/// A file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system refused.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// `read`, `write` or `remove`.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is there, but not what it should be.
+    #[error("{} is damaged: {problem}", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// A node's identity: three DER blobs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NodeFiles {
+    /// The cluster's root certificate.
+    pub root: Vec<u8>,
+    /// The node's certificate.
+    pub certificate: Vec<u8>,
+    /// Its private key, PKCS #8.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for NodeFiles {
+    /// Leaves the key out, so that no log ever holds it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeFiles").finish_non_exhaustive()
+    }
+}
+
+/// Where a node keeps its identity.
+#[derive(Debug, Clone)]
+pub struct CertificateFiles {
+    folder: PathBuf,
+}
+
+impl CertificateFiles {
+    /// Names the files under a data directory.
+    #[must_use]
+    pub fn under(data: &Path) -> Self {
+        Self { folder: data.join(FOLDER) }
+    }
+
+    /// Reads the identity; none where the node is no member.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or is damaged, or only some are there.
+    pub fn load(&self) -> Result<Option<NodeFiles>, FileError> {
+        let certificate = self.read_pem(CERTIFICATE, "CERTIFICATE")?;
+        let key = self.read_pem(KEY, "PRIVATE KEY")?;
+        let root = self.read_pem(ROOT, "CERTIFICATE")?;
+        match (root, certificate, key) {
+            (Some(root), Some(certificate), Some(key)) => {
+                Ok(Some(NodeFiles { root, certificate, key }))
+            }
+            // The certificate is written last: without it, a join was cut short.
+            (_, None, _) => Ok(None),
+            (root, _, _) => {
+                let name = if root.is_none() { ROOT } else { KEY };
+                let problem = "it is missing beside the node's certificate".to_owned();
+                Err(FileError::Damaged { path: self.folder.join(name), problem })
+            }
+        }
+    }
+
+    /// Returns the key alone: one that a join made whose answer was lost is used again.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is damaged.
+    pub fn load_key(&self) -> Result<Option<Vec<u8>>, FileError> {
+        self.read_pem(KEY, "PRIVATE KEY")
+    }
+
+    /// Writes the key alone, before the join that names it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn save_key(&self, key: &[u8]) -> Result<(), FileError> {
+        self.write(KEY, &pem("PRIVATE KEY", key), 0o600)
+    }
+
+    /// Writes the identity, the certificate last.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written.
+    pub fn save(&self, files: &NodeFiles) -> Result<(), FileError> {
+        self.save_key(&files.key)?;
+        self.write(ROOT, &pem("CERTIFICATE", &files.root), 0o644)?;
+        self.write(CERTIFICATE, &pem("CERTIFICATE", &files.certificate), 0o644)
+    }
+
+    /// Forgets the identity, the certificate first.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be removed.
+    pub fn remove(&self) -> Result<(), FileError> {
+        for name in [CERTIFICATE, KEY, ROOT] {
+            let path = self.folder.join(name);
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(FileError::Io { doing: "remove", path, source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_pem(&self, name: &str, label: &str) -> Result<Option<Vec<u8>>, FileError> {
+        let path = self.folder.join(name);
+        let Some(text) = read(&path)? else { return Ok(None) };
+        match from_pem(label, &text) {
+            Some(der) => Ok(Some(der)),
+            None => Err(FileError::Damaged { path, problem: format!("no PEM of a {label}") }),
+        }
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> Result<(), FileError> {
+        write_atomically(&self.folder.join(name), text.as_bytes(), mode)
+    }
+}
+
+/// The key that seals log entries and snapshots at rest.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealKey {
+    /// Names the key in every envelope it sealed.
+    pub id: u32,
+    /// The key.
+    pub bytes: [u8; 32],
+}
+
+impl fmt::Debug for SealKey {
+    /// Leaves the key out, so that no log ever holds it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Reads the seal key at `path`. Where there is none, makes one of `fresh` random bytes and
+/// writes it first: nothing is ever sealed with a key that is not on disk.
+///
+/// # Errors
+///
+/// The file cannot be read or written, or is damaged.
+pub fn load_or_create_seal_key(path: &Path, fresh: [u8; 32]) -> Result<SealKey, FileError> {
+    if let Some(text) = read(path)? {
+        return parse_seal_key(&text).ok_or_else(|| FileError::Damaged {
+            path: path.to_owned(),
+            problem: "no seal key of version 1".to_owned(),
+        });
+    }
+    let key = SealKey { id: 1, bytes: fresh };
+    let text = format!("midge-seal-1 {} {}\n", key.id, STANDARD.encode(key.bytes));
+    write_atomically(path, text.as_bytes(), 0o600)?;
+    Ok(key)
+}
+
+fn parse_seal_key(text: &str) -> Option<SealKey> {
+    let mut words = text.split_whitespace();
+    if words.next() != Some("midge-seal-1") {
+        return None;
+    }
+    let id = words.next()?.parse().ok()?;
+    let bytes = STANDARD.decode(words.next()?).ok()?.try_into().ok()?;
+    words.next().is_none().then_some(SealKey { id, bytes })
+}
+
+fn read(path: &Path) -> Result<Option<String>, FileError> {
+    let failed = |source| FileError::Io { doing: "read", path: path.to_owned(), source };
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut text = String::new();
+    let _length = file.take(FILE_LEN_MAX).read_to_string(&mut text).map_err(failed)?;
+    Ok(Some(text))
+}
+
+fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let failed = |source| FileError::Io { doing: "write", path: path.to_owned(), source };
+    let folder = path.parent().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    // A leftover of a crash may have another mode: never write a key into it.
+    match fs::remove_file(&beside) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&beside, path).map_err(failed)?;
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in body.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|byte| char::from(*byte)));
+        text.push('\n');
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
+fn from_pem(label: &str, text: &str) -> Option<Vec<u8>> {
+    let body = text.trim().strip_prefix(&format!("-----BEGIN {label}-----"))?;
+    let body = body.strip_suffix(&format!("-----END {label}-----"))?;
+    let body: String = body.split_whitespace().collect();
+    STANDARD.decode(body).ok()
+}

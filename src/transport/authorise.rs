@@ -1,0 +1,78 @@
+//! Who may ask what: the one place where it is decided.
+
+use crate::{pki::Identity, types::Role, wire::StreamRequest};
+
+/// Tells whether `peer` may open a stream for `request` to a node of the role `own`. None is a
+/// peer without a certificate. That the certificate is this cluster's, and its node not removed,
+/// was checked when the connection was made.
+#[must_use]
+pub fn may(own: Role, peer: Option<&Identity>, request: &StreamRequest) -> bool {
+    match request {
+        // The root is public, and a node that joins has nothing to show yet.
+        StreamRequest::Root => own == Role::Manager,
+        StreamRequest::Join(_) => own == Role::Manager && peer.is_none(),
+        // Of itself only: both are answered for the node that the certificate names.
+        StreamRequest::Session | StreamRequest::Renew { .. } => {
+            own == Role::Manager && peer.is_some()
+        }
+        StreamRequest::Relay(_) | StreamRequest::Raft => own == Role::Manager && is_manager(peer),
+        StreamRequest::Logs(_) | StreamRequest::LoadImage { .. } => is_manager(peer),
+    }
+}
+
+fn is_manager(peer: Option<&Identity>) -> bool {
+    peer.is_some_and(|peer| peer.role == Role::Manager)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::{
+        cluster::{JoinRequest, Query, Request},
+        types::{Availability, ClusterId, JoinToken, NodeDescription, NodeId},
+    };
+
+    pub(in crate::transport) fn join_request() -> JoinRequest {
+        JoinRequest {
+            labels: std::collections::BTreeMap::new(),
+            secret: JoinToken(1),
+            csr: Vec::new(),
+            key_digest: [0; 32],
+            description: NodeDescription::default(),
+            availability: Availability::Active,
+            address: String::new(),
+            advertise: String::new(),
+        }
+    }
+
+    #[test]
+    fn every_request_has_its_row() {
+        let identity =
+            |role| Identity { node: NodeId::from_bits(1), role, cluster: ClusterId::from_bits(1) };
+        let (worker, manager) = (identity(Role::Worker), identity(Role::Manager));
+        // To a manager: stranger, worker, manager. To a worker: the same.
+        let table = [
+            (StreamRequest::Root, [true, true, true], [false, false, false]),
+            (
+                StreamRequest::Join(Box::new(join_request())),
+                [true, false, false],
+                [false, false, false],
+            ),
+            (StreamRequest::Session, [false, true, true], [false, false, false]),
+            (
+                StreamRequest::Relay(Box::new(Request::Read(Query::Nodes))),
+                [false, false, true],
+                [false, false, false],
+            ),
+            (StreamRequest::Raft, [false, false, true], [false, false, false]),
+            (StreamRequest::Renew { csr: Vec::new() }, [false, true, true], [false, false, false]),
+            (StreamRequest::Logs(Box::default()), [false, false, true], [false, false, true]),
+            (StreamRequest::LoadImage { size: 1 }, [false, false, true], [false, false, true]),
+        ];
+        for (request, to_manager, to_worker) in table {
+            let peers = [None, Some(&worker), Some(&manager)];
+            assert_eq!(peers.map(|p| may(Role::Manager, p, &request)), to_manager, "{request:?}");
+            assert_eq!(peers.map(|p| may(Role::Worker, p, &request)), to_worker, "{request:?}");
+        }
+    }
+}

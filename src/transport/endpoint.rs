@@ -1,0 +1,462 @@
+//! The endpoint: its identity, its peers, and what the rest of the daemon calls.
+
+use super::{
+    outbox::Outbox,
+    serve::{self, Handler, IncomingStream},
+    stream::{ByteReceiver, ByteSender, StreamError, from_quic, local_pair, within},
+    tls::{Close, Credentials, Ready, TlsError},
+    uplink,
+};
+use crate::{
+    pki::{Identity, TrustedClock},
+    types::{FromManager, FromWorker, NodeId, Role},
+    util::dns::Resolver,
+    wire::{StreamReply, StreamRequest},
+};
+use async_channel::{Receiver, Sender};
+use quinn::EndpointConfig;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Inputs that wait for the node's loop. Readers of sessions wait when it is full, and so does
+/// QUIC's flow control behind them.
+const INPUTS_MAX: usize = 1_024;
+
+/// How an endpoint is made.
+#[derive(Clone)]
+pub struct Config {
+    /// Where it listens; port 0 picks one.
+    pub listen: SocketAddr,
+    /// By which certificates are judged.
+    pub clock: TrustedClock,
+    /// Turns managers' names into addresses.
+    pub resolver: Resolver,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// The endpoint cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The system refused.
+    #[error("cannot listen on UDP {address}")]
+    Socket {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Input {
+    /// To this node as a manager.
+    FromWorker {
+        /// Who, as its certificate says.
+        node: NodeId,
+        /// The address it is seen at, without a port.
+        address: String,
+        /// What.
+        message: FromWorker,
+    },
+    /// To this node as a manager: a worker's last connection ended.
+    WorkerGone {
+        /// Who.
+        node: NodeId,
+    },
+    /// To this node as a worker.
+    FromManager(FromManager),
+    /// There is a session with a manager now.
+    Connected,
+    /// It ended.
+    Disconnected,
+}
+
+/// Where this node, as a worker, finds its manager.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Managers {
+    /// Nowhere: it is in no cluster.
+    #[default]
+    None,
+    /// In this same process.
+    Local {
+        /// The address that the node is shown at, without a port.
+        address: String,
+    },
+    /// At one of these, `host:port`, tried in order.
+    Remote(Vec<String>),
+}
+
+/// One daemon's end of every connection. Cheap to clone; all clones are one endpoint.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Inner {
+    pub(super) quic: quinn::Endpoint,
+    pub(super) clock: TrustedClock,
+    pub(super) resolver: Resolver,
+    /// How to connect before there is an identity.
+    pub(super) stranger: quinn::ClientConfig,
+    state: Mutex<State>,
+    pub(super) inputs: Sender<Input>,
+    incoming: Receiver<Input>,
+    /// Holds a word where the uplink should look at the state anew.
+    pub(super) wake: (Sender<()>, Receiver<()>),
+    pub(super) dropped: AtomicU64,
+}
+
+/// What changes while the endpoint runs. Locked for moments only, never across a wait.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) ready: Option<Arc<Ready>>,
+    pub(super) handler: Option<Handler>,
+    pub(super) workers: BTreeMap<NodeId, Worker>,
+    pub(super) denied: BTreeSet<NodeId>,
+    pub(super) managers: Managers,
+    /// Counts the changes that end the present uplink.
+    pub(super) plan: u64,
+    pub(super) uplink: Uplink,
+    pub(super) next_session: u64,
+    /// Connections that showed no certificate.
+    pub(super) strangers: usize,
+    pub(super) connections: BTreeMap<usize, (NodeId, quinn::Connection)>,
+    pub(super) closed: bool,
+}
+
+/// A worker's session with this manager.
+pub(super) struct Worker {
+    pub(super) session: u64,
+    pub(super) connection: quinn::Connection,
+    pub(super) outbox: Outbox,
+}
+
+/// The session with this worker's manager.
+#[derive(Default)]
+pub(super) enum Uplink {
+    #[default]
+    Down,
+    Local,
+    Up {
+        outbox: Outbox,
+        connection: quinn::Connection,
+    },
+}
+
+impl Inner {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked under the lock left the maps whole: every change is one insertion.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Puts in what a node says to itself, or drops and counts it where its loop is behind.
+    fn put_local(&self, input: Input) {
+        if self.inputs.try_send(input).is_err() {
+            let _before = self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        // Full means that it is awake already.
+        let _outcome = self.wake.0.try_send(());
+    }
+}
+
+impl Endpoint {
+    /// Listens, with no identity yet: [`Endpoint::join`] works, everything else waits for
+    /// [`Endpoint::set_identity`].
+    ///
+    /// # Errors
+    ///
+    /// The address is taken or not this machine's.
+    pub fn bind(config: Config) -> Result<Self, BindError> {
+        let failed = |source| BindError::Socket { address: config.listen, source };
+        let socket = UdpSocket::bind(config.listen).map_err(failed)?;
+        let runtime = Arc::new(quinn::SmolRuntime);
+        let quic = quinn::Endpoint::new(EndpointConfig::default(), None, socket, runtime)
+            .map_err(failed)?;
+        let stranger = super::tls::stranger(&config.clock)?;
+        let (inputs, incoming) = async_channel::bounded(INPUTS_MAX);
+        let inner = Arc::new(Inner {
+            quic,
+            clock: config.clock,
+            resolver: config.resolver,
+            stranger,
+            state: Mutex::default(),
+            inputs,
+            incoming,
+            wake: async_channel::bounded(1),
+            dropped: AtomicU64::new(0),
+        });
+        smol::spawn(serve::accept(inner.clone())).detach();
+        smol::spawn(uplink::run(inner.clone())).detach();
+        Ok(Self { inner })
+    }
+
+    /// Returns where it listens.
+    ///
+    /// # Errors
+    ///
+    /// The socket is gone.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.inner.quic.local_addr()
+    }
+
+    /// Takes over new credentials, or none. Connections that stand are kept: each was checked when
+    /// it was made. Only a node that is no member any more loses them.
+    ///
+    /// # Errors
+    ///
+    /// The credentials are unusable; the ones before stay.
+    pub fn set_identity(&self, credentials: Option<&Credentials>) -> Result<(), TlsError> {
+        let ready = match credentials {
+            Some(credentials) => Some(Arc::new(Ready::new(credentials, &self.inner.clock)?)),
+            None => None,
+        };
+        // Only managers take connections.
+        let server = ready.as_ref().filter(|ready| ready.identity.role == Role::Manager);
+        self.inner.quic.set_server_config(server.map(|ready| ready.server.clone()));
+        let mut state = self.inner.state();
+        if ready.is_none() {
+            state.plan += 1;
+            for (_, connection) in state.connections.values() {
+                Close::Done.apply(connection);
+            }
+        }
+        state.ready = ready;
+        drop(state);
+        self.inner.wake();
+        Ok(())
+    }
+
+    /// Sets what answers the streams that others open to this node.
+    pub fn set_handler(&self, handler: Handler) {
+        self.inner.state().handler = Some(handler);
+    }
+
+    /// Sets where the manager is found. The present session ends only where its kind changes, or
+    /// its addresses no longer hold anything.
+    pub fn set_managers(&self, managers: Managers) {
+        let mut state = self.inner.state();
+        let learned = matches!((&state.managers, &managers),
+            (Managers::Remote(_), Managers::Remote(new)) if !new.is_empty());
+        if !learned && state.managers != managers {
+            state.plan += 1;
+        }
+        state.managers = managers;
+        drop(state);
+        self.inner.wake();
+    }
+
+    /// Returns the channel of what comes in.
+    #[must_use]
+    pub fn inputs(&self) -> Receiver<Input> {
+        self.inner.incoming.clone()
+    }
+
+    /// Returns how many messages were dropped because a peer, or this node's own loop, was slow.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.inner.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Sends to a worker; dropped where it is not connected or too slow. Never waits.
+    pub fn send_to_worker(&self, node: &NodeId, message: FromManager) {
+        let state = self.inner.state();
+        let own = state.ready.as_ref().is_some_and(|ready| ready.identity.node == *node);
+        if own && matches!(state.uplink, Uplink::Local) {
+            drop(state);
+            self.inner.put_local(Input::FromManager(message));
+            return;
+        }
+        let outbox = state.workers.get(node).map(|worker| worker.outbox.clone());
+        drop(state);
+        if let Some(outbox) = outbox {
+            outbox.put(&message, &self.inner.dropped);
+        }
+    }
+
+    /// Sends to the manager; dropped where there is no session or it is too slow. Never waits.
+    pub fn send_to_manager(&self, message: FromWorker) {
+        let state = self.inner.state();
+        match (&state.uplink, &state.managers, &state.ready) {
+            (Uplink::Up { outbox, .. }, _, _) => {
+                let outbox = outbox.clone();
+                drop(state);
+                outbox.put(&message, &self.inner.dropped);
+            }
+            (Uplink::Local, Managers::Local { address }, Some(ready)) => {
+                let (node, address) = (ready.identity.node.clone(), address.clone());
+                drop(state);
+                self.inner.put_local(Input::FromWorker { node, address, message });
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends every connection of a node and refuses new ones, until [`Endpoint::set_denied`] says
+    /// otherwise.
+    pub fn disconnect(&self, node: &NodeId) {
+        let mut state = self.inner.state();
+        let _new = state.denied.insert(node.clone());
+        for (_, connection) in state.connections.values().filter(|(peer, _)| peer == node) {
+            Close::Removed.apply(connection);
+        }
+    }
+
+    /// Sets which nodes were removed from the cluster: their connections end, and new ones are
+    /// refused.
+    pub fn set_denied(&self, nodes: BTreeSet<NodeId>) {
+        let mut state = self.inner.state();
+        for (peer, connection) in state.connections.values() {
+            if nodes.contains(peer) {
+                Close::Removed.apply(connection);
+            }
+        }
+        state.denied = nodes;
+    }
+
+    /// Ends the session with the manager and looks for another.
+    pub fn reconnect(&self) {
+        self.inner.state().plan += 1;
+        self.inner.wake();
+    }
+
+    /// Opens a stream to a worker that has a session here, or to this node itself, and waits until
+    /// it is granted.
+    ///
+    /// # Errors
+    ///
+    /// The node is not connected, refuses, or does not answer within `limit`.
+    pub async fn open_stream(
+        &self,
+        node: &NodeId,
+        request: StreamRequest,
+        limit: Duration,
+    ) -> Result<(ByteSender, ByteReceiver), StreamError> {
+        let route = {
+            let state = self.inner.state();
+            let own = state.ready.as_ref().map(|ready| ready.identity.clone());
+            match own {
+                Some(own) if own.node == *node => Route::Own(own),
+                _ => match state.workers.get(node) {
+                    Some(worker) => Route::Peer(worker.connection.clone()),
+                    None => return Err(StreamError::NotConnected),
+                },
+            }
+        };
+        let (sender, receiver, reply) = within(limit, self.ask(route, request)).await?;
+        match reply {
+            StreamReply::Ready => Ok((sender, receiver)),
+            _ => Err(StreamError::Unexpected),
+        }
+    }
+
+    /// Asks the manager of the present session something that one message answers.
+    ///
+    /// # Errors
+    ///
+    /// There is no session, or the manager refuses or does not answer within `limit`.
+    pub async fn ask_manager(
+        &self,
+        request: StreamRequest,
+        limit: Duration,
+    ) -> Result<StreamReply, StreamError> {
+        let route = {
+            let state = self.inner.state();
+            match (&state.uplink, &state.ready) {
+                (Uplink::Up { connection, .. }, _) => Route::Peer(connection.clone()),
+                (Uplink::Local, Some(ready)) => Route::Own(ready.identity.clone()),
+                _ => return Err(StreamError::NotConnected),
+            }
+        };
+        let (sender, _receiver, reply) = within(limit, self.ask(route, request)).await?;
+        // The answer is here already, so the peer has nothing to lose by a reset.
+        drop(sender);
+        Ok(reply)
+    }
+
+    async fn ask(
+        &self,
+        route: Route,
+        request: StreamRequest,
+    ) -> Result<(ByteSender, ByteReceiver, StreamReply), StreamError> {
+        let (sender, mut receiver) = match route {
+            Route::Peer(connection) => {
+                let (mut sender, receiver) = open(&connection).await?;
+                sender.send(&request).await?;
+                (sender, receiver)
+            }
+            Route::Own(identity) => {
+                let [here, there] = local_pair();
+                let handler = self.inner.state().handler.clone();
+                let handler = handler.ok_or(StreamError::NotConnected)?;
+                let (sender, receiver) = there;
+                let address = "127.0.0.1".to_owned();
+                let peer = Some(identity);
+                let stream = IncomingStream { peer, address, request, sender, receiver };
+                smol::spawn(handler(stream)).detach();
+                here
+            }
+        };
+        match receiver.receive::<StreamReply>().await? {
+            Some(StreamReply::Refused(refusal)) => Err(refusal.into()),
+            Some(reply) => Ok((sender, receiver, reply)),
+            None => Err(StreamError::Unexpected),
+        }
+    }
+
+    /// Ends every connection and every task of this endpoint, and waits until the peers were told.
+    pub async fn close(&self) {
+        {
+            let mut state = self.inner.state();
+            state.closed = true;
+            state.plan += 1;
+        }
+        self.inner.wake();
+        self.inner.quic.close(0u32.into(), b"");
+        let told = async {
+            self.inner.quic.wait_idle().await;
+            Ok(())
+        };
+        // A peer that is gone already tells nobody; a second is what a shutdown can spare.
+        let _outcome = within(Duration::from_secs(1), told).await;
+    }
+}
+
+enum Route {
+    Own(Identity),
+    Peer(quinn::Connection),
+}
+
+/// Opens a stream; waits where the peer's limit of streams is reached.
+pub(super) async fn open(
+    connection: &quinn::Connection,
+) -> Result<(ByteSender, ByteReceiver), StreamError> {
+    let pair = connection.open_bi().await;
+    pair.map(from_quic).map_err(|error| StreamError::Broken(super::tls::explain(&error)))
+}

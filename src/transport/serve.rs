@@ -1,0 +1,300 @@
+//! The answering side: connections that others make, and the streams on them.
+
+use super::{
+    HEADER_LIMIT,
+    authorise::may,
+    endpoint::{Inner, Input, Worker},
+    outbox::outbox,
+    stream::{ByteReceiver, ByteSender, StreamError, from_quic, within},
+    tls::{Close, Ready},
+};
+use crate::{
+    cluster::{Class, Refusal},
+    pki::{self, Identity},
+    types::{FromWorker, Role},
+    wire::{STRANGER_LEN_MAX, StreamReply, StreamRequest},
+};
+use futures_lite::FutureExt as _;
+use rustls_pki_types::CertificateDer;
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+/// Connections at once: a thousand workers, each of which may just have replaced its own.
+const CONNECTIONS_MAX: usize = 2_048;
+
+/// Connections at once of peers that showed no certificate: a rack that joins at once, and no more
+/// than a board can bear of strangers.
+const STRANGERS_MAX: usize = 64;
+
+/// How long such a connection lives: a join waits for one commit.
+const STRANGER_LIMIT: Duration = Duration::from_secs(30);
+
+/// From so many connections on, a peer must first prove its address: before that the round trip
+/// is worth more.
+const UNPROVEN_MAX: usize = 256;
+
+/// Answers one stream. It runs as a task of its own and ends with the stream.
+pub type Handler =
+    Arc<dyn Fn(IncomingStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// A stream that another node opened, or this one to itself, and that it may open.
+#[derive(Debug)]
+pub struct IncomingStream {
+    /// Who; none only for [`StreamRequest::Join`].
+    pub peer: Option<Identity>,
+    /// The address it is seen at, without a port.
+    pub address: String,
+    /// What it wants.
+    pub request: StreamRequest,
+    /// To the peer; the first frame is a [`StreamReply`].
+    pub sender: ByteSender,
+    /// From the peer, after its request.
+    pub receiver: ByteReceiver,
+}
+
+impl IncomingStream {
+    /// Grants the request, and returns the stream.
+    ///
+    /// # Errors
+    ///
+    /// The stream ended.
+    pub async fn accept(mut self) -> Result<(ByteSender, ByteReceiver), StreamError> {
+        within(HEADER_LIMIT, self.sender.send(&StreamReply::Ready)).await?;
+        Ok((self.sender, self.receiver))
+    }
+
+    /// Answers with one message, and ends the stream once the peer has it.
+    ///
+    /// # Errors
+    ///
+    /// The stream ended.
+    pub async fn answer(self, reply: &StreamReply) -> Result<(), StreamError> {
+        answer(self.sender, reply).await
+    }
+
+    /// Refuses the request.
+    ///
+    /// # Errors
+    ///
+    /// The stream ended.
+    pub async fn refuse(self, refusal: Refusal) -> Result<(), StreamError> {
+        answer(self.sender, &StreamReply::Refused(refusal)).await
+    }
+}
+
+async fn answer(mut sender: ByteSender, reply: &StreamReply) -> Result<(), StreamError> {
+    within(HEADER_LIMIT, async {
+        sender.send(reply).await?;
+        sender.finish_and_flush().await
+    })
+    .await
+}
+
+/// Takes connections until the endpoint is closed.
+pub(super) async fn accept(inner: Arc<Inner>) {
+    while let Some(incoming) = inner.quic.accept().await {
+        let count = inner.quic.open_connections();
+        if count > CONNECTIONS_MAX {
+            incoming.refuse();
+        } else if count > UNPROVEN_MAX && !incoming.remote_address_validated() {
+            // An error means that it was proven meanwhile, or the peer is gone.
+            let _outcome = incoming.retry();
+        } else {
+            smol::spawn(greet(inner.clone(), incoming)).detach();
+        }
+    }
+}
+
+async fn greet(inner: Arc<Inner>, incoming: quinn::Incoming) {
+    let Ok(connecting) = incoming.accept() else { return };
+    let handshake =
+        async { connecting.await.map_err(|e| StreamError::Broken(super::tls::explain(&e))) };
+    let Ok(connection) = within(HEADER_LIMIT, handshake).await else { return };
+    let Some(ready) = inner.state().ready.clone() else {
+        Close::Done.apply(&connection);
+        return;
+    };
+    match certificate(&connection) {
+        None => stranger(inner, ready, connection).await,
+        Some(der) => match Identity::from_certificate(&der) {
+            Ok(peer) if peer.cluster == ready.identity.cluster => {
+                member(inner, ready, connection, peer).await;
+            }
+            _ => Close::NoMember.apply(&connection),
+        },
+    }
+}
+
+/// Returns the certificate that the peer showed.
+pub(super) fn certificate(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.into_iter().next()
+}
+
+async fn stranger(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Connection) {
+    {
+        let mut state = inner.state();
+        if state.strangers >= STRANGERS_MAX {
+            Close::Busy.apply(&connection);
+            return;
+        }
+        state.strangers += 1;
+    }
+    let streams = async {
+        streams(inner.clone(), ready, connection.clone(), None).await;
+        Ok(())
+    };
+    let _outcome = within(STRANGER_LIMIT, streams).await;
+    Close::Done.apply(&connection);
+    inner.state().strangers -= 1;
+}
+
+async fn member(
+    inner: Arc<Inner>,
+    ready: Arc<Ready>,
+    connection: quinn::Connection,
+    peer: Identity,
+) {
+    let id = connection.stable_id();
+    {
+        let mut state = inner.state();
+        if state.denied.contains(&peer.node) {
+            Close::Removed.apply(&connection);
+            return;
+        }
+        let held = (peer.node.clone(), connection.clone());
+        let _none = state.connections.insert(id, held);
+    }
+    streams(inner.clone(), ready, connection, Some(peer)).await;
+    let _held = inner.state().connections.remove(&id);
+}
+
+/// Serves the streams that the peer opens, until the connection ends.
+pub(super) async fn streams(
+    inner: Arc<Inner>,
+    ready: Arc<Ready>,
+    connection: quinn::Connection,
+    peer: Option<Identity>,
+) {
+    while let Ok(pair) = connection.accept_bi().await {
+        let (inner, connection, peer) = (inner.clone(), connection.clone(), peer.clone());
+        // Renewed credentials may carry another role.
+        let ready = inner.state().ready.clone().unwrap_or_else(|| ready.clone());
+        smol::spawn(async move {
+            // A stream that fails concerns its two ends alone, and the other one saw it fail.
+            let _outcome = stream(inner, ready, connection, peer, from_quic(pair)).await;
+        })
+        .detach();
+    }
+}
+
+async fn stream(
+    inner: Arc<Inner>,
+    ready: Arc<Ready>,
+    connection: quinn::Connection,
+    peer: Option<Identity>,
+    (sender, mut receiver): (ByteSender, ByteReceiver),
+) -> Result<(), StreamError> {
+    let max = if peer.is_some() { usize::MAX } else { STRANGER_LEN_MAX };
+    let header = receiver.receive_up_to::<StreamRequest>(max);
+    let mut request = match within(HEADER_LIMIT, header).await {
+        Ok(Some(request)) => request,
+        Ok(None) => return Ok(()),
+        Err(StreamError::Decode(error)) => {
+            return refuse(sender, Class::Invalid, error.to_string()).await;
+        }
+        Err(error) => return Err(error),
+    };
+    if !may(ready.identity.role, peer.as_ref(), &request) {
+        let message = match (&peer, ready.identity.role) {
+            (None, _) => "a certificate of this cluster is needed for that",
+            (_, Role::Worker) => "this node is not a manager",
+            _ => "only managers may ask for that",
+        };
+        return refuse(sender, Class::Forbidden, message.to_owned()).await;
+    }
+    let address = connection.remote_address().ip().to_canonical().to_string();
+    match (&mut request, peer.clone()) {
+        (StreamRequest::Root, _) => {
+            let certificate = ready.root.clone();
+            let date = inner.clock.date();
+            return answer(sender, &StreamReply::Root { certificate, date }).await;
+        }
+        (StreamRequest::Session, Some(peer)) => {
+            return session(inner, connection, peer, address, sender, receiver).await;
+        }
+        (StreamRequest::Join(join), _) => {
+            // What the connection proves is not taken from the message.
+            address.clone_into(&mut join.address);
+            match pki::request_key_digest(&join.csr) {
+                Ok(digest) => join.key_digest = digest,
+                Err(error) => return refuse(sender, Class::Invalid, error.to_string()).await,
+            }
+        }
+        _ => {}
+    }
+    let Some(handler) = inner.state().handler.clone() else {
+        let message = "the node is only starting; try again".to_owned();
+        return refuse(sender, Class::Unavailable, message).await;
+    };
+    handler(IncomingStream { peer, address, request, sender, receiver }).await;
+    Ok(())
+}
+
+async fn refuse(sender: ByteSender, class: Class, message: String) -> Result<(), StreamError> {
+    answer(sender, &StreamReply::Refused(Refusal::new(class, message))).await
+}
+
+/// One worker's session: replaces the one before.
+async fn session(
+    inner: Arc<Inner>,
+    connection: quinn::Connection,
+    peer: Identity,
+    address: String,
+    mut sender: ByteSender,
+    mut receiver: ByteReceiver,
+) -> Result<(), StreamError> {
+    within(HEADER_LIMIT, sender.send(&StreamReply::Ready)).await?;
+    let (outbox, outgoing) = outbox();
+    let number = {
+        let mut state = inner.state();
+        // Removed between the handshake and here: the connection is being closed.
+        if state.denied.contains(&peer.node) {
+            return Ok(());
+        }
+        state.next_session += 1;
+        let session = state.next_session;
+        let worker = Worker { session, connection: connection.clone(), outbox };
+        let before = state.workers.insert(peer.node.clone(), worker);
+        if let Some(before) = before
+            && before.connection.stable_id() != connection.stable_id()
+        {
+            Close::Replaced.apply(&before.connection);
+        }
+        session
+    };
+    let read = async {
+        while let Some(message) = receiver.receive::<FromWorker>().await? {
+            let (node, address) = (peer.node.clone(), address.clone());
+            let input = Input::FromWorker { node, address, message };
+            if inner.inputs.send(input).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let outcome = read.or(outgoing.drain(sender)).await;
+    let last = {
+        let mut state = inner.state();
+        let own = state.workers.get(&peer.node).is_some_and(|worker| worker.session == number);
+        if own {
+            let _worker = state.workers.remove(&peer.node);
+        }
+        own
+    };
+    if last {
+        Close::Done.apply(&connection);
+        // An error means that the node's loop has ended.
+        let _outcome = inner.inputs.send(Input::WorkerGone { node: peer.node }).await;
+    }
+    outcome
+}

@@ -1,0 +1,268 @@
+//! The worker's side: one session with one manager, made anew for as long as it takes.
+
+use super::{
+    CONNECT_LIMIT, HEADER_LIMIT,
+    endpoint::{Inner, Input, Managers, Uplink, open},
+    outbox::{Outgoing, outbox},
+    serve::{certificate, streams},
+    stream::{ByteReceiver, ByteSender, StreamError, within},
+    tls::{Close, Ready, explain},
+};
+use crate::{
+    pki::{Identity, MANAGER_NAME},
+    types::{FromManager, Role},
+    wire::{StreamReply, StreamRequest},
+};
+use futures_lite::FutureExt as _;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// The wait after the first failure; doubles.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// What it grows to: a manager that comes back is found before its circuit breaker and the users
+/// lose patience, and a thousand orphans make 125 handshakes a second, a fifth of what one core
+/// does.
+const BACKOFF_MAX: Duration = Duration::from_secs(8);
+
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+enum Plan {
+    Closed,
+    Idle,
+    Local,
+    Remote(Vec<String>, Arc<Ready>),
+}
+
+fn plan(inner: &Inner) -> (Plan, u64) {
+    let state = inner.state();
+    let plan = match (&state.managers, &state.ready) {
+        _ if state.closed => Plan::Closed,
+        (Managers::Local { .. }, Some(_)) => Plan::Local,
+        (Managers::Remote(addresses), Some(ready)) if !addresses.is_empty() => {
+            Plan::Remote(addresses.clone(), ready.clone())
+        }
+        _ => Plan::Idle,
+    };
+    (plan, state.plan)
+}
+
+/// Waits until the plan is no longer the one numbered `number`.
+async fn changed(inner: &Inner, number: u64) {
+    while inner.state().plan == number {
+        // The sender lives in `inner`, so the channel never closes.
+        let _outcome = inner.wake.1.recv().await;
+    }
+}
+
+/// Keeps a session for as long as the endpoint is open.
+pub(super) async fn run(inner: Arc<Inner>) {
+    let mut failures = 0;
+    loop {
+        let (plan, number) = plan(&inner);
+        match plan {
+            Plan::Closed => return,
+            Plan::Idle => {
+                failures = 0;
+                let _outcome = inner.wake.1.recv().await;
+            }
+            Plan::Local => {
+                inner.state().uplink = Uplink::Local;
+                tell(&inner, Input::Connected).await;
+                changed(&inner, number).await;
+                inner.state().uplink = Uplink::Down;
+                tell(&inner, Input::Disconnected).await;
+            }
+            Plan::Remote(addresses, ready) => {
+                let stood = round(&inner, &addresses, &ready, number).await;
+                failures = if stood { 0 } else { failures + 1 };
+                let woken = async {
+                    changed(&inner, number).await;
+                    true
+                };
+                let wait = async {
+                    let _at = smol::Timer::after(backoff(failures, rand::random())).await;
+                    false
+                };
+                let _woken = woken.or(wait).await;
+            }
+        }
+    }
+}
+
+/// Returns the wait after so many failures in a row: half of it fixed, half drawn, so that the
+/// workers of a manager that went do not come back as one.
+fn backoff(failures: u32, random: u64) -> Duration {
+    let full = BACKOFF.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX);
+    let half = full / 2;
+    let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
+    half + Duration::from_nanos(random % nanos)
+}
+
+async fn tell(inner: &Inner, input: Input) {
+    // An error means that the node's loop has ended.
+    let _outcome = inner.inputs.send(input).await;
+}
+
+/// Tries every address once; returns whether a session stood meanwhile.
+async fn round(inner: &Arc<Inner>, addresses: &[String], ready: &Arc<Ready>, number: u64) -> bool {
+    for address in addresses {
+        let targets = match resolve(inner, address).await {
+            Ok(targets) => targets,
+            Err(error) => {
+                tracing::debug!(%address, %error, "cannot find the manager");
+                continue;
+            }
+        };
+        for target in targets {
+            if inner.state().plan != number {
+                return false;
+            }
+            match attempt(inner, target, ready).await {
+                Ok((connection, sender, receiver)) => {
+                    tracing::info!(%target, "connected to the manager");
+                    hold(inner, ready, connection, sender, receiver, number).await;
+                    return true;
+                }
+                Err(error) => tracing::info!(%target, %error, "cannot connect to the manager"),
+            }
+        }
+    }
+    false
+}
+
+/// Returns the addresses of a `host:port`, a few at most.
+pub(super) async fn resolve(inner: &Inner, address: &str) -> Result<Vec<SocketAddr>, StreamError> {
+    let found = inner.resolver.resolve_pair(address, super::PORT);
+    let found = async { found.await.map_err(|error| StreamError::Broken(error.to_string())) };
+    let mut found = within(CONNECT_LIMIT, found).await?;
+    found.truncate(ADDRESSES_MAX);
+    Ok(found)
+}
+
+pub(super) type Opened = (quinn::Connection, ByteSender, ByteReceiver);
+
+pub(super) async fn attempt(
+    inner: &Inner,
+    target: SocketAddr,
+    ready: &Ready,
+) -> Result<Opened, StreamError> {
+    let connection = connect(inner, target, &ready.client).await?;
+    let outcome = within(HEADER_LIMIT, begin(inner, &connection, ready)).await;
+    match outcome {
+        Ok((sender, receiver)) => Ok((connection, sender, receiver)),
+        Err(error) => {
+            // A certificate that the manager refuses shows only now: TLS 1.3 has this side done
+            // before the other one has looked.
+            let cause = connection.close_reason();
+            Close::Done.apply(&connection);
+            let Some(cause) = cause else { return Err(error) };
+            if Close::Removed.is_cause(&cause) {
+                tell(inner, Input::FromManager(FromManager::Removed)).await;
+            }
+            Err(StreamError::Broken(explain(&cause)))
+        }
+    }
+}
+
+/// Makes a connection.
+pub(super) async fn connect(
+    inner: &Inner,
+    target: SocketAddr,
+    config: &quinn::ClientConfig,
+) -> Result<quinn::Connection, StreamError> {
+    let connecting = inner
+        .quic
+        .connect_with(config.clone(), target, MANAGER_NAME)
+        .map_err(|error| StreamError::Broken(error.to_string()))?;
+    let connected =
+        async { connecting.await.map_err(|error| StreamError::Broken(explain(&error))) };
+    within(CONNECT_LIMIT, connected).await
+}
+
+async fn begin(
+    inner: &Inner,
+    connection: &quinn::Connection,
+    ready: &Ready,
+) -> Result<(ByteSender, ByteReceiver), StreamError> {
+    let peer = certificate(connection).and_then(|der| Identity::from_certificate(&der).ok());
+    let fits = peer.is_some_and(|peer| {
+        peer.role == Role::Manager
+            && peer.cluster == ready.identity.cluster
+            && !inner.state().denied.contains(&peer.node)
+    });
+    if !fits {
+        return Err(StreamError::Broken("the peer is no manager of this cluster".to_owned()));
+    }
+    let (mut sender, mut receiver) = open(connection).await?;
+    sender.send(&StreamRequest::Session).await?;
+    match receiver.receive::<StreamReply>().await? {
+        Some(StreamReply::Ready) => Ok((sender, receiver)),
+        Some(StreamReply::Refused(refusal)) => Err(refusal.into()),
+        _ => Err(StreamError::Unexpected),
+    }
+}
+
+/// Holds a session until it ends or the plan changes.
+async fn hold(
+    inner: &Arc<Inner>,
+    ready: &Arc<Ready>,
+    connection: quinn::Connection,
+    sender: ByteSender,
+    receiver: ByteReceiver,
+    number: u64,
+) {
+    let (outbox, outgoing) = outbox();
+    inner.state().uplink = Uplink::Up { outbox, connection: connection.clone() };
+    tell(inner, Input::Connected).await;
+    let manager = certificate(&connection).and_then(|der| Identity::from_certificate(&der).ok());
+    let served = smol::spawn(streams(inner.clone(), ready.clone(), connection.clone(), manager));
+    let unplanned = async {
+        changed(inner, number).await;
+        Ok(())
+    };
+    let outcome = pump(inner, sender, receiver, outgoing).or(unplanned).await;
+    inner.state().uplink = Uplink::Down;
+    let cause = connection.close_reason();
+    Close::Done.apply(&connection);
+    let _ended = served.cancel().await;
+    if let Err(error) = outcome {
+        tracing::info!(%error, "the session with the manager ended");
+    }
+    if cause.is_some_and(|cause| Close::Removed.is_cause(&cause)) {
+        tell(inner, Input::FromManager(FromManager::Removed)).await;
+    }
+    tell(inner, Input::Disconnected).await;
+}
+
+async fn pump(
+    inner: &Inner,
+    sender: ByteSender,
+    mut receiver: ByteReceiver,
+    outgoing: Outgoing,
+) -> Result<(), StreamError> {
+    let read = async {
+        while let Some(message) = receiver.receive::<FromManager>().await? {
+            tell(inner, Input::FromManager(message)).await;
+        }
+        Ok(())
+    };
+    read.or(outgoing.drain(sender)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_its_limit() {
+        assert_eq!(backoff(0, 0), BACKOFF / 2);
+        for (failures, full) in [(1, 200), (3, 800), (6, 6_400), (7, 8_000), (99, 8_000)] {
+            let full = Duration::from_millis(full);
+            for random in [0, 12_345, u64::MAX] {
+                let wait = backoff(failures, random);
+                assert!(wait >= full / 2 && wait <= full, "{failures}: {wait:?}");
+            }
+        }
+    }
+}

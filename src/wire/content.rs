@@ -1,0 +1,47 @@
+//! What flows on a stream once it was granted: log lines, and how the loading of images goes.
+
+use super::Message;
+use crate::types::{Date, TaskId};
+use serde::{Deserialize, Serialize};
+
+/// One line of a task's log, from its node to a manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFrame {
+    /// The task.
+    pub task: TaskId,
+    /// Whether it was written to standard error.
+    pub stderr: bool,
+    /// When.
+    pub date: Date,
+    /// What, with its line break where it had one.
+    pub line: Vec<u8>,
+}
+
+impl Message for LogFrame {
+    /// The logger splits lines at 16 KiB.
+    const LEN_MAX: usize = 64 * 1024;
+}
+
+/// One piece of an image archive, from a manager to a node. An empty one is the end: a stream that
+/// ends without it was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveFrame(pub Vec<u8>);
+
+impl Message for ArchiveFrame {
+    /// Pieces are what one read of the client's upload gives, at most 1 MiB.
+    const LEN_MAX: usize = (1 << 20) + 64;
+}
+
+/// How the loading of images on a node ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoadFrame {
+    /// The names that are there now.
+    Loaded(Vec<String>),
+    /// It failed.
+    Failed(String),
+}
+
+impl Message for LoadFrame {
+    /// An archive of 1,000 names of 255 characters takes 256 KB.
+    const LEN_MAX: usize = 1 << 20;
+}

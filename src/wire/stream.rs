@@ -1,0 +1,82 @@
+//! The first frame in each direction of a stream: what is asked, and what comes of it.
+
+use crate::{
+    cluster::{Admission, JoinRequest, Refusal, Request, Response},
+    types::{Date, TaskId},
+};
+use serde::{Deserialize, Serialize};
+
+/// What a stream is for. Variants are only ever appended: their order is their encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamRequest {
+    /// Asks a manager for the root certificate and its date: the first step of a join, before
+    /// anything is trusted. Answered by [`StreamReply::Root`].
+    Root,
+    /// Asks to be admitted. Sent only after the root's digest fitted the token. Answered by
+    /// [`StreamReply::Admitted`].
+    Join(Box<JoinRequest>),
+    /// A worker's session: frames of `FromWorker` one way and of `FromManager` the other, after
+    /// [`StreamReply::Ready`].
+    Session,
+    /// A manager relays a request to the leader. Answered by [`StreamReply::Response`].
+    Relay(Box<Request>),
+    /// The consensus engine's own messages, after [`StreamReply::Ready`].
+    Raft,
+    /// A node asks for its next certificate. Answered by [`StreamReply::Certificate`].
+    Renew {
+        /// The certificate signing request, DER, of the key it joined with.
+        csr: Vec<u8>,
+    },
+    /// A manager reads the logs of tasks of a node, after [`StreamReply::Ready`].
+    Logs(Box<LogsRequest>),
+    /// A manager sends an image archive, after [`StreamReply::Ready`].
+    LoadImage {
+        /// Its size in bytes.
+        size: u64,
+    },
+}
+
+/// Which lines of which tasks' logs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogsRequest {
+    /// The tasks; those that the node does not hold are passed over.
+    pub tasks: Vec<TaskId>,
+    /// Whether to go on with new lines.
+    pub follow: bool,
+    /// At most so many lines from the end; none is all.
+    pub tail: Option<u64>,
+    /// Not before.
+    pub since: Option<Date>,
+    /// Not after.
+    pub until: Option<Date>,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+    /// Whether each line bears its time.
+    pub timestamps: bool,
+    /// Whether attributes of each line's origin are wanted.
+    pub details: bool,
+}
+
+/// What comes of a request. Variants are only ever appended: their order is their encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamReply {
+    /// Granted: what the request said follows.
+    Ready,
+    /// Nothing was done.
+    Refused(Refusal),
+    /// The cluster's root.
+    Root {
+        /// The certificate, DER.
+        certificate: Vec<u8>,
+        /// The manager's wall clock: certificates mean nothing to a clock that is days off.
+        date: Date,
+    },
+    /// The node is admitted.
+    Admitted(Box<Admission>),
+    /// The leader's answer.
+    Response(Box<Response>),
+    /// A node's certificate, DER.
+    Certificate(Vec<u8>),
+}
