@@ -87,8 +87,7 @@ fn perform<F: Future<Output = String> + Send + 'static>(
     });
     let limit = world.0.executor.now() + COMMAND_LIMIT;
     assert!(world.0.executor.run(limit, || done.load(Ordering::Relaxed)), "a command never ends");
-    let text = shown.lock().unwrap().clone();
-    text
+    std::mem::take(&mut *shown.lock().unwrap())
 }
 
 impl World {

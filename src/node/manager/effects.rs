@@ -48,7 +48,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             // The log keeps to the limit itself; ours only makes sure that the loop hears of it.
             let propose = log.propose(entry, PROPOSE_LIMIT);
             let result = wait::within(&host, PROPOSE_LIMIT * 2, propose).await;
-            let result = result.unwrap_or(Err(ProposeError::Timeout(PROPOSE_LIMIT * 2)));
+            let result = result.unwrap_or_else(|| Err(ProposeError::Timeout(PROPOSE_LIMIT * 2)));
             let _ended = news.send(News::Proposed { number, result }).await;
         });
     }
