@@ -8,6 +8,8 @@
 
 mod lanes;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use super::{
     Ended, LocalTask,

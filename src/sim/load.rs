@@ -155,6 +155,12 @@ impl World {
         self.ask(Request::UpdateNode { request, id, version, spec }).await
     }
 
+    /// Removes a node, Ready or not.
+    pub(super) async fn forget(&self, node: &NodeId) -> Result<Response, Refusal> {
+        let (request, id) = (self.request_id(), node.clone());
+        self.ask(Request::RemoveNode { request, id, force: true }).await
+    }
+
     /// Draws a service.
     fn draw_service(&self, name: String) -> ServiceSpec {
         let executor = &self.0.executor;
@@ -220,8 +226,7 @@ impl World {
                 if node.id == self.manager() || nodes.len() < 4 {
                     return;
                 }
-                let (request, id) = (self.request_id(), node.id.clone());
-                let _ready = self.ask(Request::RemoveNode { request, id, force: true }).await;
+                let _ready = self.forget(&node.id).await;
                 if executor.chance(500) {
                     self.join().await;
                 }

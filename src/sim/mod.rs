@@ -4,6 +4,9 @@
 //! network, containers and users are virtual and drawn from a seed. A failure names its seed;
 //! `MIDGE_SIM_SEED=n MIDGE_SIM_TRACE=1 cargo test --lib sim::tests::seeds` replays it with
 //! everything that happened on stderr, `MIDGE_SIM_SEEDS=from..to` runs many.
+//!
+//! The same cluster plays the scripts in `tests/data/scenario`; `UPDATE_EXPECT=1` rewrites what they
+//! expect.
 
 mod chaos;
 mod check;
@@ -13,5 +16,6 @@ mod load;
 mod network;
 mod on_sim;
 mod run;
+mod scenario;
 mod tests;
 mod world;

@@ -14,6 +14,10 @@ use std::{
 /// longest local one, twice.
 const REST_LIMIT: Duration = Duration::from_secs(20 * 60);
 
+/// How many seconds in a row everything must be as it should be. Containers that were started in
+/// bad weather end up to 30 s later.
+const CALM: u64 = 35;
+
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size {
@@ -25,10 +29,10 @@ pub(super) struct Size {
 impl Size {
     /// Draws a size: mostly small, since small clusters find most, and some of full size.
     pub(super) fn of(seed: u64) -> Self {
-        match seed % 20 {
-            0 => Self { workers: 20, steps: 30, idle: Duration::from_secs(60) },
-            1 => Self { workers: 3, steps: 20, idle: Duration::from_secs(3_600) },
-            n => Self { workers: 2 + n % 4, steps: 20, idle: Duration::from_secs(120) },
+        match seed % 50 {
+            0 => Self { workers: 20, steps: 30, idle: Duration::from_secs(30) },
+            1 => Self { workers: 2, steps: 20, idle: Duration::from_secs(3_600) },
+            n => Self { workers: 1 + n % 5, steps: 15 + n % 10, idle: Duration::from_secs(60) },
         }
     }
 }
@@ -83,7 +87,7 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     executor.trace()
 }
 
-fn flag() -> Arc<AtomicBool> {
+pub(super) fn flag() -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(false))
 }
 
@@ -92,7 +96,7 @@ fn rest(world: &World) {
     let executor = &world.0.executor;
     let limit = executor.now() + REST_LIMIT;
     let mut calm = 0;
-    while calm < 20 {
+    while calm < CALM {
         executor.run(executor.now() + Duration::from_secs(1), || false);
         match world.unrest() {
             None => calm += 1,

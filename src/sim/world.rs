@@ -246,8 +246,9 @@ impl World {
         });
         let settings = Settings {
             id: 1,
-            heartbeat: Duration::from_millis(500),
-            election: Duration::from_millis(1_500),
+            // A group of one elects itself at once; the engine's ticks only cost us time.
+            heartbeat: Duration::from_secs(5),
+            election: Duration::from_secs(15),
             snapshot_interval: 60,
         };
         Box::pin(async move {

@@ -1,0 +1,175 @@
+//! The order of things: what waits for the disk, and what one task's actions wait for.
+
+use super::{
+    lanes::{Lanes, RUNNING_MAX},
+    outbox::{Next, Outbox},
+};
+use crate::{
+    agent::{Action, Record},
+    types::{
+        Date, Desired, Endpoint, FromWorker, Labels, Sequence, ServiceId, Task, TaskId, TaskSpec,
+        TaskStatus, Version,
+    },
+};
+use std::time::Duration;
+
+fn task(id: u128) -> Task {
+    Task {
+        id: TaskId::from_bits(id),
+        version: Version::ZERO,
+        created: Date::EPOCH,
+        updated: Date::EPOCH,
+        service: ServiceId::from_bits(1),
+        service_name: "web".to_owned(),
+        service_labels: Labels::new(),
+        slot: 1,
+        node: None,
+        spec: TaskSpec::default(),
+        endpoint: Endpoint::default(),
+        spec_version: Version::ZERO,
+        status: TaskStatus::default(),
+        desired: Desired::Running,
+        predecessor: None,
+        delay: Duration::ZERO,
+        failures: 0,
+        reasons: Vec::new(),
+        attachments: Vec::new(),
+    }
+}
+
+fn sequence(term: u64) -> Sequence {
+    Sequence { epoch: 1, term, number: 1 }
+}
+
+fn persist(term: u64) -> Action {
+    Action::Persist(vec![Record::Sequence(sequence(term))])
+}
+
+fn beat(term: u64) -> Action {
+    Action::Send(FromWorker::Heartbeat { session: 1, applied: sequence(term) })
+}
+
+fn remove(task: u128) -> Action {
+    Action::Remove { task: TaskId::from_bits(task) }
+}
+
+fn stop(task: u128) -> Action {
+    let task = TaskId::from_bits(task);
+    Action::Stop { task, signal: String::new(), grace: Duration::from_secs(10) }
+}
+
+#[test]
+fn what_follows_a_record_waits_until_it_is_written() {
+    let mut outbox = Outbox::new(Sequence::default());
+    outbox.push(vec![remove(1), persist(1), remove(2)]);
+    assert_eq!(outbox.next(), Next::Do(remove(1)));
+    assert_eq!(outbox.next(), Next::Write(vec![Record::Sequence(sequence(1))]));
+    assert_eq!(outbox.next(), Next::Nothing);
+    outbox.written();
+    assert_eq!(outbox.next(), Next::Do(remove(2)));
+    assert_eq!(outbox.next(), Next::Nothing);
+}
+
+#[test]
+fn a_failed_write_is_repeated_with_what_gathered() {
+    let mut outbox = Outbox::new(Sequence::default());
+    outbox.push(vec![persist(1)]);
+    assert!(matches!(outbox.next(), Next::Write(_)));
+    outbox.push(vec![persist(2), remove(1)]);
+    assert_eq!(outbox.next(), Next::Nothing);
+    let both = vec![Record::Sequence(sequence(1)), Record::Sequence(sequence(2))];
+    assert_eq!(outbox.again(), both);
+    outbox.written();
+    assert_eq!(outbox.next(), Next::Do(remove(1)), "both records are on disk by now");
+}
+
+#[test]
+fn heartbeats_pass_a_slow_disk_and_claim_nothing_that_is_not_on_it() {
+    let mut outbox = Outbox::new(sequence(1));
+    outbox.push(vec![persist(2)]);
+    assert!(matches!(outbox.next(), Next::Write(_)));
+    outbox.push(vec![remove(1), beat(2)]);
+    assert_eq!(outbox.next(), Next::Do(beat(1)));
+    assert_eq!(outbox.next(), Next::Nothing);
+    outbox.written();
+    outbox.push(vec![beat(2)]);
+    assert_eq!(outbox.next(), Next::Do(remove(1)));
+    assert_eq!(outbox.next(), Next::Do(beat(2)));
+}
+
+#[test]
+fn a_disk_that_never_answers_holds_back_a_bounded_number_of_actions() {
+    let mut outbox = Outbox::new(Sequence::default());
+    outbox.push(vec![persist(1)]);
+    assert!(matches!(outbox.next(), Next::Write(_)));
+    for _ in 0..5_000 {
+        outbox.push(vec![beat(1)]);
+    }
+    assert!(!outbox.is_full(), "what is repeated anyway is dropped");
+    for task in 0..5_000 {
+        outbox.push(vec![remove(task)]);
+    }
+    assert!(outbox.is_full());
+}
+
+#[test]
+fn one_task_waits_for_itself_and_not_for_others() {
+    let mut lanes = Lanes::default();
+    for action in [stop(1), remove(1), stop(2)] {
+        lanes.push(action);
+    }
+    let first = lanes.next().expect("nothing runs");
+    let second = lanes.next().expect("the other task's runs beside it");
+    assert_eq!((first.action, second.action), (stop(1), stop(2)));
+    assert!(lanes.next().is_none(), "the first task is busy");
+    lanes.finished(&first.lane, first.number);
+    assert_eq!(lanes.next().expect("it is free").action, remove(1));
+}
+
+#[test]
+fn a_repetition_takes_the_place_of_what_waits() {
+    let mut lanes = Lanes::default();
+    lanes.push(remove(1));
+    let running = lanes.next().expect("nothing runs");
+    for _ in 0..3 {
+        lanes.push(remove(1));
+    }
+    lanes.finished(&running.lane, running.number);
+    let again = lanes.next().expect("one more was asked for");
+    lanes.finished(&again.lane, again.number);
+    assert!(lanes.next().is_none());
+}
+
+#[test]
+fn stopping_ends_what_prepares() {
+    let mut lanes = Lanes::default();
+    let task = task(1);
+    lanes.push(Action::Prepare { task: Box::new(task.clone()) });
+    let job = lanes.next().expect("nothing runs");
+    let mut prepared = std::pin::pin!(futures_util::future::Abortable::new(
+        std::future::pending::<()>(),
+        job.registration
+    ));
+    let poll = |future: std::pin::Pin<&mut _>| {
+        futures_lite::future::block_on(futures_lite::future::poll_once(future))
+    };
+    assert!(poll(prepared.as_mut()).is_none(), "it prepares");
+    lanes.push(Action::Start { task: Box::new(task) });
+    lanes.push(stop(1));
+    assert!(poll(prepared).is_some_and(|ended| ended.is_err()), "it was ended");
+    lanes.finished(&job.lane, job.number);
+    assert_eq!(lanes.next().expect("it is free").action, stop(1), "nothing is started any more");
+}
+
+#[test]
+fn only_so_many_run_at_once() {
+    let mut lanes = Lanes::default();
+    for task in 0..200 {
+        lanes.push(remove(task));
+    }
+    let running: Vec<_> = std::iter::from_fn(|| lanes.next()).collect();
+    assert_eq!(running.len(), RUNNING_MAX);
+    lanes.finished(&running[0].lane, running[0].number);
+    assert!(lanes.next().is_some());
+    assert!(lanes.next().is_none());
+}

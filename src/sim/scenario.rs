@@ -1,0 +1,260 @@
+//! Scripts: what is done to a cluster, and what is then seen of it.
+//!
+//! A line that begins with `> ` is a command; the lines after it are what it shows. Nodes are
+//! called `n0` (the manager), `n1` and so on in the order they joined.
+//!
+//! - `join N`, `create NAME N|global [zone=Z]`, `scale NAME N`, `update NAME`, `remove NAME`
+//! - `drain|pause|active NODE`, `label NODE ZONE`, `forget NODE`
+//! - `kill NODE NAME`: ends one container of the service there
+//! - `crash NODE` ends the daemon, `off NODE` the machine, `on NODE` starts either
+//! - `cut NODE`, `mend NODE`: the link to the manager; `all` for every worker
+//! - `wait SECONDS`, `settle`: until all is as it should be
+//! - `show`: nodes, wanted tasks, containers
+
+use super::{
+    load::service_spec,
+    run::flag,
+    world::{Crash, World},
+};
+use crate::{
+    cluster::{Query, Request, Response},
+    types::{Availability, Constraint, Mode, Node, NodeId, Service, Task},
+};
+use std::{
+    collections::BTreeMap, env, fmt::Write as _, fs, path::Path, sync::Arc, sync::Mutex,
+    sync::atomic::Ordering, time::Duration,
+};
+
+/// The longest a single command may take, in virtual time.
+const COMMAND_LIMIT: Duration = Duration::from_secs(1_200);
+
+/// How long everything must be as it should be before it counts as settled.
+const SETTLED: u32 = 5;
+
+#[test]
+fn scenarios_show_what_they_expect() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/scenario");
+    let entries = fs::read_dir(&folder).expect("the scenarios are there");
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "there are no scenarios");
+    for path in paths {
+        let script = fs::read_to_string(&path).unwrap();
+        let played = play(&script);
+        if env::var("UPDATE_EXPECT").is_ok() {
+            fs::write(&path, played).unwrap();
+        } else {
+            assert_eq!(script, played, "{}; UPDATE_EXPECT=1 rewrites it", path.display());
+        }
+    }
+}
+
+/// Plays a script; returns it with what its commands show.
+fn play(script: &str) -> String {
+    let world = World::new(1, env::var("MIDGE_SIM_TRACE").is_ok());
+    let manager = NodeId::from_bits(1);
+    world.add(&manager, true);
+    world.start(&manager);
+    perform(&world, |world| async move {
+        world.bootstrap().await;
+        String::new()
+    });
+    let mut played = String::new();
+    for line in script.lines() {
+        if let Some(command) = line.strip_prefix("> ") {
+            let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
+            let shown = perform(&world, |world| async move { world.command(&words).await });
+            writeln!(played, "{line}").unwrap();
+            played += &shown;
+        } else if line.starts_with('#') || line.is_empty() {
+            writeln!(played, "{line}").unwrap();
+        }
+    }
+    played
+}
+
+/// Runs one command to its end.
+fn perform<F: Future<Output = String> + Send + 'static>(
+    world: &World,
+    work: impl FnOnce(World) -> F,
+) -> String {
+    let (done, shown) = (flag(), Arc::new(Mutex::new(String::new())));
+    let (ended, output) = (Arc::clone(&done), Arc::clone(&shown));
+    let future = work(world.clone());
+    world.0.executor.spawn_for(0, async move {
+        *output.lock().unwrap() = future.await;
+        ended.store(true, Ordering::Relaxed);
+    });
+    let limit = world.0.executor.now() + COMMAND_LIMIT;
+    assert!(world.0.executor.run(limit, || done.load(Ordering::Relaxed)), "a command never ends");
+    std::mem::take(&mut *shown.lock().unwrap())
+}
+
+impl World {
+    async fn command(self, words: &[String]) -> String {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["join", count] => {
+                for _ in 0..count.parse::<u32>().unwrap() {
+                    self.join().await;
+                }
+            }
+            ["create", name, mode, rest @ ..] => {
+                let mut spec = service_spec(name, parse_mode(mode));
+                for zone in rest.iter().filter_map(|word| word.strip_prefix("zone=")) {
+                    let constraint = Constraint::parse(&format!("node.labels.zone=={zone}"));
+                    spec.task.placement.constraints.push(constraint.unwrap());
+                }
+                if let Err(refusal) = self.create(spec).await {
+                    return format!("{refusal}\n");
+                }
+            }
+            ["scale" | "update", name, rest @ ..] => {
+                let service = self.service_named(name).await;
+                let mut spec = service.spec.clone();
+                match rest {
+                    [count] => spec.mode = parse_mode(count),
+                    _ => spec.task.force_update += 1,
+                }
+                self.update(&service, spec).await.expect("nobody else writes");
+            }
+            ["remove", name] => {
+                let service = self.service_named(name).await;
+                self.remove_service(service.id).await.expect("it is there");
+            }
+            ["drain" | "pause" | "active" | "label", node, rest @ ..] => {
+                self.change_node(words[0], node, rest).await;
+            }
+            ["forget", node] => {
+                if let Err(refusal) = self.forget(&self.node_named(node)).await {
+                    return format!("{refusal}\n");
+                }
+            }
+            ["kill", node, service] => {
+                // The manager may be away.
+                let named = self.checks().state.service_by_name(service).map(|it| it.id.clone());
+                let (node, id) = (self.node_named(node), named.expect("it exists"));
+                let running = self.machines()[&node].fake.lock().unwrap().running();
+                let of_it = |task: &&crate::types::TaskId| {
+                    self.checks().state.task(task).is_some_and(|task| task.service == id)
+                };
+                let task = running.iter().find(of_it).cloned().expect("one runs there");
+                self.kill_container(&node, &task);
+            }
+            ["crash", node] => self.crash(&self.node_named(node), Crash::Kill),
+            ["off", node] => self.crash(&self.node_named(node), Crash::Power),
+            ["on", node] => self.start(&self.node_named(node)),
+            ["cut" | "mend", which] => self.part(words[0] == "cut", which),
+            ["wait", seconds] => {
+                self.0.executor.sleep(Duration::from_secs(seconds.parse().unwrap())).await;
+            }
+            ["settle"] => self.settle().await,
+            ["show"] => return self.show().await,
+            other => panic!("{other:?} is no command"),
+        }
+        String::new()
+    }
+
+    fn node_named(&self, name: &str) -> NodeId {
+        let number: usize = name[1..].parse().expect("nodes are called n0, n1, ...");
+        self.0.names.lock().unwrap()[number].clone()
+    }
+
+    async fn service_named(&self, name: &str) -> Service {
+        let services = self.services().await;
+        services.into_iter().find(|service| service.spec.name == name).expect("it exists")
+    }
+
+    async fn change_node(&self, what: &str, name: &str, rest: &[&str]) {
+        let id = self.node_named(name);
+        let nodes = self.nodes().await;
+        let node: Node = nodes.into_iter().find(|node| node.id == id).expect("it is a member");
+        let mut spec = node.spec.clone();
+        match what {
+            "drain" => spec.availability = Availability::Drain,
+            "pause" => spec.availability = Availability::Pause,
+            "active" => spec.availability = Availability::Active,
+            _ => drop(spec.labels.insert("zone".to_owned(), rest.concat())),
+        }
+        self.update_node(&node, spec).await.expect("nobody else writes");
+    }
+
+    fn part(&self, cut: bool, which: &str) {
+        let nodes: Vec<NodeId> = match which {
+            "all" => self.0.names.lock().unwrap().iter().skip(1).cloned().collect(),
+            name => vec![self.node_named(name)],
+        };
+        let mut network = self.network();
+        for node in nodes {
+            if cut {
+                network.cut_up.insert(node.clone());
+                network.cut_down.insert(node);
+            } else {
+                network.cut_up.remove(&node);
+                network.cut_down.remove(&node);
+            }
+        }
+    }
+
+    async fn settle(&self) {
+        let mut calm = 0;
+        while calm < SETTLED {
+            self.0.executor.sleep(Duration::from_secs(1)).await;
+            calm = if self.unrest().is_none() { calm + 1 } else { 0 };
+        }
+    }
+
+    async fn show(&self) -> String {
+        let mut text = String::new();
+        for node in &self.in_order(self.nodes().await, |node| Some(node.id.clone())) {
+            let (state, availability) = (node.status.state, node.spec.availability);
+            writeln!(text, "{} {state} {availability}", self.name(&node.id)).unwrap();
+        }
+        let query = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
+        let Ok(Response::Tasks(tasks)) = self.ask(Request::Read(query)).await else {
+            panic!("tasks can be read");
+        };
+        let wanted: Vec<Task> = tasks.into_iter().filter(|t| t.desired.is_wanted()).collect();
+        let mut lines: Vec<String> = wanted.iter().map(|task| self.line_of(task)).collect();
+        lines.sort();
+        for line in lines {
+            writeln!(text, "{line}").unwrap();
+        }
+        let machines = self.machines();
+        let mut counts = BTreeMap::new();
+        for (node, machine) in machines.iter() {
+            let running = machine.fake.lock().unwrap().running().len();
+            counts.insert(self.number(node), (self.name(node), running));
+        }
+        let counts: Vec<_> = counts.values().map(|(name, n)| format!("{name}={n}")).collect();
+        writeln!(text, "containers {}", counts.join(" ")).unwrap();
+        text
+    }
+
+    fn line_of(&self, task: &Task) -> String {
+        let node = task.node.as_ref().map_or_else(|| "-".to_owned(), |node| self.name(node));
+        let slot = if task.slot == 0 { node.clone() } else { task.slot.to_string() };
+        let why: Vec<_> = task.reasons.iter().map(|reason| format!("{:?}", reason.code)).collect();
+        let error = if task.status.error.is_empty() { "" } else { ": " };
+        format!(
+            "{}.{slot} {node} {}/{} {}{error}{}",
+            task.service_name,
+            task.desired,
+            task.status.state,
+            why.join(","),
+            task.status.error
+        )
+    }
+
+    fn in_order<T>(&self, mut all: Vec<T>, node: impl Fn(&T) -> Option<NodeId>) -> Vec<T> {
+        all.sort_by_key(|item| node(item).map(|id| self.number(&id)));
+        all
+    }
+}
+
+fn parse_mode(text: &str) -> Mode {
+    if text == "global" {
+        return Mode::Global;
+    }
+    Mode::Replicated { replicas: text.parse().expect("a number of replicas is expected") }
+}
