@@ -242,8 +242,7 @@ impl<R: Runtime> Consensus<R> {
                 match self.raft.client_write(Payload(entry.clone())).await {
                     Ok(response) => return Ok(response.log_id.index),
                     Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))
-                        if to.reason == ForwardReason::LeaseExpired
-                            && to.leader_id == Some(self.id) =>
+                        if to.reason == ForwardReason::LeaseExpired =>
                     {
                         R::sleep(self.heartbeat).await;
                     }

@@ -13,7 +13,7 @@ mod peer;
 pub mod runtime;
 mod storage;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 mod watch;
 

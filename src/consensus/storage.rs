@@ -197,13 +197,14 @@ impl<R: Runtime> Storage<R> {
         self.call(move |store| store.save_vote(bytes)).await
     }
 
-    /// Reads entries from `first` on: some, but all of `first..end` after enough calls.
+    /// Reads entries of `first..end`: some, but all of them after enough calls. The log may begin
+    /// after `first`, where older entries were discarded, but it has no gaps.
     async fn read_some(&self, first: u64, end: u64) -> io::Result<Vec<Entry<R>>> {
-        let end = end.min(first.saturating_add(READ_ENTRIES));
         let entries = self.call(move |store| store.read(first, end)).await?;
         let entries: Vec<Entry<R>> =
             entries.iter().map(|bytes| decode(bytes)).collect::<io::Result<_>>()?;
-        for (index, entry) in (first..).zip(&entries) {
+        let begins = entries.first().map_or(first, |entry| entry.log_id().index);
+        for (index, entry) in (begins..).zip(&entries) {
             if entry.log_id().index != index {
                 let why = format!("log entry {index} is missing");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
@@ -227,16 +228,12 @@ impl<R: Runtime> RaftLogReader<Types<R>> for Storage<R> {
         &mut self,
         range: B,
     ) -> Result<Vec<Entry<R>>, io::Error> {
-        let (first, end) = bounds(&range);
+        let (mut next, end) = bounds(&range);
         let mut entries = Vec::new();
-        // The log may begin after the range does: what was purged is not there.
-        let mut next = first;
         while next < end {
             let some = self.read_some(next, end).await?;
-            if some.is_empty() {
-                break;
-            }
-            next += u64::try_from(some.len()).map_err(io::Error::other)?;
+            let Some(last) = some.last() else { break };
+            next = last.log_id().index + 1;
             entries.extend(some);
         }
         Ok(entries)
@@ -254,9 +251,10 @@ impl<R: Runtime> RaftLogReader<Types<R>> for Storage<R> {
                 if next >= end {
                     return Ok::<_, io::Error>(None);
                 }
-                let some = storage.read_some(next, end).await?;
-                let read = u64::try_from(some.len()).map_err(io::Error::other)?;
-                Ok((read > 0).then(|| (stream::iter(some.into_iter().map(Ok)), next + read)))
+                let some =
+                    storage.read_some(next, end.min(next.saturating_add(READ_ENTRIES))).await?;
+                let after = some.last().map(|last| last.log_id().index + 1);
+                Ok(after.map(|after| (stream::iter(some.into_iter().map(Ok)), after)))
             }
         });
         Box::pin(read.try_flatten())
@@ -272,7 +270,8 @@ impl<R: Runtime> RaftLogReader<Types<R>> for Storage<R> {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry<R>>, io::Error> {
-        let mut entries = self.read_some(start, end).await?;
+        let mut entries =
+            self.read_some(start, end.min(start.saturating_add(READ_ENTRIES))).await?;
         let mut bytes = 0;
         let fits = entries.iter().take_while(|entry| {
             let before = bytes;

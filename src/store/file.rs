@@ -275,7 +275,7 @@ fn create(path: &Path) -> io::Result<()> {
     File::open(&unfinished)?.sync_all()?;
     fs::rename(&unfinished, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 fn check_format(database: Database, path: &Path) -> Result<Open, OpenError> {

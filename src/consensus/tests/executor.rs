@@ -20,7 +20,7 @@ const POLLS_PER_INSTANT_MAX: u64 = 200_000;
 
 type Timers = Arc<Mutex<(Moment, BTreeMap<(Moment, u64), Waker>)>>;
 
-pub(super) struct Executor {
+pub(crate) struct Executor {
     timers: Timers,
     ready: Arc<Mutex<Vec<u64>>>,
     tasks: RefCell<BTreeMap<u64, (u64, Task)>>,
@@ -81,7 +81,7 @@ impl Drop for Sleep {
 
 impl Executor {
     /// Makes it this thread's. The guard goes last.
-    pub(super) fn enter(seed: u64) -> (Rc<Self>, Entered) {
+    pub(crate) fn enter(seed: u64) -> (Rc<Self>, Entered) {
         let executor = Rc::new(Self {
             timers: Arc::default(),
             ready: Arc::default(),
@@ -101,31 +101,31 @@ impl Executor {
         self.next.get()
     }
 
-    pub(super) fn draw(&self) -> u64 {
+    pub(crate) fn draw(&self) -> u64 {
         self.random.set(self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
         mix(self.random.get())
     }
 
-    pub(super) fn record(&self, value: u64) {
+    pub(crate) fn record(&self, value: u64) {
         self.trace.set(mix(self.trace.get() ^ value).wrapping_add(1));
     }
 
-    pub(super) fn trace(&self) -> u64 {
+    pub(crate) fn trace(&self) -> u64 {
         self.trace.get()
     }
 
-    pub(super) fn polls(&self, owner: u64) -> u64 {
+    pub(crate) fn polls(&self, owner: u64) -> u64 {
         self.polls.borrow().get(&owner).copied().unwrap_or(0)
     }
 
-    pub(super) fn spawn_for(&self, owner: u64, future: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn_for(&self, owner: u64, future: impl Future<Output = ()> + Send + 'static) {
         let key = self.key();
         self.tasks.borrow_mut().insert(key, (owner, Box::pin(future)));
         self.ready.lock().unwrap().push(key);
     }
 
     /// Crashes a node: its tasks are gone.
-    pub(super) fn kill(&self, owner: u64) {
+    pub(crate) fn kill(&self, owner: u64) {
         let dead: Vec<_> = {
             let mut tasks = self.tasks.borrow_mut();
             tasks.extract_if(.., |_, (of, _)| *of == owner).collect()
@@ -134,7 +134,7 @@ impl Executor {
     }
 
     /// Runs until `done`, and returns whether that came to pass within `limit`.
-    pub(super) fn run(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    pub(crate) fn run(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
         let end = self.now() + limit;
         loop {
             let mut polls = 0;
@@ -167,7 +167,7 @@ impl Executor {
     }
 
     /// Runs one future of an owner to its end.
-    pub(super) fn block_on<T: Send + 'static>(
+    pub(crate) fn block_on<T: Send + 'static>(
         &self,
         owner: u64,
         future: impl Future<Output = T> + Send + 'static,

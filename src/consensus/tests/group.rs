@@ -2,7 +2,8 @@
 
 use super::{executor::Executor, memory::Memory};
 use crate::consensus::{
-    Committed, Consensus, Leadership, Notice, PeerCall, ProposeError, Settings, local::Local,
+    Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
+    local::Local,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,20 +73,30 @@ impl PeerCall for Net {
     }
 }
 
-struct Group {
-    executor: Rc<Executor>,
+/// Opens the log of one member.
+pub(crate) type Open = Box<dyn Fn(u64) -> Arc<dyn LogStore>>;
+
+pub(crate) struct Group {
+    pub(crate) executor: Rc<Executor>,
     links: Arc<Mutex<Links>>,
     disks: BTreeMap<u64, Arc<Memory>>,
+    /// Opens a member's disk; the memory above, where absent.
+    open: Option<Open>,
     driven: BTreeMap<u64, Arc<Mutex<Driven>>>,
     snapshot_interval: u64,
 }
 
 impl Group {
-    fn new(executor: &Rc<Executor>, members: u64) -> Self {
+    pub(crate) fn new(executor: &Rc<Executor>, members: u64) -> Self {
+        Self::with(executor, members, None)
+    }
+
+    pub(crate) fn with(executor: &Rc<Executor>, members: u64, open: Option<Open>) -> Self {
         let mut group = Self {
             executor: Rc::clone(executor),
             links: Arc::default(),
             disks: (1..=members).map(|id| (id, Arc::default())).collect(),
+            open,
             driven: BTreeMap::new(),
             snapshot_interval: 10_000,
         };
@@ -95,7 +106,7 @@ impl Group {
         group
     }
 
-    fn start(&mut self, id: u64) {
+    pub(crate) fn start(&mut self, id: u64) {
         let driven: Arc<Mutex<Driven>> = Arc::default();
         self.driven.insert(id, Arc::clone(&driven));
         let channel = Consensus::<Local>::channel();
@@ -108,14 +119,22 @@ impl Group {
             snapshot_interval: self.snapshot_interval,
         };
         let net = Arc::new(Net { from: id, links: Arc::clone(&self.links) });
-        let disk = Arc::clone(&self.disks[&id]);
+        let disk: Arc<dyn LogStore> = match &self.open {
+            Some(open) => open(id),
+            None => Arc::clone(&self.disks[&id]) as Arc<dyn LogStore>,
+        };
         let started = self
             .executor
             .block_on(id, async move { Consensus::start(&settings, disk, net, channel).await });
         self.links.lock().unwrap().members.insert(id, started.unwrap());
     }
 
-    fn crash(&self, id: u64) {
+    /// Whether a member is of no use until it is started again.
+    pub(crate) fn failed(&self, id: u64) -> bool {
+        self.driven[&id].lock().unwrap().fatal.is_some()
+    }
+
+    pub(crate) fn crash(&self, id: u64) {
         let member = self.links.lock().unwrap().members.remove(&id);
         self.executor.kill(id);
         self.executor.kill(DRIVERS + id);
@@ -126,14 +145,14 @@ impl Group {
         self.links.lock().unwrap().members[&id].clone()
     }
 
-    fn initialize(&self, id: u64) {
+    pub(crate) fn initialize(&self, id: u64) {
         let member = self.member(id);
         self.executor
             .block_on(id, async move { member.initialize(format!("member-{id}")).await })
             .unwrap();
     }
 
-    fn propose(&self, id: u64, data: &[u8]) -> Result<u64, ProposeError> {
+    pub(crate) fn propose(&self, id: u64, data: &[u8]) -> Result<u64, ProposeError> {
         let (member, data) = (self.member(id), data.to_vec());
         self.executor.block_on(id, async move { member.propose(data, LIMIT).await })
     }
@@ -143,11 +162,11 @@ impl Group {
         self.executor.block_on(id, async move { member.read_barrier(LIMIT).await })
     }
 
-    fn leader_among(&self, ids: &[u64]) -> Option<u64> {
+    pub(crate) fn leader_among(&self, ids: &[u64]) -> Option<u64> {
         ids.iter().copied().find(|id| self.driven[id].lock().unwrap().leadership.leading)
     }
 
-    fn elect(&self, ids: &[u64]) -> u64 {
+    pub(crate) fn elect(&self, ids: &[u64]) -> u64 {
         let found = self.executor.run(Duration::from_secs(60), || self.leader_among(ids).is_some());
         assert!(found, "nobody of {ids:?} leads after a minute");
         self.leader_among(ids).unwrap()
@@ -155,11 +174,16 @@ impl Group {
 
     /// A group of three: one begins and takes the others in.
     fn of_three(executor: &Rc<Executor>) -> Self {
-        let group = Self::new(executor, 3);
+        Self::new(executor, 3).grow()
+    }
+
+    pub(crate) fn grow(self) -> Self {
+        let group = self;
         group.initialize(1);
         group.elect(&[1]);
         let member = group.member(1);
-        executor
+        group
+            .executor
             .block_on(1, async move {
                 for id in [2, 3] {
                     member.add_learner(id, format!("member-{id}"), LIMIT).await?;
@@ -170,12 +194,12 @@ impl Group {
         group
     }
 
-    fn data(&self, id: u64) -> Vec<Vec<u8>> {
+    pub(crate) fn data(&self, id: u64) -> Vec<Vec<u8>> {
         let driven = self.driven[&id].lock().unwrap();
         driven.applied.iter().map(|e| e.data.clone()).filter(|d| !d.is_empty()).collect()
     }
 
-    fn everyone_has(&self, ids: &[u64], count: usize) {
+    pub(crate) fn everyone_has(&self, ids: &[u64], count: usize) {
         let reached = self
             .executor
             .run(Duration::from_secs(60), || ids.iter().all(|id| self.data(*id).len() >= count));
