@@ -41,7 +41,7 @@ fn restart_failed(group: &mut Group, members: &[u64], disks: &[FaultyDisk]) {
     }
 }
 
-fn one_run(seed: u64, members: &[u64], rounds: u16) {
+fn one_run(seed: u64, members: &[u64], rounds: u16) -> usize {
     let (executor, _entered) = Executor::enter(seed);
     // Members count from 1.
     let disks: Vec<_> = (0..4).map(|_| FaultyDisk::default()).collect();
@@ -87,19 +87,17 @@ fn one_run(seed: u64, members: &[u64], rounds: u16) {
     for data in &acknowledged {
         assert!(rest.any(|held| held == data), "seed {seed}: {data:?} was lost or out of order");
     }
-    assert!(acknowledged.len() > usize::from(rounds), "most of it is acknowledged");
+    acknowledged.len()
 }
 
 #[test]
 fn one_member_loses_nothing_that_it_acknowledged() {
-    for seed in 0..40 {
-        one_run(seed, &[1], 12);
-    }
+    let acknowledged: usize = (0..40).map(|seed| one_run(seed, &[1], 12)).sum();
+    assert!(acknowledged > 40 * 12, "too little is acknowledged to prove anything");
 }
 
 #[test]
 fn three_members_lose_nothing_that_they_acknowledged() {
-    for seed in 0..12 {
-        one_run(seed, &[1, 2, 3], 10);
-    }
+    let acknowledged: usize = (0..12).map(|seed| one_run(seed, &[1, 2, 3], 10)).sum();
+    assert!(acknowledged > 12 * 10, "too little is acknowledged to prove anything");
 }
