@@ -17,7 +17,9 @@ use openraft::{
 };
 use openraft_rt::watch::WatchReceiver as _;
 use smol::lock::Semaphore;
-use std::{collections::BTreeMap, io, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, future::Future, io, marker::PhantomData, sync::Arc, time::Duration,
+};
 
 /// How many notices wait for the driver. The engine waits for each anyway; a few kinds come side by
 /// side.
@@ -155,11 +157,16 @@ impl<R: Runtime> Consensus<R> {
     /// # Errors
     ///
     /// The log cannot be written.
-    pub async fn initialize(&self, address: String) -> Result<(), StartError> {
-        let members = BTreeMap::from([(self.id, BasicNode::new(address))]);
-        match self.raft.initialize(members).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(StartError::Engine(error.to_string())),
+    pub fn initialize(
+        &self,
+        address: String,
+    ) -> impl Future<Output = Result<(), StartError>> + Send {
+        async move {
+            let members = BTreeMap::from([(self.id, BasicNode::new(address))]);
+            match self.raft.initialize(members).await {
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                Err(error) => Err(StartError::Engine(error.to_string())),
+            }
         }
     }
 

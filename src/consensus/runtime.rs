@@ -5,6 +5,8 @@
 //! executor adds how to spawn, how to wait and where blocking work goes. The one that holds the
 //! latest value is our own, in `watch`: tokio's wakes its readers in an order that it draws.
 
+pub use super::watch::Watches;
+
 use openraft_rt::{
     Mpsc, MpscReceiver, MpscSender, MpscWeakSender, Mutex, Oneshot, OneshotSender, OptionalSend,
     SendError, TryRecvError,
