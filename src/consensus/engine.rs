@@ -157,6 +157,10 @@ impl<R: Runtime> Consensus<R> {
     /// # Errors
     ///
     /// The log cannot be written.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the compiler sees that it may move between threads only where it is said"
+    )]
     pub fn initialize(
         &self,
         address: String,
