@@ -157,10 +157,7 @@ impl<R: Runtime> Consensus<R> {
     /// # Errors
     ///
     /// The log cannot be written.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "the compiler sees that it may move between threads only where it is said"
-    )]
+    #[expect(clippy::manual_async_fn, reason = "named as `Send`, it is so for every runtime")]
     pub fn initialize(
         &self,
         address: String,

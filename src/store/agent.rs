@@ -1,9 +1,6 @@
 //! The agent's file: the tasks it must bring back after a power cut.
 
-use super::{
-    file::{OpenError, StoreFile, disk, existing},
-    manager::once,
-};
+use super::file::{OpenError, StoreFile, disk, existing};
 use crate::{
     agent::{Record, StoredTask},
     types::Sequence,
@@ -35,25 +32,14 @@ impl AgentStore {
         Ok(Self { file: StoreFile::open(path)? })
     }
 
-    /// Opens, or makes, the file on a disk that is not the file system's. After a failure it stays
-    /// failed; [`AgentStore::open_on_disk`] opens its disk again.
+    /// Opens, or makes, the file on a disk that is not the file system's. A clone of `backend` is
+    /// opened now, and another after each failure.
     ///
     /// # Errors
     ///
     /// As [`AgentStore::open`].
-    pub fn open_on(backend: impl StorageBackend) -> Result<Self, OpenError> {
-        Self::open_on_disk(once(backend))
-    }
-
-    /// Opens, or makes, the file on what `disk` opens, now and after each failure.
-    ///
-    /// # Errors
-    ///
-    /// As [`AgentStore::open`].
-    pub fn open_on_disk<B: StorageBackend>(
-        disk: impl Fn() -> io::Result<B> + Send + Sync + 'static,
-    ) -> Result<Self, OpenError> {
-        Ok(Self { file: StoreFile::open_on(disk)? })
+    pub fn open_on(backend: impl StorageBackend + Clone) -> Result<Self, OpenError> {
+        Ok(Self { file: StoreFile::open_on(backend)? })
     }
 
     /// Returns how long the last commit took.

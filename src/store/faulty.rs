@@ -34,7 +34,7 @@ struct Image {
 pub(crate) struct FaultyDisk(Arc<Mutex<Image>>);
 
 /// An open file on the disk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Backend {
     disk: FaultyDisk,
     generation: u64,

@@ -75,7 +75,26 @@ impl OpenError {
 }
 
 /// How a database is opened, the first time and after each failure.
-type Opener = Box<dyn Fn() -> Result<Open, OpenError> + Send + Sync>;
+type Opener = Box<dyn Fn() -> Result<Open, Unopened> + Send + Sync>;
+
+/// Why a database is not open, and what kind of error it is: a full disk passes.
+struct Unopened {
+    error: OpenError,
+    kind: io::ErrorKind,
+}
+
+impl Unopened {
+    fn failed(path: &Path, error: &io::Error) -> Self {
+        let (path, message) = (path.to_owned(), error.to_string());
+        Self { error: OpenError::Failed { path, message }, kind: error.kind() }
+    }
+}
+
+impl From<OpenError> for Unopened {
+    fn from(error: OpenError) -> Self {
+        Self { error, kind: io::ErrorKind::Other }
+    }
+}
 
 /// An open database. redb writes when it is dropped, and where the file is damaged it panics in the
 /// midst of that: a panic here would end the daemon for a database that nobody needs any more.
@@ -130,25 +149,20 @@ impl StoreFile {
         Self::open_by(Box::new(move || open_path(&path)))
     }
 
-    /// Opens, or makes, a file on a disk that is not the file system's. `disk` opens the disk, now
+    /// Opens, or makes, a file on a disk that is not the file system's: on a clone of `backend`, now
     /// and again after each failure.
-    pub(super) fn open_on<B: StorageBackend>(
-        disk: impl Fn() -> io::Result<B> + Send + Sync + 'static,
-    ) -> Result<Self, OpenError> {
+    pub(super) fn open_on(backend: impl StorageBackend + Clone) -> Result<Self, OpenError> {
         Self::open_by(Box::new(move || {
             let path = Path::new("(backend)");
-            let failed = |error: &dyn fmt::Display| OpenError::Failed {
-                path: path.to_owned(),
-                message: error.to_string(),
-            };
-            let backend = disk().map_err(|error| failed(&error))?;
-            let database = builder().create_with_backend(backend);
-            check_format(database.map_err(|error| failed(&error))?, path)
+            let database = builder().create_with_backend(backend.clone());
+            let database = database.map_err(|error| Unopened::failed(path, &disk(error)))?;
+            check_format(database, path)
         }))
     }
 
     fn open_by(opener: Opener) -> Result<Self, OpenError> {
-        let database = Mutex::new(Some(Arc::new(guard_open(&opener)?)));
+        let open = guard_open(&opener).map_err(|unopened| unopened.error)?;
+        let database = Mutex::new(Some(Arc::new(open)));
         Ok(Self { opener, database, commits: Mutex::default() })
     }
 
@@ -209,7 +223,9 @@ impl StoreFile {
         if let Some(database) = slot.as_ref() {
             return Ok(Arc::clone(database));
         }
-        let database = Arc::new(guard_open(&self.opener).map_err(io::Error::other)?);
+        let open = guard_open(&self.opener);
+        let open = open.map_err(|unopened| io::Error::new(unopened.kind, unopened.error))?;
+        let database = Arc::new(open);
         *slot = Some(Arc::clone(&database));
         Ok(database)
     }
@@ -219,11 +235,9 @@ fn contradiction() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the database contradicts itself")
 }
 
-fn guard_open(opener: &Opener) -> Result<Open, OpenError> {
-    catch_unwind(AssertUnwindSafe(opener)).unwrap_or_else(|_| {
-        let message = contradiction().to_string();
-        Err(OpenError::Failed { path: PathBuf::from("the database"), message })
-    })
+fn guard_open(opener: &Opener) -> Result<Open, Unopened> {
+    catch_unwind(AssertUnwindSafe(opener))
+        .unwrap_or_else(|_| Err(Unopened::failed(Path::new("the database"), &contradiction())))
 }
 
 fn builder() -> redb::Builder {
@@ -232,8 +246,8 @@ fn builder() -> redb::Builder {
     builder
 }
 
-fn open_path(path: &Path) -> Result<Open, OpenError> {
-    let failed = |message: String| OpenError::Failed { path: path.to_owned(), message };
+fn open_path(path: &Path) -> Result<Open, Unopened> {
+    let failed = |error: io::Error| Unopened::failed(path, &error);
     // Looked at before it is opened for writing, which already changes its head: a file of a newer
     // midge is left exactly as it is. What cannot be read so is repaired below, or said to be
     // damaged.
@@ -241,15 +255,17 @@ fn open_path(path: &Path) -> Result<Open, OpenError> {
         && let Ok(Some(found)) = read_format(&database)
         && found > FORMAT
     {
-        return Err(OpenError::Newer { path: path.to_owned(), found });
+        return Err(OpenError::Newer { path: path.to_owned(), found }.into());
     }
-    if !path.try_exists().map_err(|error| failed(error.to_string()))? {
-        create(path).map_err(|error| failed(error.to_string()))?;
+    if !path.try_exists().map_err(failed)? {
+        create(path).map_err(failed)?;
     }
-    let file = open_file(path).map_err(|error| failed(error.to_string()))?;
-    let database = builder().create_file(file).map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
-        other => failed(other.to_string()),
+    let database = builder().create_file(open_file(path).map_err(failed)?);
+    let database = database.map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => {
+            OpenError::InUse { path: path.to_owned() }.into()
+        }
+        other => failed(disk(other)),
     })?;
     check_format(database, path)
 }
@@ -278,22 +294,18 @@ fn create(path: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-fn check_format(database: Database, path: &Path) -> Result<Open, OpenError> {
+fn check_format(database: Database, path: &Path) -> Result<Open, Unopened> {
     let database = Open(Some(database));
-    let failed =
-        |error: io::Error| OpenError::Failed { path: path.to_owned(), message: error.to_string() };
+    let failed = |error: io::Error| Unopened::failed(path, &error);
     match read_format(database.get()).map_err(failed)? {
-        Some(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found }),
-        Some(FORMAT) => Ok(database),
-        Some(found) => {
-            migrate(database.get(), found, MIGRATIONS).map_err(failed)?;
-            Ok(database)
+        Some(found) if found > FORMAT => {
+            return Err(OpenError::Newer { path: path.to_owned(), found }.into());
         }
-        None => {
-            write_format(database.get()).map_err(failed)?;
-            Ok(database)
-        }
+        Some(FORMAT) => {}
+        Some(found) => migrate(database.get(), found, MIGRATIONS).map_err(failed)?,
+        None => write_format(database.get()).map_err(failed)?,
     }
+    Ok(database)
 }
 
 /// Carries out what leads from format `found` to the end of `migrations`, all of it or nothing.

@@ -7,7 +7,7 @@ use super::{
 use crate::consensus::{Extent, LogStore};
 use redb::{ReadTransaction, ReadableTable, StorageBackend, TableDefinition};
 use serde::{Deserialize, Serialize};
-use std::{io, path::Path, sync::Mutex, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
@@ -57,26 +57,17 @@ impl ManagerStore {
         Ok(Self { file: StoreFile::open(path)?, sealer })
     }
 
-    /// Opens, or makes, the file on a disk that is not the file system's. After a failure it stays
-    /// failed; [`ManagerStore::open_on_disk`] opens its disk again.
+    /// Opens, or makes, the file on a disk that is not the file system's. A clone of `backend` is
+    /// opened now, and another after each failure.
     ///
     /// # Errors
     ///
     /// As [`ManagerStore::open`].
-    pub fn open_on(backend: impl StorageBackend, sealer: Sealer) -> Result<Self, OpenError> {
-        Self::open_on_disk(once(backend), sealer)
-    }
-
-    /// Opens, or makes, the file on what `disk` opens, now and after each failure.
-    ///
-    /// # Errors
-    ///
-    /// As [`ManagerStore::open`].
-    pub fn open_on_disk<B: StorageBackend>(
-        disk: impl Fn() -> io::Result<B> + Send + Sync + 'static,
+    pub fn open_on(
+        backend: impl StorageBackend + Clone,
         sealer: Sealer,
     ) -> Result<Self, OpenError> {
-        Ok(Self { file: StoreFile::open_on(disk)?, sealer })
+        Ok(Self { file: StoreFile::open_on(backend)?, sealer })
     }
 
     /// Returns how long the last commit took.
@@ -139,17 +130,6 @@ fn damaged(problem: &str) -> io::Error {
 fn state(read: &ReadTransaction, key: &str) -> io::Result<Option<Vec<u8>>> {
     let Some(table) = existing(read.open_table(STATE))? else { return Ok(None) };
     Ok(table.get(key).map_err(disk)?.map(|value| value.value().to_vec()))
-}
-
-/// A disk that can be opened one time.
-pub(super) fn once<B: StorageBackend>(
-    backend: B,
-) -> impl Fn() -> io::Result<B> + Send + Sync + 'static {
-    let backend = Mutex::new(Some(backend));
-    move || {
-        let taken = backend.lock().map_err(|error| io::Error::other(error.to_string()))?.take();
-        taken.ok_or_else(|| io::Error::other("the disk failed and was closed"))
-    }
 }
 
 impl LogStore for ManagerStore {

@@ -17,9 +17,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn group(executor: &Rc<Executor>, members: u64, disks: &[FaultyDisk]) -> Group {
     let disks = disks.to_vec();
     let open = move |id: u64| -> Arc<dyn LogStore> {
-        let disk = disks[usize::try_from(id).unwrap()].clone();
+        let disk = &disks[usize::try_from(id).unwrap()];
         let sealer = Sealer::new(1, &[8; 32], move || [u8::try_from(id).unwrap(); 12]);
-        Arc::new(ManagerStore::open_on_disk(move || Ok(disk.backend()), sealer).unwrap())
+        Arc::new(ManagerStore::open_on(disk.backend(), sealer).unwrap())
     };
     Group::with(executor, members, Some(Box::new(open)))
 }

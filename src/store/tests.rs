@@ -88,8 +88,7 @@ fn snapshots_replace_each_other() {
 
 /// Opens the log on a disk that may fail and come back.
 fn open(disk: &FaultyDisk) -> ManagerStore {
-    let disk = disk.clone();
-    ManagerStore::open_on_disk(move || Ok(disk.backend()), sealer()).unwrap()
+    ManagerStore::open_on(disk.backend(), sealer()).unwrap()
 }
 
 proptest! {
@@ -147,8 +146,7 @@ proptest! {
         for (at, mask) in changes {
             disk.tamper(at, mask);
         }
-        let again = disk.clone();
-        let Ok(store) = ManagerStore::open_on_disk(move || Ok(again.backend()), sealer()) else {
+        let Ok(store) = ManagerStore::open_on(disk.backend(), sealer()) else {
             return Ok(());
         };
         // redb may lose a page; that an entry is missing is then for the engine to see.
@@ -172,6 +170,8 @@ fn a_full_disk_is_an_error_and_passes_without_a_restart() {
     let error = store.append(vec![(2, large)]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
     assert!(store.failure().is_some());
+    let again = store.append(vec![(2, vec![7; 8 << 20])]).unwrap_err();
+    assert_eq!(again.kind(), std::io::ErrorKind::StorageFull, "it stays what it is: {again}");
     disk.limit_room(None);
     store.append(vec![entry(2)]).unwrap();
     assert_eq!(store.failure(), None);
