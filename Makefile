@@ -32,7 +32,8 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
-	$(CARGO) deny --locked check
+	$(CARGO) deny --locked check bans licenses sources
+	tests/advisories.sh
 
 tools:
 	tests/tools.sh build

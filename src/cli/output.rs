@@ -16,6 +16,7 @@ pub(crate) fn line(text: &str) -> Result<(), CliError> {
 }
 
 /// Prints bytes of data as they are.
+#[expect(clippy::exit, reason = "a reader that has seen enough ends the program, as `yes` ends")]
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {

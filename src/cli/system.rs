@@ -187,6 +187,8 @@ fn row(container: &Value, no_trunc: bool) -> Map<String, Value> {
         .collect();
     let ports: Vec<String> = list(container, "/Ports")
         .iter()
+        // The same port is listed for IPv6 as well; once is enough for people.
+        .filter(|port| text(port, "/IP") != "::")
         .map(|port| {
             let kind = text(port, "/Type");
             match number(port, "/PublicPort") {

@@ -3,7 +3,7 @@
 use super::{
     Leadership, Notice, ProposeError,
     machine::Machine,
-    peer::{self, Network, PeerCall},
+    peer::{self, Network, Parts, PeerCall},
     runtime::Runtime,
     storage::{ENTRY_MAX, LogStore, Storage},
     types::{Payload, StoredMembership, Types},
@@ -11,11 +11,12 @@ use super::{
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 use openraft::{
-    Raft, ReadPolicy, ServerState, SnapshotPolicy,
-    errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError},
+    ChangeMembers, Raft, ReadPolicy, ServerState, SnapshotPolicy,
+    errors::{ClientWriteError, ForwardReason, InitializeError, LinearizableReadError, RaftError},
     impls::BasicNode,
 };
 use openraft_rt::watch::WatchReceiver as _;
+use smol::lock::Semaphore;
 use std::{
     collections::BTreeMap, future::Future, io, marker::PhantomData, sync::Arc, time::Duration,
 };
@@ -28,8 +29,14 @@ const NOTICES_MAX: usize = 16;
 /// Swarm's.
 const KEEP_BEHIND_SNAPSHOT: u64 = 500;
 
-/// How long leadership may take to be confirmed before it is looked at again.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
+/// How many proposals are under way at once; others wait for their turn within their own limit.
+/// The driver batches its commands, so that this many stand for thousands of them, and bounds the
+/// engine's memory at a few hundred MB even where each is as large as it may be.
+const PROPOSALS_MAX: usize = 64;
+/// How long a part of a snapshot may take. A part is 1 MiB: 35 KiB a second are enough.
+const SNAPSHOT_PART_MILLIS: u64 = 30_000;
+/// How many entries go into one message; their bytes are bounded beside it.
+const MESSAGE_ENTRIES_MAX: u64 = 300;
 
 /// How a member is set up.
 #[derive(Debug, Clone)]
@@ -60,7 +67,19 @@ pub enum StartError {
 pub struct Consensus<R: Runtime> {
     raft: Raft<Types<R>, Machine<R>>,
     id: u64,
+    heartbeat: Duration,
     notices: Receiver<Notice>,
+    proposals: Arc<Semaphore>,
+    parts: Arc<Parts<R>>,
+}
+
+/// The members of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Members {
+    /// Who votes.
+    pub voters: Vec<u64>,
+    /// Who only follows.
+    pub learners: Vec<u64>,
 }
 
 impl<R: Runtime> std::fmt::Debug for Consensus<R> {
@@ -82,28 +101,43 @@ impl<R: Runtime> Consensus<R> {
         store: Arc<dyn LogStore>,
         peers: Arc<dyn PeerCall>,
         notices: (Sender<Notice>, Receiver<Notice>),
-    ) -> impl Future<Output = Result<Self, StartError>> + Send {
-        // Named as `Send` here, where it can be seen to be for every runtime.
-        async move {
-            let config = config(settings)?;
-            let storage = Storage { store, runtime: PhantomData };
-            let mut machine = Machine {
-                storage: storage.clone(),
-                notices: notices.0.clone(),
-                applied: None,
-                membership: StoredMembership::<R>::default(),
-            };
-            machine.restore().await.map_err(StartError::Storage)?;
-            let network = Network { peers, runtime: PhantomData };
-            let raft = Raft::new(settings.id, Arc::new(config), network, storage, machine)
-                .await
-                .map_err(|error| StartError::Engine(error.to_string()))?;
-            let consensus = Self { raft, id: settings.id, notices: notices.1 };
-            let watcher = consensus.clone();
-            drop(R::spawn(async move { watcher.watch(&notices.0).await }));
-            consensus.elect_if_alone().await;
-            Ok(consensus)
-        }
+    ) -> impl Future<Output = Result<Self, StartError>> + Send + use<R> {
+        // Borrows nothing, so that it can be spawned.
+        Self::start_with(settings.clone(), store, peers, notices)
+    }
+
+    async fn start_with(
+        settings: Settings,
+        store: Arc<dyn LogStore>,
+        peers: Arc<dyn PeerCall>,
+        notices: (Sender<Notice>, Receiver<Notice>),
+    ) -> Result<Self, StartError> {
+        let config = config(&settings)?;
+        let storage = Storage::new(store);
+        let mut machine = Machine {
+            storage: storage.clone(),
+            notices: notices.0.clone(),
+            applied: None,
+            membership: StoredMembership::<R>::default(),
+        };
+        machine.restore().await.map_err(StartError::Storage)?;
+        storage.abdicate(settings.id).await.map_err(StartError::Storage)?;
+        let network = Network { peers, runtime: PhantomData };
+        let raft = Raft::new(settings.id, Arc::new(config), network, storage, machine)
+            .await
+            .map_err(|error| StartError::Engine(error.to_string()))?;
+        let consensus = Self {
+            raft,
+            id: settings.id,
+            heartbeat: settings.heartbeat,
+            notices: notices.1,
+            proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
+            parts: Arc::default(),
+        };
+        let watcher = consensus.clone();
+        drop(R::spawn(async move { watcher.watch(&notices.0).await }));
+        consensus.elect_if_alone().await;
+        Ok(consensus)
     }
 
     /// Returns the channel of notices for [`Consensus::start`].
@@ -123,6 +157,10 @@ impl<R: Runtime> Consensus<R> {
     /// # Errors
     ///
     /// The log cannot be written.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the compiler sees that it may move between threads only where it is said"
+    )]
     pub fn initialize(
         &self,
         address: String,
@@ -134,6 +172,55 @@ impl<R: Runtime> Consensus<R> {
                 Err(error) => Err(StartError::Engine(error.to_string())),
             }
         }
+    }
+
+    /// Returns the group's members, as this one knows them.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        let (voters, learners) =
+            (self.raft.voter_ids().collect(), self.raft.learner_ids().collect());
+        Members { voters, learners }
+    }
+
+    /// Lets a member follow, and waits until it has caught up. It does not vote yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`]; also where another change is under way.
+    pub async fn add_learner(
+        &self,
+        id: u64,
+        address: String,
+        limit: Duration,
+    ) -> Result<(), ProposeError> {
+        let added = async {
+            match self.raft.add_learner(id, BasicNode::new(address), true).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(write_error(error, limit)),
+            }
+        };
+        added.or(self.late(limit)).await
+    }
+
+    /// Makes these the ones who vote; whoever voted and is not among them leaves the group.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`]; also where one of them does not follow yet.
+    pub async fn set_voters(&self, voters: &[u64], limit: Duration) -> Result<(), ProposeError> {
+        let voters = ChangeMembers::ReplaceAllVoters(voters.iter().copied().collect());
+        let changed = async {
+            match self.raft.change_membership(voters, false).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(write_error(error, limit)),
+            }
+        };
+        changed.or(self.late(limit)).await
+    }
+
+    async fn late<T>(&self, limit: Duration) -> Result<T, ProposeError> {
+        R::sleep(limit).await;
+        Err(ProposeError::Timeout(limit))
     }
 
     /// A group of one need not wait for anybody's silence before it elects itself.
@@ -154,23 +241,27 @@ impl<R: Runtime> Consensus<R> {
     pub async fn propose(&self, entry: Vec<u8>, limit: Duration) -> Result<u64, ProposeError> {
         if entry.len() > ENTRY_MAX {
             let bytes = entry.len();
-            return Err(ProposeError::Fatal(format!("an entry of {bytes} bytes is too large")));
+            return Err(ProposeError::Refused(format!(
+                "{bytes} bytes are more than the {ENTRY_MAX} of an entry"
+            )));
         }
         let written = async {
-            match self.raft.client_write(Payload(entry)).await {
-                Ok(response) => Ok(response.log_id.index),
-                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                    Err(ProposeError::NotLeader { leader: to.leader_id })
+            let _turn = self.proposals.acquire().await;
+            loop {
+                // A leader that is young or was cut off for a moment has yet to hear from the
+                // others that it still leads. It refuses before it appends anything.
+                match self.raft.client_write(Payload(entry.clone())).await {
+                    Ok(response) => return Ok(response.log_id.index),
+                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))
+                        if to.reason == ForwardReason::LeaseExpired =>
+                    {
+                        R::sleep(self.heartbeat).await;
+                    }
+                    Err(error) => return Err(write_error(error, limit)),
                 }
-                Err(RaftError::APIError(_)) => Err(ProposeError::Timeout(limit)),
-                Err(RaftError::Fatal(error)) => Err(ProposeError::Fatal(error.to_string())),
             }
         };
-        let late = async {
-            R::sleep(limit).await;
-            Err(ProposeError::Timeout(limit))
-        };
-        written.or(late).await
+        written.or(self.late(limit)).await
     }
 
     /// Waits until everything is applied that was committed anywhere when this was called.
@@ -189,11 +280,7 @@ impl<R: Runtime> Consensus<R> {
                 Err(RaftError::Fatal(error)) => Err(ProposeError::Fatal(error.to_string())),
             }
         };
-        let late = async {
-            R::sleep(limit).await;
-            Err(ProposeError::Timeout(limit))
-        };
-        read.or(late).await
+        read.or(self.late(limit)).await
     }
 
     /// Answers what another member's [`PeerCall::call`] brought.
@@ -202,53 +289,75 @@ impl<R: Runtime> Consensus<R> {
     ///
     /// The bytes are not a call, or this member cannot answer it.
     pub async fn handle(&self, request: &[u8]) -> io::Result<Vec<u8>> {
-        peer::answer(&self.raft, request).await
+        peer::answer(&self.raft, &self.parts, request).await
     }
 
     /// Ends the engine; what is on disk stays.
     pub async fn shutdown(&self) {
+        // First, so that the engine waits no longer for a driver that may have ended before it.
+        self.notices.close();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the consensus engine did not end well");
         }
-        self.notices.close();
     }
 
     /// Tells the driver of each change of leadership, and of the engine's end.
     async fn watch(&self, notices: &Sender<Notice>) {
         let mut metrics = self.raft.metrics();
         let mut told = Leadership::default();
+        // The term it leads in, and the end of the log when that began.
+        let mut reign: Option<(u64, Option<u64>)> = None;
         loop {
-            let (term, state, leader, fatal) = {
-                let now = metrics.borrow_watched();
-                let fatal = now.running_state.as_ref().err().map(ToString::to_string);
-                (now.current_term, now.state, now.current_leader, fatal)
+            let (now, alone, fatal) = {
+                let metrics = metrics.borrow_and_update();
+                let fatal = metrics.running_state.as_ref().err().map(ToString::to_string);
+                let leads =
+                    metrics.state == ServerState::Leader && metrics.current_leader == Some(self.id);
+                let (term, leader) = (metrics.current_term, metrics.current_leader);
+                reign = leads.then(|| match reign {
+                    Some(reign) if reign.0 == term => reign,
+                    _ => (term, metrics.last_log_index),
+                });
+                // What the log holds when a term begins is all that earlier terms left behind.
+                let applied = metrics.last_applied.map(|id| id.index);
+                let leading = reign.is_some_and(|(_, end)| applied >= end);
+                let now = Leadership { term, leading, leader };
+                let alone = leads && metrics.membership_config.nodes().count() == 1;
+                (now, alone, fatal)
             };
             if let Some(error) = fatal {
                 // Nobody is left to read it where the driver ended first.
                 notices.send(Notice::Fatal { error }).await.ok();
                 return;
             }
-            let leads = state == ServerState::Leader && leader == Some(self.id);
-            let confirmed = leads && (told.leading && told.term == term || self.confirm().await);
-            let now = Leadership { term, leading: confirmed, leader };
+            // Whoever leads itself alone has nobody to tell that it lives, and need not wake.
+            self.raft.runtime_config().tick(!alone);
             if now != told {
                 told = now;
                 if notices.send(Notice::Leadership(now)).await.is_err() {
                     return;
                 }
             }
-            if leads && !confirmed {
-                continue;
-            }
             if metrics.changed().await.is_err() {
                 return;
             }
         }
     }
+}
 
-    /// Waits until every entry of earlier terms is applied: only then may this member decide.
-    async fn confirm(&self) -> bool {
-        self.read_barrier(CONFIRM_LIMIT).await.is_ok()
+/// Says what a refused or lost write means to whoever proposed it.
+fn write_error<R: Runtime>(
+    error: RaftError<Types<R>, ClientWriteError<Types<R>>>,
+    limit: Duration,
+) -> ProposeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
+            ProposeError::NotLeader { leader: to.leader_id }
+        }
+        // Appended here, then replaced by another leader's entries, which may hold it as well.
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::Timeout(limit),
+        RaftError::APIError(error) => ProposeError::Refused(error.to_string()),
+        RaftError::Fatal(error) => ProposeError::Fatal(error.to_string()),
     }
 }
 
@@ -262,6 +371,10 @@ fn config(settings: &Settings) -> Result<openraft::Config, StartError> {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_interval),
         max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
         replication_lag_threshold: settings.snapshot_interval.saturating_add(KEEP_BEHIND_SNAPSHOT),
+        max_payload_entries: MESSAGE_ENTRIES_MAX,
+        install_snapshot_timeout: SNAPSHOT_PART_MILLIS,
+        // A member that was cut off comes back without unseating a leader that others follow.
+        enable_pre_vote: Some(true),
         ..openraft::Config::default()
     };
     config.validate().map_err(|error| StartError::Engine(error.to_string()))

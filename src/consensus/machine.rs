@@ -3,15 +3,16 @@
 use super::{
     Committed, Notice,
     runtime::Runtime,
-    storage::{Storage, decode, encode},
+    storage::{Storage, decode},
     types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, Types},
 };
-use async_channel::Sender;
+use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt as _;
 use futures_util::{Stream, TryStreamExt};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     entry::RaftEntry as _,
-    storage::{EntryResponder, RaftStateMachine},
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
 use std::io;
 
@@ -28,7 +29,51 @@ fn gone<E>(_: E) -> io::Error {
     io::Error::other("the driver ended")
 }
 
+/// Waits for the driver's answer, but not for a driver that will never give one.
+async fn answer<T>(notices: &Sender<Notice>, answer: &Receiver<T>) -> io::Result<T> {
+    let given = async { answer.recv().await.map_err(gone) };
+    let ended = async {
+        notices.closed().await;
+        Err(gone(()))
+    };
+    given.or(ended).await
+}
+
+/// How many entries the driver is given at once. After a start there may be ten thousand to
+/// apply; between two of these it can answer its health checks.
+const BATCH_ENTRIES_MAX: usize = 256;
+
+/// How many bytes make a full batch, give or take one entry.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Entries on their way to the driver, and whoever waits for them.
+struct Batch<R: Runtime> {
+    entries: Vec<Committed>,
+    bytes: usize,
+    responders: Vec<ApplyResponder<Types<R>>>,
+}
+
+impl<R: Runtime> Default for Batch<R> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), bytes: 0, responders: Vec::new() }
+    }
+}
+
 impl<R: Runtime> Machine<R> {
+    async fn hand_over(&self, batch: Batch<R>) -> io::Result<()> {
+        if batch.entries.is_empty() {
+            return Ok(());
+        }
+        let (done, applied) = async_channel::bounded(1);
+        let notice = Notice::Apply { entries: batch.entries, done };
+        self.notices.send(notice).await.map_err(gone)?;
+        answer(&self.notices, &applied).await?;
+        for responder in batch.responders {
+            responder.send(());
+        }
+        Ok(())
+    }
+
     /// Gives the driver the snapshot that is on disk, where there is one.
     pub(super) async fn restore(&mut self) -> io::Result<()> {
         if let Some((meta, data)) = self.storage.call(|store| store.snapshot()).await? {
@@ -41,7 +86,7 @@ impl<R: Runtime> Machine<R> {
         let (done, installed) = async_channel::bounded(1);
         let index = meta.last_log_id.map_or(0, |id| id.index);
         self.notices.send(Notice::Install { index, data, done }).await.map_err(gone)?;
-        installed.recv().await.map_err(gone)?;
+        answer(&self.notices, &installed).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership;
         Ok(())
@@ -62,8 +107,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
     where
         S: Stream<Item = Result<EntryResponder<Types<R>>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut batch = Vec::new();
-        let mut responders = Vec::new();
+        let mut batch = Batch::default();
         while let Some((entry, responder)) = entries.try_next().await? {
             let id = entry.log_id();
             let data = match entry.payload {
@@ -74,26 +118,24 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
                     Vec::new()
                 }
             };
-            batch.push(Committed { index: id.index, term: id.leader_id.term, data });
+            batch.bytes += data.len();
+            batch.entries.push(Committed { index: id.index, term: id.leader_id.term, data });
+            batch.responders.extend(responder);
             self.applied = Some(id);
-            responders.extend(responder);
+            if batch.entries.len() >= BATCH_ENTRIES_MAX || batch.bytes >= BATCH_BYTES {
+                self.hand_over(std::mem::take(&mut batch)).await?;
+            }
         }
-        let (done, applied) = async_channel::bounded(1);
-        self.notices.send(Notice::Apply { entries: batch, done }).await.map_err(gone)?;
-        applied.recv().await.map_err(gone)?;
-        for responder in responders {
-            responder.send(());
-        }
-        Ok(())
+        self.hand_over(batch).await
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<R> {
         // Encoded here, between two entries, and only written beside them: the state must be the
         // one that `applied` names, or a restart would apply entries a second time.
-        let (reply, answer) = async_channel::bounded(1);
+        let (reply, taken) = async_channel::bounded(1);
         let asked = self.notices.send(Notice::Snapshot { reply }).await;
         let data = match asked {
-            Ok(()) => answer.recv().await.map_err(gone),
+            Ok(()) => answer(&self.notices, &taken).await,
             Err(error) => Err(gone(error)),
         };
         Builder {
@@ -111,8 +153,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
         meta: &SnapshotMeta<R>,
         snapshot: Vec<u8>,
     ) -> Result<(), io::Error> {
-        let (encoded, data) = (encode(meta)?, snapshot.clone());
-        self.storage.call(move |store| store.save_snapshot(encoded, data)).await?;
+        self.storage.save_snapshot(meta, snapshot.clone()).await?;
         self.install(meta.clone(), snapshot).await
     }
 
@@ -140,8 +181,7 @@ impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
         let taken = self.data.take();
         let snapshot =
             taken.unwrap_or_else(|| Err(io::Error::other("this snapshot was taken already")))?;
-        let (meta, data) = (encode(&self.meta)?, snapshot.clone());
-        self.storage.call(move |store| store.save_snapshot(meta, data)).await?;
+        self.storage.save_snapshot(&self.meta, snapshot.clone()).await?;
         Ok(Snapshot::<R> { meta: self.meta.clone(), snapshot })
     }
 }

@@ -5,14 +5,19 @@
 //! the cluster's state lives in the driver's loop and nowhere else.
 
 mod engine;
+#[cfg(test)]
+pub(crate) mod local;
 mod machine;
 mod on_smol;
 mod peer;
 pub mod runtime;
 mod storage;
+#[cfg(test)]
+pub(crate) mod tests;
 mod types;
+mod watch;
 
-pub use engine::{Consensus, Settings, StartError};
+pub use engine::{Consensus, Members, Settings, StartError};
 pub use on_smol::OnSmol;
 pub use peer::{NoPeers, PeerCall};
 pub use storage::{ENTRY_MAX, Extent, LogStore};
@@ -87,6 +92,9 @@ pub enum ProposeError {
     /// It was not committed in time; it may be yet.
     #[error("not committed within {0:?}; it may be yet")]
     Timeout(Duration),
+    /// It was not even tried, and never will be.
+    #[error("the proposal was refused: {0}")]
+    Refused(String),
     /// The engine ended.
     #[error("the consensus engine ended: {0}")]
     Fatal(String),

@@ -1,7 +1,8 @@
 //! The engine on smol.
 
-use super::runtime::{
-    Channels, Elapsed, Join, Lock, Oneshots, Panicked, Runtime, Timeout, Watches,
+use super::{
+    runtime::{Channels, Elapsed, Join, Lock, Oneshots, Panicked, Runtime, Timeout},
+    watch::Watches,
 };
 use futures_lite::FutureExt as _;
 use openraft_rt::{AsyncRuntime, OptionalSend};

@@ -1,8 +1,9 @@
 //! Calls between members, as bytes: how they travel is the transport's affair.
 
 use super::{
+    machine::Machine,
     runtime::Runtime,
-    storage::{decode, encode},
+    storage::{ENTRY_MAX, decode_up_to, encode},
     types::{Snapshot, SnapshotMeta, Types, Vote},
 };
 use futures_lite::FutureExt as _;
@@ -16,7 +17,15 @@ use openraft::{
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{fmt::Debug, future::Future, io, marker::PhantomData, pin::Pin, sync::Arc};
+use std::{
+    fmt::Debug,
+    future::Future,
+    io,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// A boxed future that can move between threads.
 pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,23 +59,91 @@ enum Call<R: Runtime> {
     Append(AppendEntriesRequest<Types<R>>),
     Vote(VoteRequest<Types<R>>),
     PreVote(VoteRequest<Types<R>>),
-    Snapshot(Vote<R>, SnapshotMeta<R>, Vec<u8>),
+    SnapshotPart(Part<R>),
     TransferLeader(TransferLeaderRequest<Types<R>>),
+}
+
+/// A piece of a snapshot. They are sent in order; a lost one makes the sender begin anew.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+struct Part<R: Runtime> {
+    vote: Vote<R>,
+    meta: SnapshotMeta<R>,
+    /// Where it belongs.
+    offset: u64,
+    /// The length of the whole.
+    len: u64,
+    bytes: Vec<u8>,
+}
+
+/// The largest message: entries up to a bound, then one more, and what surrounds them.
+const MESSAGE_MAX: usize = ENTRY_MAX + (2 << 20);
+
+/// The size of a piece of a snapshot.
+const PART_BYTES: usize = 1 << 20;
+
+/// The largest snapshot that is taken from another member: what a board of 512 MB can hold while
+/// it also holds the state that the snapshot replaces.
+const SNAPSHOT_MAX: u64 = 128 << 20;
+
+/// How long entries may be on their way, however short the engine's own patience: it measures in
+/// heartbeats, and a message that is given up is sent again from its beginning. Heartbeats have
+/// a connection of their own, and keep the engine's limit.
+const ENTRIES_LIMIT: Duration = Duration::from_secs(5);
+
+/// The snapshot that is being received, as far as it came.
+#[derive(Debug)]
+pub(super) struct Parts<R: Runtime>(Mutex<Option<(SnapshotMeta<R>, Vec<u8>)>>);
+
+impl<R: Runtime> Default for Parts<R> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<R: Runtime> Parts<R> {
+    /// Adds a part, and returns the snapshot once it is whole.
+    fn add(&self, part: Part<R>) -> io::Result<Option<Snapshot<R>>> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if part.len > SNAPSHOT_MAX {
+            return Err(io::Error::other("the snapshot is larger than any that is taken"));
+        }
+        if part.offset == 0 {
+            *slot = Some((part.meta.clone(), Vec::new()));
+        }
+        let (meta, mut data) = slot.take().ok_or_else(|| io::Error::other("no part before it"))?;
+        let offset = u64::try_from(data.len()).map_err(io::Error::other)?;
+        if meta != part.meta || offset != part.offset {
+            return Err(io::Error::other("the part belongs to another snapshot"));
+        }
+        data.extend(part.bytes);
+        let got = u64::try_from(data.len()).map_err(io::Error::other)?;
+        if got >= part.len {
+            return Ok(Some(Snapshot::<R> { meta, snapshot: data }));
+        }
+        *slot = Some((meta, data));
+        Ok(None)
+    }
 }
 
 /// Answers a call of another member.
 pub(super) async fn answer<R: Runtime>(
-    raft: &Raft<Types<R>, super::machine::Machine<R>>,
+    raft: &Raft<Types<R>, Machine<R>>,
+    parts: &Parts<R>,
     request: &[u8],
 ) -> io::Result<Vec<u8>> {
     let failed = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
-    match decode::<Call<R>>(request)? {
+    match decode_up_to::<Call<R>>(request, MESSAGE_MAX)? {
         Call::Append(rpc) => encode(&raft.append_entries(rpc).await.map_err(|e| failed(&e))?),
         Call::Vote(rpc) => encode(&raft.vote(rpc).await.map_err(|e| failed(&e))?),
         Call::PreVote(rpc) => encode(&raft.pre_vote(rpc).await.map_err(|e| failed(&e))?),
-        Call::Snapshot(vote, meta, data) => {
-            let snapshot = Snapshot::<R> { meta, snapshot: data };
-            encode(&raft.install_full_snapshot(vote, snapshot).await.map_err(|e| failed(&e))?)
+        Call::SnapshotPart(part) => {
+            let vote = part.vote;
+            let Some(snapshot) = parts.add(part)? else {
+                return encode(&None::<SnapshotResponse<Types<R>>>);
+            };
+            let installed = raft.install_full_snapshot(vote, snapshot).await;
+            encode(&Some(installed.map_err(|e| failed(&e))?))
         }
         Call::TransferLeader(rpc) => {
             encode(&raft.handle_transfer_leader(rpc).await.map_err(|e| failed(&e))?)
@@ -107,16 +184,16 @@ impl<R: Runtime> Connection<R> {
     async fn ask<A: DeserializeOwned>(
         &self,
         call: &Call<R>,
-        option: &RPCOption,
+        limit: Duration,
     ) -> Result<A, Unreachable<Types<R>>> {
         let request = encode(call).map_err(|error| Unreachable::new(&error))?;
         let asked = self.peers.call(self.target, self.address.clone(), request);
         let late = async {
-            R::sleep(option.hard_ttl()).await;
+            R::sleep(limit).await;
             Err(io::ErrorKind::TimedOut.into())
         };
         let answer = asked.or(late).await.map_err(|error| Unreachable::new(&error))?;
-        decode(&answer).map_err(|error| Unreachable::new(&error))
+        decode_up_to(&answer, MESSAGE_MAX).map_err(|error| Unreachable::new(&error))
     }
 }
 
@@ -128,7 +205,9 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
         rpc: AppendEntriesRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
-        Ok(self.ask(&Call::Append(rpc), &option).await?)
+        let limit = option.hard_ttl();
+        let limit = if rpc.entries.is_empty() { limit } else { limit.max(ENTRIES_LIMIT) };
+        Ok(self.ask(&Call::Append(rpc), limit).await?)
     }
 
     async fn vote(
@@ -136,7 +215,7 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
         rpc: VoteRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
-        Ok(self.ask(&Call::Vote(rpc), &option).await?)
+        Ok(self.ask(&Call::Vote(rpc), option.hard_ttl()).await?)
     }
 
     async fn pre_vote(
@@ -144,7 +223,7 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
         rpc: VoteRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
-        Ok(self.ask(&Call::PreVote(rpc), &option).await?)
+        Ok(self.ask(&Call::PreVote(rpc), option.hard_ttl()).await?)
     }
 
     async fn full_snapshot(
@@ -154,8 +233,25 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
-        let call = Call::Snapshot(vote, snapshot.meta, snapshot.snapshot);
-        let sent = async { Ok(self.ask(&call, &option).await?) };
+        let sent = async {
+            let (meta, data) = (snapshot.meta, snapshot.snapshot);
+            let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            let mut offset = 0;
+            // An empty snapshot is one part as well.
+            for bytes in data.chunks(PART_BYTES).chain(data.is_empty().then_some(&[][..])) {
+                let (meta, bytes) = (meta.clone(), bytes.to_vec());
+                let sent = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                let part = Part { vote, meta, offset, len, bytes };
+                let answer: Option<SnapshotResponse<Types<R>>> =
+                    self.ask(&Call::SnapshotPart(part), option.hard_ttl()).await?;
+                if let Some(answer) = answer {
+                    return Ok(answer);
+                }
+                offset += sent;
+            }
+            let error = io::Error::other("the snapshot was sent, but not taken");
+            Err(Unreachable::<Types<R>>::new(&error).into())
+        };
         let cancelled = async { Err(StreamingError::Closed(cancel.await)) };
         sent.or(cancelled).await
     }

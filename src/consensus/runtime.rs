@@ -2,11 +2,14 @@
 //!
 //! openraft's runtime interface has only static functions, and channels of its own. The channels
 //! (tokio's, which need no runtime) and the rest that any executor shares are here once; an
-//! executor adds how to spawn, how to wait and where blocking work goes.
+//! executor adds how to spawn, how to wait and where blocking work goes. The one that holds the
+//! latest value is our own, in `watch`: tokio's wakes its readers in an order that it draws.
+
+pub use super::watch::Watches;
 
 use openraft_rt::{
     Mpsc, MpscReceiver, MpscSender, MpscWeakSender, Mutex, Oneshot, OneshotSender, OptionalSend,
-    OptionalSync, SendError, TryRecvError, watch,
+    SendError, TryRecvError,
 };
 use std::{
     fmt,
@@ -201,72 +204,5 @@ impl<T: OptionalSend + 'static> Mutex<T> for Lock<T> {
 
     fn lock(&self) -> impl Future<Output = Self::Guard<'_>> + OptionalSend {
         self.0.lock()
-    }
-}
-
-/// Channels that hold the latest value.
-#[derive(Debug)]
-pub struct Watches;
-
-/// The writing end.
-#[derive(Debug)]
-pub struct WatchSender<T>(sync::watch::Sender<T>);
-
-/// The reading end.
-#[derive(Debug)]
-pub struct WatchReceiver<T>(sync::watch::Receiver<T>);
-
-impl<T> Clone for WatchSender<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T> Clone for WatchReceiver<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl watch::Watch for Watches {
-    type Sender<T: OptionalSend + OptionalSync> = WatchSender<T>;
-    type Receiver<T: OptionalSend + OptionalSync> = WatchReceiver<T>;
-    type Ref<'a, T: OptionalSend + 'a> = sync::watch::Ref<'a, T>;
-
-    fn channel<T: OptionalSend + OptionalSync>(value: T) -> (WatchSender<T>, WatchReceiver<T>) {
-        let (sender, receiver) = sync::watch::channel(value);
-        (WatchSender(sender), WatchReceiver(receiver))
-    }
-}
-
-impl<T: OptionalSend + OptionalSync> watch::WatchSender<Watches, T> for WatchSender<T> {
-    fn send(&self, value: T) -> Result<(), watch::SendError<T>> {
-        self.0.send(value).map_err(|error| watch::SendError(error.0))
-    }
-
-    fn send_if_modified<F: FnOnce(&mut T) -> bool>(&self, modify: F) -> bool {
-        self.0.send_if_modified(modify)
-    }
-
-    fn borrow_watched(&self) -> sync::watch::Ref<'_, T> {
-        self.0.borrow()
-    }
-
-    fn subscribe(&self) -> WatchReceiver<T> {
-        WatchReceiver(self.0.subscribe())
-    }
-}
-
-impl<T: OptionalSend + OptionalSync> watch::WatchReceiver<Watches, T> for WatchReceiver<T> {
-    async fn changed(&mut self) -> Result<(), watch::RecvError> {
-        self.0.changed().await.map_err(|_| watch::RecvError(()))
-    }
-
-    fn borrow_watched(&self) -> sync::watch::Ref<'_, T> {
-        self.0.borrow()
-    }
-
-    fn borrow_and_update(&mut self) -> sync::watch::Ref<'_, T> {
-        self.0.borrow_and_update()
     }
 }

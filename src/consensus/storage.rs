@@ -3,20 +3,38 @@
 
 use super::{
     runtime::Runtime,
-    types::{Entry, LogId, Types, Vote},
+    types::{Entry, LogId, Payload, SnapshotMeta, Types, Vote},
 };
+use futures_util::{Stream, TryStreamExt as _, stream};
 use openraft::{
-    LogState, OptionalSend, RaftLogReader,
+    EntryPayload, LogState, OptionalSend, RaftLogReader,
+    entry::RaftEntry as _,
     storage::{IOFlushed, RaftLogStorage},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Debug, io, marker::PhantomData, ops::RangeBounds, sync::Arc};
+use std::{
+    fmt::Debug,
+    io,
+    marker::PhantomData,
+    ops::{Bound, RangeBounds},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// The largest log entry that is written or read: a batch of commands is cut well below it.
 pub const ENTRY_MAX: usize = 4 << 20;
 
-/// The most entries that are read at once; the engine asks again for the rest.
-const READ_MAX: u64 = 256;
+/// How many entries are read from disk in one go.
+const READ_ENTRIES: u64 = 64;
+
+/// How many bytes of entries make a full message to another member, give or take one entry: small
+/// beside a slow link's bandwidth, so that one message does not hold up the next for long.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// The first byte of every record and message: how the rest is encoded.
+const ENCODING: u8 = 1;
+
+/// Room for what surrounds an entry's bytes in a record.
+const RECORD_MARGIN: usize = 1024;
 
 /// The log's place on disk. Every call is on disk when it returns, and may block.
 pub trait LogStore: Send + Sync + Debug + 'static {
@@ -27,7 +45,8 @@ pub trait LogStore: Send + Sync + Debug + 'static {
     /// The disk failed.
     fn log_state(&self) -> io::Result<Extent>;
 
-    /// Returns entries from `first` on, up to and without `end`, in order, without gaps.
+    /// Returns entries from `first` on, up to and without `end`, in order, without gaps. May stop
+    /// early, but returns at least one where there is one.
     ///
     /// # Errors
     ///
@@ -94,31 +113,106 @@ pub struct Extent {
 }
 
 pub(super) fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    postcard::to_stdvec(value).map_err(io::Error::other)
+    postcard::to_extend(value, vec![ENCODING]).map_err(io::Error::other)
 }
 
+/// Reads a record of the log.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    if bytes.len() > ENTRY_MAX + 1024 {
-        return Err(io::Error::other("a log record is larger than any that is written"));
+    decode_up_to(bytes, ENTRY_MAX + RECORD_MARGIN)
+}
+
+/// Reads what [`encode`] wrote, unless it is larger than `bytes_max`.
+pub(super) fn decode_up_to<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> io::Result<T> {
+    let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    if bytes.len() > bytes_max {
+        return Err(damaged(format!("{} bytes are more than any that are written", bytes.len())));
     }
-    postcard::from_bytes(bytes)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("log record: {error}")))
+    match bytes.split_first() {
+        Some((&ENCODING, body)) => match postcard::take_from_bytes(body) {
+            Ok((value, [])) => Ok(value),
+            Ok(_) => Err(damaged("a log record has bytes to spare".to_owned())),
+            Err(error) => Err(damaged(format!("a log record is damaged: {error}"))),
+        },
+        Some((format, _)) => {
+            Err(damaged(format!("a log record is of a newer midge (format {format})")))
+        }
+        None => Err(damaged("a log record is empty".to_owned())),
+    }
 }
 
 /// The engine's view of a [`LogStore`].
 #[derive(Debug)]
 pub(super) struct Storage<R> {
-    pub(super) store: Arc<dyn LogStore>,
-    pub(super) runtime: PhantomData<R>,
+    store: Arc<dyn LogStore>,
+    /// The index of the newest snapshot on disk: one that is older comes too late.
+    newest: Arc<Mutex<u64>>,
+    runtime: PhantomData<R>,
 }
 
 impl<R> Clone for Storage<R> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), runtime: PhantomData }
+        let (store, newest) = (Arc::clone(&self.store), Arc::clone(&self.newest));
+        Self { store, newest, runtime: PhantomData }
     }
 }
 
 impl<R: Runtime> Storage<R> {
+    pub(super) fn new(store: Arc<dyn LogStore>) -> Self {
+        Self { store, newest: Arc::default(), runtime: PhantomData }
+    }
+
+    /// Writes a snapshot, unless a newer one is there: a member's own may be finished only after
+    /// the leader's was installed, and the log up to that one is gone.
+    pub(super) async fn save_snapshot(
+        &self,
+        meta: &SnapshotMeta<R>,
+        data: Vec<u8>,
+    ) -> io::Result<()> {
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        let (meta, newest) = (encode(meta)?, Arc::clone(&self.newest));
+        self.call(move |store| {
+            let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
+            if index >= *newest {
+                store.save_snapshot(meta, data)?;
+                *newest = index;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives up what leadership an earlier run of this member `id` held. The engine would go on in
+    /// the same term; but what a leader counts within its term (assignments, above all) begins
+    /// anew with each run, so each run must have a term of its own.
+    pub(super) async fn abdicate(&self, id: u64) -> io::Result<()> {
+        let vote = self.call(|store| store.vote()).await?;
+        let Some(mut vote) = vote.map(|bytes| decode::<Vote<R>>(&bytes)).transpose()? else {
+            return Ok(());
+        };
+        if !vote.committed || vote.leader_id.node_id != id {
+            return Ok(());
+        }
+        vote.committed = false;
+        let bytes = encode(&vote)?;
+        self.call(move |store| store.save_vote(bytes)).await
+    }
+
+    /// Reads entries of `first..end`: some, but all of them after enough calls. The log may begin
+    /// after `first`, where older entries were discarded, but it has no gaps.
+    async fn read_some(&self, first: u64, end: u64) -> io::Result<Vec<Entry<R>>> {
+        let entries = self.call(move |store| store.read(first, end)).await?;
+        let entries: Vec<Entry<R>> =
+            entries.iter().map(|bytes| decode(bytes)).collect::<io::Result<_>>()?;
+        let begins = entries.first().map_or(first, |entry| entry.log_id().index);
+        for (index, entry) in (begins..).zip(&entries) {
+            if entry.log_id().index != index {
+                let why = format!("log entry {index} is missing");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+        }
+        Ok(entries)
+    }
+
     /// Runs one blocking call where it holds up nobody.
     pub(super) async fn call<T: Send + 'static>(
         &self,
@@ -134,19 +228,36 @@ impl<R: Runtime> RaftLogReader<Types<R>> for Storage<R> {
         &mut self,
         range: B,
     ) -> Result<Vec<Entry<R>>, io::Error> {
-        use std::ops::Bound;
-        let first = match range.start_bound() {
-            Bound::Included(first) => *first,
-            Bound::Excluded(before) => before + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(last) => last + 1,
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
-        let entries = self.call(move |store| store.read(first, end)).await?;
-        entries.iter().map(|bytes| decode(bytes)).collect()
+        let (mut next, end) = bounds(&range);
+        let mut entries = Vec::new();
+        while next < end {
+            let some = self.read_some(next, end).await?;
+            let Some(last) = some.last() else { break };
+            next = last.log_id().index + 1;
+            entries.extend(some);
+        }
+        Ok(entries)
+    }
+
+    async fn entries_stream<B: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: B,
+    ) -> impl Stream<Item = Result<Entry<R>, io::Error>> + OptionalSend {
+        let (first, end) = bounds(&range);
+        let storage = self.clone();
+        let read = stream::try_unfold(first, move |next| {
+            let storage = storage.clone();
+            async move {
+                if next >= end {
+                    return Ok::<_, io::Error>(None);
+                }
+                let some =
+                    storage.read_some(next, end.min(next.saturating_add(READ_ENTRIES))).await?;
+                let after = some.last().map(|last| last.log_id().index + 1);
+                Ok(after.map(|after| (stream::iter(some.into_iter().map(Ok)), after)))
+            }
+        });
+        Box::pin(read.try_flatten())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<R>>, io::Error> {
@@ -159,15 +270,41 @@ impl<R: Runtime> RaftLogReader<Types<R>> for Storage<R> {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry<R>>, io::Error> {
-        self.try_get_log_entries(start..end.min(start.saturating_add(READ_MAX))).await
+        let mut entries =
+            self.read_some(start, end.min(start.saturating_add(READ_ENTRIES))).await?;
+        let mut bytes = 0;
+        let fits = entries.iter().take_while(|entry| {
+            let before = bytes;
+            bytes += match &entry.payload {
+                EntryPayload::Normal(Payload(data)) => data.len(),
+                _ => RECORD_MARGIN,
+            };
+            before < MESSAGE_BYTES
+        });
+        let fits = fits.count();
+        entries.truncate(fits);
+        Ok(entries)
     }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let first = match range.start_bound() {
+        Bound::Included(first) => *first,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (first, end)
 }
 
 impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<Types<R>>, io::Error> {
-        use openraft::entry::RaftEntry as _;
         let extent = self.call(|store| store.log_state()).await?;
         let purged: Option<LogId<R>> = extent.purged.map(|bytes| decode(&bytes)).transpose()?;
         let last: Option<Entry<R>> = extent.last.map(|bytes| decode(&bytes)).transpose()?;
@@ -193,13 +330,16 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
         I: IntoIterator<Item = Entry<R>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        use openraft::entry::RaftEntry as _;
         let mut encoded = Vec::new();
         for entry in entries {
             encoded.push((entry.log_id().index, encode(&entry)?));
         }
+        // One commit for all of them, and on disk before anybody hears of it.
         let result = self.call(move |store| store.append(encoded)).await;
-        let outcome = result.as_ref().map(|()| ()).map_err(|e| io::Error::other(e.to_string()));
+        let outcome = match &result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
         callback.io_completed(outcome);
         result
     }

@@ -67,7 +67,7 @@ impl Config {
     /// Reads `path`, or the default file where none is named; only that one may be missing.
     pub(crate) fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         let named = path.is_some();
-        let path = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let path = path.unwrap_or_else(|| Path::new(DEFAULT_PATH));
         let error = |source| ConfigError::Read { path: path.to_owned(), source };
         match std::fs::metadata(path) {
             Err(source) if source.kind() == std::io::ErrorKind::NotFound && !named => {

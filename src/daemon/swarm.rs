@@ -43,7 +43,31 @@ fn invalid(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(Class::Invalid, chain(error))
 }
 
+/// How long a port may take to come free that an attempt of a moment ago held.
+const BIND_LIMIT: Duration = Duration::from_secs(3);
+
+/// Binds the endpoint; waits a moment where the port is taken, since the endpoint of a join that
+/// just failed lets go of it only once its last connection has.
+async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonError> {
+    let start = std::time::Instant::now();
+    loop {
+        match Endpoint::bind(endpoint_config(shared, listen)) {
+            Err(transport::BindError::Socket { source, .. })
+                if source.kind() == std::io::ErrorKind::AddrInUse
+                    && start.elapsed() < BIND_LIMIT =>
+            {
+                smol::Timer::after(Duration::from_millis(50)).await;
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
 fn internal(error: &DaemonError) -> Refusal {
+    let class = match error {
+        DaemonError::Bind(_) => Class::Invalid,
+        _ => Class::Internal,
+    };
     let text = match error {
         DaemonError::Refused(refusal) => return refusal.clone(),
         other => match other.hint() {
@@ -51,7 +75,7 @@ fn internal(error: &DaemonError) -> Refusal {
             None => other.explain(),
         },
     };
-    Refusal::new(Class::Internal, text)
+    Refusal::new(class, text)
 }
 
 /// Makes a member the daemon's, and waits for its end in the background.
@@ -103,7 +127,7 @@ async fn make(
     let certificate = pki::sign(&root, &csr, &identity, date, options.spec.node_cert_expiry)?;
     let key_digest = pki::request_key_digest(&csr)?;
     let files = NodeFiles { root: root.certificate.clone(), certificate, key };
-    let endpoint = Endpoint::bind(endpoint_config(shared, listen))?;
+    let endpoint = bind(shared, listen).await?;
     CertificateFiles::under(&shared.options.data_dir).save(&files)?;
     let mut membership = Membership::new(node.clone(), cluster.clone(), Role::Manager, date);
     membership.listen = listen.to_string();
@@ -202,8 +226,7 @@ async fn joined(
         address: String::new(),
         advertise: advertise.clone(),
     };
-    let endpoint =
-        Endpoint::bind(endpoint_config(shared, listen)).map_err(|error| failed(error.into()))?;
+    let endpoint = bind(shared, listen).await.map_err(failed)?;
     let admitted = match endpoint.join(&options.remotes, token, request).await {
         Ok(admitted) => admitted,
         Err(error) => {
@@ -272,6 +295,7 @@ pub(super) async fn retire(shared: &Arc<Shared>, handle: &Handle, reason: &str) 
     }
     handle.stop();
     shared.containers.network().teardown().await;
+    shared.containers.remove_cgroup();
     if let Err(error) = member::forget(&shared.options.data_dir) {
         tracing::error!(error = error.explain(), "cannot forget the cluster");
     }

@@ -2,7 +2,7 @@
 
 use super::describe::Machine;
 use crate::{
-    agent::{Action, Event, Failure, Phase},
+    agent::{Action, Event, Failure, Observed, Phase},
     network::Network,
     node::ports::Workload,
     runtime::{self, ContainerSetup, Runtime, containerd::image::Images},
@@ -38,6 +38,8 @@ struct Inner {
     cgroup_parent: String,
     events: Receiver<Event>,
     sender: Sender<Event>,
+    /// Whether the network has been told which tasks are still there since this process began.
+    retained: smol::lock::Mutex<bool>,
 }
 
 impl Containers {
@@ -60,6 +62,7 @@ impl Containers {
             cgroup_parent,
             events,
             sender,
+            retained: smol::lock::Mutex::new(false),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -74,7 +77,7 @@ impl Containers {
         let events = self.inner.runtime.events();
         while let Ok(event) = events.recv().await {
             let event = match event {
-                Event::Inventory { containers } => self.with_ports(containers),
+                Event::Inventory { containers } => self.with_network(containers).await,
                 Event::Exited { task, phase } => {
                     self.inner.network.unpublish(&task).await;
                     Event::Exited { task, phase }
@@ -162,6 +165,11 @@ impl Containers {
         runtime::cgroups()
     }
 
+    /// Removes the group that the containers were in.
+    pub(super) fn remove_cgroup(&self) {
+        runtime::remove_cgroup(&self.inner.cgroup_parent);
+    }
+
     pub(super) fn runtime(&self) -> &Runtime {
         &self.inner.runtime
     }
@@ -178,10 +186,21 @@ impl Containers {
         &self.inner.machine
     }
 
-    fn with_ports(&self, mut containers: Vec<crate::agent::Observed>) -> Event {
+    /// Adds what the network knows; the first time, tells the network which tasks are left, so
+    /// that it takes its ports again and clears away what belongs to no task.
+    async fn with_network(&self, mut containers: Vec<Observed>) -> Event {
+        let network = &self.inner.network;
+        let mut retained = self.inner.retained.lock().await;
+        if !*retained {
+            network.retain(&containers.iter().map(|c| c.task.clone()).collect()).await;
+            *retained = true;
+        }
+        drop(retained);
         for container in &mut containers {
-            if let Phase::Running { ports, .. } = &mut container.phase {
-                *ports = self.inner.network.ports(&container.task);
+            match &mut container.phase {
+                Phase::Running { ports, .. } => *ports = network.ports(&container.task),
+                Phase::Exited { .. } => network.unpublish(&container.task).await,
+                Phase::Created => {}
             }
         }
         Event::Inventory { containers }
@@ -256,7 +275,7 @@ impl Workload for Containers {
                 Event::Removed { task, result }
             }
             Action::TakeInventory => match self.inner.runtime.inventory().await {
-                Ok(containers) => self.with_ports(containers),
+                Ok(containers) => self.with_network(containers).await,
                 Err(failure) => {
                     tracing::debug!(error = failure.message, "containerd does not answer");
                     Event::RuntimeLost

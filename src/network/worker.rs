@@ -304,7 +304,13 @@ impl Worker {
             record.ports = self.reserve_all(task)?;
         }
         let ports = record.ports.clone();
-        if let Err(error) = self.save(&task.id, record).and_then(|()| self.install_table(subnet)) {
+        if let Err(error) = self.save(&task.id, record) {
+            if self.records.get(&task.id).is_none_or(|record| record.ports.is_empty()) {
+                self.release(&ports);
+            }
+            return Err(error);
+        }
+        if let Err(error) = self.install_table(subnet) {
             self.close(&task.id);
             return Err(error);
         }
@@ -355,17 +361,28 @@ impl Worker {
             return Ok(());
         }
         let ports = std::mem::take(&mut record.ports);
-        let is_bridge = record.mode == NetworkMode::Bridge;
-        self.save(task, record)?;
-        if is_bridge {
-            if let Some(subnet) = self.paths.load_subnet()? {
-                self.install_table(subnet)?;
-            }
-            for status in ports {
-                drop(self.held.remove(&(status.port.protocol, status.port.published)));
-            }
+        if record.mode == NetworkMode::Host {
+            return self.save(task, record);
         }
+        let before = self.records.lock().insert(task.clone(), record.clone());
+        let closed = match self.paths.load_subnet() {
+            Ok(Some(subnet)) => self.install_table(subnet),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = closed.and_then(|()| self.save(task, record)) {
+            // The ports count as open until closing them succeeds.
+            self.records.lock().extend(before.map(|before| (task.clone(), before)));
+            return Err(error);
+        }
+        self.release(&ports);
         Ok(())
+    }
+
+    fn release(&mut self, ports: &[PortStatus]) {
+        for PortStatus { port } in ports {
+            drop(self.held.remove(&(port.protocol, port.published)));
+        }
     }
 
     /// Closes a task's ports where it is not known how far opening them came.

@@ -3,7 +3,10 @@
 //! Knows the two versions of the cgroup file system; must not know what asks for limits.
 
 use crate::types::CgroupSupport;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Where every distribution mounts the cgroup file system.
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
@@ -21,6 +24,21 @@ pub(super) struct Controllers {
 #[must_use]
 pub fn cgroups() -> CgroupSupport {
     controllers(Path::new(ROOT)).support
+}
+
+/// Removes the group `parent` (`/midge/<id>`), and the one above it, in every hierarchy, as far as
+/// nothing is in them any more.
+pub fn remove_cgroup(parent: &str) {
+    let parent = Path::new(parent.trim_start_matches('/'));
+    let hierarchies = fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([PathBuf::from(ROOT)]) {
+        for group in parent.ancestors().filter(|group| !group.as_os_str().is_empty()) {
+            // Refused where something is in it: it is not ours alone.
+            if fs::remove_dir(hierarchy.join(group)).is_err() {
+                break;
+            }
+        }
+    }
 }
 
 pub(super) fn controllers(root: &Path) -> Controllers {

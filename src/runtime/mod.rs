@@ -27,7 +27,7 @@ mod spec;
 mod volume;
 mod watch;
 
-pub use cgroups::cgroups;
+pub use cgroups::{cgroups, remove_cgroup};
 pub use engine::{Config, ContainerInfo, Runtime};
 pub use helper::{INIT_MODE, LOGGER_MODE, helper_path, install_helper};
 pub use image_config::{ImageConfig, PreparedImage};

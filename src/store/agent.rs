@@ -1,13 +1,16 @@
 //! The agent's file: the tasks it must bring back after a power cut.
 
-use super::file::{self, OpenError, disk};
+use super::{
+    file::{OpenError, StoreFile, disk, existing},
+    manager::once,
+};
 use crate::{
     agent::{Record, StoredTask},
     types::Sequence,
 };
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{ReadableTable, StorageBackend, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 const TASKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tasks");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
@@ -19,7 +22,7 @@ const RECORD: u8 = 1;
 /// The agent's file.
 #[derive(Debug)]
 pub struct AgentStore {
-    database: Database,
+    file: StoreFile,
 }
 
 impl AgentStore {
@@ -29,54 +32,75 @@ impl AgentStore {
     ///
     /// Another daemon has it, a newer midge wrote it, or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self { database: file::open(path)? })
+        Ok(Self { file: StoreFile::open(path)? })
     }
 
-    /// Opens, or makes, the file on a disk that is not the file system's.
+    /// Opens, or makes, the file on a disk that is not the file system's. After a failure it stays
+    /// failed; [`AgentStore::open_on_disk`] opens its disk again.
     ///
     /// # Errors
     ///
     /// As [`AgentStore::open`].
     pub fn open_on(backend: impl StorageBackend) -> Result<Self, OpenError> {
-        Ok(Self { database: file::open_on(backend)? })
+        Self::open_on_disk(once(backend))
     }
 
-    /// Reads everything.
+    /// Opens, or makes, the file on what `disk` opens, now and after each failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`AgentStore::open`].
+    pub fn open_on_disk<B: StorageBackend>(
+        disk: impl Fn() -> io::Result<B> + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        Ok(Self { file: StoreFile::open_on(disk)? })
+    }
+
+    /// Returns how long the last commit took.
+    #[must_use]
+    pub fn last_commit(&self) -> Duration {
+        self.file.last_commit()
+    }
+
+    /// Returns how long the commit under way has taken already, where there is one.
+    #[must_use]
+    pub fn commit_under_way(&self) -> Option<Duration> {
+        self.file.commit_under_way()
+    }
+
+    /// Reads everything: the last sequence that was taken, and every task, by id.
     ///
     /// # Errors
     ///
     /// The disk failed, or holds what no midge wrote.
     pub fn load(&self) -> io::Result<(Sequence, Vec<StoredTask>)> {
-        let read = self.database.begin_read().map_err(disk)?;
-        let sequence = match read.open_table(STATE) {
-            Ok(table) => match table.get(SEQUENCE).map_err(disk)? {
-                Some(bytes) => decode(bytes.value())?,
-                None => Sequence::default(),
-            },
-            Err(redb::TableError::TableDoesNotExist(_)) => Sequence::default(),
-            Err(error) => return Err(disk(error)),
-        };
-        let mut tasks = Vec::new();
-        match read.open_table(TASKS) {
-            Ok(table) => {
+        self.file.read(|read| {
+            let mut sequence = Sequence::default();
+            if let Some(table) = existing(read.open_table(STATE))?
+                && let Some(bytes) = table.get(SEQUENCE).map_err(disk)?
+            {
+                sequence = decode(bytes.value())?;
+            }
+            let mut tasks = Vec::new();
+            if let Some(table) = existing(read.open_table(TASKS))? {
                 for row in table.iter().map_err(disk)? {
                     tasks.push(decode(row.map_err(disk)?.1.value())?);
                 }
             }
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(disk(error)),
-        }
-        Ok((sequence, tasks))
+            Ok((sequence, tasks))
+        })
     }
 
     /// Writes everything in one commit; on disk when it returns.
     ///
     /// # Errors
     ///
-    /// The disk failed: nothing of it is written.
+    /// The disk failed: all of it is written, or nothing. The same records can be committed again.
     pub fn commit(&self, records: &[Record]) -> io::Result<()> {
-        let write = self.database.begin_write().map_err(disk)?;
-        {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.file.write(|write| {
             let mut tasks = write.open_table(TASKS).map_err(disk)?;
             let mut state = write.open_table(STATE).map_err(disk)?;
             for record in records {
@@ -94,8 +118,8 @@ impl AgentStore {
                     }
                 }
             }
-        }
-        write.commit().map_err(disk)
+            Ok(())
+        })
     }
 }
 
@@ -106,8 +130,11 @@ fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     match bytes.split_first() {
-        Some((&RECORD, body)) => postcard::from_bytes(body)
-            .map_err(|error| damaged(format!("a stored task is damaged: {error}"))),
+        Some((&RECORD, body)) => match postcard::take_from_bytes(body) {
+            Ok((value, [])) => Ok(value),
+            Ok(_) => Err(damaged("a stored task has bytes to spare".to_owned())),
+            Err(error) => Err(damaged(format!("a stored task is damaged: {error}"))),
+        },
         Some((format, _)) => {
             Err(damaged(format!("a stored task was written by a newer midge (format {format})")))
         }

@@ -20,6 +20,8 @@ struct Image {
     pending: Vec<(usize, Vec<u8>)>,
     /// Fails every write and sync while set.
     broken: bool,
+    /// Breaks after so many more writes and syncs.
+    breaks_after: Option<u64>,
     /// Refuses to grow beyond this.
     capacity: Option<usize>,
     writes: u64,
@@ -72,12 +74,31 @@ impl FaultyDisk {
             image.durable = durable;
             image.generation += 1;
             image.broken = false;
+            image.breaks_after = None;
         });
     }
 
     /// Makes every write fail, or no more.
     pub(crate) fn break_writes(&self, broken: bool) {
         self.with(|image| image.broken = broken);
+    }
+
+    /// Breaks in the midst of what comes: after so many more writes and syncs.
+    pub(crate) fn break_after(&self, steps: u64) {
+        self.with(|image| image.breaks_after = Some(steps));
+    }
+
+    /// Changes one byte, as a failing disk or somebody with a hex editor does.
+    pub(crate) fn tamper(&self, at: u64, mask: u8) {
+        self.with(|image| {
+            let length = image.durable.len() as u64;
+            let at = usize::try_from(at % length.max(1)).unwrap_or(0);
+            for bytes in [&mut image.durable, &mut image.live] {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= mask;
+                }
+            }
+        });
     }
 
     /// Leaves so much more room than is used now, or no bound.
@@ -88,6 +109,18 @@ impl FaultyDisk {
     /// Returns how many writes reached the disk.
     pub(crate) fn writes(&self) -> u64 {
         self.with(|image| image.writes)
+    }
+}
+
+impl Image {
+    /// Counts one write or sync, and fails it where it should.
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.breaks_after {
+            Some(0) => self.broken = true,
+            Some(steps) => *steps -= 1,
+            None => {}
+        }
+        if self.broken { Err(io::Error::other("the disk fails")) } else { Ok(()) }
     }
 }
 
@@ -124,9 +157,7 @@ impl StorageBackend for Backend {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
         self.with(|image| {
-            if image.broken {
-                return Err(io::Error::other("the disk fails"));
-            }
+            image.step()?;
             if image.capacity.is_some_and(|capacity| len > capacity) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -140,9 +171,7 @@ impl StorageBackend for Backend {
 
     fn sync_data(&self) -> io::Result<()> {
         self.with(|image| {
-            if image.broken {
-                return Err(io::Error::other("the disk fails"));
-            }
+            image.step()?;
             // What is pending is all that differs: copying the whole file is slow.
             for (offset, bytes) in std::mem::take(&mut image.pending) {
                 image.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
@@ -154,9 +183,7 @@ impl StorageBackend for Backend {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let range = range(offset, data.len())?;
         self.with(|image| {
-            if image.broken {
-                return Err(io::Error::other("the disk fails"));
-            }
+            image.step()?;
             image.writes += 1;
             let start = range.start;
             image.live.get_mut(range).ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(data);

@@ -1,15 +1,31 @@
-//! One redb file with a format version.
+//! One redb file: its format version, its transactions, and what becomes of it when the disk fails.
+//!
+//! redb refuses to go on after an I/O error, since it no longer knows what is on disk. Here such a
+//! database is closed at once and opened anew, with redb's own repair, at the next call: a disk
+//! that was full for a while costs no restart.
 
-use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction,
+};
 use std::{
-    fs::OpenOptions,
+    fmt,
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
+/// Brings a file from one format to the next, inside the transaction that also says so.
+pub(super) type Migration = fn(&WriteTransaction) -> io::Result<()>;
+
+/// `MIGRATIONS[n]` leads from format `n + 1` to `n + 2`. There was only one format so far.
+const MIGRATIONS: &[Migration] = &[];
+
 /// The format that this version writes, and the newest it reads.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 1 + MIGRATIONS.len() as u64;
 
 /// Pages kept in memory: both files together stay below the budget of a small board.
 const CACHE_BYTES: usize = 2 << 20;
@@ -44,8 +60,179 @@ pub enum OpenError {
     },
 }
 
-/// Opens, or makes, the file at `path`, readable by its owner only.
-pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
+impl OpenError {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::InUse { .. } => {
+                Some("stop the other daemon, or give this one a data directory of its own")
+            }
+            Self::Newer { .. } => Some("install the midge that wrote it, or a newer one"),
+            Self::Failed { .. } => None,
+        }
+    }
+}
+
+/// How a database is opened, the first time and after each failure.
+type Opener = Box<dyn Fn() -> Result<Open, OpenError> + Send + Sync>;
+
+/// An open database. redb writes when it is dropped, and where the file is damaged it panics in the
+/// midst of that: a panic here would end the daemon for a database that nobody needs any more.
+struct Open(Option<Database>);
+
+impl Open {
+    fn get(&self) -> &Database {
+        self.0.as_ref().expect("it is taken out by drop only")
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::error!("a database could not be closed: it contradicts itself");
+        }
+    }
+}
+
+/// A redb file.
+pub(super) struct StoreFile {
+    opener: Opener,
+    /// Absent after a failure, until the next call opens it anew.
+    database: Mutex<Option<Arc<Open>>>,
+    commits: Mutex<Commits>,
+}
+
+/// How the commits of a file went.
+#[derive(Debug, Clone, Default)]
+struct Commits {
+    last: Duration,
+    begun: Option<Instant>,
+    failure: Option<String>,
+}
+
+impl fmt::Debug for StoreFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreFile").finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What these locks guard is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl StoreFile {
+    /// Opens, or makes, the file at `path`, readable by its owner only.
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+        let path = path.to_owned();
+        Self::open_by(Box::new(move || open_path(&path)))
+    }
+
+    /// Opens, or makes, a file on a disk that is not the file system's. `disk` opens the disk, now
+    /// and again after each failure.
+    pub(super) fn open_on<B: StorageBackend>(
+        disk: impl Fn() -> io::Result<B> + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        Self::open_by(Box::new(move || {
+            let path = Path::new("(backend)");
+            let failed = |error: &dyn fmt::Display| OpenError::Failed {
+                path: path.to_owned(),
+                message: error.to_string(),
+            };
+            let backend = disk().map_err(|error| failed(&error))?;
+            let database = builder().create_with_backend(backend);
+            check_format(database.map_err(|error| failed(&error))?, path)
+        }))
+    }
+
+    fn open_by(opener: Opener) -> Result<Self, OpenError> {
+        let database = Mutex::new(Some(Arc::new(guard_open(&opener)?)));
+        Ok(Self { opener, database, commits: Mutex::default() })
+    }
+
+    /// Returns how long the last commit took.
+    pub(super) fn last_commit(&self) -> Duration {
+        locked(&self.commits).last
+    }
+
+    /// Returns how long the commit under way has taken already: a disk that hangs shows here and
+    /// nowhere else.
+    pub(super) fn commit_under_way(&self) -> Option<Duration> {
+        locked(&self.commits).begun.map(|begun| begun.elapsed())
+    }
+
+    /// Returns why the last commit failed, where it did.
+    pub(super) fn failure(&self) -> Option<String> {
+        locked(&self.commits).failure.clone()
+    }
+
+    /// Reads one consistent state of the file.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.with(|database| work(&database.begin_read().map_err(disk)?))
+    }
+
+    /// Writes in one transaction, on disk when this returns. After an error it is there whole or
+    /// not at all.
+    pub(super) fn write<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let begun = Instant::now();
+        locked(&self.commits).begun = Some(begun);
+        let result = self.with(|database| commit(database, work));
+        let failure = result.as_ref().err().map(ToString::to_string);
+        *locked(&self.commits) = Commits { last: begun.elapsed(), begun: None, failure };
+        result
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> io::Result<T>) -> io::Result<T> {
+        let database = self.database()?;
+        // A disk that returns nonsense can make redb panic; that must not take the daemon along.
+        let result = catch_unwind(AssertUnwindSafe(|| work(database.get())));
+        let result = result.unwrap_or_else(|_| Err(contradiction()));
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::InvalidInput) {
+            let mut slot = locked(&self.database);
+            if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &database)) {
+                *slot = None;
+            }
+        }
+        result
+    }
+
+    fn database(&self) -> io::Result<Arc<Open>> {
+        let mut slot = locked(&self.database);
+        if let Some(database) = slot.as_ref() {
+            return Ok(Arc::clone(database));
+        }
+        let database = Arc::new(guard_open(&self.opener).map_err(io::Error::other)?);
+        *slot = Some(Arc::clone(&database));
+        Ok(database)
+    }
+}
+
+fn contradiction() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the database contradicts itself")
+}
+
+fn guard_open(opener: &Opener) -> Result<Open, OpenError> {
+    catch_unwind(AssertUnwindSafe(opener)).unwrap_or_else(|_| {
+        let message = contradiction().to_string();
+        Err(OpenError::Failed { path: PathBuf::from("the database"), message })
+    })
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn open_path(path: &Path) -> Result<Open, OpenError> {
     let failed = |message: String| OpenError::Failed { path: path.to_owned(), message };
     // Looked at before it is opened for writing, which already changes its head: a file of a newer
     // midge is left exactly as it is. What cannot be read so is repaired below, or said to be
@@ -56,63 +243,110 @@ pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
     {
         return Err(OpenError::Newer { path: path.to_owned(), found });
     }
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| failed(error.to_string()))?;
-    let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path);
-    let database = database.map_err(|error| match error {
+    if !path.try_exists().map_err(|error| failed(error.to_string()))? {
+        create(path).map_err(|error| failed(error.to_string()))?;
+    }
+    let file = open_file(path).map_err(|error| failed(error.to_string()))?;
+    let database = builder().create_file(file).map_err(|error| match error {
         redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
         other => failed(other.to_string()),
     })?;
     check_format(database, path)
 }
 
-/// Opens, or makes, a file on a disk that is not the file system's.
-pub(super) fn open_on(backend: impl StorageBackend) -> Result<Database, OpenError> {
-    let path = Path::new("(backend)");
-    let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-    let database = database
-        .map_err(|error| OpenError::Failed { path: path.to_owned(), message: error.to_string() })?;
-    check_format(database, path)
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-fn check_format(database: Database, path: &Path) -> Result<Database, OpenError> {
+/// Makes an empty file of this format. Under another name first: redb refuses a file whose making
+/// a power cut interrupted, and nobody would dare to delete it.
+fn create(path: &Path) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = PathBuf::from(unfinished);
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let database = builder().create_file(open_file(&unfinished)?).map_err(disk)?;
+    write_format(&database)?;
+    drop(database);
+    File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+fn check_format(database: Database, path: &Path) -> Result<Open, OpenError> {
+    let database = Open(Some(database));
     let failed =
         |error: io::Error| OpenError::Failed { path: path.to_owned(), message: error.to_string() };
-    let found = read_format(&database).map_err(failed)?;
-    match found {
+    match read_format(database.get()).map_err(failed)? {
         Some(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found }),
-        Some(_) => Ok(database),
+        Some(FORMAT) => Ok(database),
+        Some(found) => {
+            migrate(database.get(), found, MIGRATIONS).map_err(failed)?;
+            Ok(database)
+        }
         None => {
-            write_format(&database).map_err(failed)?;
+            write_format(database.get()).map_err(failed)?;
             Ok(database)
         }
     }
 }
 
-fn read_format(database: &impl ReadableDatabase) -> io::Result<Option<u64>> {
+/// Carries out what leads from format `found` to the end of `migrations`, all of it or nothing.
+pub(super) fn migrate(database: &Database, found: u64, migrations: &[Migration]) -> io::Result<()> {
+    let done = usize::try_from(found).ok().and_then(|found| found.checked_sub(1));
+    let due = done.and_then(|done| migrations.get(done..)).ok_or_else(contradiction)?;
+    commit(database, |write| {
+        for migration in due {
+            migration(write)?;
+        }
+        let format = found + u64::try_from(due.len()).map_err(io::Error::other)?;
+        write.open_table(META).map_err(disk)?.insert(FORMAT_KEY, format).map_err(disk)?;
+        Ok(())
+    })
+}
+
+pub(super) fn read_format(database: &impl ReadableDatabase) -> io::Result<Option<u64>> {
     let read = database.begin_read().map_err(disk)?;
-    let table = match read.open_table(META) {
-        Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-        Err(error) => return Err(disk(error)),
-    };
+    let Some(table) = existing(read.open_table(META))? else { return Ok(None) };
     Ok(table.get(FORMAT_KEY).map_err(disk)?.map(|value| value.value()))
 }
 
 fn write_format(database: &Database) -> io::Result<()> {
+    commit(database, |write| {
+        write.open_table(META).map_err(disk)?.insert(FORMAT_KEY, FORMAT).map_err(disk)?;
+        Ok(())
+    })
+}
+
+fn commit<T>(
+    database: &Database,
+    work: impl FnOnce(&WriteTransaction) -> io::Result<T>,
+) -> io::Result<T> {
     let write = database.begin_write().map_err(disk)?;
-    write.open_table(META).map_err(disk)?.insert(FORMAT_KEY, FORMAT).map_err(disk)?;
-    write.commit().map_err(disk)
+    let value = work(&write)?;
+    write.commit().map_err(disk)?;
+    Ok(value)
+}
+
+/// A table that nothing was written to yet does not exist.
+pub(super) fn existing<T>(opened: Result<T, redb::TableError>) -> io::Result<Option<T>> {
+    match opened {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(disk(error)),
+    }
 }
 
 /// Turns an error of the database into one of the disk, keeping what kind it is.
 pub(super) fn disk(error: impl Into<redb::Error>) -> io::Error {
     match error.into() {
         redb::Error::Io(error) => error,
+        redb::Error::Corrupted(what) => io::Error::new(io::ErrorKind::InvalidData, what),
         other => io::Error::other(other.to_string()),
     }
 }

@@ -1,43 +1,50 @@
-//! The manager's file: the log, the vote and the snapshot.
+//! The manager's file: the log, the vote, the snapshot and the cluster's epoch.
 
 use super::{
-    file::{self, OpenError, disk},
+    file::{OpenError, StoreFile, disk, existing},
     seal::{Place, Sealer},
 };
 use crate::consensus::{Extent, LogStore};
-use redb::{
-    Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
-};
-use std::{
-    io,
-    path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use redb::{ReadTransaction, ReadableTable, StorageBackend, TableDefinition};
+use serde::{Deserialize, Serialize};
+use std::{io, path::Path, sync::Mutex, time::Duration};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+const CHUNKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot");
 
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
-const SNAPSHOT_META: &str = "snapshot-meta";
-const SNAPSHOT_DATA: &str = "snapshot-data";
+const SNAPSHOT: &str = "snapshot";
+const EPOCH: &str = "epoch";
 
-/// The most entries that one read gives: the engine asks again for the rest.
-const READ_MAX: usize = 4_096;
+/// A snapshot is kept in pieces of this size: redb finds room for a value in one run of pages, and
+/// a run of many megabytes makes the file grow and stay large.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// The largest snapshot that is read back: what a board of 512 MB can hold beside the rest.
+const SNAPSHOT_MAX: u64 = 128 << 20;
+
+/// How many bytes of entries one read gives, give or take one: the engine asks again for the rest.
+const READ_BYTES: usize = 8 << 20;
+
+/// What is known of a snapshot beside its pieces.
+#[derive(Debug, Serialize, Deserialize)]
+struct SnapshotRecord {
+    /// What the engine wants to know of it.
+    meta: Vec<u8>,
+    /// Counts the snapshots of this file; bound into every piece, so that no piece of an older
+    /// one passes for one of this.
+    generation: u64,
+    /// The length of the whole.
+    len: u64,
+}
 
 /// The manager's file.
 #[derive(Debug)]
 pub struct ManagerStore {
-    database: Database,
+    file: StoreFile,
     sealer: Sealer,
-    /// Why the last commit failed, until one succeeds.
-    failure: Mutex<Option<String>>,
-    /// How long the last commit took, in microseconds.
-    last_commit: AtomicU64,
 }
 
 impl ManagerStore {
@@ -47,97 +54,141 @@ impl ManagerStore {
     ///
     /// Another daemon has it, a newer midge wrote it, or it cannot be read.
     pub fn open(path: &Path, sealer: Sealer) -> Result<Self, OpenError> {
-        Ok(Self::new(file::open(path)?, sealer))
+        Ok(Self { file: StoreFile::open(path)?, sealer })
     }
 
-    /// Opens, or makes, the file on a disk that is not the file system's.
+    /// Opens, or makes, the file on a disk that is not the file system's. After a failure it stays
+    /// failed; [`ManagerStore::open_on_disk`] opens its disk again.
     ///
     /// # Errors
     ///
     /// As [`ManagerStore::open`].
     pub fn open_on(backend: impl StorageBackend, sealer: Sealer) -> Result<Self, OpenError> {
-        Ok(Self::new(file::open_on(backend)?, sealer))
+        Self::open_on_disk(once(backend), sealer)
     }
 
-    fn new(database: Database, sealer: Sealer) -> Self {
-        Self { database, sealer, failure: Mutex::new(None), last_commit: AtomicU64::new(0) }
+    /// Opens, or makes, the file on what `disk` opens, now and after each failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`ManagerStore::open`].
+    pub fn open_on_disk<B: StorageBackend>(
+        disk: impl Fn() -> io::Result<B> + Send + Sync + 'static,
+        sealer: Sealer,
+    ) -> Result<Self, OpenError> {
+        Ok(Self { file: StoreFile::open_on(disk)?, sealer })
     }
 
     /// Returns how long the last commit took.
     #[must_use]
     pub fn last_commit(&self) -> Duration {
-        Duration::from_micros(self.last_commit.load(Ordering::Relaxed))
+        self.file.last_commit()
+    }
+
+    /// Returns how long the commit under way has taken already, where there is one.
+    #[must_use]
+    pub fn commit_under_way(&self) -> Option<Duration> {
+        self.file.commit_under_way()
     }
 
     /// Returns why nothing can be committed, where nothing can.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.file.failure()
     }
 
-    fn write(&self, work: impl FnOnce(&WriteTransaction) -> io::Result<()>) -> io::Result<()> {
-        let start = Instant::now();
-        let write = || -> io::Result<()> {
-            let write = self.database.begin_write().map_err(disk)?;
-            work(&write)?;
-            write.commit().map_err(disk)
-        };
-        let result = write();
-        let took = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.last_commit.store(took, Ordering::Relaxed);
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) =
-            result.as_ref().err().map(ToString::to_string);
-        result
+    /// Returns the cluster's epoch, once one was written.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed.
+    pub fn epoch(&self) -> io::Result<Option<u64>> {
+        let bytes = self.file.read(|read| state(read, EPOCH))?;
+        let number = |bytes: Vec<u8>| bytes.try_into().map(u64::from_le_bytes);
+        bytes.map(number).transpose().map_err(|_| damaged("the epoch is no number"))
     }
 
-    fn state(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
-        let read = self.database.begin_read().map_err(disk)?;
-        let table = match read.open_table(STATE) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(disk(error)),
-        };
-        Ok(table.get(key).map_err(disk)?.map(|value| value.value().to_vec()))
+    /// Replaces the cluster's epoch.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed.
+    pub fn set_epoch(&self, epoch: u64) -> io::Result<()> {
+        self.save_state(EPOCH, &epoch.to_le_bytes())
+    }
+
+    fn save_state(&self, key: &str, value: &[u8]) -> io::Result<()> {
+        self.file.write(|write| {
+            write.open_table(STATE).map_err(disk)?.insert(key, value).map_err(disk)?;
+            Ok(())
+        })
+    }
+
+    fn snapshot_record(&self, read: &ReadTransaction) -> io::Result<Option<SnapshotRecord>> {
+        let Some(sealed) = state(read, SNAPSHOT)? else { return Ok(None) };
+        let bytes = self.sealer.open(&Place::Snapshot, &sealed)?;
+        let record = postcard::from_bytes(&bytes);
+        record.map(Some).map_err(|error| damaged(&format!("the snapshot's record: {error}")))
+    }
+}
+
+fn damaged(problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+fn state(read: &ReadTransaction, key: &str) -> io::Result<Option<Vec<u8>>> {
+    let Some(table) = existing(read.open_table(STATE))? else { return Ok(None) };
+    Ok(table.get(key).map_err(disk)?.map(|value| value.value().to_vec()))
+}
+
+/// A disk that can be opened one time.
+pub(super) fn once<B: StorageBackend>(
+    backend: B,
+) -> impl Fn() -> io::Result<B> + Send + Sync + 'static {
+    let backend = Mutex::new(Some(backend));
+    move || {
+        let taken = backend.lock().map_err(|error| io::Error::other(error.to_string()))?.take();
+        taken.ok_or_else(|| io::Error::other("the disk failed and was closed"))
     }
 }
 
 impl LogStore for ManagerStore {
     fn log_state(&self) -> io::Result<Extent> {
-        let purged = self.state(PURGED)?;
-        let read = self.database.begin_read().map_err(disk)?;
-        let table = match read.open_table(LOG) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => {
+        self.file.read(|read| {
+            let purged = state(read, PURGED)?;
+            let Some(table) = existing(read.open_table(LOG))? else {
                 return Ok(Extent { last: None, purged });
-            }
-            Err(error) => return Err(disk(error)),
-        };
-        let last = match table.last().map_err(disk)? {
-            Some((index, sealed)) => {
-                Some(self.sealer.open(&Place::Entry(index.value()), sealed.value())?)
-            }
-            None => None,
-        };
-        Ok(Extent { last, purged })
+            };
+            let last = match table.last().map_err(disk)? {
+                Some((index, sealed)) => {
+                    Some(self.sealer.open(&Place::Entry(index.value()), sealed.value())?)
+                }
+                None => None,
+            };
+            Ok(Extent { last, purged })
+        })
     }
 
     fn read(&self, first: u64, end: u64) -> io::Result<Vec<Vec<u8>>> {
-        let read = self.database.begin_read().map_err(disk)?;
-        let table = match read.open_table(LOG) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(disk(error)),
-        };
-        let mut entries = Vec::new();
-        for row in table.range(first..end).map_err(disk)?.take(READ_MAX) {
-            let (index, sealed) = row.map_err(disk)?;
-            entries.push(self.sealer.open(&Place::Entry(index.value()), sealed.value())?);
-        }
-        Ok(entries)
+        self.file.read(|read| {
+            let mut entries = Vec::new();
+            let Some(table) = existing(read.open_table(LOG))? else { return Ok(entries) };
+            let mut bytes = 0;
+            for row in table.range(first..end.max(first)).map_err(disk)? {
+                let (index, sealed) = row.map_err(disk)?;
+                let entry = self.sealer.open(&Place::Entry(index.value()), sealed.value())?;
+                bytes += entry.len();
+                entries.push(entry);
+                if bytes >= READ_BYTES {
+                    break;
+                }
+            }
+            Ok(entries)
+        })
     }
 
     fn append(&self, entries: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
-        self.write(|write| {
+        self.file.write(|write| {
             let mut table = write.open_table(LOG).map_err(disk)?;
             for (index, entry) in &entries {
                 let sealed = self.sealer.seal(&Place::Entry(*index), entry);
@@ -148,14 +199,14 @@ impl LogStore for ManagerStore {
     }
 
     fn truncate(&self, first: u64) -> io::Result<()> {
-        self.write(|write| {
+        self.file.write(|write| {
             let mut table = write.open_table(LOG).map_err(disk)?;
             table.retain_in(first.., |_, _| false).map_err(disk)
         })
     }
 
     fn purge(&self, last: u64, mark: Vec<u8>) -> io::Result<()> {
-        self.write(|write| {
+        self.file.write(|write| {
             let mut state = write.open_table(STATE).map_err(disk)?;
             state.insert(PURGED, mark.as_slice()).map_err(disk)?;
             let mut table = write.open_table(LOG).map_err(disk)?;
@@ -164,33 +215,52 @@ impl LogStore for ManagerStore {
     }
 
     fn save_vote(&self, vote: Vec<u8>) -> io::Result<()> {
-        self.write(|write| {
-            let mut state = write.open_table(STATE).map_err(disk)?;
-            state.insert(VOTE, vote.as_slice()).map_err(disk)?;
-            Ok(())
-        })
+        self.save_state(VOTE, &vote)
     }
 
     fn vote(&self) -> io::Result<Option<Vec<u8>>> {
-        self.state(VOTE)
+        self.file.read(|read| state(read, VOTE))
     }
 
     fn save_snapshot(&self, meta: Vec<u8>, data: Vec<u8>) -> io::Result<()> {
-        let sealed = self.sealer.seal(&Place::Snapshot, &data);
-        self.write(|write| {
+        let before = self.file.read(|read| self.snapshot_record(read))?;
+        let generation = before.map_or(1, |before| before.generation + 1);
+        let len = u64::try_from(data.len()).map_err(io::Error::other)?;
+        let record = SnapshotRecord { meta, generation, len };
+        let record = postcard::to_stdvec(&record).map_err(io::Error::other)?;
+        self.file.write(|write| {
+            let mut table = write.open_table(CHUNKS).map_err(disk)?;
+            table.retain(|_, _| false).map_err(disk)?;
+            for (number, chunk) in (0_u64..).zip(data.chunks(CHUNK_BYTES)) {
+                let sealed = self.sealer.seal(&Place::Chunk { generation, number }, chunk);
+                table.insert(number, sealed.as_slice()).map_err(disk)?;
+            }
+            let sealed = self.sealer.seal(&Place::Snapshot, &record);
             let mut state = write.open_table(STATE).map_err(disk)?;
-            state.insert(SNAPSHOT_META, meta.as_slice()).map_err(disk)?;
-            state.insert(SNAPSHOT_DATA, sealed.as_slice()).map_err(disk)?;
+            state.insert(SNAPSHOT, sealed.as_slice()).map_err(disk)?;
             Ok(())
         })
     }
 
     fn snapshot(&self) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
-        match (self.state(SNAPSHOT_META)?, self.state(SNAPSHOT_DATA)?) {
-            (Some(meta), Some(sealed)) => {
-                Ok(Some((meta, self.sealer.open(&Place::Snapshot, &sealed)?)))
+        self.file.read(|read| {
+            let Some(record) = self.snapshot_record(read)? else { return Ok(None) };
+            if record.len > SNAPSHOT_MAX {
+                return Err(damaged("the snapshot is larger than any that is written"));
             }
-            _ => Ok(None),
-        }
+            let mut data = Vec::new();
+            if let Some(table) = existing(read.open_table(CHUNKS))? {
+                for row in table.iter().map_err(disk)? {
+                    let (number, sealed) = row.map_err(disk)?;
+                    let place =
+                        Place::Chunk { generation: record.generation, number: number.value() };
+                    data.extend(self.sealer.open(&place, sealed.value())?);
+                }
+            }
+            if u64::try_from(data.len()).ok() != Some(record.len) {
+                return Err(damaged("a piece of the snapshot is missing"));
+            }
+            Ok(Some((record.meta, data)))
+        })
     }
 }

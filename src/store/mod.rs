@@ -12,6 +12,8 @@ mod seal;
 #[cfg(test)]
 pub(crate) mod faulty;
 #[cfg(test)]
+mod power_cuts;
+#[cfg(test)]
 mod tests;
 
 pub use agent::AgentStore;

@@ -4,7 +4,11 @@
 //! key but the one it is given; who holds it is `pki`'s affair.
 
 use ring::aead::{self, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use std::{fmt, io};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{Mutex, PoisonError},
+};
 
 /// The first byte of every sealed record: the envelope's format.
 const ENVELOPE: u8 = 1;
@@ -12,11 +16,22 @@ const ENVELOPE: u8 = 1;
 /// Format, key id and nonce.
 const HEADER_LEN: usize = 1 + 4 + NONCE_LEN;
 
-/// Seals and opens with one key.
+/// Seals with one key, and opens with it and with those it replaced.
 pub struct Sealer {
     id: u32,
-    key: LessSafeKey,
+    keys: BTreeMap<u32, LessSafeKey>,
     random: Box<dyn Fn() -> [u8; NONCE_LEN] + Send + Sync>,
+    nonces: Mutex<Nonces>,
+}
+
+/// Where nonces come from: 64 random bits drawn at start, then a counter of 32.
+///
+/// The counter keeps the records of one run apart; the random part keeps runs apart, even where
+/// the file was put back to an older state, which a counter kept in the file could not. Only runs
+/// can collide, not records: after a million starts the chance that any two did is below 2^-24.
+struct Nonces {
+    prefix: [u8; 8],
+    counter: u32,
 }
 
 impl fmt::Debug for Sealer {
@@ -26,29 +41,60 @@ impl fmt::Debug for Sealer {
     }
 }
 
+fn key(bytes: &[u8; 32]) -> LessSafeKey {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, bytes).expect("the key is as long as it is");
+    LessSafeKey::new(key)
+}
+
+fn prefix(random: [u8; NONCE_LEN]) -> [u8; 8] {
+    let mut prefix = [0; 8];
+    prefix.copy_from_slice(&random[..8]);
+    prefix
+}
+
 impl Sealer {
-    /// Makes a sealer with the key named `id`. `random` draws nonces: 96 random bits, which stay
-    /// unique for as many records (2^32) as a cluster writes in decades.
+    /// Makes a sealer with the key named `id`. `random` gives random bits: the operating system's,
+    /// or a simulation's.
     #[must_use]
     pub fn new(
         id: u32,
-        key: &[u8; 32],
+        bytes: &[u8; 32],
         random: impl Fn() -> [u8; NONCE_LEN] + Send + Sync + 'static,
     ) -> Self {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("the key is as long as it is");
-        Self { id, key: LessSafeKey::new(key), random: Box::new(random) }
+        let nonces = Mutex::new(Nonces { prefix: prefix(random()), counter: 0 });
+        Self { id, keys: BTreeMap::from([(id, key(bytes))]), random: Box::new(random), nonces }
+    }
+
+    /// Opens with an older key as well, so that a key can be replaced without rewriting everything
+    /// at once.
+    #[must_use]
+    pub fn with_older(mut self, id: u32, bytes: &[u8; 32]) -> Self {
+        self.keys.entry(id).or_insert_with(|| key(bytes));
+        self
+    }
+
+    fn nonce(&self) -> [u8; NONCE_LEN] {
+        let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+        nonces.counter = nonces.counter.wrapping_add(1);
+        if nonces.counter == 0 {
+            nonces.prefix = prefix((self.random)());
+        }
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..8].copy_from_slice(&nonces.prefix);
+        nonce[8..].copy_from_slice(&nonces.counter.to_le_bytes());
+        nonce
     }
 
     /// Seals `plain` for its place: it opens nowhere else.
     pub(super) fn seal(&self, place: &Place, plain: &[u8]) -> Vec<u8> {
-        let nonce = (self.random)();
+        let nonce = self.nonce();
         let mut sealed = Vec::with_capacity(HEADER_LEN + plain.len() + aead::MAX_TAG_LEN);
         sealed.push(ENVELOPE);
         sealed.extend_from_slice(&self.id.to_le_bytes());
         sealed.extend_from_slice(&nonce);
         let mut body = plain.to_vec();
         let aad = Aad::from(place.bytes());
-        self.key
+        self.keys[&self.id]
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut body)
             .expect("a record is far shorter than the cipher's limit of 256 GiB");
         sealed.append(&mut body);
@@ -67,14 +113,13 @@ impl Sealer {
             return Err(damaged("it was sealed by a newer midge"));
         }
         let id = u32::from_le_bytes([header[1], header[2], header[3], header[4]]);
-        if id != self.id {
+        let Some(key) = self.keys.get(&id) else {
             return Err(damaged("it was sealed with another key"));
-        }
+        };
         let nonce = Nonce::try_assume_unique_for_key(&header[5..])
             .map_err(|_| damaged("it is cut short"))?;
         let mut body = body.to_vec();
-        let plain = self
-            .key
+        let plain = key
             .open_in_place(nonce, Aad::from(place.bytes()), &mut body)
             .map_err(|_| damaged("it was changed, or its key is not this node's"))?;
         let length = plain.len();
@@ -88,18 +133,27 @@ impl Sealer {
 pub(super) enum Place {
     /// A log entry.
     Entry(u64),
-    /// The state of a snapshot.
+    /// What is known of the snapshot beside its pieces.
     Snapshot,
+    /// A piece of a snapshot.
+    Chunk {
+        /// Which snapshot of the file.
+        generation: u64,
+        /// Which piece of it, from 0.
+        number: u64,
+    },
 }
 
 impl Place {
-    fn bytes(self) -> [u8; 9] {
-        let (kind, index) = match self {
-            Self::Entry(index) => (1, index),
-            Self::Snapshot => (2, 0),
+    fn bytes(self) -> [u8; 17] {
+        let (kind, first, second) = match self {
+            Self::Entry(index) => (1, index, 0),
+            Self::Snapshot => (2, 0, 0),
+            Self::Chunk { generation, number } => (3, generation, number),
         };
-        let mut bytes = [kind; 9];
-        bytes[1..].copy_from_slice(&index.to_le_bytes());
+        let mut bytes = [kind; 17];
+        bytes[1..9].copy_from_slice(&first.to_le_bytes());
+        bytes[9..].copy_from_slice(&second.to_le_bytes());
         bytes
     }
 }
@@ -108,7 +162,8 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entry(index) => write!(f, "log entry {index}"),
-            Self::Snapshot => f.write_str("the snapshot"),
+            Self::Snapshot => f.write_str("the snapshot's record"),
+            Self::Chunk { number, .. } => write!(f, "piece {number} of the snapshot"),
         }
     }
 }
@@ -144,6 +199,26 @@ mod tests {
             changed[at] ^= 1;
             assert!(sealer(1, 1).open(&Place::Snapshot, &changed).is_err(), "byte {at}");
             assert!(sealer(1, 1).open(&Place::Snapshot, &sealed[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_key_still_opens_what_it_sealed() {
+        let sealed = sealer(1, 1).seal(&Place::Entry(1), b"x");
+        let both = sealer(2, 2).with_older(1, &[1; 32]);
+        assert_eq!(both.open(&Place::Entry(1), &sealed).unwrap(), b"x");
+        assert_eq!(both.seal(&Place::Entry(1), b"y")[1], 2, "the new key writes");
+    }
+
+    #[test]
+    fn no_nonce_comes_twice() {
+        let drawn = std::sync::atomic::AtomicU8::new(0);
+        let random = move || [drawn.fetch_add(1, std::sync::atomic::Ordering::Relaxed); NONCE_LEN];
+        let sealer = Sealer::new(1, &[1; 32], random);
+        sealer.nonces.lock().unwrap().counter = u32::MAX - 500;
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..1_000 {
+            assert!(seen.insert(sealer.nonce()), "also when the counter wraps");
         }
     }
 }

@@ -23,11 +23,24 @@ pub fn serve(port: u16, text: &str) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let body = format!("{text} from {host}\n");
+    // As the first process of a container it would otherwise ignore being asked to stop.
+    thread::spawn(wait_for_end);
     loop {
         let (stream, _) = listener.accept()?;
         let body = body.clone();
         // A client that breaks off is its own affair.
         thread::spawn(move || answer(stream, &body).ok());
+    }
+}
+
+/// Ends the process when it is asked to.
+#[expect(clippy::exit, reason = "there is nothing to clean up, and accept cannot be interrupted")]
+fn wait_for_end() {
+    use async_signal::{Signal, Signals};
+    use futures_lite::StreamExt as _;
+    if let Ok(mut signals) = Signals::new([Signal::Term, Signal::Int]) {
+        futures_lite::future::block_on(signals.next());
+        std::process::exit(0);
     }
 }
 

@@ -16,8 +16,6 @@ NODES="1 2 3"
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 [ -t 1 ] || say() { printf '\n== %s\n' "$*"; }
-run() { echo "\$ ${*//$MIDGE/midge}"; "$@"; }
-inside() { local node=$1; shift; nsenter --net="/run/netns/$PREFIX-$node" "$@"; }
 midge() { local node=$1; shift; "$MIDGE" -H "unix://$STATE/n$node/midge.sock" "$@"; }
 # Shows the command as a user of node 1 would type it.
 show() { echo; echo "\$ midge $*"; midge 1 "$@"; }
@@ -63,9 +61,12 @@ state = "$dir/run-containerd"
 [grpc]
   address = "$dir/containerd.sock"
 TOML
-  inside "$1" setsid containerd -c "$dir/containerd.toml" >"$dir/containerd.log" 2>&1 </dev/null &
+  # Each of these becomes the next by exec, so that the pid stays the one that is written down.
+  setsid nsenter --net="/run/netns/$PREFIX-$1" containerd -c "$dir/containerd.toml" \
+    >"$dir/containerd.log" 2>&1 </dev/null &
   echo $! >"$dir/containerd.pid"
-  inside "$1" setsid unshare --uts sh -c 'hostname "$0" && exec "$@"' "node$1" \
+  setsid nsenter --net="/run/netns/$PREFIX-$1" \
+    unshare --uts sh -c 'hostname "$0" && exec "$@"' "node$1" \
     "$MIDGE" daemon --data-dir "$dir/data" --run-dir "$dir/run" --socket "$dir/midge.sock" \
     --containerd "$dir/containerd.sock" >"$dir/midge.log" 2>&1 </dev/null &
   echo $! >"$dir/midge.pid"
@@ -89,7 +90,6 @@ image() { # an image of this very binary
   tar -C "$dir" -cf "$STATE/hello.tar" manifest.json config.json layer.tar
 }
 
-tasks() { midge 1 service ps "$1" --filter desired-state=running --format "${2:-{{.Name\}\}}" ; }
 all_running() { # SERVICE COUNT
   [ "$(midge 1 service ls --filter "name=$1" --format '{{.Replicas}}')" = "$2/$2" ]
 }
@@ -171,8 +171,6 @@ TEXT
 
 kill_container() { # ID: as a crash would
   local pid
-  pid=$(midge 2 ps --no-trunc --format '{{.ID}}' | grep "^$1" | head -1)
-  pid=$(pgrep -f "^/midge hello" --ns "$$" --nslist mnt 2>/dev/null | head -1 || true)
   pid=$(curl -sS --unix-socket "$STATE/n2/midge.sock" "http://midge/containers/$1/json" |
     grep -o '"Pid":[0-9]*' | head -1 | cut -d: -f2)
   echo "\$ kill -9 $pid    # container $1 on node2"

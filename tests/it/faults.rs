@@ -125,7 +125,7 @@ fn everything_is_killed_and_comes_back() {
         host.kill_daemon();
         host.kill_containerd();
         host.sh(&format!(
-            "pkill -KILL -f 'containerd-shim.*{}/containerd.sock'",
+            "pkill -KILL -f '[c]ontainerd-shim.*{}/containerd.sock'",
             host.dir.display()
         ));
     }

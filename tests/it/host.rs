@@ -4,6 +4,7 @@
 //! failure; what is ended is ended by pid.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+#![expect(clippy::print_stderr, reason = "tests say why they skip, and what a failed node logged")]
 
 use serde_json::Value;
 use std::{
@@ -382,7 +383,7 @@ impl Host {
         let dir = self.dir.display();
         // Shims outlive containerd on purpose; these belong to this host's.
         let script = format!(
-            "pkill -KILL -f 'containerd-shim.*{dir}/containerd.sock' || true; \
+            "pkill -KILL -f '[c]ontainerd-shim.*{dir}/containerd.sock' || true; \
              awk -v dir='{dir}/' 'index($2, dir) == 1 {{print $2}}' /proc/mounts | sort -r | \
              while read -r m; do umount -l \"$m\" || true; done"
         );

@@ -49,15 +49,17 @@ pub(crate) async fn list(call: Call) -> Reply {
     json(&shown)
 }
 
-/// Counts a service's tasks. One on a lost node is not counted as running: Swarm does, and shows
-/// more of them than were asked for.
+/// Counts a service's tasks. One on a lost node, or one that was told to stop, is not counted as
+/// running: Swarm counts both, and shows more of them than were asked for.
 fn status(service: &Service, tasks: &[Task], nodes: &[Node]) -> dto::ServiceStatus {
     let lost = |id: &Option<NodeId>| {
         let node = nodes.iter().find(|node| Some(&node.id) == id.as_ref());
         node.is_none_or(|node| node.status.state == NodeState::Down)
     };
     let own = || tasks.iter().filter(|task| task.service == service.id);
-    let running = own().filter(|task| task.status.state == TaskState::Running && !lost(&task.node));
+    let running = own().filter(|task| {
+        task.status.state == TaskState::Running && task.desired.is_wanted() && !lost(&task.node)
+    });
     let wanted = match service.spec.mode {
         Mode::Replicated { replicas } => replicas,
         Mode::Global => {

@@ -114,7 +114,7 @@ impl Rule {
     }
 
     /// Holds for packets to one of the node's own addresses, whichever they are now.
-    pub(super) fn to_this_node(self) -> Self {
+    pub(super) fn for_this_node(self) -> Self {
         const RESULT_ADDRESS_TYPE: u32 = 3;
         const BY_DESTINATION: u32 = 2;
         const LOCAL: u32 = 2;

@@ -66,7 +66,7 @@ impl Table<'_> {
         self.push_guard(&mut batch);
         self.push_source_rules(&mut batch);
         for chain in ["prerouting", "output"] {
-            self.rule(&mut batch, chain, &Rule::default().to_this_node().jump(PORTS));
+            self.rule(&mut batch, chain, &Rule::default().for_this_node().jump(PORTS));
         }
         for forward in &self.forwards {
             let rule = Rule::default()

@@ -1,0 +1,482 @@
+//! Elections, fail-over, healing, restarts, and the same run twice.
+
+use super::{executor::Executor, memory::Memory};
+use crate::consensus::{
+    Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
+    local::Local,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A member's driver is owned beside it, so that it can end alone.
+const DRIVERS: u64 = 100;
+
+/// What one member's driver holds.
+#[derive(Debug, Default)]
+struct Driven {
+    applied: Vec<Committed>,
+    leadership: Leadership,
+    installs: u64,
+    snapshots: u64,
+    fatal: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    members: BTreeMap<u64, Consensus<Local>>,
+    cut: BTreeSet<u64>,
+    calls: u64,
+    bytes: u64,
+}
+
+/// A network that delivers at once, but for those that are cut off.
+#[derive(Debug, Clone)]
+struct Net {
+    from: u64,
+    links: Arc<Mutex<Links>>,
+}
+
+impl PeerCall for Net {
+    fn call(
+        &self,
+        target: u64,
+        _address: String,
+        request: Vec<u8>,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send>> {
+        let (links, from) = (Arc::clone(&self.links), self.from);
+        Box::pin(async move {
+            let member = {
+                let mut links = links.lock().unwrap();
+                links.calls += 1;
+                links.bytes += request.len() as u64;
+                if links.cut.contains(&from) || links.cut.contains(&target) {
+                    return Err(io::ErrorKind::HostUnreachable.into());
+                }
+                links.members.get(&target).cloned()
+            };
+            let member = member.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let answer = member.handle(&request).await?;
+            if links.lock().unwrap().cut.contains(&from) {
+                return Err(io::ErrorKind::HostUnreachable.into());
+            }
+            Ok(answer)
+        })
+    }
+}
+
+/// Opens the log of one member.
+pub(crate) type Open = Box<dyn Fn(u64) -> Arc<dyn LogStore>>;
+
+pub(crate) struct Group {
+    pub(crate) executor: Rc<Executor>,
+    links: Arc<Mutex<Links>>,
+    disks: BTreeMap<u64, Arc<Memory>>,
+    /// Opens a member's disk; the memory above, where absent.
+    open: Option<Open>,
+    driven: BTreeMap<u64, Arc<Mutex<Driven>>>,
+    snapshot_interval: u64,
+}
+
+impl Group {
+    pub(crate) fn new(executor: &Rc<Executor>, members: u64) -> Self {
+        Self::with(executor, members, None)
+    }
+
+    pub(crate) fn with(executor: &Rc<Executor>, members: u64, open: Option<Open>) -> Self {
+        let mut group = Self {
+            executor: Rc::clone(executor),
+            links: Arc::default(),
+            disks: (1..=members).map(|id| (id, Arc::default())).collect(),
+            open,
+            driven: BTreeMap::new(),
+            snapshot_interval: 10_000,
+        };
+        for id in 1..=members {
+            group.start(id);
+        }
+        group
+    }
+
+    pub(crate) fn start(&mut self, id: u64) {
+        let driven: Arc<Mutex<Driven>> = Arc::default();
+        self.driven.insert(id, Arc::clone(&driven));
+        let channel = Consensus::<Local>::channel();
+        let notices = channel.1.clone();
+        self.executor.spawn_for(DRIVERS + id, drive(notices, driven));
+        let settings = Settings {
+            id,
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_millis(300),
+            snapshot_interval: self.snapshot_interval,
+        };
+        let net = Arc::new(Net { from: id, links: Arc::clone(&self.links) });
+        let disk: Arc<dyn LogStore> = match &self.open {
+            Some(open) => open(id),
+            None => Arc::clone(&self.disks[&id]) as Arc<dyn LogStore>,
+        };
+        let started = self
+            .executor
+            .block_on(id, async move { Consensus::start(&settings, disk, net, channel).await });
+        self.links.lock().unwrap().members.insert(id, started.unwrap());
+    }
+
+    /// Whether a member is of no use until it is started again.
+    pub(crate) fn failed(&self, id: u64) -> bool {
+        self.driven[&id].lock().unwrap().fatal.is_some()
+    }
+
+    pub(crate) fn crash(&self, id: u64) {
+        let member = self.links.lock().unwrap().members.remove(&id);
+        self.executor.kill(id);
+        self.executor.kill(DRIVERS + id);
+        drop(member);
+    }
+
+    fn member(&self, id: u64) -> Consensus<Local> {
+        self.links.lock().unwrap().members[&id].clone()
+    }
+
+    pub(crate) fn initialize(&self, id: u64) {
+        let member = self.member(id);
+        self.executor
+            .block_on(id, async move { member.initialize(format!("member-{id}")).await })
+            .unwrap();
+    }
+
+    pub(crate) fn propose(&self, id: u64, data: &[u8]) -> Result<u64, ProposeError> {
+        let (member, data) = (self.member(id), data.to_vec());
+        self.executor.block_on(id, async move { member.propose(data, LIMIT).await })
+    }
+
+    fn barrier(&self, id: u64) -> Result<(), ProposeError> {
+        let member = self.member(id);
+        self.executor.block_on(id, async move { member.read_barrier(LIMIT).await })
+    }
+
+    pub(crate) fn leader_among(&self, ids: &[u64]) -> Option<u64> {
+        ids.iter().copied().find(|id| self.driven[id].lock().unwrap().leadership.leading)
+    }
+
+    pub(crate) fn elect(&self, ids: &[u64]) -> u64 {
+        let found = self.executor.run(Duration::from_secs(60), || self.leader_among(ids).is_some());
+        assert!(found, "nobody of {ids:?} leads after a minute");
+        self.leader_among(ids).unwrap()
+    }
+
+    /// A group of three: one begins and takes the others in.
+    fn of_three(executor: &Rc<Executor>) -> Self {
+        Self::new(executor, 3).grow()
+    }
+
+    pub(crate) fn grow(self) -> Self {
+        let group = self;
+        group.initialize(1);
+        group.elect(&[1]);
+        let member = group.member(1);
+        group
+            .executor
+            .block_on(1, async move {
+                for id in [2, 3] {
+                    member.add_learner(id, format!("member-{id}"), LIMIT).await?;
+                }
+                member.set_voters(&[1, 2, 3], LIMIT).await
+            })
+            .unwrap();
+        group
+    }
+
+    pub(crate) fn data(&self, id: u64) -> Vec<Vec<u8>> {
+        let driven = self.driven[&id].lock().unwrap();
+        driven.applied.iter().map(|e| e.data.clone()).filter(|d| !d.is_empty()).collect()
+    }
+
+    pub(crate) fn everyone_has(&self, ids: &[u64], count: usize) {
+        let reached = self
+            .executor
+            .run(Duration::from_secs(60), || ids.iter().all(|id| self.data(*id).len() >= count));
+        assert!(reached, "not everyone applied {count} entries");
+    }
+
+    fn hash(&self) -> u64 {
+        for (id, driven) in &self.driven {
+            let driven = driven.lock().unwrap();
+            self.executor.record(*id);
+            for entry in &driven.applied {
+                self.executor.record(entry.index ^ (entry.term << 32));
+                entry.data.iter().for_each(|byte| self.executor.record(u64::from(*byte)));
+            }
+        }
+        let links = self.links.lock().unwrap();
+        self.executor.record(links.calls);
+        self.executor.record(links.bytes);
+        self.executor.trace()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Members hold the links that hold them.
+        let members = std::mem::take(&mut self.links.lock().unwrap().members);
+        for id in members.keys() {
+            self.executor.kill(*id);
+            self.executor.kill(DRIVERS + id);
+        }
+        drop(members);
+    }
+}
+
+/// A driver whose state is the list of what was applied.
+async fn drive(notices: async_channel::Receiver<Notice>, driven: Arc<Mutex<Driven>>) {
+    while let Ok(notice) = notices.recv().await {
+        match notice {
+            Notice::Apply { entries, done } => {
+                {
+                    let mut driven = driven.lock().unwrap();
+                    let last = driven.applied.last().map(|e| e.index);
+                    if let (Some(last), Some(first)) = (last, entries.first()) {
+                        assert_eq!(first.index, last + 1, "entries come in order, once");
+                    }
+                    driven.applied.extend(entries);
+                }
+                done.send(()).await.ok();
+            }
+            Notice::Snapshot { reply } => {
+                let bytes = {
+                    let mut driven = driven.lock().unwrap();
+                    driven.snapshots += 1;
+                    let state: Vec<_> =
+                        driven.applied.iter().map(|e| (e.index, e.term, e.data.clone())).collect();
+                    postcard::to_stdvec(&state).unwrap()
+                };
+                reply.send(bytes).await.ok();
+            }
+            Notice::Install { index, data, done } => {
+                {
+                    let state: Vec<(u64, u64, Vec<u8>)> = postcard::from_bytes(&data).unwrap();
+                    let mut driven = driven.lock().unwrap();
+                    driven.installs += 1;
+                    driven.applied = state
+                        .into_iter()
+                        .map(|(index, term, data)| Committed { index, term, data })
+                        .collect();
+                    assert_eq!(driven.applied.last().map(|e| e.index), Some(index));
+                }
+                done.send(()).await.ok();
+            }
+            Notice::Leadership(leadership) => driven.lock().unwrap().leadership = leadership,
+            Notice::Fatal { error } => driven.lock().unwrap().fatal = Some(error),
+        }
+    }
+}
+
+#[test]
+fn one_member_leads_and_keeps_what_it_acknowledged_over_restarts() {
+    let (executor, _entered) = Executor::enter(1);
+    let mut group = Group::new(&executor, 1);
+    group.initialize(1);
+    group.elect(&[1]);
+    for n in 0..5_u8 {
+        group.propose(1, &[n]).unwrap();
+        group.barrier(1).unwrap();
+    }
+    group.crash(1);
+    group.start(1);
+    group.elect(&[1]);
+    assert_eq!(group.data(1), (0..5_u8).map(|n| vec![n]).collect::<Vec<_>>());
+    let term = group.driven[&1].lock().unwrap().leadership.term;
+    assert!(term >= 2, "a restart is a new term");
+    group.propose(1, b"after").unwrap();
+}
+
+#[test]
+fn an_idle_group_of_one_writes_nothing_and_does_not_wake() {
+    let (executor, _entered) = Executor::enter(2);
+    let group = Group::new(&executor, 1);
+    group.initialize(1);
+    group.elect(&[1]);
+    group.propose(1, b"x").unwrap();
+    executor.run(Duration::from_secs(5), || false);
+    let (writes, polls) = (group.disks[&1].writes(), executor.polls(1));
+    executor.run(Duration::from_secs(3_600), || false);
+    assert_eq!(group.disks[&1].writes(), writes, "an idle hour wrote something");
+    let woken = executor.polls(1) - polls;
+    assert!(woken <= 2, "an idle hour took {woken} wakeups");
+    group.propose(1, b"still there").unwrap();
+    group.barrier(1).unwrap();
+}
+
+#[test]
+fn snapshots_shorten_the_log_and_are_installed_at_start() {
+    let (executor, _entered) = Executor::enter(3);
+    let mut group = Group::new(&executor, 1);
+    group.crash(1);
+    group.snapshot_interval = 600;
+    group.start(1);
+    group.initialize(1);
+    group.elect(&[1]);
+    for n in 0..1_500_u32 {
+        group.propose(1, &n.to_le_bytes()).unwrap();
+    }
+    let disk = Arc::clone(&group.disks[&1]);
+    let shortened = executor.run(LIMIT, || disk.has_snapshot() && disk.entries() < 1_200);
+    assert!(shortened, "{} entries are left", disk.entries());
+    group.crash(1);
+    group.start(1);
+    group.elect(&[1]);
+    assert_eq!(group.driven[&1].lock().unwrap().installs, 1);
+    let expected: Vec<_> = (0..1_500_u32).map(|n| n.to_le_bytes().to_vec()).collect();
+    assert_eq!(group.data(1), expected);
+}
+
+#[test]
+fn a_long_log_without_a_snapshot_is_replayed_to_its_end() {
+    let (executor, _entered) = Executor::enter(4);
+    let mut group = Group::new(&executor, 1);
+    group.initialize(1);
+    group.elect(&[1]);
+    for n in 0..5_000_u32 {
+        group.propose(1, &n.to_le_bytes()).unwrap();
+    }
+    group.crash(1);
+    group.start(1);
+    group.elect(&[1]);
+    assert_eq!(group.data(1).len(), 5_000);
+}
+
+#[test]
+fn three_members_fail_over_and_heal() {
+    for seed in 0..10 {
+        let (executor, _entered) = Executor::enter(seed);
+        let mut group = Group::of_three(&executor);
+        group.propose(1, b"one").unwrap();
+        group.links.lock().unwrap().cut.insert(1);
+        let next = group.elect(&[2, 3]);
+        group.propose(next, b"two").unwrap();
+        let stale = group.propose(1, b"lost");
+        assert!(stale.is_err(), "a leader that is cut off commits nothing: {stale:?}");
+        assert!(group.barrier(1).is_err(), "nor does it answer reads");
+        group.links.lock().unwrap().cut.clear();
+        group.everyone_has(&[1, 2, 3], 2);
+        let third = 5 - next;
+        group.crash(third);
+        let leader = group.elect(&[1, next]);
+        group.propose(leader, b"three").unwrap();
+        group.start(third);
+        group.everyone_has(&[1, 2, 3], 3);
+        for id in [1, 2, 3] {
+            assert_eq!(group.data(id), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
+        }
+    }
+}
+
+#[test]
+fn a_member_that_lags_far_behind_gets_a_snapshot() {
+    let (executor, _entered) = Executor::enter(5);
+    let mut group = Group::of_three(&executor);
+    for id in [1, 2, 3] {
+        group.crash(id);
+    }
+    group.snapshot_interval = 100;
+    for id in [1, 2] {
+        group.start(id);
+    }
+    let leader = group.elect(&[1, 2]);
+    // Larger than one message, together.
+    for n in 0..700_u32 {
+        group.propose(leader, &[n.to_le_bytes().to_vec(), vec![7; 16 << 10]].concat()).unwrap();
+    }
+    let disk = Arc::clone(&group.disks[&leader]);
+    assert!(executor.run(LIMIT, || disk.has_snapshot()));
+    group.start(3);
+    group.everyone_has(&[3], 700);
+    assert!(group.driven[&3].lock().unwrap().installs >= 1);
+    assert_eq!(group.data(3), group.data(leader));
+}
+
+#[test]
+fn a_follower_that_missed_megabytes_catches_up_by_entries() {
+    let (executor, _entered) = Executor::enter(6);
+    let mut group = Group::of_three(&executor);
+    group.crash(3);
+    for n in 0..40_u8 {
+        group.propose(1, &vec![n; 512 << 10]).unwrap();
+    }
+    group.start(3);
+    group.everyone_has(&[3], 40);
+    assert_eq!(group.driven[&3].lock().unwrap().installs, 0);
+}
+
+#[test]
+fn a_broken_disk_ends_the_member_and_says_so() {
+    let (executor, _entered) = Executor::enter(7);
+    let group = Group::new(&executor, 1);
+    group.initialize(1);
+    group.elect(&[1]);
+    group.disks[&1].break_writes();
+    assert!(matches!(group.propose(1, b"x"), Err(ProposeError::Fatal(_))));
+    let driven = &group.driven[&1];
+    assert!(executor.run(LIMIT, || driven.lock().unwrap().fatal.is_some()));
+    assert!(matches!(group.propose(1, b"y"), Err(ProposeError::Fatal(_))));
+    assert!(group.barrier(1).is_err());
+}
+
+#[test]
+fn shutting_down_waits_for_nobody_who_stopped_listening() {
+    let (executor, _entered) = Executor::enter(8);
+    let group = Group::new(&executor, 1);
+    group.initialize(1);
+    group.elect(&[1]);
+    // A driver that reads no more, and holds what it was given.
+    executor.kill(DRIVERS + 1);
+    let member = group.member(1);
+    let waiting = member.clone();
+    executor.spawn_for(1, async move {
+        waiting.propose(b"x".to_vec(), LIMIT).await.ok();
+    });
+    executor.run(Duration::from_millis(50), || false);
+    executor.block_on(1, async move { member.shutdown().await });
+}
+
+#[test]
+fn a_proposal_that_is_too_large_is_refused() {
+    let (executor, _entered) = Executor::enter(9);
+    let group = Group::new(&executor, 1);
+    group.initialize(1);
+    group.elect(&[1]);
+    let large = vec![0; crate::consensus::ENTRY_MAX + 1];
+    assert!(group.propose(1, &large).is_err());
+    group.propose(1, &large[1..]).unwrap();
+}
+
+fn one_run(seed: u64) -> u64 {
+    let (executor, _entered) = Executor::enter(seed);
+    let mut group = Group::of_three(&executor);
+    for n in 0..20_u8 {
+        group.propose(1, &[n]).unwrap();
+    }
+    group.crash(1);
+    let next = group.elect(&[2, 3]);
+    group.propose(next, b"after").unwrap();
+    group.start(1);
+    group.everyone_has(&[1, 2, 3], 21);
+    group.hash()
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let runs: Vec<u64> = (0..5).map(one_run).collect();
+    assert_eq!(runs, (0..5).map(one_run).collect::<Vec<_>>());
+    let distinct: BTreeSet<u64> = runs.iter().copied().collect();
+    assert_eq!(distinct.len(), runs.len(), "another seed is another run");
+    let elsewhere = std::thread::spawn(|| one_run(3)).join().unwrap();
+    assert_eq!(elsewhere, runs[3], "on another thread as well");
+}
