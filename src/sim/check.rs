@@ -6,7 +6,8 @@ use crate::{
     cluster::{State, decode_entry, invariants},
     consensus::Committed,
     types::{
-        Desired, FromWorker, Mode, NodeId, Sequence, Task, TaskId, TaskState, UpdateState, Version,
+        Availability, Desired, FromWorker, Mode, NodeId, Sequence, Task, TaskId, TaskState,
+        UpdateState, Version,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +93,7 @@ impl World {
                 return Some(format!("{} is being updated", service.spec.name));
             }
             if let Mode::Replicated { replicas } = service.spec.mode {
-                let wanted = |task: &&Task| task.desired.is_wanted() && settled(task);
+                let wanted = |task: &&Task| task.desired == Desired::Running && settled(task);
                 let count = state.tasks_of_service(&service.id).filter(wanted).count() as u64;
                 if count != replicas {
                     return Some(format!("{} has {count} of {replicas}", service.spec.name));
@@ -100,7 +101,7 @@ impl World {
             }
         }
         for task in state.tasks() {
-            if task.desired.is_wanted() && !settled(task) {
+            if task.desired.is_wanted() && !settled(task) && !is_frozen(state, task) {
                 return Some(format!(
                     "task {} of {} on {:?} is {}/{}: {}",
                     task.id,
@@ -119,7 +120,7 @@ impl World {
         for (node, machine) in machines.iter() {
             let should: BTreeSet<TaskId> = state
                 .tasks_on_node(node)
-                .filter(|task| task.desired.is_wanted())
+                .filter(|task| task.desired == Desired::Running)
                 .map(|task| task.id.clone())
                 .collect();
             let running = machine.fake.lock().unwrap().running();
@@ -139,6 +140,20 @@ impl World {
 fn settled(task: &Task) -> bool {
     let waits = task.status.state == TaskState::Pending && !task.status.error.is_empty();
     task.desired == Desired::Running && (task.status.state == TaskState::Running || waits)
+}
+
+/// Tells whether a replacement rightly waits for a user while its predecessor runs on: its node
+/// was paused before it could start, or there is no node for it.
+fn is_frozen(state: &State, task: &Task) -> bool {
+    let before = task.predecessor.as_ref().and_then(|id| state.task(id));
+    let runs = before.is_some_and(|it| it.desired == Desired::Running && settled(it));
+    let paused = task
+        .node
+        .as_ref()
+        .and_then(|id| state.node(id))
+        .is_some_and(|node| node.spec.availability == Availability::Pause);
+    let unplaced = task.node.is_none() && !task.status.error.is_empty();
+    task.desired == Desired::Ready && runs && (paused || unplaced)
 }
 
 impl Checks {
