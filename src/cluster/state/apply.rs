@@ -160,7 +160,16 @@ impl State {
         let same_key = |other: &&Node| {
             other.key_digest == node.key_digest && node.key_digest.iter().any(|byte| *byte != 0)
         };
-        if self.tables.nodes.contains_key(&node.id) || self.nodes().any(|n| same_key(&n)) {
+        if let Some(known) = self.nodes().find(same_key) {
+            // A join that was proposed twice, since nobody knew what became of the first proposal:
+            // the machine is admitted, and under one id.
+            return if known.description.machine_id == node.description.machine_id {
+                Ok(Applied::Node(known.id.clone()))
+            } else {
+                Err(exists("node", known.id.as_str()))
+            };
+        }
+        if self.tables.nodes.contains_key(&node.id) {
             return Err(exists("node", node.id.as_str()));
         }
         let row = Node { version: at.version, created: at.date, updated: at.date, ..node.clone() };
