@@ -1,6 +1,10 @@
 //! What the API asks of this node.
 
-use super::{Shared, images, logs, member::host_of, swarm};
+use super::{
+    Shared, images, logs,
+    member::{Member, host_of},
+    swarm,
+};
 use crate::{
     api::{
         error::{NOT_A_MANAGER, NOT_IN_SWARM},
@@ -21,10 +25,21 @@ use crate::{
 };
 use base64::Engine as _;
 use bytes::Bytes;
-use std::{collections::BTreeMap, fs, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long the leader may take to answer: two commits on the slowest card, and a queue.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a manager that was just started may take to lead.
+const LEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is looked at.
+const LEAD_POLL: Duration = Duration::from_millis(20);
 
 /// How long the agent may take to say what it has.
 const TASKS_LIMIT: Duration = Duration::from_secs(5);
@@ -41,7 +56,10 @@ impl LocalNode for Local {
                 Some(member) if member.membership.role == Role::Worker => {
                     Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER))
                 }
-                Some(member) => member.handle.request(request, REQUEST_LIMIT).await,
+                Some(member) => {
+                    lead(&member).await;
+                    member.handle.request(request, REQUEST_LIMIT).await
+                }
             }
         })
     }
@@ -135,6 +153,15 @@ impl LocalNode for Local {
             };
             Ok(reader.read(options))
         })
+    }
+}
+
+/// Waits, a bounded time, until a manager that was just started leads: whoever asks in that moment
+/// would only be told to ask again.
+async fn lead(member: &Member) {
+    let start = Instant::now();
+    while !member.handle.status().leading && start.elapsed() < LEAD_LIMIT {
+        smol::Timer::after(LEAD_POLL).await;
     }
 }
 

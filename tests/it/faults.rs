@@ -137,8 +137,10 @@ fn everything_is_killed_and_comes_back() {
     eventually("the manager to lead", || {
         manager.midge(&["node", "ls"]).status.success().then_some(())
     });
-    manager.wait_running("web", 4);
-    assert_eq!(network.hosts[0].containers().len() + network.hosts[1].containers().len(), 4);
+    eventually("four containers", || {
+        let found: usize = network.hosts.iter().map(|host| host.containers().len()).sum();
+        (found == 4 && manager.running("web").len() == 4).then_some(())
+    });
 }
 
 #[test]

@@ -355,7 +355,7 @@ impl Host {
         let ids = self.ok(&["ps", "-q", "--no-trunc"]);
         let mut found: Vec<(String, u32)> = ids
             .lines()
-            .map(|id| {
+            .filter_map(|id| {
                 let socket = self.dir.join("midge.sock");
                 let output = Command::new("curl")
                     .arg("-sS")
@@ -365,8 +365,9 @@ impl Host {
                     .output()
                     .unwrap();
                 let value: Value = serde_json::from_slice(&output.stdout).unwrap();
-                let pid = value["State"]["Pid"].as_u64().unwrap();
-                (id.to_owned(), u32::try_from(pid).unwrap())
+                // None where it was removed since it was listed.
+                let pid = value["State"]["Pid"].as_u64()?;
+                Some((id.to_owned(), u32::try_from(pid).unwrap()))
             })
             .collect();
         found.sort();

@@ -52,7 +52,8 @@ pub(in crate::cli) struct LogsArgs {
 }
 
 impl LogsArgs {
-    fn query(&self) -> Result<String, CliError> {
+    /// A terminal's log is printed as it is, so no details are asked for with it.
+    fn query(&self, tty: bool) -> Result<String, CliError> {
         let since = match self.since.as_deref() {
             None => String::new(),
             Some(text) => match crate::cli::human::parse_duration(text) {
@@ -70,7 +71,8 @@ impl LogsArgs {
                 .hint("a number of lines, or all"));
         }
         Ok(format!(
-            "stdout=1&stderr=1&details=1&follow={}&timestamps={}&tail={}&since={since}",
+            "stdout=1&stderr=1&details={}&follow={}&timestamps={}&tail={}&since={since}",
+            u8::from(!tty),
             u8::from(self.follow),
             u8::from(self.timestamps),
             self.tail,
@@ -79,11 +81,12 @@ impl LogsArgs {
 }
 
 pub(super) fn run(client: &Client, args: &LogsArgs) -> Result<Exit, CliError> {
-    let query = args.query()?;
+    // Wrong options are told before anything is looked up.
+    args.query(false)?;
     let (path, tty) = match get(client, &args.name) {
         Ok(service) => {
             let tty = service["Spec"]["TaskTemplate"]["ContainerSpec"]["TTY"] == true;
-            (format!("/services/{}/logs?{query}", encode(text(&service, "/ID"))), tty)
+            (format!("/services/{}/logs?{}", encode(text(&service, "/ID")), args.query(tty)?), tty)
         }
         Err(error) if error.exit == Exit::Unreachable => return Err(error),
         Err(_) => {
@@ -95,7 +98,7 @@ pub(super) fn run(client: &Client, args: &LogsArgs) -> Result<Exit, CliError> {
                     },
                 )?;
             let tty = task["Spec"]["ContainerSpec"]["TTY"] == true;
-            (format!("/tasks/{}/logs?{query}", encode(text(&task, "/ID"))), tty)
+            (format!("/tasks/{}/logs?{}", encode(text(&task, "/ID")), args.query(tty)?), tty)
         }
     };
     let mut names = Names { client, args, known: BTreeMap::new() };
