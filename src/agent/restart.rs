@@ -222,6 +222,8 @@ impl Agent {
         self.restarts.note(&entry, at.now);
         let place = place(&entry.task);
         self.tasks.insert(entry.task.id.clone(), entry);
+        let fresh = self.draw();
+        self.session.renew(fresh);
         self.trim_local_history(&place);
     }
 

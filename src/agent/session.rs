@@ -132,6 +132,14 @@ impl Session {
         }
     }
 
+    /// What a register says has changed: one that is under way must not be answered as if it had
+    /// said so, since what it left out would be stopped.
+    pub(super) fn renew(&mut self, fresh: u64) {
+        if let Link::Registering { session, .. } = &mut self.link {
+            *session = fresh;
+        }
+    }
+
     /// Another machine has this node's key.
     pub(super) fn refuse(&mut self, now: Moment) {
         self.lose(now);

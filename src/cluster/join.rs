@@ -64,6 +64,20 @@ pub(super) fn prepare(
     })
 }
 
+/// Answers a join whose node exists by the time it is applied.
+pub(super) fn repeated(state: &State, join: &JoinRequest) -> Result<Response, Refusal> {
+    let known = state.nodes().find(|node| node.key_digest == join.key_digest);
+    let known = known.ok_or_else(|| {
+        Refusal::new(Class::Unavailable, "the node's id was taken meanwhile; try again")
+    })?;
+    match repeat(state, known, join)? {
+        Prepared::Answer(response) => Ok(response),
+        Prepared::Propose { .. } => {
+            Err(Refusal::new(Class::Internal, "a node that is known was to be made again"))
+        }
+    }
+}
+
 /// A key that is known: the same machine lost its answer, or a disk was cloned.
 fn repeat(state: &State, known: &Node, join: &JoinRequest) -> Result<Prepared, Refusal> {
     let (here, there) = (&known.description.machine_id, &join.description.machine_id);

@@ -17,7 +17,7 @@ pub(crate) mod tests;
 
 use super::{
     Applied, Change, Command, Effect, Event, Rejected, Request, State, Ticket, dispatch::Session,
-    liveness::Liveness, reconcile::Memory, schedule::Volatile,
+    join, liveness::Liveness, reconcile::Memory, schedule::Volatile,
 };
 use crate::types::{
     Date, Entropy, LocalSuccessor, Moment, NodeDescription, NodeId, NodeState, ServiceId, TaskId,
@@ -239,7 +239,13 @@ impl Leader {
             for asked in flight.asked {
                 let outcome = outcomes.get(asked.command).map(|(_, outcome)| outcome.clone());
                 let outcome = outcome.expect("the answer's command is one of the batch");
-                let result = Self::answer(state, asked.answer, outcome);
+                let result = match (&asked.waiting.request, outcome) {
+                    // An earlier proposal of it, given up for lost, was committed after all.
+                    (Request::Join(join), Err(Rejected::Exists { .. })) => {
+                        join::repeated(state, join)
+                    }
+                    (_, outcome) => Self::answer(state, asked.answer, outcome),
+                };
                 effects.push(Effect::Reply { ticket: asked.waiting.ticket, result });
             }
         }

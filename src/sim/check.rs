@@ -121,6 +121,7 @@ impl World {
             let should: BTreeSet<TaskId> = state
                 .tasks_on_node(node)
                 .filter(|task| task.desired == Desired::Running)
+                .filter(|task| task.status.state == TaskState::Running)
                 .map(|task| task.id.clone())
                 .collect();
             let running = machine.fake.lock().unwrap().running();

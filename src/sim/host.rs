@@ -1,7 +1,7 @@
 //! One node's ports on the simulated world: clock, log, disk, containers, certificates.
 
 use super::{
-    executor::{Executor, running},
+    executor::{Executor, draw, running},
     on_sim::OnSim,
     world::World,
 };
@@ -31,6 +31,8 @@ pub(super) struct SimHost {
     pub(super) executor: Executor,
     pub(super) origin: Duration,
     pub(super) skew: Duration,
+    /// A stream of the node's own: ids do not depend on what happens when.
+    pub(super) stream: Arc<Mutex<u64>>,
 }
 
 impl Host for SimHost {
@@ -51,7 +53,7 @@ impl Host for SimHost {
     }
 
     fn random(&self) -> u64 {
-        self.executor.random()
+        draw(&mut self.stream.lock().unwrap())
     }
 }
 

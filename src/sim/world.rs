@@ -54,6 +54,7 @@ pub(super) struct Inner {
     /// The first is the manager.
     pub(super) names: Mutex<Vec<NodeId>>,
     pub(super) checks: Mutex<Checks>,
+    seed: u64,
     verbose: bool,
 }
 
@@ -69,6 +70,7 @@ impl World {
             machines: Mutex::default(),
             names: Mutex::default(),
             checks: Mutex::default(),
+            seed,
             verbose,
         }))
     }
@@ -131,6 +133,7 @@ impl World {
 
     /// Starts a machine's daemon.
     pub(super) fn start(&self, node: &NodeId) {
+        let number = self.number(node) as u64;
         let mut machines = self.machines();
         let Some(machine) = machines.get_mut(node) else { return };
         if machine.owner.is_some() || machine.retired {
@@ -144,6 +147,7 @@ impl World {
             executor: self.0.executor.clone(),
             origin: Duration::from_secs(boots * 7_919),
             skew: machine.skew,
+            stream: Arc::new(Mutex::new(self.0.seed ^ (number << 32) ^ (boots << 48))),
         };
         let (agent_disk, log_disk) = (machine.agent_disk.clone(), machine.log_disk.clone());
         let events = async_channel::bounded(1_024);

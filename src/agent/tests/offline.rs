@@ -169,3 +169,41 @@ fn a_held_replacement_is_released_once_its_predecessor_ended() {
     assert!(!show(&bench.wait(Duration::from_secs(29))).contains("start"));
     assert!(show(&bench.wait(Duration::from_secs(1))).contains("start 1"));
 }
+
+#[test]
+fn an_answer_to_a_register_without_the_successor_is_not_heard() {
+    let mut bench = offline_with(|_| {});
+    bench.exit(1, 1);
+    // The register goes out just before the successor is made; its answer comes after.
+    bench.now = bench.now + OFFLINE_AFTER - Duration::from_millis(100);
+    bench.step(Event::Connected);
+    let before = bench.session;
+    let mut actions = bench.wait(Duration::from_millis(200));
+    for _ in 0..5 {
+        actions.extend(bench.wait(Duration::from_secs(1)));
+    }
+    let prepared = |action: &Action| match action {
+        Action::Prepare { task } => Some(task.id.clone()),
+        _ => None,
+    };
+    let made = actions.iter().find_map(prepared).expect("a successor is made");
+    assert_ne!(bench.session, before, "it registers anew, with its successor");
+    bench.step(Event::Prepared { task: made.clone(), result: Ok("c".into()) });
+    bench.step(Event::Started { task: made.clone(), result: Ok((43, Vec::new())) });
+    let heartbeat = Duration::from_millis(1_500);
+    bench.step(Event::Message(FromManager::Registered { session: before, heartbeat }));
+    let sequence = Sequence { epoch: 1, term: 2, number: 1 };
+    let set = Assignments {
+        session: before,
+        sequence,
+        complete: true,
+        tasks: Vec::new(),
+        removed: Vec::new(),
+    };
+    let actions = bench.step(Event::Message(FromManager::Assignments(Box::new(set))));
+    let stops = actions.iter().any(|action| matches!(action, Action::Stop { .. }));
+    assert!(!stops, "{actions:?}");
+    assert!(bench.agent.tasks().any(|(task, status)| {
+        task.id == made && status.state == TaskState::Running && task.desired == Desired::Running
+    }));
+}
