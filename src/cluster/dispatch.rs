@@ -67,7 +67,15 @@ impl Leader {
         let message = FromManager::Beat { session: session.id, heartbeat };
         effects.push(Effect::Send { node: node.clone(), message });
         let sent = Sequence { epoch, term, number: session.number };
-        if session.sent.is_none() || applied >= sent {
+        let same_stream = (applied.epoch, applied.term) == (epoch, term);
+        if same_stream && applied.number > session.number {
+            // A register that came late began this session a second time, after it was forgotten:
+            // what follows must count on from what the node holds, or it takes it for old.
+            session.number = applied.number;
+            session.behind = None;
+            session.sent = None;
+            self.due.nodes.insert(node.clone());
+        } else if session.sent.is_none() || applied >= sent {
             session.behind = None;
         } else if session.behind == Some(applied) {
             // Nothing moved for a whole beat: something was lost.
