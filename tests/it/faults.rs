@@ -122,10 +122,15 @@ fn everything_is_killed_and_comes_back() {
     create(&network, "web", "4");
     network.manager().wait_running("web", 4);
     for host in &mut network.hosts {
+        let containers = host.containers();
         host.kill_daemon();
         host.kill_containerd();
+        // The containers too: as when the power goes, nothing is left of them.
+        for (_, pid) in containers {
+            host.sh(&format!("kill -9 {pid}"));
+        }
         host.sh(&format!(
-            "pkill -KILL -f '[c]ontainerd-shim.*{}/containerd.sock'",
+            "pkill -KILL -f '[c]ontainerd-shim.*{}/containerd.sock' || true",
             host.dir.display()
         ));
     }
