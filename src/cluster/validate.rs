@@ -317,7 +317,7 @@ fn lexical(path: &str) -> Option<Vec<&str>> {
 
 fn source(mount: &Mount) -> Result<(), Refusal> {
     match &mount.kind {
-        MountKind::Bind { source } => {
+        MountKind::Bind { source, .. } => {
             word("a bind source", source)?;
             if source.is_empty() {
                 return Err(invalid(format!(
@@ -331,7 +331,7 @@ fn source(mount: &Mount) -> Result<(), Refusal> {
                 )));
             }
         }
-        MountKind::Volume { name } => {
+        MountKind::Volume { name, .. } => {
             let edge = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
             let fits = name.len() <= 255
                 && edge(name.as_bytes().first())
@@ -343,7 +343,7 @@ fn source(mount: &Mount) -> Result<(), Refusal> {
                 )));
             }
         }
-        MountKind::Tmpfs => {}
+        MountKind::Tmpfs { .. } => {}
     }
     Ok(())
 }

@@ -177,18 +177,18 @@ fn plan(
     for mount in &task.spec.container.mounts {
         let target = clean(&mount.target)?;
         let (source, fill) = match &mount.kind {
-            MountKind::Bind { source } => (Some(PathBuf::from(source)), false),
-            MountKind::Volume { name } if name.is_empty() => (Some(next_own()), true),
-            MountKind::Volume { name } if volume::is_name(name) => {
+            MountKind::Bind { source, .. } => (Some(PathBuf::from(source)), false),
+            MountKind::Volume { name, .. } if name.is_empty() => (Some(next_own()), true),
+            MountKind::Volume { name, .. } if volume::is_name(name) => {
                 (Some(data_dir.join("volumes").join(name).join("_data")), true)
             }
-            MountKind::Volume { name } => {
+            MountKind::Volume { name, .. } => {
                 return Err(permanent(format!(
                     "{name:?} includes invalid characters for a local volume name, only \
                      \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"
                 )));
             }
-            MountKind::Tmpfs => (None, false),
+            MountKind::Tmpfs { .. } => (None, false),
         };
         if !targets.insert(target.clone()) {
             return Err(permanent(format!("duplicate mount point: {target}")));

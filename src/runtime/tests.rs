@@ -6,7 +6,8 @@ use super::*;
 use crate::{
     agent::{Event, Failure, Phase},
     types::{
-        Desired, Endpoint, Labels, Mount, MountKind, ServiceId, Task, TaskId, TaskSpec, TaskStatus,
+        BindOptions, Desired, Endpoint, Labels, Mount, MountKind, ServiceId, Task, TaskId,
+        TaskSpec, TaskStatus, TmpfsOptions, VolumeOptions,
     },
 };
 use daemon::{Daemon, within};
@@ -115,9 +116,20 @@ fn curious_task(bound: &Path) -> Task {
     spec.limits.pids = 20;
     spec.limits.nano_cpus = 500_000_000;
     spec.container.mounts = vec![
-        mount(MountKind::Bind { source: bound.display().to_string() }, "/bound", true),
-        mount(MountKind::Volume { name: "named".into() }, "/vol", false),
-        mount(MountKind::Tmpfs, "/tmp", false),
+        mount(
+            MountKind::Bind {
+                source: bound.display().to_string(),
+                options: BindOptions::default(),
+            },
+            "/bound",
+            true,
+        ),
+        mount(
+            MountKind::Volume { name: "named".into(), options: VolumeOptions::default() },
+            "/vol",
+            false,
+        ),
+        mount(MountKind::Tmpfs { options: TmpfsOptions::default() }, "/tmp", false),
     ];
     task
 }

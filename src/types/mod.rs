@@ -22,6 +22,7 @@
 mod assignment;
 mod cluster;
 pub mod constraint;
+mod container;
 mod id;
 pub mod image;
 mod name;
@@ -39,6 +40,10 @@ pub use cluster::{
     NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
 };
 pub use constraint::Constraint;
+pub use container::{
+    BindOptions, ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, MountKind,
+    NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
+};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
@@ -54,10 +59,9 @@ pub use service::{
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
 pub use task::{
-    Attachment, ContainerSpec, Desired, ImagePin, Mount, MountKind, NetworkMode, Placement,
-    PortStatus, REASONS_MAX, RESTART_DELAY, RESTART_MAX_DELAY, Reason, ReasonCode,
-    RegistryCredential, ResourceLimits, Resources, RestartCondition, RestartPolicy, STOP_GRACE,
-    Task, TaskSpec, TaskState, TaskStatus,
+    Attachment, Desired, ImagePin, LogConfig, NetworkMode, Placement, PortStatus, REASONS_MAX,
+    RESTART_DELAY, RESTART_MAX_DELAY, Reason, ReasonCode, RegistryCredential, ResourceLimits,
+    Resources, RestartCondition, RestartPolicy, Task, TaskSpec, TaskState, TaskStatus,
 };
 pub use time::{Date, Moment};
 pub use version::Version;

@@ -8,10 +8,10 @@ use crate::{
     },
     cluster::Refusal,
     types::{
-        Constraint, ContainerSpec, Endpoint, EndpointMode, Mode, Mount, MountKind, NetworkMode,
-        Placement, Platform, PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY,
+        BindOptions, Constraint, ContainerSpec, Endpoint, EndpointMode, Mode, Mount, MountKind,
+        NetworkMode, Placement, Platform, PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY,
         ResourceLimits, Resources, RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec,
-        TaskSpec, image::Reference,
+        TaskSpec, TmpfsOptions, VolumeOptions, image::Reference,
     },
 };
 use serde_json::{Value, json};
@@ -148,10 +148,12 @@ pub fn to_spec(
             memory_bytes: to_memory(resources.limits.memory_bytes)?,
             pids: u64::try_from(resources.limits.pids)
                 .map_err(|_| invalid("limit-pids cannot be negative"))?,
+            ..ResourceLimits::default()
         },
         restart: to_restart(template.restart_policy.as_ref(), previous)?,
         placement: to_placement(&template.placement, same_image)?,
         network: to_network(networks)?,
+        log: None,
         force_update: template.force_update,
         credential: previous.and_then(|old| old.task.credential.clone()),
         pin: same_image.and_then(|old| old.task.pin.clone()),
@@ -217,6 +219,7 @@ fn to_container(dto: &dto::ContainerSpec) -> Result<ContainerSpec, Refusal> {
         read_only: dto.read_only,
         init: dto.init,
         tty: dto.tty,
+        ..ContainerSpec::default()
     })
 }
 
@@ -240,7 +243,9 @@ fn to_mount(dto: &dto::Mount) -> Result<Mount, Refusal> {
     refuse(!known, "--mount consistency", "Mounts.Consistency")?;
     let source = dto.source.clone();
     let kind = match dto.r#type.as_str() {
-        "bind" if source.starts_with('/') => MountKind::Bind { source },
+        "bind" if source.starts_with('/') => {
+            MountKind::Bind { source, options: BindOptions::default() }
+        }
         "bind" => {
             return Err(invalid(format!(
                 "invalid bind mount source {source:?}, must be an absolute path"
@@ -251,8 +256,8 @@ fn to_mount(dto: &dto::Mount) -> Result<Mount, Refusal> {
                 "invalid volume name {source:?}: use type=bind to mount a path of the node"
             )));
         }
-        "" | "volume" => MountKind::Volume { name: source },
-        "tmpfs" if source.is_empty() => MountKind::Tmpfs,
+        "" | "volume" => MountKind::Volume { name: source, options: VolumeOptions::default() },
+        "tmpfs" if source.is_empty() => MountKind::Tmpfs { options: TmpfsOptions::default() },
         "tmpfs" => return Err(invalid("invalid tmpfs source, source must be empty")),
         kind @ ("npipe" | "cluster" | "image") => {
             return Err(unsupported(format!(
@@ -384,6 +389,7 @@ fn to_port(dto: &dto::Port) -> Result<PortConfig, Refusal> {
     }
     Ok(PortConfig {
         name: dto.name.clone(),
+        host_ip: None,
         protocol: match dto.protocol.as_str() {
             "" | "tcp" => PortProtocol::Tcp,
             "udp" => PortProtocol::Udp,

@@ -167,9 +167,9 @@ fn from_placement(placement: &Placement) -> dto::Placement {
 fn from_container(container: &ContainerSpec) -> dto::ContainerSpec {
     let mounts = container.mounts.iter().map(|mount| {
         let (kind, source) = match &mount.kind {
-            MountKind::Bind { source } => ("bind", source.clone()),
-            MountKind::Volume { name } => ("volume", name.clone()),
-            MountKind::Tmpfs => ("tmpfs", String::new()),
+            MountKind::Bind { source, .. } => ("bind", source.clone()),
+            MountKind::Volume { name, .. } => ("volume", name.clone()),
+            MountKind::Tmpfs { .. } => ("tmpfs", String::new()),
         };
         dto::Mount {
             r#type: kind.to_owned(),

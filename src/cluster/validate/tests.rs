@@ -1,5 +1,7 @@
 use super::*;
-use crate::types::{PortConfig, PortProtocol, ResourceLimits, Resources};
+use crate::types::{
+    BindOptions, PortConfig, PortProtocol, ResourceLimits, Resources, TmpfsOptions, VolumeOptions,
+};
 use expect_test::{Expect, expect};
 
 fn good() -> ServiceSpec {
@@ -17,7 +19,14 @@ fn refused(change: impl FnOnce(&mut ServiceSpec), expected: Expect) {
 
 fn port(target: u16, published: u16) -> PortConfig {
     let mode = PublishMode::Host;
-    PortConfig { name: String::new(), protocol: PortProtocol::Tcp, target, published, mode }
+    PortConfig {
+        name: String::new(),
+        protocol: PortProtocol::Tcp,
+        target,
+        published,
+        host_ip: None,
+        mode,
+    }
 }
 
 fn mount(kind: MountKind, target: &str) -> Mount {
@@ -28,14 +37,18 @@ fn mount(kind: MountKind, target: &str) -> Mount {
 fn a_plain_service_is_accepted() {
     assert_eq!(service_spec(&good()), Ok(()));
     let mut spec = good();
-    spec.task.limits =
-        ResourceLimits { nano_cpus: NANO_CPUS_MIN, memory_bytes: MEMORY_MIN, pids: 1 };
+    spec.task.limits = ResourceLimits {
+        nano_cpus: NANO_CPUS_MIN,
+        memory_bytes: MEMORY_MIN,
+        pids: 1,
+        ..ResourceLimits::default()
+    };
     spec.task.reservations = Resources { nano_cpus: NANO_CPUS_MIN, memory_bytes: MEMORY_MIN };
     spec.task.container.mounts = vec![
-        mount(MountKind::Bind { source: "/a".into() }, "/x"),
-        mount(MountKind::Volume { name: "v".into() }, "/y"),
-        mount(MountKind::Volume { name: String::new() }, "/z"),
-        mount(MountKind::Tmpfs, "/t"),
+        mount(MountKind::Bind { source: "/a".into(), options: BindOptions::default() }, "/x"),
+        mount(MountKind::Volume { name: "v".into(), options: VolumeOptions::default() }, "/y"),
+        mount(MountKind::Volume { name: String::new(), options: VolumeOptions::default() }, "/z"),
+        mount(MountKind::Tmpfs { options: TmpfsOptions::default() }, "/t"),
     ];
     spec.task.container.env = vec!["A=b".into(), "PASSED".into()];
     spec.task.container.stop_signal = "sigquit".into();
@@ -129,7 +142,7 @@ fn containers_are_checked() {
 
 #[test]
 fn mounts_are_checked() {
-    let tmpfs = |target: &str| mount(MountKind::Tmpfs, target);
+    let tmpfs = |target: &str| mount(MountKind::Tmpfs { options: TmpfsOptions::default() }, target);
     refused(
         |s| s.task.container.mounts = vec![tmpfs("/x"), tmpfs("/x/")],
         expect!["Invalid: ContainerSpec: duplicate mount point: /x/"],
@@ -147,15 +160,30 @@ fn mounts_are_checked() {
         expect![[r#"Invalid: invalid mount target, must not climb with "..": /a/../.."#]],
     );
     refused(
-        |s| s.task.container.mounts = vec![mount(MountKind::Bind { source: "rel".into() }, "/x")],
+        |s| {
+            s.task.container.mounts = vec![mount(
+                MountKind::Bind { source: "rel".into(), options: BindOptions::default() },
+                "/x",
+            )]
+        },
         expect!["Invalid: invalid bind mount source, must be an absolute path: rel"],
     );
     refused(
-        |s| s.task.container.mounts = vec![mount(MountKind::Bind { source: String::new() }, "/x")],
+        |s| {
+            s.task.container.mounts = vec![mount(
+                MountKind::Bind { source: String::new(), options: BindOptions::default() },
+                "/x",
+            )]
+        },
         expect!["Invalid: invalid bind mount source, must not be empty (target /x)"],
     );
     refused(
-        |s| s.task.container.mounts = vec![mount(MountKind::Volume { name: "/v".into() }, "/x")],
+        |s| {
+            s.task.container.mounts = vec![mount(
+                MountKind::Volume { name: "/v".into(), options: VolumeOptions::default() },
+                "/x",
+            )]
+        },
         expect![
             "Invalid: invalid volume mount source, must not be an absolute path and only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: /v"
         ],
