@@ -3,7 +3,7 @@
 use super::host::wall_clock;
 use crate::{
     agent,
-    cluster::{Admission, Class, JoinRequest, Refusal},
+    cluster::{Admission, Class, Refusal},
     consensus::{Consensus, Notice, OnSmol, ProposeError},
     node::ports::{AgentDisk, Authority, DiskError, Log, PeerInput, Peers},
     pki::{self, Identity},
@@ -158,7 +158,7 @@ impl Authority for AuthorityPort {
     async fn sign(
         &self,
         cluster: &Cluster,
-        request: &JoinRequest,
+        csr: &[u8],
         mut admission: Admission,
     ) -> Result<Admission, Refusal> {
         let identity = Identity {
@@ -166,13 +166,8 @@ impl Authority for AuthorityPort {
             role: admission.role,
             cluster: admission.cluster.clone(),
         };
-        let signed = pki::sign(
-            &cluster.root,
-            &request.csr,
-            &identity,
-            wall_clock(),
-            cluster.spec.node_cert_expiry,
-        );
+        let signed =
+            pki::sign(&cluster.root, csr, &identity, wall_clock(), cluster.spec.node_cert_expiry);
         admission.certificate =
             signed.map_err(|error| Refusal::new(Class::Invalid, error.to_string()))?;
         Ok(admission)

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     agent::{self, Action, Event},
-    cluster::{Admission, JoinRequest, Refusal},
+    cluster::{Admission, Refusal},
     consensus::{Consensus, Notice, ProposeError},
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload},
     runtime::fake::Fake,
@@ -167,7 +167,7 @@ impl Authority for SimAuthority {
     async fn sign(
         &self,
         _: &Cluster,
-        _: &JoinRequest,
+        _: &[u8],
         mut admission: Admission,
     ) -> Result<Admission, Refusal> {
         admission.certificate = vec![1];
