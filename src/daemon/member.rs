@@ -183,7 +183,7 @@ fn start_engine(
             id: 1,
             heartbeat: HEARTBEAT,
             election: ELECTION,
-            snapshot_interval: crate::types::ClusterSpec::default().snapshot_interval,
+            snapshot_interval: log.snapshot_interval(),
         };
         let consensus =
             Consensus::<OnSmol>::start(&settings, store, Arc::new(NoPeers), log.channel()).await?;

@@ -45,6 +45,9 @@ pub trait Log: Clone + Send + Sync + 'static {
 
     /// Returns the channel of notices. Called once.
     fn notices(&self) -> Receiver<Notice>;
+
+    /// Sets how many entries lie between snapshots, from the next entry on.
+    fn set_snapshot_interval(&self, entries: u64);
 }
 
 /// What an agent keeps on disk.

@@ -83,6 +83,9 @@ impl Log for SimLog {
     fn notices(&self) -> Receiver<Notice> {
         self.notices.clone()
     }
+
+    /// The simulation keeps its own, so that snapshots come often.
+    fn set_snapshot_interval(&self, _: u64) {}
 }
 
 #[derive(Clone)]
