@@ -41,6 +41,11 @@ const KEEP_BEHIND_SNAPSHOT: u64 = 500;
 /// takes about as long as sending the state they made.
 const LAG_MAX: u64 = 5_000;
 
+/// How many messages wait in each of the engine's own queues. They are allocated whole: the
+/// engine's default of 65,536 costs 27 MB on a board of 512. Proposals are bounded below, and a
+/// peer has a few calls under way, so that this is never full for longer than a moment.
+const QUEUE_MAX: u64 = 512;
+
 /// How many proposals are under way at once; others wait for their turn within their own limit.
 /// The driver batches its commands, so that this many stand for thousands of them, and bounds the
 /// engine's memory at a few hundred MB even where each is as large as it may be.
@@ -416,6 +421,9 @@ fn config(settings: &Settings) -> Result<openraft::Config, StartError> {
         max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
         replication_lag_threshold: LAG_MAX,
         max_payload_entries: MESSAGE_ENTRIES_MAX,
+        api_channel_size: Some(QUEUE_MAX),
+        notification_channel_size: Some(QUEUE_MAX),
+        state_machine_channel_size: Some(QUEUE_MAX),
         install_snapshot_timeout: SNAPSHOT_PART_MILLIS,
         // A member that was cut off comes back without unseating a leader that others follow.
         enable_pre_vote: Some(true),

@@ -181,7 +181,7 @@ fn a_new_leader_knows_no_node_and_moves_nothing() {
     assert_eq!(state_of(&world, 1).0, NodeState::Ready);
     assert_eq!(state_of(&world, 2).0, NodeState::Unknown);
     assert_eq!(world.tasks(), before);
-    world.run(2 * SECOND);
+    world.run(4 * SECOND);
     let lost = "heartbeat failure for node in \"unknown\" state";
     assert_eq!(state_of(&world, 2), (NodeState::Down, lost.to_owned()));
     assert_eq!(world.running_on(1), 2);
