@@ -55,13 +55,18 @@ pub struct Failure {
 /// Something that happened to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The runtime was asked what there is: at start, and whenever containerd came back. Complete:
-    /// a task without an entry has no container.
+    /// [`Action::TakeInventory`] ended. Complete: a task without an entry has no container.
     Inventory {
+        /// The number it was asked under: it says nothing of what was learnt since.
+        asked: u64,
         /// Every container of this node.
         containers: Vec<Observed>,
     },
-    /// containerd went away; what is known stays true until the next inventory.
+    /// containerd came, or came back: whatever ends from here on is told. What ended before is
+    /// only in an inventory that is asked for from here on.
+    RuntimeFound,
+    /// containerd went away, or an inventory could not be taken; what is known stays true until
+    /// the next inventory.
     RuntimeLost,
     /// The manager said something.
     Message(FromManager),
@@ -147,8 +152,11 @@ pub enum Action {
         /// The task.
         task: TaskId,
     },
-    /// Ask the runtime what there is. Answered by [`Event::Inventory`].
-    TakeInventory,
+    /// Ask the runtime what there is. Answered by [`Event::Inventory`] or [`Event::RuntimeLost`].
+    TakeInventory {
+        /// Comes back with the answer.
+        asked: u64,
+    },
     /// Send to the manager; lost where there is no connection.
     Send(FromWorker),
     /// End the connection to the manager and look for another one.

@@ -46,6 +46,8 @@ struct Bench {
     now: Moment,
     session: u64,
     number: u64,
+    /// The number of the last inventory that was asked for.
+    asked: u64,
 }
 
 impl Bench {
@@ -53,13 +55,15 @@ impl Bench {
         let (now, date) = (Moment::ZERO, Date::EPOCH);
         let (agent, actions) =
             Agent::new(Options::default(), Sequence::default(), stored, now, date, 7);
-        (Self { agent, now, session: 0, number: 0 }, actions)
+        let mut bench = Self { agent, now, session: 0, number: 0, asked: 0 };
+        bench.note(&actions);
+        (bench, actions)
     }
 
     /// An agent that knows its containers and has a session.
     fn online(stored: Vec<StoredTask>, containers: Vec<Observed>) -> Self {
         let (mut bench, _) = Self::new(stored);
-        bench.step(Event::Inventory { containers });
+        bench.inventory(containers);
         bench.connect();
         bench
     }
@@ -69,12 +73,23 @@ impl Bench {
         let actions = self.agent.step(self.now, date, event);
         let writes = |action: &Action| matches!(action, Action::Persist(_));
         assert!(!actions.iter().skip(1).any(writes), "written first, then done: {actions:?}");
-        for action in &actions {
-            if let Action::Send(FromWorker::Register(register)) = action {
-                self.session = register.session;
+        self.note(&actions);
+        actions
+    }
+
+    fn note(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Send(FromWorker::Register(register)) => self.session = register.session,
+                Action::TakeInventory { asked } => self.asked = *asked,
+                _ => {}
             }
         }
-        actions
+    }
+
+    /// Answers the last inventory that was asked for.
+    fn inventory(&mut self, containers: Vec<Observed>) -> Vec<Action> {
+        self.step(Event::Inventory { asked: self.asked, containers })
     }
 
     fn wait(&mut self, wait: Duration) -> Vec<Action> {
@@ -149,7 +164,7 @@ fn show(actions: &[Action]) -> String {
             Action::Start { task } => writeln!(text, "start {}", task.slot),
             Action::Stop { task, grace, .. } => writeln!(text, "stop {} {grace:?}", tail(task)),
             Action::Remove { task } => writeln!(text, "remove {}", tail(task)),
-            Action::TakeInventory => writeln!(text, "inventory"),
+            Action::TakeInventory { .. } => writeln!(text, "inventory"),
             Action::Send(message) => writeln!(text, "send {}", show_message(message)),
             Action::Reconnect { reason } => writeln!(text, "reconnect: {reason}"),
             Action::Retire { reason } => writeln!(text, "retire: {reason}"),

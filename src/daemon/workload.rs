@@ -77,7 +77,6 @@ impl Containers {
         let events = self.inner.runtime.events();
         while let Ok(event) = events.recv().await {
             let event = match event {
-                Event::Inventory { containers } => self.with_network(containers).await,
                 Event::Exited { task, phase } => {
                     self.inner.network.unpublish(&task).await;
                     Event::Exited { task, phase }
@@ -188,7 +187,7 @@ impl Containers {
 
     /// Adds what the network knows; the first time, tells the network which tasks are left, so
     /// that it takes its ports again and clears away what belongs to no task.
-    async fn with_network(&self, mut containers: Vec<Observed>) -> Event {
+    async fn with_network(&self, asked: u64, mut containers: Vec<Observed>) -> Event {
         let network = &self.inner.network;
         let mut retained = self.inner.retained.lock().await;
         if !*retained {
@@ -203,7 +202,7 @@ impl Containers {
                 Phase::Created => {}
             }
         }
-        Event::Inventory { containers }
+        Event::Inventory { asked, containers }
     }
 
     async fn prepare(&self, task: &Task) -> Result<String, Failure> {
@@ -274,8 +273,8 @@ impl Workload for Containers {
                 let result = self.remove(&task).await;
                 Event::Removed { task, result }
             }
-            Action::TakeInventory => match self.inner.runtime.inventory().await {
-                Ok(containers) => self.with_network(containers).await,
+            Action::TakeInventory { asked } => match self.inner.runtime.inventory().await {
+                Ok(containers) => self.with_network(asked, containers).await,
                 Err(failure) => {
                     tracing::debug!(error = failure.message, "containerd does not answer");
                     Event::RuntimeLost

@@ -314,7 +314,7 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
             | Action::Start { .. }
             | Action::Stop { .. }
             | Action::Remove { .. }
-            | Action::TakeInventory => self.lanes.push(action),
+            | Action::TakeInventory { .. } => self.lanes.push(action),
             Action::Persist(records) => self.write(records),
         }
     }
@@ -419,7 +419,7 @@ fn failed(action: Action, failure: Failure) -> Option<Event> {
         Action::Start { task } => Some(Event::Started { task: task.id, result: Err(failure) }),
         Action::Stop { task, .. } => Some(Event::StopFailed { task, failure }),
         Action::Remove { task } => Some(Event::Removed { task, result: Err(failure) }),
-        Action::TakeInventory => Some(Event::RuntimeLost),
+        Action::TakeInventory { .. } => Some(Event::RuntimeLost),
         Action::Send(_) | Action::Reconnect { .. } | Action::Persist(_) | Action::Retire { .. } => {
             None
         }

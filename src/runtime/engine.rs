@@ -348,8 +348,8 @@ impl Runtime {
         self.shared.list().await
     }
 
-    /// Returns the channel of what happens by itself: first an inventory, then exits; when
-    /// containerd goes away that it did, and an inventory once it is back.
+    /// Returns the channel of what happens by itself: that containerd was found, then exits; when
+    /// it goes away that it did, and when it is back that it is.
     #[must_use]
     pub fn events(&self) -> async_channel::Receiver<agent::Event> {
         self.events.clone()

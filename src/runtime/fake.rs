@@ -29,6 +29,8 @@ pub struct Faults {
     pub prepare: (Duration, Duration),
     /// Starting takes between these; so do removing and an inventory.
     pub start: (Duration, Duration),
+    /// What an inventory says is that old when it is told.
+    pub inventory: (Duration, Duration),
     /// A container that is asked to stop takes between these, at most its grace period.
     pub stop: (Duration, Duration),
     /// The chance that an action fails and may be tried again.
@@ -49,6 +51,7 @@ impl Default for Faults {
         Self {
             prepare: (Duration::from_millis(200), Duration::from_secs(2)),
             start: (Duration::from_millis(20), Duration::from_millis(500)),
+            inventory: (Duration::ZERO, Duration::from_millis(100)),
             stop: (Duration::from_millis(10), Duration::from_secs(1)),
             temporary: 0,
             permanent: 0,
@@ -113,6 +116,14 @@ impl Fake {
         self.between(range)
     }
 
+    /// Returns how long the answer to an action is under way.
+    pub fn lag(&mut self, action: &Action) -> Duration {
+        match action {
+            Action::TakeInventory { .. } => self.between(self.faults.inventory),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Carries the action out and returns what came of it; [`Event::Tick`] for actions that are
     /// not a runtime's.
     pub fn perform(&mut self, now: Moment, date: Date, action: &Action) -> Event {
@@ -132,8 +143,8 @@ impl Fake {
                 }
                 Event::Removed { task: task.clone(), result }
             }
-            Action::TakeInventory if self.up => self.inventory(),
-            Action::TakeInventory => Event::RuntimeLost,
+            Action::TakeInventory { asked } if self.up => self.inventory(*asked),
+            Action::TakeInventory { .. } => Event::RuntimeLost,
             _ => Event::Tick,
         }
     }
@@ -192,7 +203,7 @@ impl Fake {
     pub fn restore_runtime(&mut self, now: Moment, date: Date) -> Event {
         self.up = true;
         self.settle(now, date);
-        self.inventory()
+        Event::RuntimeFound
     }
 
     /// Returns the tasks whose containers run.
@@ -350,12 +361,13 @@ impl Fake {
         })
     }
 
-    fn inventory(&self) -> Event {
+    fn inventory(&self, asked: u64) -> Event {
         let observe = |task: &TaskId| {
             let phase = self.phase(task)?;
             Some(Observed { task: task.clone(), container: container_id(task), phase })
         };
-        Event::Inventory { containers: self.containers.keys().filter_map(observe).collect() }
+        let containers = self.containers.keys().filter_map(observe).collect();
+        Event::Inventory { asked, containers }
     }
 }
 

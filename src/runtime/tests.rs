@@ -76,8 +76,8 @@ async fn inventory(runtime: &Runtime) -> Vec<crate::agent::Observed> {
     let events = runtime.events();
     loop {
         let event = within(events.recv()).await.expect("an inventory in time");
-        if let Event::Inventory { containers } = event.expect("a watcher") {
-            return containers;
+        if event.expect("a watcher") == Event::RuntimeFound {
+            return runtime.inventory().await.expect("an inventory");
         }
     }
 }

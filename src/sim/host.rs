@@ -152,6 +152,8 @@ impl Workload for SimWorkload {
         if matches!(action, Action::Start { .. }) {
             self.watch();
         }
+        let lag = self.fake.lock().unwrap().lag(&action);
+        executor.sleep(lag).await;
         event
     }
 

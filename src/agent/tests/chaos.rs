@@ -58,6 +58,8 @@ struct World {
     /// Tasks once given: what a set then leaves out never comes back, as no manager would.
     given: u16,
     dropped: u16,
+    /// Inventories that were taken and are told only later.
+    late: Vec<Event>,
     /// Unanswered preparations.
     preparing: BTreeMap<TaskId, u32>,
 }
@@ -106,7 +108,7 @@ impl World {
                     | Action::Start { .. }
                     | Action::Stop { .. }
                     | Action::Remove { .. }
-                    | Action::TakeInventory
+                    | Action::TakeInventory { .. }
             )
         };
         self.waiting.extend(actions.into_iter().filter(runtime));
@@ -181,6 +183,7 @@ impl World {
 
     fn restart_agent(&mut self) {
         self.waiting.clear();
+        self.late.clear();
         self.seen.clear();
         self.preparing.clear();
         let stored: Vec<StoredTask> = self.disk.values().cloned().collect();
@@ -199,6 +202,10 @@ impl World {
         }
         let action = self.waiting.remove(n % self.waiting.len());
         let event = self.fake.perform(self.bench.now, Date::EPOCH, &action);
+        if times != 1 && matches!(event, Event::Inventory { .. }) {
+            self.late.push(event);
+            return;
+        }
         // Twice at times; never lost while the agent lives, which the driver promises.
         self.step(event.clone());
         if times == 0 && !matches!(event, Event::Prepared { .. }) {
@@ -219,6 +226,9 @@ impl World {
                     self.step(event);
                 }
                 self.step(Event::Tick);
+                for event in std::mem::take(&mut self.late) {
+                    self.step(event);
+                }
             }
             Move::Connect => self.step(Event::Connected),
             Move::Disconnect => self.step(Event::Disconnected),
@@ -307,6 +317,7 @@ proptest! {
             bench,
             fake: Fake::new(seed, faults),
             waiting: Vec::new(),
+            late: Vec::new(),
             disk: BTreeMap::new(),
             sequence: Sequence::default(),
             seen: BTreeMap::new(),

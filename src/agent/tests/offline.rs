@@ -139,7 +139,7 @@ fn a_successor_whose_slot_was_filled_is_stopped() {
 #[test]
 fn after_a_power_cut_tasks_come_back_without_a_manager() {
     let (mut bench, _) = Bench::new(vec![stored(1, TaskState::Running)]);
-    bench.step(Event::Inventory { containers: vec![observed(1, exited(None))] });
+    bench.inventory(vec![observed(1, exited(None))]);
     assert_eq!(bench.state(1), Some((TaskState::Failed, "exit status lost")));
     assert!(!show(&bench.wait(Duration::from_secs(29))).contains("prepare"));
     let actions = show(&bench.wait(Duration::from_secs(1)));
