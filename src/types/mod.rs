@@ -22,6 +22,7 @@
 mod assignment;
 mod cluster;
 pub mod constraint;
+mod container;
 mod id;
 pub mod image;
 mod name;
@@ -39,6 +40,10 @@ pub use cluster::{
     NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
 };
 pub use constraint::Constraint;
+pub use container::{
+    CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
+    TerminalSize, UnpackOptions, Usage,
+};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
