@@ -12,6 +12,7 @@ use super::{
         snapshot,
         task::{self, State},
     },
+    exec,
     folder::{Exit, Folder, LOST},
     logs, signal, spec, watch,
 };
@@ -76,6 +77,8 @@ pub(super) struct Shared {
     locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
     /// Ids of containers that are being made: their snapshots are no leftovers.
     pub(super) preparing: Mutex<BTreeSet<String>>,
+    /// What the ids of the commands begin with that this process runs in containers.
+    pub(super) exec_prefix: String,
 }
 
 /// A container, for lists of them.
@@ -105,8 +108,13 @@ impl Runtime {
     pub fn new(config: Config) -> Self {
         let link = Link::new(config.socket.clone(), &config.namespace);
         let (sender, events) = async_channel::bounded(EVENTS);
-        let shared =
-            Arc::new(Shared { config, link, locks: Mutex::default(), preparing: Mutex::default() });
+        let shared = Arc::new(Shared {
+            config,
+            link,
+            locks: Mutex::default(),
+            preparing: Mutex::default(),
+            exec_prefix: exec::prefix(),
+        });
         smol::spawn(watch::run(Arc::downgrade(&shared), sender)).detach();
         Self { shared, events }
     }
@@ -472,6 +480,11 @@ impl Shared {
             Err(error) => tracing::warn!(%error, container = id, "cannot note an exit"),
         }
         exit.into()
+    }
+
+    /// Ends the commands that a daemon which died left in containers.
+    pub(super) async fn sweep_execs(&self) {
+        exec::sweep(&self.link, &self.config.run_dir, &self.exec_prefix).await;
     }
 
     /// Removes snapshots that a crash left between being made and being recorded.

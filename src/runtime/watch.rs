@@ -57,6 +57,7 @@ async fn follow(
         }
     };
     if !*swept {
+        strong.sweep_execs().await;
         match strong.sweep().await {
             Ok(()) => *swept = true,
             Err(error) => tracing::warn!(%error, "cannot remove leftover snapshots"),

@@ -23,6 +23,7 @@ mod assignment;
 mod cluster;
 pub mod constraint;
 mod container;
+mod exec;
 mod id;
 pub mod image;
 mod name;
@@ -43,6 +44,10 @@ pub use constraint::Constraint;
 pub use container::{
     BindOptions, ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, MountKind,
     NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
+};
+pub use exec::{
+    CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
+    TerminalSize, UnpackOptions, Usage,
 };
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
