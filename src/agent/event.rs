@@ -1,8 +1,8 @@
 //! What happens to a worker's agent, and what it wants done about it.
 
 use crate::types::{
-    Date, FromManager, FromWorker, HeldImage, LocalSuccessor, NodeDescription, PortStatus,
-    Sequence, Task, TaskId, TaskStatus,
+    Date, FromManager, FromWorker, HealthState, HeldImage, ImageHealth, LocalSuccessor,
+    NodeDescription, PortStatus, Sequence, Task, TaskId, TaskStatus,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -16,6 +16,26 @@ pub struct Observed {
     pub container: String,
     /// How it is.
     pub phase: Phase,
+    /// What its image says of its health.
+    pub health: ImageHealth,
+}
+
+/// A container that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prepared {
+    /// Its id.
+    pub container: String,
+    /// What its image says of its health.
+    pub health: ImageHealth,
+}
+
+/// A probe that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeResult {
+    /// Its exit status; none where it did not end in time.
+    pub code: Option<i32>,
+    /// What it printed, the beginning of it.
+    pub output: String,
 }
 
 /// How a container is.
@@ -85,8 +105,8 @@ pub enum Event {
     Prepared {
         /// The task.
         task: TaskId,
-        /// The container's id.
-        result: Result<String, Failure>,
+        /// The container.
+        result: Result<Prepared, Failure>,
     },
     /// [`Action::Start`] ended.
     Started {
@@ -115,6 +135,16 @@ pub enum Event {
         task: TaskId,
         /// Nothing is left, or why something is.
         result: Result<(), Failure>,
+    },
+    /// [`Action::Probe`] ended.
+    Probed {
+        /// The task.
+        task: TaskId,
+        /// The probe's number.
+        number: u64,
+        /// What came of it. A temporary failure says nothing of the container's health; any other
+        /// says that the probe cannot be run in it.
+        result: Result<ProbeResult, Failure>,
     },
     /// The deadline that `next_deadline` named has come.
     Tick,
@@ -156,6 +186,24 @@ pub enum Action {
     TakeInventory {
         /// Comes back with the answer.
         asked: u64,
+    },
+    /// Run a program in the container, to find out how it is. Answered by [`Event::Probed`].
+    Probe {
+        /// The task.
+        task: TaskId,
+        /// Comes back with the answer.
+        number: u64,
+        /// The program with its arguments.
+        command: Vec<String>,
+        /// When it is killed.
+        timeout: Duration,
+    },
+    /// Tell whoever listens on this node that a container's health changed. Not answered.
+    Tell {
+        /// The task.
+        task: TaskId,
+        /// How it is now.
+        state: HealthState,
     },
     /// Send to the manager; lost where there is no connection.
     Send(FromWorker),

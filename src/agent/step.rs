@@ -6,6 +6,7 @@
 use super::{
     assign::Stray,
     event::{Action, Event, Observed, Record, StoredTask},
+    probe::{PROBES_MAX, Probes},
     report::Reports,
     restart::{OFFLINE_AFTER, Restarts},
     session::{Say, Session},
@@ -38,13 +39,20 @@ pub struct Options {
     pub prepares: usize,
     /// How many containers are started at once; [`STARTS_MAX`].
     pub starts: usize,
+    /// How many probes run at once; [`PROBES_MAX`].
+    pub probes: usize,
     /// How long without a session before tasks are restarted locally; [`OFFLINE_AFTER`].
     pub offline_after: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { prepares: PREPARES_MAX, starts: STARTS_MAX, offline_after: OFFLINE_AFTER }
+        Self {
+            prepares: PREPARES_MAX,
+            starts: STARTS_MAX,
+            probes: PROBES_MAX,
+            offline_after: OFFLINE_AFTER,
+        }
     }
 }
 
@@ -79,6 +87,7 @@ pub struct Agent {
     pub(super) strays_judged: bool,
     pub(super) session: Session,
     reports: Reports,
+    pub(super) probes: Probes,
     pub(super) restarts: Restarts,
     /// Whether the containers are known; not while the runtime is away.
     pub(super) inventoried: bool,
@@ -91,7 +100,7 @@ pub struct Agent {
     description: Option<Box<NodeDescription>>,
     images: Vec<HeldImage>,
     pub(super) leaving: Option<Leaving>,
-    out: Vec<Action>,
+    pub(super) out: Vec<Action>,
 }
 
 impl Agent {
@@ -124,6 +133,7 @@ impl Agent {
             strays_judged: false,
             session: Session::new(now),
             reports: Reports::default(),
+            probes: Probes::new(now),
             inventoried: false,
             inventory_asked: 0,
             inventory_due: Some(now),
@@ -146,6 +156,7 @@ impl Agent {
         self.ask_inventory(now);
         self.restart_locally(at);
         self.drive_tasks(at);
+        self.drive_probes(at);
         self.drive_strays(now);
         self.finish_leaving(now);
         self.speak(now);
@@ -168,6 +179,7 @@ impl Agent {
             self.session.registered().and_then(|_| self.reports.deadline()),
             self.local_deadline(now),
             self.inventory_due,
+            self.probe_deadline(),
             leaving.map(|leaving| leaving.limit),
         ];
         deadlines.extend(self.tasks.values().map(|entry| entry.body.deadline()));
@@ -225,6 +237,7 @@ impl Agent {
             Event::Described { description, images } => self.describe(description, images),
             Event::Tick => {}
             Event::Leave => self.leave("left the cluster", true, at.now),
+            Event::Probed { task, number, result } => self.take_probe(&task, number, result, at),
             Event::Prepared { .. }
             | Event::Started { .. }
             | Event::Exited { .. }

@@ -1,13 +1,14 @@
 //! Tests of the agent: transcripts of one life, and random orders of everything that can happen.
 
 mod chaos;
+mod health;
 mod life;
 mod offline;
 
 use super::*;
 use crate::types::{
-    Assignments, ContainerSpec, Date, Desired, Endpoint, FromManager, FromWorker, Moment, NodeId,
-    Sequence, ServiceId, Task, TaskId, TaskSpec, TaskState, TaskStatus, Version,
+    Assignments, ContainerSpec, Date, Desired, Endpoint, FromManager, FromWorker, ImageHealth,
+    Moment, NodeId, Sequence, ServiceId, Task, TaskId, TaskSpec, TaskState, TaskStatus, Version,
 };
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -123,7 +124,7 @@ impl Bench {
 
     /// Prepares and starts a task that was just assigned.
     fn run(&mut self, n: u128) {
-        self.step(Event::Prepared { task: id(n), result: Ok("c".into()) });
+        self.step(Event::Prepared { task: id(n), result: Ok(made()) });
         self.step(Event::Started { task: id(n), result: Ok((42, Vec::new())) });
         assert_eq!(self.state(n), Some((TaskState::Running, "")));
     }
@@ -138,7 +139,11 @@ fn exited(code: Option<i32>) -> Phase {
 }
 
 fn observed(n: u128, phase: Phase) -> Observed {
-    Observed { task: id(n), container: "c".into(), phase }
+    Observed { task: id(n), container: "c".into(), phase, health: ImageHealth::default() }
+}
+
+fn made() -> Prepared {
+    Prepared { container: "c".into(), health: ImageHealth::default() }
 }
 
 fn running() -> Phase {
@@ -164,6 +169,8 @@ fn show(actions: &[Action]) -> String {
             Action::Start { task } => writeln!(text, "start {}", task.slot),
             Action::Stop { task, grace, .. } => writeln!(text, "stop {} {grace:?}", tail(task)),
             Action::Remove { task } => writeln!(text, "remove {}", tail(task)),
+            Action::Probe { task, number, .. } => writeln!(text, "probe {} #{number}", tail(task)),
+            Action::Tell { task, state } => writeln!(text, "tell {} {state}", tail(task)),
             Action::TakeInventory { .. } => writeln!(text, "inventory"),
             Action::Send(message) => writeln!(text, "send {}", show_message(message)),
             Action::Reconnect { reason } => writeln!(text, "reconnect: {reason}"),

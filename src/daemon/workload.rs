@@ -2,13 +2,13 @@
 
 use super::describe::Machine;
 use crate::{
-    agent::{Action, Event, Failure, Observed, Phase},
+    agent::{Action, Event, Failure, Observed, Phase, Prepared, ProbeResult},
     network::Network,
     node::ports::Workload,
-    runtime::{self, ContainerSetup, Runtime, containerd::image::Images},
+    runtime::{self, ContainerSetup, ExecError, ProbeOutput, Runtime, containerd::image::Images},
     types::{
-        CgroupSupport, EngineDescription, Labels, NodeDescription, Platform, PortStatus, Task,
-        TaskId,
+        CgroupSupport, EngineDescription, HealthState, Labels, NodeDescription, Platform,
+        PortStatus, Task, TaskId,
     },
 };
 use async_channel::{Receiver, Sender};
@@ -205,7 +205,7 @@ impl Containers {
         Event::Inventory { asked, containers }
     }
 
-    async fn prepare(&self, task: &Task) -> Result<String, Failure> {
+    async fn prepare(&self, task: &Task) -> Result<Prepared, Failure> {
         let Inner { runtime, images, network, .. } = &*self.inner;
         let setup = network.prepare(task).await?;
         let platform = runtime.platform().await?;
@@ -238,6 +238,25 @@ impl Containers {
                 self.inner.network.unpublish(&task.id).await;
                 Err(failure)
             }
+        }
+    }
+
+    async fn probe(
+        &self,
+        task: &TaskId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ProbeResult, Failure> {
+        match self.inner.runtime.probe(task, command, timeout).await {
+            Ok(ProbeOutput { code, output }) => {
+                let output = String::from_utf8_lossy(&output).into_owned();
+                Ok(ProbeResult { code, output })
+            }
+            // It has ended meanwhile, which is told in another way.
+            Err(error @ (ExecError::NoContainer(_) | ExecError::NotRunning(_))) => {
+                Err(Failure { message: error.to_string(), temporary: true })
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -280,12 +299,21 @@ impl Workload for Containers {
                     Event::RuntimeLost
                 }
             },
+            Action::Probe { task, number, command, timeout } => {
+                let result = self.probe(&task, &command, timeout).await;
+                Event::Probed { task, number, result }
+            }
             // The driver carries out the rest itself.
             Action::Send(_)
+            | Action::Tell { .. }
             | Action::Reconnect { .. }
             | Action::Persist(_)
             | Action::Retire { .. } => Event::Tick,
         }
+    }
+
+    fn tell(&self, task: &TaskId, state: HealthState) {
+        tracing::info!(%task, %state, "the container's health changed");
     }
 
     fn events(&self) -> Receiver<Event> {

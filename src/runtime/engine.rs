@@ -14,11 +14,13 @@ use super::{
     },
     exec,
     folder::{Exit, Folder, LOST},
-    logs, signal, spec, watch,
+    logs,
+    prepare::noted_health,
+    signal, spec, watch,
 };
 use crate::{
     agent::{self, Failure, Phase},
-    types::{Date, Labels, Platform, Task, TaskId},
+    types::{Date, ImageHealth, Labels, Platform, Task, TaskId},
 };
 use containerd_client::services::v1::{
     PluginsRequest, introspection_client::IntrospectionClient, version_client::VersionClient,
@@ -100,6 +102,8 @@ pub struct ContainerInfo {
     pub log_path: PathBuf,
     /// How it is.
     pub phase: Phase,
+    /// What its image says of its health.
+    pub health: ImageHealth,
 }
 
 impl Runtime {
@@ -406,6 +410,7 @@ impl Shared {
             task: info.task,
             container: info.container,
             phase: info.phase,
+            health: info.health,
         };
         Ok(self.list().await?.into_iter().map(observed).collect())
     }
@@ -517,6 +522,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
         log_path: Folder::new(data_dir, &record.id).log(),
         container: record.id,
         phase,
+        health: noted_health(&spec),
     }
 }
 

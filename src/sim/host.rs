@@ -12,7 +12,7 @@ use crate::{
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload},
     runtime::fake::Fake,
     store::AgentStore,
-    types::{Cluster, Date, Moment, NodeId, Sequence},
+    types::{Cluster, Date, HealthState, Moment, NodeId, Sequence, TaskId},
 };
 use async_channel::Receiver;
 use std::{
@@ -155,6 +155,10 @@ impl Workload for SimWorkload {
         let lag = self.fake.lock().unwrap().lag(&action);
         executor.sleep(lag).await;
         event
+    }
+
+    fn tell(&self, task: &TaskId, state: HealthState) {
+        self.world.trace(|| format!("{} {task} is {state}", self.world.name(&self.node)));
     }
 
     fn events(&self) -> Receiver<Event> {

@@ -24,6 +24,7 @@ mod cluster;
 pub mod constraint;
 mod container;
 mod exec;
+mod health;
 mod id;
 pub mod image;
 mod name;
@@ -49,6 +50,7 @@ pub use exec::{
     CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
     TerminalSize, UnpackOptions, Usage,
 };
+pub use health::{Health, HealthState, ImageHealth, Probe, ProbeLog};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };

@@ -1,7 +1,10 @@
 //! Random orders, losses, doublings, crashes and restarts against virtual containers.
 
 use super::*;
-use crate::runtime::fake::{Fake, Faults};
+use crate::{
+    runtime::fake::{Fake, Faults},
+    types::{HealthCheck, HealthTest},
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -108,6 +111,7 @@ impl World {
                     | Action::Start { .. }
                     | Action::Stop { .. }
                     | Action::Remove { .. }
+                    | Action::Probe { .. }
                     | Action::TakeInventory { .. }
             )
         };
@@ -115,6 +119,9 @@ impl World {
         for (task, status) in self.bench.agent.tasks() {
             let before = self.seen.insert(task.id.clone(), status.state);
             assert!(before <= Some(status.state), "{} fell from {before:?}", task.id);
+            let checked = task.spec.container.health.is_some();
+            let runs = status.state == TaskState::Running;
+            assert!(!checked || !runs || self.fake.was_well(&task.id), "not known to be well");
         }
         let present: BTreeSet<TaskId> =
             self.bench.agent.tasks().map(|(task, _)| task.id.clone()).collect();
@@ -156,7 +163,11 @@ impl World {
         for n in 0..12u8 {
             let desired = if bit(stop, n) { Desired::Shutdown } else { Desired::Running };
             if bit(listed, n) {
-                tasks.push(task(u128::from(n) + 1, desired));
+                let mut task = task(u128::from(n) + 1, desired);
+                if n % 3 == 0 {
+                    task.spec.container.health = Some(check());
+                }
+                tasks.push(task);
             }
             if complete && !bit(listed, n) || bit(listed, n) && bit(stop, n) {
                 self.stoppable.insert(id(u128::from(n) + 1));
@@ -306,12 +317,22 @@ impl World {
     }
 }
 
+/// Well after a second.
+fn check() -> HealthCheck {
+    HealthCheck {
+        test: HealthTest::Command(vec!["after".into(), "1".into()]),
+        interval: Duration::from_secs(2),
+        ..HealthCheck::default()
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens(seed: u64, moves in prop::collection::vec(moves(), 0..120)) {
-        let faults = Faults { temporary: 100, permanent: 50, crash: 200, ..Faults::default() };
+        let faults =
+            Faults { temporary: 100, permanent: 50, crash: 200, sick: 300, ..Faults::default() };
         let (bench, actions) = Bench::new(Vec::new());
         let mut world = World {
             bench,

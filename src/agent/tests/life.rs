@@ -23,7 +23,7 @@ fn a_task_is_prepared_started_and_ends() {
     "#]],
     );
     check(
-        &bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) }),
+        &bench.step(Event::Prepared { task: id(1), result: Ok(made()) }),
         expect![[r#"
         start 1
     "#]],
@@ -81,7 +81,7 @@ fn a_task_is_prepared_started_and_ends() {
 fn a_held_task_waits_prepared() {
     let mut bench = Bench::online(Vec::new(), Vec::new());
     bench.assign(true, vec![task(1, Desired::Ready)]);
-    let actions = bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    let actions = bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     assert!(!show(&actions).contains("start"));
     assert_eq!(bench.state(1), Some((TaskState::Ready, "")));
     assert!(show(&bench.assign(false, vec![task(1, Desired::Running)])).contains("start 1"));
@@ -106,7 +106,7 @@ fn preparations_are_cancelled() {
     bench.assign(true, vec![task(1, Desired::Running)]);
     assert!(show(&bench.assign(false, vec![task(1, Desired::Shutdown)])).contains("remove 1"));
     assert_eq!(bench.state(1), Some((TaskState::Shutdown, "")));
-    bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     let actions = bench.step(Event::Removed { task: id(1), result: Err(failure(true)) });
     assert!(!show(&actions).contains("remove"));
     assert!(show(&bench.wait(Duration::from_secs(1))).contains("remove 1"));
@@ -133,7 +133,7 @@ fn only_so_many_are_prepared_at_once() {
     let actions = bench.assign(true, (1..=9).map(|n| task(n, Desired::Running)).collect());
     let prepares = |actions: &[Action]| show(actions).matches("prepare ").count();
     assert_eq!(prepares(&actions), PREPARES_MAX);
-    let next = bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    let next = bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     assert_eq!(prepares(&next), 1);
 }
 
@@ -317,7 +317,7 @@ fn an_inventory_says_nothing_of_what_came_after_it() {
     bench.assign(true, vec![task(1, Desired::Running)]);
     bench.step(Event::RuntimeLost);
     bench.step(Event::RuntimeFound);
-    bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     // Taken before the container was made, told after.
     bench.inventory(Vec::new());
     assert_eq!(bench.state(1), Some((TaskState::Starting, "")));
@@ -334,7 +334,7 @@ fn an_old_inventory_that_comes_late_ends_nothing() {
     bench.step(Event::RuntimeLost);
     bench.step(Event::RuntimeFound);
     let first = bench.asked;
-    bench.step(Event::Prepared { task: id(2), result: Ok("c".into()) });
+    bench.step(Event::Prepared { task: id(2), result: Ok(made()) });
     // It takes so long that another is asked for; meanwhile the second container starts.
     let actions = show(&bench.wait(Duration::from_secs(10)));
     assert!(actions.contains("inventory"), "{actions}");
