@@ -23,6 +23,8 @@ mod assignment;
 mod cluster;
 pub mod constraint;
 mod container;
+mod exec;
+mod health;
 mod id;
 pub mod image;
 mod name;
@@ -44,6 +46,11 @@ pub use container::{
     BindOptions, ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, MountKind,
     NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
 };
+pub use exec::{
+    CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
+    TerminalSize, UnpackOptions, Usage,
+};
+pub use health::{Health, HealthState, ImageHealth, Probe, ProbeLog};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };

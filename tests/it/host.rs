@@ -393,9 +393,14 @@ impl Host {
                     .output()
                     .unwrap();
                 let value: Value = serde_json::from_slice(&output.stdout).unwrap();
-                // None where it was removed since it was listed.
-                let pid = value["State"]["Pid"].as_u64()?;
-                Some((id.to_owned(), u32::try_from(pid).unwrap()))
+                let Some(pid) = value["State"]["Pid"].as_u64() else {
+                    // It was removed since it was listed; anything else is no answer.
+                    let message = value["message"].as_str().unwrap_or_default();
+                    assert!(message.contains("No such container"), "{value}");
+                    return None;
+                };
+                // Without a process while it is being started.
+                (pid > 0).then(|| (id.to_owned(), u32::try_from(pid).unwrap()))
             })
             .collect();
         found.sort();
