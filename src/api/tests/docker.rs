@@ -61,7 +61,7 @@ fn the_docker_command_works() {
         (&["node", "update", "--availability", "drain", "m1"], "m1"),
         (&["network", "ls"], "bridge"),
         (&["ps"], "CONTAINER ID"),
-        (&["service", "create", "--health-cmd", "true", "bb:1"], "\"--health-cmd\""),
+        (&["service", "create", "--update-delay", "1s", "bb:1"], "\"--update-delay\""),
         (&["service", "rm", "web"], "web"),
         // With its progress, which polls and then watches for five seconds.
         (&["service", "create", "--name", "slow", "bb:1"], "converged"),

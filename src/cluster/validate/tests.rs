@@ -1,6 +1,7 @@
 use super::*;
 use crate::types::{
-    BindOptions, PortConfig, PortProtocol, ResourceLimits, Resources, TmpfsOptions, VolumeOptions,
+    BindOptions, ContainerSpec, Mount, MountKind, NetworkMode, PortConfig, PortProtocol,
+    PublishMode, ResourceLimits, Resources, TmpfsOptions, VolumeOptions,
 };
 use expect_test::{Expect, expect};
 
