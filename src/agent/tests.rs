@@ -3,6 +3,7 @@
 mod chaos;
 mod life;
 mod offline;
+mod templates;
 
 use super::*;
 use crate::types::{

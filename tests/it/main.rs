@@ -6,4 +6,5 @@ mod host;
 mod joining;
 mod options;
 mod services;
+mod spec;
 mod tidy;

@@ -38,6 +38,7 @@ pub(super) fn to_container(
         )));
     }
     let mounts: Vec<Mount> = dto.mounts.iter().map(to_mount).collect::<Result<_, _>>()?;
+    let mounts = in_order_of(previous.map(|old| &old.mounts), mounts);
     let grace = dto.stop_grace_period;
     let kept = previous.cloned().unwrap_or_default();
     Ok(ContainerSpec {
@@ -94,6 +95,13 @@ pub(super) fn to_container(
 
 fn to_capabilities(names: &[String]) -> Vec<String> {
     names.iter().map(|name| capability_name(name)).collect()
+}
+
+/// Docker's client sorts the mounts of whatever it updates: the same ones in another order are no
+/// change, and replace no task.
+fn in_order_of(old: Option<&Vec<Mount>>, new: Vec<Mount>) -> Vec<Mount> {
+    let same = |old: &&Vec<Mount>| old.len() == new.len() && old.iter().all(|m| new.contains(m));
+    old.filter(same).cloned().unwrap_or(new)
 }
 
 fn to_ulimit(dto: &dto::Ulimit) -> Ulimit {
