@@ -3,7 +3,8 @@
 //! A line that begins with `> ` is a command; the lines after it are what it shows. Nodes are
 //! called `n0` (the manager), `n1` and so on in the order they joined.
 //!
-//! - `join N`, `create NAME N|global [zone=Z]`, `scale NAME N`, `update NAME`, `remove NAME`
+//! - `join N`, `create NAME N|global [zone=Z] [well=never|after:SECONDS|until:SECONDS]`, `scale
+//!   NAME N`, `update NAME`, `remove NAME`
 //! - `drain|pause|active NODE`, `label NODE ZONE`, `forget NODE`
 //! - `kill NODE NAME`: ends one container of the service there
 //! - `crash NODE` ends the daemon, `off NODE` the machine, `on NODE` starts either
@@ -12,7 +13,7 @@
 //! - `show`: nodes, wanted tasks, containers
 
 use super::{
-    load::service_spec,
+    load::{health_check, service_spec},
     run::flag,
     world::{Crash, World},
 };
@@ -104,6 +105,10 @@ impl World {
                 for zone in rest.iter().filter_map(|word| word.strip_prefix("zone=")) {
                     let constraint = Constraint::parse(&format!("node.labels.zone=={zone}"));
                     spec.task.placement.constraints.push(constraint.unwrap());
+                }
+                for well in rest.iter().filter_map(|word| word.strip_prefix("well=")) {
+                    let words: Vec<&str> = well.split(':').collect();
+                    spec.task.container.health = Some(health_check(&words));
                 }
                 if let Err(refusal) = self.create(spec).await {
                     return format!("{refusal}\n");
