@@ -25,7 +25,7 @@ impl Entropy for Executor {
 const WORKER_TOKEN: JoinToken = JoinToken(1);
 
 impl World {
-    fn request_id(&self) -> RequestId {
+    pub(super) fn request_id(&self) -> RequestId {
         RequestId::generate(&mut self.0.executor.clone())
     }
 
