@@ -9,6 +9,7 @@
 
 mod assign;
 pub mod event;
+mod expand;
 mod health;
 mod probe;
 mod report;

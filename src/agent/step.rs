@@ -456,7 +456,7 @@ impl Agent {
         let mut forget = Vec::new();
         for entry in self.tasks.values_mut() {
             entry.settle(at.now, at.date);
-            let budget = match entry.next() {
+            let mut budget = match entry.next() {
                 Next::Nothing => continue,
                 Next::Forget => {
                     forget.push(entry.task.id.clone());
@@ -464,16 +464,25 @@ impl Agent {
                 }
                 // Nothing is known of containers: what seems to follow may not.
                 Next::Do(_) if !self.inventoried => continue,
+                Next::Do(Work::Prepare | Work::Start)
+                    if self.description.is_none() && entry.needs_description() =>
+                {
+                    continue;
+                }
                 Next::Do(Work::Prepare) => Some(&mut prepares),
                 Next::Do(Work::Start) => Some(&mut starts),
                 Next::Do(Work::Stop | Work::Remove) => None,
             };
-            if let Some(left) = budget {
+            if let Some(left) = &mut budget {
                 let Some(fewer) = left.checked_sub(1) else { continue };
-                *left = fewer;
+                **left = fewer;
             }
             if let Next::Do(work) = entry.next() {
-                self.out.push(entry.begin(work, at.now, at.date));
+                let action = entry.begin(work, self.description.as_deref(), at);
+                if let (None, Some(left)) = (&action, &mut budget) {
+                    **left += 1;
+                }
+                self.out.extend(action);
             }
         }
         for id in forget {

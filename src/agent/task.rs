@@ -7,8 +7,8 @@ use super::{
     health::Watch,
 };
 use crate::types::{
-    Date, Desired, ImageHealth, LocalSuccessor, Moment, PortStatus, Probe, STOP_GRACE, Task,
-    TaskState, TaskStatus,
+    Date, Desired, ImageHealth, LocalSuccessor, Moment, NodeDescription, PortStatus, Probe,
+    STOP_GRACE, Task, TaskState, TaskStatus,
 };
 use std::time::Duration;
 
@@ -279,7 +279,7 @@ impl Entry {
     }
 
     /// Ends the task with an error: REJECTED before it was started, FAILED after.
-    fn give_up(&mut self, error: &str, now: Moment, date: Date) {
+    pub(super) fn give_up(&mut self, error: &str, now: Moment, date: Date) {
         let before = self.status.state < TaskState::Starting;
         let state = if before { TaskState::Rejected } else { TaskState::Failed };
         let message = self.status.message.clone();
@@ -342,22 +342,30 @@ impl Entry {
         }
     }
 
-    /// Begins what [`Entry::next`] said, and returns the action.
-    pub(super) fn begin(&mut self, work: Work, now: Moment, date: Date) -> Action {
+    /// Begins what [`Entry::next`] said, and returns the action; none where the task cannot be
+    /// what its templates say on this node.
+    pub(super) fn begin(
+        &mut self,
+        work: Work,
+        node: Option<&NodeDescription>,
+        at: At,
+    ) -> Option<Action> {
+        let At { now, date, .. } = at;
         let grace = self.task.spec.container.stop_grace.unwrap_or(STOP_GRACE);
-        self.body.begin(work, now, grace);
-        match work {
+        let action = match work {
             Work::Prepare => {
+                let task = self.expand_for(work, node, at)?;
                 if self.status.state < TaskState::Preparing {
                     self.advance(TaskState::Preparing, date, "preparing", "");
                 }
-                Action::Prepare { task: Box::new(self.task.clone()) }
+                Action::Prepare { task }
             }
             Work::Start => {
+                let task = self.expand_for(work, node, at)?;
                 if self.status.state < TaskState::Starting {
                     self.advance(TaskState::Starting, date, "starting", "");
                 }
-                Action::Start { task: Box::new(self.task.clone()) }
+                Action::Start { task }
             }
             Work::Stop => {
                 self.stopping = true;
@@ -368,7 +376,9 @@ impl Entry {
                 }
             }
             Work::Remove => Action::Remove { task: self.task.id.clone() },
-        }
+        };
+        self.body.begin(work, now, grace);
+        Some(action)
     }
 
     /// [`Action::Prepare`] was answered.

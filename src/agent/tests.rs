@@ -4,6 +4,7 @@ mod chaos;
 mod health;
 mod life;
 mod offline;
+mod templates;
 
 use super::*;
 use crate::types::{

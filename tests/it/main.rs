@@ -8,4 +8,5 @@ mod joining;
 mod mistakes;
 mod options;
 mod services;
+mod spec;
 mod tidy;
