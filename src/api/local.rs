@@ -123,6 +123,8 @@ pub struct Info {
     pub control_available: bool,
     /// The manager that leads, as far as this node knows.
     pub leader: Option<NodeId>,
+    /// What is wrong with it as a manager; empty where nothing is.
+    pub manager_error: String,
     /// The address under which others reach it, without a port.
     pub node_address: String,
     /// The managers it knows: id and `host:port`.

@@ -307,6 +307,7 @@ impl Local {
         }
         info.node_address = host_of(&membership.advertise);
         if membership.role == Role::Manager {
+            info.manager_error = status.manager_health.clone().unwrap_or_default();
             info.control_available = true;
             info.leader = status.leading.then(|| membership.node.clone());
             info.managers = vec![(membership.node.clone(), membership.advertise.clone())];

@@ -159,6 +159,7 @@ impl DaemonError {
             Self::Bind(_) => "another program may use the port; join or init with another one: \
                               --listen-addr 0.0.0.0:PORT"
                 .to_owned(),
+            Self::Store(error) => error.hint()?.to_owned(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "the daemon runs as root".to_owned()
             }
