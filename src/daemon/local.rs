@@ -9,9 +9,10 @@ use crate::{
     api::{
         error::{NOT_A_MANAGER, NOT_IN_SWARM},
         local::{
-            Answer, BoxFuture, BoxStream, Container, ContainerState, Image, ImageDetail, Info,
-            InitOptions, JoinOptions, LocalNode, LogItem, LogOptions, NodeSelector, Progress,
-            PullOptions, Removed, Resolved, SwarmState, Volume,
+            Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
+            ImageDetail, Info, InitOptions, JoinOptions, LocalNode, LogItem, LogOptions,
+            NodeSelector, Place, Progress, PullOptions, Removed, Resolved, StartOptions, Started,
+            SwarmState, Volume,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
@@ -19,8 +20,8 @@ use crate::{
     pki::TokenText,
     runtime::ContainerInfo,
     types::{
-        Cluster, Date, Node, NodeId, NodeState, PortConfig, RegistryCredential, Role, TaskState,
-        image::Reference,
+        Cluster, Date, ExecSpec, Node, NodeId, NodeState, PathStat, PortConfig, ProcessTable,
+        RegistryCredential, Role, TaskState, TerminalSize, UnpackOptions, Usage, image::Reference,
     },
 };
 use base64::Engine as _;
@@ -153,6 +154,48 @@ impl LocalNode for Local {
             };
             Ok(reader.read(options))
         })
+    }
+
+    fn exec_create(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {
+        self.create_exec(place, spec)
+    }
+
+    fn exec_start(&self, id: String, options: StartOptions) -> Answer<'_, Started> {
+        Box::pin(self.start_exec(id, options))
+    }
+
+    fn exec_resize(&self, id: String, size: TerminalSize) -> Answer<'_, ()> {
+        Box::pin(async move { self.resize_exec(&id, size) })
+    }
+
+    fn exec_state(&self, id: String) -> Answer<'_, ExecState> {
+        Box::pin(async move { self.show_exec(&id) })
+    }
+
+    fn path_stat(&self, place: Place, path: String) -> Answer<'_, PathStat> {
+        Box::pin(self.stat_path(place, path))
+    }
+
+    fn pack(&self, place: Place, path: String) -> Answer<'_, (PathStat, Archive)> {
+        Box::pin(self.pack_path(place, path))
+    }
+
+    fn unpack(
+        &self,
+        place: Place,
+        path: String,
+        options: UnpackOptions,
+        archive: Archive,
+    ) -> Answer<'_, ()> {
+        Box::pin(self.unpack_archive(place, path, options, archive))
+    }
+
+    fn usage(&self, place: Place, times: Option<u32>) -> Answer<'_, BoxStream<Usage>> {
+        Box::pin(self.container_usage(place, times))
+    }
+
+    fn processes(&self, place: Place, options: String) -> Answer<'_, ProcessTable> {
+        Box::pin(self.list_processes(place, options))
     }
 }
 

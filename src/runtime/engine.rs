@@ -520,7 +520,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
     }
 }
 
-fn cgroup_of(spec: &[u8]) -> Option<String> {
+pub(super) fn cgroup_of(spec: &[u8]) -> Option<String> {
     let spec: serde_json::Value = serde_json::from_slice(spec).ok()?;
     Some(spec["linux"]["cgroupsPath"].as_str()?.to_owned())
 }
