@@ -5,7 +5,7 @@ use crate::{
     types::{
         Availability, CgroupSupport, Cluster, ClusterSpec, Date, ExecSpec, HeldImage, Labels,
         NodeId, PathStat, Platform, PortConfig, ProcessTable, RegistryCredential, Resources, Role,
-        ServiceId, TaskId, TerminalSize, UnpackOptions, Usage,
+        ServiceId, TaskId, TaskSpec, TerminalSize, UnpackOptions, Usage,
     },
 };
 use bytes::Bytes;
@@ -160,6 +160,22 @@ pub struct ExecStream {
     pub input: async_channel::Sender<ExecInput>,
     /// From the command, to its end.
     pub output: BoxStream<ExecItem>,
+}
+
+impl std::fmt::Debug for Started {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Detached => "Detached",
+            Self::Attached(_) => "Attached",
+            Self::Failed { .. } => "Failed",
+        })
+    }
+}
+
+impl std::fmt::Debug for ExecStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ExecStream")
+    }
 }
 
 /// To a command.
@@ -491,6 +507,27 @@ pub struct Container {
     pub tty: bool,
     /// The path of its log file.
     pub log_path: String,
+    /// What is mounted in it.
+    pub mounts: Vec<MountPoint>,
+    /// Whether the kernel ended it for want of memory.
+    pub out_of_memory: bool,
+    /// What it was asked to be.
+    pub spec: Box<TaskSpec>,
+}
+
+/// Something mounted in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// `bind`, `volume` or `tmpfs`.
+    pub kind: &'static str,
+    /// The volume's name; empty for everything else and for a container's own.
+    pub name: String,
+    /// The path on the node; empty for memory.
+    pub source: String,
+    /// The path inside.
+    pub target: String,
+    /// Whether it cannot be written to.
+    pub read_only: bool,
 }
 
 /// A named volume of this node.

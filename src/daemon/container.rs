@@ -259,7 +259,10 @@ async fn abandon(mut output: ExecOutput, hung_up: bool) {
         return drain.await;
     }
     // Dropped at the limit, the output takes the command along.
-    drain.or(async { drop(smol::Timer::after(HANG_UP_LIMIT).await) }).await;
+    let late = async {
+        smol::Timer::after(HANG_UP_LIMIT).await;
+    };
+    drain.or(late).await;
 }
 
 fn path_stat(asked: &Asked, metadata: &Metadata, link_target: String) -> PathStat {

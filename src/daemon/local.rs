@@ -11,14 +11,14 @@ use crate::{
         local::{
             Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
             ImageDetail, Info, InitOptions, JoinOptions, LocalNode, LogItem, LogOptions,
-            NodeSelector, Place, Progress, PullOptions, Removed, Resolved, StartOptions, Started,
-            SwarmState, Volume,
+            MountPoint, NodeSelector, Place, Progress, PullOptions, Removed, Resolved,
+            StartOptions, Started, SwarmState, Volume,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
     node::LocalTask,
     pki::TokenText,
-    runtime::ContainerInfo,
+    runtime::{ContainerInfo, Mounted},
     types::{
         Cluster, Date, ExecSpec, Node, NodeId, NodeState, PathStat, PortConfig, ProcessTable,
         RegistryCredential, Role, TaskState, TerminalSize, UnpackOptions, Usage, image::Reference,
@@ -413,7 +413,31 @@ impl Local {
             network: task.spec.network.as_str().to_owned(),
             addresses: address.map(|address| address.to_string()).into_iter().collect(),
             tty: task.spec.container.tty,
-            log_path: String::new(),
+            log_path: info.log_path.to_string_lossy().into_owned(),
+            mounts: info.mounts.into_iter().map(|mount| self.mount_point(mount)).collect(),
+            out_of_memory: matches!(
+                info.phase,
+                crate::agent::Phase::Exited { out_of_memory: true, .. }
+            ),
+            spec: Box::new(task.spec.clone()),
         }
+    }
+
+    /// Tells what a mount is by where its files are.
+    fn mount_point(&self, mount: Mounted) -> MountPoint {
+        let Mounted { source, target, read_only } = mount;
+        let Some(source) = source else {
+            let (name, source) = (String::new(), String::new());
+            return MountPoint { kind: "tmpfs", name, source, target, read_only };
+        };
+        let data = &self.0.options.data_dir;
+        let path = std::path::Path::new(&source);
+        let volume = path.strip_prefix(data.join("volumes")).ok();
+        let name = volume.and_then(|rest| rest.iter().next()).unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        // A container's own volumes lie with its log.
+        let is_volume = volume.is_some() || path.starts_with(data.join("containers"));
+        let kind = if is_volume { "volume" } else { "bind" };
+        MountPoint { kind, name, source, target, read_only }
     }
 }

@@ -98,6 +98,8 @@ pub struct ContainerInfo {
     pub labels: Labels,
     /// The newest file of its log.
     pub log_path: PathBuf,
+    /// What its task and its image had mounted in it.
+    pub mounts: Vec<spec::Mounted>,
     /// How it is.
     pub phase: Phase,
 }
@@ -514,6 +516,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
         command,
         created: record.created.unwrap_or_default(),
         labels: record.labels.into_iter().collect(),
+        mounts: spec::mounted(&spec),
         log_path: Folder::new(data_dir, &record.id).log(),
         container: record.id,
         phase,

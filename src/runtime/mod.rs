@@ -42,6 +42,7 @@ pub use init::init_main;
 pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
+pub use spec::Mounted;
 
 use std::path::PathBuf;
 
