@@ -9,14 +9,13 @@ use crate::{
     runtime::{Exec, ExecError, ExecEvent, ExecOutput, ExecStdin},
     transport::{ByteReceiver, ByteSender, StreamError},
     types::{Date, ExecSpec, PathStat, TaskId, TerminalSize, UnpackOptions},
-    util::tree::{self, Asked, Owner, PackError, Rules, UnpackError},
+    util::tree::{self, Asked, Owner, PackError, PieceReader, PieceWriter, Rules, UnpackError},
     wire::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest},
 };
-use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 use std::{
     fs::Metadata,
-    io::{self, Read, Write},
+    io,
     os::unix::fs::MetadataExt as _,
     sync::{
         Arc,
@@ -28,9 +27,6 @@ use std::{
 /// How many things are done with a node's containers at once. Each holds a thread or some pipes,
 /// and a small board has 1,024 descriptors; nobody types so many commands.
 const WORK_MAX: usize = 128;
-
-/// The largest piece of an archive that is handed on: half of what one frame of QUIC's window is.
-const PIECE: usize = 64 << 10;
 
 /// Pieces between the thread that packs or unpacks and the stream.
 const PIECES_MAX: usize = 4;
@@ -302,31 +298,6 @@ async fn stat(shared: &Shared, task: &TaskId, path: String) -> Done {
     Ok(ContainerFrame::Stat(stat))
 }
 
-/// Hands what is written to a channel, in pieces.
-struct Pieces {
-    sender: Sender<Vec<u8>>,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = bytes.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&bytes[..n]);
-        if self.piece.len() == PIECE {
-            self.flush()?;
-        }
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        self.sender.send_blocking(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
 async fn pack(shared: &Shared, task: &TaskId, path: String, sender: &mut ByteSender) -> Done {
     let inside = containers(shared).runtime().inside(task).await?;
     let asked = Asked::new(&path);
@@ -341,14 +312,13 @@ async fn pack(shared: &Shared, task: &TaskId, path: String, sender: &mut ByteSen
         if !there {
             return Ok(());
         }
-        let out = Pieces { sender: pieces, piece: Vec::with_capacity(PIECE) };
-        tree::pack(&inside.root, &asked, asked.name(), out)
+        tree::pack(&inside.root, &asked, asked.name(), PieceWriter::new(pieces))
     });
     let gone = || io::Error::other("the thread that packs ended early");
     let stat = looked.recv().await.unwrap_or_else(|_| Err(gone()));
     let stat = stat.map_err(|error| missing(task, &path, &error))?;
     sender.send(&ContainerFrame::Stat(stat)).await?;
-    while let Ok(piece) = queue.recv().await {
+    while let Ok(Ok(piece)) = queue.recv().await {
         sender.send(&ContainerFrame::Data(piece)).await?;
     }
     match worker.await {
@@ -357,28 +327,6 @@ async fn pack(shared: &Shared, task: &TaskId, path: String, sender: &mut ByteSen
             Err(Stop::Refused(Refusal::new(Class::NotFound, error.to_string()), None))
         }
         Err(error) => Err(Stop::Refused(Refusal::new(Class::Internal, chain(&error)), None)),
-    }
-}
-
-/// Reads what comes over a channel.
-struct Incoming {
-    receiver: Receiver<io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Incoming {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() {
-            match self.receiver.recv_blocking() {
-                Ok(piece) => (self.piece, self.at) = (piece?, 0),
-                Err(_) => return Ok(0),
-            }
-        }
-        let n = buffer.len().min(self.piece.len() - self.at);
-        buffer[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
     }
 }
 
@@ -397,8 +345,7 @@ async fn unpack(
     let rules = Rules { keep_kinds: options.keep_kinds, owner, rename: None };
     let (pieces, queue) = async_channel::bounded(PIECES_MAX);
     let worker = smol::unblock(move || {
-        let input = Incoming { receiver: queue, piece: Vec::new(), at: 0 };
-        tree::unpack(&inside.root, &Asked::new(&path).path(), &rules, input)
+        tree::unpack(&inside.root, &Asked::new(&path).path(), &rules, PieceReader::new(queue))
     });
     let feed = async move {
         loop {

@@ -5,10 +5,12 @@
 
 mod pack;
 mod path;
+mod pipe;
 mod unpack;
 
 pub use pack::{PackError, pack};
 pub use path::Asked;
+pub use pipe::{PIECE, PieceReader, PieceWriter};
 pub use unpack::{Owner, Rules, UnpackError, unpack};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
