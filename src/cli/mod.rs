@@ -4,17 +4,22 @@
 //! cluster's insides: whatever it can do, any client of the API can.
 
 mod client;
+mod cp;
 mod daemon;
+mod exec;
 mod exit;
 mod human;
 mod image;
 mod node;
 mod output;
+mod pieces;
 mod service;
+mod stats;
 mod swarm;
 mod system;
 mod task;
 mod template;
+mod top;
 mod unsupported;
 
 use clap::{Parser, Subcommand};
@@ -58,6 +63,14 @@ enum Command {
     Image(image::ImageCommand),
     /// List the containers of this node
     Ps(system::PsArgs),
+    /// Run a command in a running container, on any node
+    Exec(exec::ExecArgs),
+    /// Copy files between here and a running container, on any node
+    Cp(cp::CpArgs),
+    /// Show what running containers use
+    Stats(stats::StatsArgs),
+    /// List the processes of a running container
+    Top(top::TopArgs),
     /// Show what this node is and how it is
     Info(system::InfoArgs),
     /// Show the versions of this program and of the daemon
@@ -111,6 +124,10 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Service(command) => service::run(&client, command),
         Command::Image(command) => image::run(&client, command),
         Command::Ps(args) => system::ps(&client, &args),
+        Command::Exec(args) => exec::run(&client, &args),
+        Command::Cp(args) => cp::run(&client, &args),
+        Command::Stats(args) => stats::run(&client, &args),
+        Command::Top(args) => top::run(&client, &args),
         Command::Info(args) => system::info(&client, &args),
         Command::Version(args) => system::version(&client, &args),
         Command::Hidden(command) => system::hidden(command),

@@ -5,7 +5,9 @@
 
 mod address;
 mod config;
+mod container;
 mod describe;
+mod exec;
 mod host;
 mod images;
 mod local;
@@ -181,6 +183,10 @@ pub(crate) struct Shared {
     changing: smol::lock::Mutex<()>,
     /// Told when the daemon must end with an error.
     failed: async_channel::Sender<String>,
+    /// Commands in containers that clients made here.
+    execs: exec::Execs,
+    /// What is being done with this node's containers.
+    work: container::Work,
 }
 
 impl std::fmt::Debug for Shared {
@@ -346,6 +352,8 @@ fn compose(
         member: Mutex::new(None),
         changing: smol::lock::Mutex::new(()),
         failed,
+        execs: exec::Execs::default(),
+        work: container::Work::default(),
     }))
 }
 
