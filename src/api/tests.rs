@@ -5,3 +5,4 @@ mod contract;
 mod docker;
 mod fake;
 mod refusals;
+mod storage;

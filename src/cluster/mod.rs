@@ -12,6 +12,7 @@ pub mod invariants;
 mod join;
 pub mod leader;
 mod liveness;
+pub mod occurrences;
 mod read;
 mod reap;
 mod reconcile;

@@ -6,8 +6,8 @@
 use super::request::{Class, Refusal};
 use crate::types::{
     ContainerSpec, Endpoint, Labels, Mode, Mount, MountKind, NetworkMode, Placement, PublishMode,
-    RestartPolicy, ServiceSpec, TaskSpec, constraint, image::Reference, validate_hostname,
-    validate_service_name,
+    RestartPolicy, ServiceSpec, TaskSpec, constraint, image::Reference, is_volume_name,
+    validate_hostname, validate_service_name,
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -332,11 +332,9 @@ fn source(mount: &Mount) -> Result<(), Refusal> {
             }
         }
         MountKind::Volume { name, .. } => {
-            let edge = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
-            let fits = name.len() <= 255
-                && edge(name.as_bytes().first())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-            if !fits {
+            word("a volume name", name)?;
+            // A template is a name only once the task is known; its node judges it then.
+            if !name.is_empty() && !name.contains("{{") && !is_volume_name(name) {
                 return Err(invalid(format!(
                     "invalid volume mount source, must not be an absolute path and only \
                      [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: {name}"

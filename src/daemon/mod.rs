@@ -4,6 +4,7 @@
 //! parts in order, carries requests between them, and ends them on a signal.
 
 mod address;
+mod chores;
 mod config;
 mod describe;
 mod host;
@@ -16,6 +17,7 @@ mod membership;
 mod ports;
 mod streams;
 mod swarm;
+mod teller;
 mod workload;
 
 use crate::{

@@ -25,6 +25,7 @@ mod signal;
 mod signals;
 mod spec;
 mod volume;
+mod volumes;
 mod watch;
 
 pub use cgroups::{cgroups, remove_cgroup};
@@ -35,6 +36,7 @@ pub use init::init_main;
 pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
+pub use volumes::{ANONYMOUS, VolumeError, VolumeNews, VolumeOptionError, VolumeWanted, Volumes};
 
 use std::path::PathBuf;
 

@@ -115,8 +115,23 @@ pub struct ImageSummary {
     pub size: u64,
     /// Labels.
     pub labels: Labels,
+    /// How many of these bytes other images have as well, where that was counted.
+    pub shared: Option<u64>,
+    /// When its names last changed.
+    pub updated: Date,
+    /// The containers that use it.
+    pub users: Vec<String>,
     /// The platforms whose content is complete.
     pub platforms: Vec<Platform>,
+}
+
+/// What the images of a node take of its disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageDisk {
+    /// Bytes, packed and unpacked, what several images have in common counted once.
+    pub total: u64,
+    /// The images; their sizes are packed and unpacked as well.
+    pub images: Vec<ImageSummary>,
 }
 
 /// An image in full.

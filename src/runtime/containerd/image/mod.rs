@@ -16,6 +16,7 @@ mod local;
 mod pull;
 mod remove;
 mod unpack;
+mod usage;
 mod watch;
 
 #[cfg(test)]
