@@ -335,6 +335,11 @@ fn source(mount: &Mount) -> Result<(), Refusal> {
             word("a volume name", name)?;
             // A template is a name only once the task is known; its node judges it then.
             if !name.is_empty() && !name.contains("{{") && !is_volume_name(name) {
+                if name.len() == 1 {
+                    return Err(invalid(format!(
+                        "invalid volume mount source, must have at least 2 characters: {name}"
+                    )));
+                }
                 return Err(invalid(format!(
                     "invalid volume mount source, must not be an absolute path and only \
                      [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: {name}"

@@ -2,7 +2,7 @@
 
 use crate::{
     agent,
-    cluster::{Admission, JoinRequest, Refusal},
+    cluster::{Admission, Refusal},
     consensus::{Notice, ProposeError},
     types::{Cluster, Date, FromManager, FromWorker, Moment, NodeId, Sequence},
 };
@@ -45,6 +45,9 @@ pub trait Log: Clone + Send + Sync + 'static {
 
     /// Returns the channel of notices. Called once.
     fn notices(&self) -> Receiver<Notice>;
+
+    /// Sets how many entries lie between snapshots, from the next entry on.
+    fn set_snapshot_interval(&self, entries: u64);
 }
 
 /// What an agent keeps on disk.
@@ -127,11 +130,12 @@ pub trait Workload: Clone + Send + Sync + 'static {
 
 /// The cluster's certificate authority, on managers.
 pub trait Authority: Clone + Send + Sync + 'static {
-    /// Signs a certificate for a node that was admitted, with the root in `cluster`.
+    /// Signs a certificate of the key in `csr` (DER) for a node that was admitted, with the root in
+    /// `cluster`.
     fn sign(
         &self,
         cluster: &Cluster,
-        request: &JoinRequest,
+        csr: &[u8],
         admission: Admission,
     ) -> impl Future<Output = Result<Admission, Refusal>> + Send;
 }

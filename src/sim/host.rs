@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     agent::{self, Action, Event},
-    cluster::{Admission, JoinRequest, Refusal},
+    cluster::{Admission, Refusal},
     consensus::{Consensus, Notice, ProposeError},
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload},
     runtime::fake::Fake,
@@ -83,6 +83,9 @@ impl Log for SimLog {
     fn notices(&self) -> Receiver<Notice> {
         self.notices.clone()
     }
+
+    /// The simulation keeps its own, so that snapshots come often.
+    fn set_snapshot_interval(&self, _: u64) {}
 }
 
 #[derive(Clone)]
@@ -167,7 +170,7 @@ impl Authority for SimAuthority {
     async fn sign(
         &self,
         _: &Cluster,
-        _: &JoinRequest,
+        _: &[u8],
         mut admission: Admission,
     ) -> Result<Admission, Refusal> {
         admission.certificate = vec![1];
