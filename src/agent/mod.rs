@@ -9,6 +9,7 @@
 
 mod assign;
 pub mod event;
+pub mod garbage;
 mod report;
 mod restart;
 mod session;

@@ -10,6 +10,7 @@ pub mod enforce;
 pub mod event;
 pub mod invariants;
 mod join;
+mod keep;
 pub mod leader;
 mod liveness;
 pub mod occurrences;

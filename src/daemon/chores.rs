@@ -1,7 +1,8 @@
 //! Chores: what users ask of what this node stores, and of what others do.
 
-use super::{Shared, host::SystemEntropy, images, member::containers};
+use super::{Shared, garbage, host::SystemEntropy, images, member::containers};
 use crate::{
+    agent::garbage::is_wanted,
     api::local::NodeAnswer,
     cluster::{Class, Refusal},
     runtime::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, image::chain},
@@ -180,10 +181,16 @@ async fn prune_images(shared: &Shared, prune: &Prune) -> Result<ChoreDone, Refus
     let failed = |error: &dyn std::error::Error| Refusal::new(Class::Internal, chain(error));
     let store = containers(shared).images();
     let before = store.disk().await.map_err(|error| failed(&error))?;
+    let wanted = garbage::wanted(shared).await?;
     let mut removed = Vec::new();
     let total = before.total;
     for image in before.images {
         let target = image.target.clone();
+        let names: Vec<String> = image.names.iter().chain(&image.digests).cloned().collect();
+        // A task that is being prepared has no container yet that would keep its image.
+        if is_wanted(&wanted, &names, &target) {
+            continue;
+        }
         if prune.takes_image(&images::summary(image)) {
             let gone = store.forget(&target).await.map_err(|error| failed(&error))?;
             removed.extend(images::told(shared, gone));

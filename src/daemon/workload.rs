@@ -1,6 +1,6 @@
 //! The containers of this node: runtime, images and network put together.
 
-use super::{describe::Machine, teller::Teller};
+use super::{describe::Machine, garbage::Collector, teller::Teller};
 use crate::{
     agent::{Action, Event, Failure, Observed, Phase},
     network::Network,
@@ -38,6 +38,7 @@ pub(super) struct Containers {
 struct Inner {
     runtime: Runtime,
     images: Images,
+    collector: Arc<Collector>,
     network: Network,
     machine: Machine,
     engine_labels: Labels,
@@ -54,6 +55,7 @@ impl Containers {
     pub(super) fn new(
         runtime: Runtime,
         images: Images,
+        collector: Arc<Collector>,
         network: Network,
         machine: Machine,
         engine_labels: Labels,
@@ -66,6 +68,7 @@ impl Containers {
         let inner = Inner {
             runtime,
             images,
+            collector,
             network,
             machine,
             engine_labels,
@@ -250,6 +253,7 @@ impl Containers {
             }
         };
         let image = images.ensure(&wanted, credential, &platform, note).await?;
+        self.inner.collector.used(&image.digest).await;
         if pulled.into_inner()
             && let Ok(reference) = Reference::parse(&wanted)
         {
