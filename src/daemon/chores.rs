@@ -37,7 +37,7 @@ pub(super) async fn serve(
     sender.finish().await
 }
 
-/// Does a chore on each of several nodes, all at once.
+/// Does a chore on each of several nodes, all at once; the answers come in order of names.
 pub(super) async fn everywhere(
     shared: &Arc<Shared>,
     targets: Vec<images::Target>,
@@ -65,6 +65,7 @@ pub(super) async fn everywhere(
     for answer in asked {
         answers.push(answer.await);
     }
+    answers.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
     answers
 }
 
