@@ -7,3 +7,4 @@ mod docker;
 mod fake;
 mod options;
 mod refusals;
+mod storage;

@@ -6,11 +6,14 @@
 mod client;
 mod cp;
 mod daemon;
+mod df;
+mod events;
 mod exec;
 mod exit;
 mod human;
 mod image;
 mod node;
+mod nodes;
 mod output;
 mod pieces;
 mod service;
@@ -21,6 +24,7 @@ mod task;
 mod template;
 mod top;
 mod unsupported;
+mod volume;
 
 use clap::{Parser, Subcommand};
 use client::Client;
@@ -61,6 +65,14 @@ enum Command {
     /// Bring images to nodes, look at them, remove them
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Look at volumes, make them, remove them
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// Look at what takes the disk
+    #[command(subcommand)]
+    System(df::SystemCommand),
+    /// Tell what happens, as it happens
+    Events(events::EventsArgs),
     /// List the containers of this node
     Ps(system::PsArgs),
     /// Run a command in a running container, on any node
@@ -123,6 +135,9 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Node(command) => node::run(&client, command),
         Command::Service(command) => service::run(&client, command),
         Command::Image(command) => image::run(&client, command),
+        Command::Volume(command) => volume::run(&client, command),
+        Command::System(command) => df::run(&client, &command),
+        Command::Events(args) => events::run(&client, &args),
         Command::Ps(args) => system::ps(&client, &args),
         Command::Exec(args) => exec::run(&client, &args),
         Command::Cp(args) => cp::run(&client, &args),

@@ -49,8 +49,6 @@ const COMMANDS: &[&str] = &[
     "secret",
     "config",
     "network",
-    "volume",
-    "events",
     "promote",
     "demote",
     "unlock",

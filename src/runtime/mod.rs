@@ -28,6 +28,7 @@ mod signals;
 mod spec;
 mod usage;
 mod volume;
+mod volumes;
 mod watch;
 
 pub use cgroups::{cgroups, remove_cgroup};
@@ -43,6 +44,7 @@ pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
 pub use spec::Mounted;
+pub use volumes::{ANONYMOUS, VolumeError, VolumeNews, VolumeOptionError, VolumeWanted, Volumes};
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use super::{
     exec::{self, ExecError},
 };
 use crate::types::{
-    CpuUsage, Date, DiskUsage, LinkUsage, MemoryUsage, NetworkUsage, TaskId, Usage,
+    CpuUsage, Date, DeviceUsage, LinkUsage, MemoryUsage, NetworkUsage, TaskId, Usage,
 };
 use std::{
     collections::BTreeMap,
@@ -181,11 +181,11 @@ fn interfaces(text: &str) -> BTreeMap<String, NetworkUsage> {
 }
 
 /// Reads `8:0 rbytes=1 wbytes=2 rios=3 wios=4 ...`.
-fn disks_unified(text: &str) -> Vec<DiskUsage> {
+fn disks_unified(text: &str) -> Vec<DeviceUsage> {
     let disk = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let (major, minor) = device(words.next()?)?;
-        let mut disk = DiskUsage { major, minor, ..DiskUsage::default() };
+        let mut disk = DeviceUsage { major, minor, ..DeviceUsage::default() };
         for (name, value) in words.filter_map(|word| word.split_once('=')) {
             let value = value.parse().unwrap_or_default();
             match name {
@@ -202,8 +202,8 @@ fn disks_unified(text: &str) -> Vec<DiskUsage> {
 }
 
 /// Reads lines such as `8:0 Read 1` of two files.
-fn disks_split(group: &Path) -> Vec<DiskUsage> {
-    let mut disks: BTreeMap<(u64, u64), DiskUsage> = BTreeMap::new();
+fn disks_split(group: &Path) -> Vec<DeviceUsage> {
+    let mut disks: BTreeMap<(u64, u64), DeviceUsage> = BTreeMap::new();
     let read = |name: &str| {
         let all = text(&group.join(format!("blkio.throttle.{name}_recursive")));
         if all.is_empty() { text(&group.join(format!("blkio.throttle.{name}"))) } else { all }
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!((usage.memory.usage, usage.memory.limit), (5_000, 0));
         assert_eq!(usage.memory.working_set(), 4_300);
         assert_eq!((usage.pids, usage.pids_limit), (3, Some(50)));
-        let disk = DiskUsage { major: 8, minor: 0, read: 10, written: 20, reads: 1, writes: 2 };
+        let disk = DeviceUsage { major: 8, minor: 0, read: 10, written: 20, reads: 1, writes: 2 };
         assert_eq!(usage.disks[0], disk);
     }
 
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!((usage.memory.peak, usage.memory.failures), (6_000, 2));
         assert_eq!(usage.memory.working_set(), 4_300);
         assert_eq!((usage.pids, usage.pids_limit), (3, None));
-        let disk = DiskUsage { major: 8, minor: 0, read: 10, written: 20, reads: 1, writes: 2 };
+        let disk = DeviceUsage { major: 8, minor: 0, read: 10, written: 20, reads: 1, writes: 2 };
         assert_eq!(usage.disks, [disk]);
     }
 

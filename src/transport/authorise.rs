@@ -16,9 +16,10 @@ pub fn may(own: Role, peer: Option<&Identity>, request: &StreamRequest) -> bool 
             own == Role::Manager && peer.is_some()
         }
         StreamRequest::Relay(_) | StreamRequest::Raft => own == Role::Manager && is_manager(peer),
-        StreamRequest::Logs(_) | StreamRequest::LoadImage { .. } | StreamRequest::Container(_) => {
-            is_manager(peer)
-        }
+        StreamRequest::Logs(_)
+        | StreamRequest::LoadImage { .. }
+        | StreamRequest::Container(_)
+        | StreamRequest::Chore(_) => is_manager(peer),
     }
 }
 
@@ -31,7 +32,9 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         cluster::{JoinRequest, Query, Request},
-        types::{Availability, ClusterId, ExecSpec, JoinToken, NodeDescription, NodeId, TaskId},
+        types::{
+            Availability, Chore, ClusterId, ExecSpec, JoinToken, NodeDescription, NodeId, TaskId,
+        },
         wire::{ContainerOp, ContainerRequest},
     };
 
@@ -78,6 +81,11 @@ pub(super) mod tests {
             (StreamRequest::LoadImage { size: 1 }, [false, false, true], [false, false, true]),
             (
                 StreamRequest::Container(Box::new(exec())),
+                [false, false, true],
+                [false, false, true],
+            ),
+            (
+                StreamRequest::Chore(Box::new(Chore::Usage)),
                 [false, false, true],
                 [false, false, true],
             ),

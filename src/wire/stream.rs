@@ -3,7 +3,7 @@
 use super::ContainerRequest;
 use crate::{
     cluster::{Admission, JoinRequest, Refusal, Request, Response},
-    types::{Date, TaskId},
+    types::{Chore, Date, TaskId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ pub enum StreamRequest {
     },
     /// A manager does something with a container of a node, after [`StreamReply::Ready`].
     Container(Box<ContainerRequest>),
+    /// A manager asks something of what a node stores. Answered, after [`StreamReply::Ready`], by
+    /// one `ChoreFrame`.
+    Chore(Box<Chore>),
 }
 
 /// Which lines of which tasks' logs.

@@ -9,7 +9,7 @@ use super::{
     },
     target,
 };
-use crate::types::{CpuUsage, Date, DiskUsage, LinkUsage, Usage};
+use crate::types::{CpuUsage, Date, DeviceUsage, LinkUsage, Usage};
 use bytes::Bytes;
 use futures_lite::{StreamExt as _, stream};
 use serde_json::{Map, Value, json as value};
@@ -118,8 +118,8 @@ fn cpu(cpu: &CpuUsage) -> Value {
     })
 }
 
-fn disks(usage: &Usage, counts: impl Fn(&DiskUsage) -> (u64, u64)) -> Value {
-    let entry = |disk: &DiskUsage, op: &str, value: u64| value!({ "major": disk.major, "minor": disk.minor, "op": op, "value": value });
+fn disks(usage: &Usage, counts: impl Fn(&DeviceUsage) -> (u64, u64)) -> Value {
+    let entry = |disk: &DeviceUsage, op: &str, value: u64| value!({ "major": disk.major, "minor": disk.minor, "op": op, "value": value });
     let both = usage.disks.iter().flat_map(|disk| {
         let (read, written) = counts(disk);
         [entry(disk, "read", read), entry(disk, "write", written)]
