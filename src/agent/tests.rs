@@ -35,6 +35,8 @@ fn task(n: u128, desired: Desired) -> Task {
         predecessor: None,
         delay: Duration::ZERO,
         failures: 0,
+        job_iteration: None,
+        generic: Vec::new(),
         reasons: Vec::new(),
         attachments: Vec::new(),
     }

@@ -1,7 +1,7 @@
 //! Commands: the only things that ever change the cluster's state.
 
 use crate::types::{
-    Cluster, ClusterSpec, Date, Desired, JoinTokens, ManagerStatus, Node, NodeDescription, NodeId,
+    Cluster, ClusterSpec, Date, Desired, GenericResource, JoinTokens, ManagerStatus, Node, NodeDescription, NodeId,
     NodeSpec, NodeState, RequestId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus,
     UpdateStatus, Version,
 };
@@ -172,6 +172,8 @@ pub struct Decision {
     pub node: Option<NodeId>,
     /// Why nothing fits; empty otherwise.
     pub error: String,
+    /// What the task gets of the node's generic resources.
+    pub generic: Vec<GenericResource>,
 }
 
 /// What a command did.

@@ -5,7 +5,7 @@
 
 use super::request::{Class, Refusal};
 use crate::types::{
-    ContainerSpec, Endpoint, Labels, Mode, Mount, MountKind, NetworkMode, Placement, PublishMode,
+    ContainerSpec, Endpoint, GenericReservations, GenericResource, Labels, Mode, Mount, MountKind, NetworkMode, Placement, PublishMode,
     RestartPolicy, ServiceSpec, TaskSpec, constraint, image::Reference, validate_hostname,
     validate_service_name,
 };
@@ -63,7 +63,15 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
     {
         return Err(invalid(format!("{replicas} replicas are more than {REPLICAS_MAX}")));
     }
-    if spec.mode == Mode::Global && spec.task.placement.max_replicas_per_node > 0 {
+    if let Mode::ReplicatedJob { max_concurrent, total_completions } = spec.mode {
+        for (what, count) in [("completions", total_completions), ("tasks at a time", max_concurrent)]
+        {
+            if count > REPLICAS_MAX {
+                return Err(invalid(format!("{count} {what} are more than {REPLICAS_MAX}")));
+            }
+        }
+    }
+    if spec.mode.is_per_node() && spec.task.placement.max_replicas_per_node > 0 {
         return Err(invalid(
             "replicas-max-per-node can only be used with replicated or replicated-job mode",
         ));
@@ -131,6 +139,7 @@ fn task_spec(spec: &TaskSpec) -> Result<(), Refusal> {
 
 fn resources(spec: &TaskSpec) -> Result<(), Refusal> {
     let (reserved, limits) = (&spec.reservations, &spec.limits);
+    generic(&spec.generic)?;
     for nano_cpus in [reserved.nano_cpus, limits.nano_cpus] {
         if nano_cpus != 0 && nano_cpus < NANO_CPUS_MIN {
             let cpus = Cpus(nano_cpus);
@@ -151,6 +160,20 @@ fn resources(spec: &TaskSpec) -> Result<(), Refusal> {
             "reserved memory {} is above its limit {}",
             reserved.memory_bytes, limits.memory_bytes
         )));
+    }
+    Ok(())
+}
+
+fn generic(wanted: &GenericReservations) -> Result<(), Refusal> {
+    count("generic resources", wanted.len(), LIST_MAX)?;
+    for (kind, count) in wanted {
+        GenericResource::parse(&format!("{kind}={count}"))
+            .map_err(|error| invalid(error.to_string()))?;
+        if *count == 0 {
+            return Err(invalid(format!(
+                "invalid argument for resource {kind}: at least 1 is expected"
+            )));
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The configuration file.
 
-use crate::types::Labels;
-use serde::Deserialize;
+use crate::types::{GenericResource, Labels};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -21,8 +21,18 @@ pub(crate) struct Config {
     pub(crate) node_labels: Labels,
     /// `engine.labels.*`.
     pub(crate) engine_labels: Labels,
+    /// What this node has besides CPU and memory, `KIND=NAME` or `KIND=COUNT` each.
+    #[serde(deserialize_with = "generic_resources")]
+    pub(crate) generic_resources: Vec<GenericResource>,
     /// Where images come from.
     pub(crate) registry: RegistryConfig,
+}
+
+fn generic_resources<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<GenericResource>, D::Error> {
+    let entries = Vec::<String>::deserialize(deserializer)?;
+    GenericResource::parse_list(&entries).map_err(D::Error::custom)
 }
 
 /// Where images come from.
@@ -98,6 +108,7 @@ mod tests {
             r#"
             node_labels = { zone = "a" }
             engine_labels = { gpu = "yes" }
+            generic_resources = ["gpu=GPU-2", "gpu=GPU-1", "ssd=3"]
             [registry]
             mirrors = { "docker.io" = ["mirror.local:5000"] }
             plain_http = ["mirror.local:5000"]
@@ -105,8 +116,17 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.node_labels["zone"], "a");
+        let resources: Vec<String> =
+            config.generic_resources.iter().map(ToString::to_string).collect();
+        assert_eq!(resources, ["gpu=GPU-1", "gpu=GPU-2", "ssd=3"]);
         assert_eq!(config.registry.mirrors["docker.io"], ["mirror.local:5000"]);
         assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn wrong_resources_are_errors() {
+        let error = Config::parse("generic_resources = [\"gpu\"]").unwrap_err();
+        assert!(error.contains("invalid generic-resource format `gpu`"), "{error}");
     }
 
     #[test]

@@ -330,7 +330,7 @@ fn compose(
         runtime,
         images,
         network,
-        Machine::look(),
+        Machine::look(config.generic_resources.clone()),
         config.engine_labels.clone(),
         format!("/midge/{id}"),
     );

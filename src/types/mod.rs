@@ -14,6 +14,7 @@
 //!   most once, and what replaces it is a new task.
 //! - **slot**: the place of a replicated service that a chain of tasks fills one after another,
 //!   numbered from 1. A task of a global service has slot 0 and is known by its node.
+//! - **job**: a service whose tasks run to their end; an **iteration** is one time it is set off.
 //! - **observed state**: how far a task has come; only ever rises. See [`TaskState`].
 //! - **desired state**: how far the manager wants it to come; only ever rises. See [`Desired`].
 //! - **assignment**: a task that was given to a node; a node's set of them is sent as
@@ -22,8 +23,10 @@
 mod assignment;
 mod cluster;
 pub mod constraint;
+mod generic;
 mod id;
 pub mod image;
+mod job;
 mod name;
 mod node;
 mod platform;
@@ -39,9 +42,13 @@ pub use cluster::{
     NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
 };
 pub use constraint::Constraint;
+pub use generic::{
+    GENERIC_RESOURCES_MAX, GenericReservations, GenericResource, InvalidGenericResource,
+};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
+pub use job::{JobPlace, JobStatus, JobTally, job_place};
 pub use name::{InvalidName, SERVICE_NAME_MAX, validate_hostname, validate_service_name};
 pub use node::{
     Availability, CgroupSupport, EngineDescription, HeldImage, ManagerStatus, Node,

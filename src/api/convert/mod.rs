@@ -1,6 +1,7 @@
 //! Between Docker's JSON and our own types.
 
 pub mod cluster;
+mod job;
 pub mod node;
 pub mod service;
 pub mod show;

@@ -1,6 +1,6 @@
 //! Services: every option is taken, or refused by name.
 
-use super::duration;
+use super::{duration, job};
 use crate::{
     api::{
         dto::{self, is_unset},
@@ -8,7 +8,7 @@ use crate::{
     },
     cluster::Refusal,
     types::{
-        Constraint, ContainerSpec, Endpoint, EndpointMode, Mode, Mount, MountKind, NetworkMode,
+        Constraint, ContainerSpec, Endpoint, EndpointMode, Mount, MountKind, NetworkMode,
         Placement, Platform, PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY,
         ResourceLimits, Resources, RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec,
         TaskSpec, image::Reference,
@@ -36,7 +36,7 @@ fn refuse_unsupported(spec: &dto::ServiceSpec) -> Result<(), Refusal> {
     let task = &spec.task_template;
     let container = &task.container_spec;
     let resources = &task.resources;
-    let fields: [(&Value, &str, &str); 22] = [
+    let fields: [(&Value, &str, &str); 20] = [
         (&container.healthcheck, "--health-cmd", "ContainerSpec.Healthcheck"),
         (&container.secrets, "--secret", "ContainerSpec.Secrets"),
         (&container.configs, "--config", "ContainerSpec.Configs"),
@@ -57,22 +57,12 @@ fn refuse_unsupported(spec: &dto::ServiceSpec) -> Result<(), Refusal> {
         (&task.network_attachment_spec, "attachment", "TaskTemplate.NetworkAttachmentSpec"),
         (&resources.swap_bytes, "--memory-swap", "Resources.SwapBytes"),
         (&resources.memory_swappiness, "--memory-swappiness", "Resources.MemorySwappiness"),
-        (
-            &resources.reservations.generic_resources,
-            "--generic-resource",
-            "Resources.Reservations.GenericResources",
-        ),
-        (
-            &resources.limits.generic_resources,
-            "--generic-resource",
-            "Resources.Limits.GenericResources",
-        ),
     ];
     for (value, flag, field) in fields {
         refuse(!is_unset(value), flag, field)?;
     }
-    refuse(!spec.mode.replicated_job.is_null(), "--mode replicated-job", "Mode.ReplicatedJob")?;
-    refuse(!spec.mode.global_job.is_null(), "--mode global-job", "Mode.GlobalJob")?;
+    let limited = !resources.limits.generic_resources.is_empty();
+    refuse(limited, "--generic-resource", "Resources.Limits.GenericResources")?;
     let isolation = container.isolation.as_str();
     refuse(!matches!(isolation, "" | "default"), "--isolation", "ContainerSpec.Isolation")?;
     refuse(
@@ -127,6 +117,8 @@ pub fn to_spec(
     dto: &dto::ServiceSpec,
     previous: Option<&ServiceSpec>,
 ) -> Result<ServiceSpec, Refusal> {
+    let mode = job::to_mode(&dto.mode)?;
+    job::refuse_orders(dto, mode)?;
     refuse_unsupported(dto)?;
     let template = &dto.task_template;
     let mut container = to_container(&template.container_spec)?;
@@ -143,6 +135,7 @@ pub fn to_spec(
             nano_cpus: to_cpus(resources.reservations.nano_cpus)?,
             memory_bytes: to_memory(resources.reservations.memory_bytes)?,
         },
+        generic: job::to_generic(&resources.reservations.generic_resources)?,
         limits: ResourceLimits {
             nano_cpus: to_cpus(resources.limits.nano_cpus)?,
             memory_bytes: to_memory(resources.limits.memory_bytes)?,
@@ -161,7 +154,7 @@ pub fn to_spec(
         name: dto.name.clone(),
         labels: dto.labels.clone(),
         task,
-        mode: to_mode(&dto.mode)?,
+        mode,
         endpoint: to_endpoint(&dto.endpoint_spec)?,
     })
 }
@@ -341,17 +334,6 @@ fn to_network(networks: &[dto::NetworkAttachment]) -> Result<NetworkMode, Refusa
         other => Err(unsupported(format!(
             "network {other:?}: overlay networks are not supported yet; use bridge, host or none"
         ))),
-    }
-}
-
-fn to_mode(dto: &dto::ServiceMode) -> Result<Mode, Refusal> {
-    match (&dto.replicated, &dto.global) {
-        (Some(_), Some(_)) => Err(invalid("must specify only one service mode")),
-        (None, Some(_)) => Ok(Mode::Global),
-        (replicated, None) => {
-            let replicas = replicated.as_ref().and_then(|mode| mode.replicas).unwrap_or(1);
-            Ok(Mode::Replicated { replicas })
-        }
     }
 }
 

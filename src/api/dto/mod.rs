@@ -6,6 +6,7 @@
 
 mod cluster;
 mod engine;
+mod generic;
 mod image;
 mod node;
 mod service;
@@ -13,6 +14,7 @@ mod task;
 
 pub use cluster::*;
 pub use engine::*;
+pub use generic::*;
 pub use image::*;
 pub use node::*;
 pub use service::*;

@@ -139,7 +139,7 @@ fn a_decision_that_no_longer_holds_is_skipped() {
     let create = Change::ReplaceTasks { create: vec![task.clone()], desire: vec![] };
     assert_eq!(apply(&mut state, create), Ok(Applied::Done));
     let decide = |node: Option<NodeId>, error: &str| {
-        let decision = Decision { task: task.id.clone(), node, error: error.to_owned() };
+        let decision = Decision { task: task.id.clone(), node, error: error.to_owned(), generic: vec![] };
         Change::Schedule { decisions: vec![decision] }
     };
     assert!(apply(&mut state, decide(None, "no suitable node")).is_ok());
@@ -377,7 +377,7 @@ fn any_change(tasks: &[TaskId], service: &ServiceId, state: &State, pick: u64) -
         0 | 1 => Change::ReplaceTasks { create: vec![task], desire: vec![(id, desired)] },
         2 => Change::ReplaceTasks { create: vec![], desire: vec![(id, desired)] },
         3 | 4 => {
-            let decision = Decision { task: id, node: Some(node), error: String::new() };
+            let decision = Decision { task: id, node: Some(node), error: String::new(), generic: vec![] };
             Change::Schedule { decisions: vec![decision] }
         }
         5 | 6 => {
