@@ -15,7 +15,7 @@ const REPORTS_WAITING_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: u64,
-    /// The number of the last set sent; 0 before the first.
+    /// The number of the last set sent, in this session or before it; 0 before the first.
     number: u64,
     /// What the node was told; none until the first complete set.
     sent: Option<BTreeMap<TaskId, Desired>>,
@@ -30,10 +30,6 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
         Self { id, number, sent: None, held: false, behind: None, reports: VecDeque::new() }
-    }
-
-    pub(super) fn number(&self) -> u64 {
-        self.number
     }
 
     /// Tells whether the node was told of one of these tasks.
@@ -72,6 +68,7 @@ impl Leader {
             // A register that came late began this session a second time, after it was forgotten:
             // what follows must count on from what the node holds, or it takes it for old.
             session.number = applied.number;
+            self.numbers.insert(node.clone(), applied.number);
             session.behind = None;
             session.sent = None;
             self.due.nodes.insert(node.clone());
@@ -96,6 +93,7 @@ impl Leader {
 
     pub(super) fn forget_node(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
         self.sessions.remove(node);
+        self.numbers.remove(node);
         self.liveness.forget(node);
         self.volatile.images.remove(node);
         self.wanted.node_states.remove(node);
@@ -144,6 +142,7 @@ impl Leader {
                 continue;
             }
             session.number += 1;
+            self.numbers.insert(node.clone(), session.number);
             let sequence = Sequence { epoch, term, number: session.number };
             let set =
                 Assignments { session: session.id, sequence, complete, tasks: changed, removed };
