@@ -8,8 +8,8 @@ use super::{
     task::{At, Entry},
 };
 use crate::types::{
-    Date, Desired, LocalSuccessor, Moment, ReasonCode, ServiceId, Task, TaskId,
-    TaskState, TaskStatus, Version,
+    Date, Desired, LocalSuccessor, Moment, ReasonCode, ServiceId, Task, TaskId, TaskState,
+    TaskStatus, Version,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -154,9 +154,7 @@ impl Agent {
                 && other.task.service == entry.task.service
                 && other.task.slot == entry.task.slot
                 && (done || other.task.desired.is_wanted())
-                && (done
-                    || other.status.state.is_live()
-                    || other.task.created > entry.task.created)
+                && (done || other.status.state.is_live() || other.task.created > entry.task.created)
         })
     }
 

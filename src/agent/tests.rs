@@ -1,6 +1,7 @@
 //! Tests of the agent: transcripts of one life, and random orders of everything that can happen.
 
 mod chaos;
+mod jobs;
 mod life;
 mod offline;
 

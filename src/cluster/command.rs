@@ -1,9 +1,9 @@
 //! Commands: the only things that ever change the cluster's state.
 
 use crate::types::{
-    Cluster, ClusterSpec, Date, Desired, GenericResource, JoinTokens, ManagerStatus, Node, NodeDescription, NodeId,
-    NodeSpec, NodeState, RequestId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus,
-    UpdateStatus, Version,
+    Cluster, ClusterSpec, Date, Desired, GenericResource, JoinTokens, ManagerStatus, Node,
+    NodeDescription, NodeId, NodeSpec, NodeState, RequestId, Service, ServiceId, ServiceSpec, Task,
+    TaskId, TaskStatus, UpdateStatus, Version,
 };
 use serde::{Deserialize, Serialize};
 

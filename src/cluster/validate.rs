@@ -5,9 +5,9 @@
 
 use super::request::{Class, Refusal};
 use crate::types::{
-    ContainerSpec, Endpoint, GenericReservations, GenericResource, Labels, Mode, Mount, MountKind, NetworkMode, Placement, PublishMode,
-    RestartPolicy, ServiceSpec, TaskSpec, constraint, image::Reference, validate_hostname,
-    validate_service_name,
+    ContainerSpec, Endpoint, GenericReservations, GenericResource, Labels, Mode, Mount, MountKind,
+    NetworkMode, Placement, PublishMode, RestartPolicy, ServiceSpec, TaskSpec, constraint,
+    image::Reference, validate_hostname, validate_service_name,
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -64,7 +64,8 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
         return Err(invalid(format!("{replicas} replicas are more than {REPLICAS_MAX}")));
     }
     if let Mode::ReplicatedJob { max_concurrent, total_completions } = spec.mode {
-        for (what, count) in [("completions", total_completions), ("tasks at a time", max_concurrent)]
+        for (what, count) in
+            [("completions", total_completions), ("tasks at a time", max_concurrent)]
         {
             if count > REPLICAS_MAX {
                 return Err(invalid(format!("{count} {what} are more than {REPLICAS_MAX}")));

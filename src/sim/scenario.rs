@@ -3,7 +3,7 @@
 //! A line that begins with `> ` is a command; the lines after it are what it shows. Nodes are
 //! called `n0` (the manager), `n1` and so on in the order they joined.
 //!
-//! - `join N`, `create NAME N|global|job:N/N|global-job [zone=Z] [runs=SECONDS]`, `scale NAME N`, `update NAME`, `remove NAME`
+//! - `join N`, `create NAME N|global|job:N/N|global-job [zone=Z] [gpu=N] [attempts=N]`, `scale NAME N`, `update NAME`, `remove NAME`
 //! - `drain|pause|active NODE`, `label NODE ZONE`, `forget NODE`
 //! - `kill NODE NAME`: ends one container of the service there
 //! - `crash NODE` ends the daemon, `off NODE` the machine, `on NODE` starts either
@@ -104,6 +104,12 @@ impl World {
                 for zone in rest.iter().filter_map(|word| word.strip_prefix("zone=")) {
                     let constraint = Constraint::parse(&format!("node.labels.zone=={zone}"));
                     spec.task.placement.constraints.push(constraint.unwrap());
+                }
+                for count in rest.iter().filter_map(|word| word.strip_prefix("gpu=")) {
+                    spec.task.generic.insert("gpu".to_owned(), count.parse().unwrap());
+                }
+                for count in rest.iter().filter_map(|word| word.strip_prefix("attempts=")) {
+                    spec.task.restart.max_attempts = count.parse().unwrap();
                 }
                 if let Err(refusal) = self.create(spec).await {
                     return format!("{refusal}\n");
@@ -236,8 +242,9 @@ impl World {
         let slot = if task.slot == 0 { node.clone() } else { task.slot_number().to_string() };
         let why: Vec<_> = task.reasons.iter().map(|reason| format!("{:?}", reason.code)).collect();
         let error = if task.status.error.is_empty() { "" } else { ": " };
+        let has: String = task.generic.iter().map(|resource| format!(" {resource}")).collect();
         format!(
-            "{}.{slot} {node} {}/{} {}{error}{}",
+            "{}.{slot} {node} {}/{} {}{has}{error}{}",
             task.service_name,
             task.desired,
             task.status.state,

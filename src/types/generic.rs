@@ -60,7 +60,9 @@ pub enum InvalidGenericResource {
     )]
     Name(String),
     /// One kind is counted and named.
-    #[error("generic resource {0} is given by names and by a number; only one of them can be meant")]
+    #[error(
+        "generic resource {0} is given by names and by a number; only one of them can be meant"
+    )]
     Mixed(String),
     /// Said twice.
     #[error("generic resource {0} is given twice")]

@@ -4,7 +4,9 @@
 //! that fits. A place is done once a task of the present iteration came to its end there, and given
 //! up once one failed that the restart policy does not replace. Knows neither time nor who decides.
 
-use super::{Date, Desired, Mode, Service, ServiceSpec, Task, TaskSpec, TaskState};
+use super::{
+    Date, Desired, Mode, RestartCondition, Service, ServiceSpec, Task, TaskSpec, TaskState,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,7 +27,7 @@ pub enum JobPlace {
     Active,
     /// A task came to its end there.
     Complete,
-    /// The last task failed, and none is made in its place.
+    /// The last task failed or was stopped, and none is made in its place.
     GivenUp,
     /// What was there was told to stop.
     Stopped,
@@ -119,7 +121,9 @@ pub fn job_place<'a>(tasks: impl Iterator<Item = &'a Task>) -> Option<JobPlace> 
         }
     }
     let newest = newest?;
-    let failed = matches!(newest.status.state, TaskState::Failed | TaskState::Rejected);
+    // With no restarts, not even what was told to stop is made up for.
+    let failed = matches!(newest.status.state, TaskState::Failed | TaskState::Rejected)
+        || newest.spec.restart.condition == RestartCondition::None;
     Some(match (active, failed) {
         (true, _) => JobPlace::Active,
         (false, true) => JobPlace::GivenUp,

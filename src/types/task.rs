@@ -1,8 +1,8 @@
 //! Tasks: one attempt to run a service's template on one node.
 
 use super::{
-    Constraint, Date, Endpoint, GenericReservations, GenericResource, Labels, NetworkId, NodeId, Platform, PortConfig, ServiceId, TaskId,
-    Version,
+    Constraint, Date, Endpoint, GenericReservations, GenericResource, Labels, NetworkId, NodeId,
+    Platform, PortConfig, ServiceId, TaskId, Version,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};

@@ -3,6 +3,7 @@
 mod docker;
 mod faults;
 mod host;
+mod jobs;
 mod joining;
 mod options;
 mod services;

@@ -17,12 +17,8 @@ use crate::{
 /// More than one mode is set.
 pub(super) fn to_mode(dto: &dto::ServiceMode) -> Result<Mode, Refusal> {
     let job = dto.replicated_job.as_ref();
-    let set = [
-        dto.replicated.is_some(),
-        dto.global.is_some(),
-        job.is_some(),
-        dto.global_job.is_some(),
-    ];
+    let set =
+        [dto.replicated.is_some(), dto.global.is_some(), job.is_some(), dto.global_job.is_some()];
     if set.into_iter().filter(|set| *set).count() > 1 {
         return Err(invalid("must specify only one service mode"));
     }

@@ -4,9 +4,8 @@ use super::{date, job, joined_architecture, nanos, service::order_defaults, vers
 use crate::{
     api::dto,
     types::{
-        ContainerSpec, Date, EndpointMode, ImagePin, MountKind, NetworkMode, Placement,
-        PortConfig, PublishMode, RestartCondition, STOP_GRACE, Service,
-        ServiceSpec, TaskSpec, UpdateState,
+        ContainerSpec, Date, EndpointMode, ImagePin, MountKind, NetworkMode, Placement, PortConfig,
+        PublishMode, RestartCondition, STOP_GRACE, Service, ServiceSpec, TaskSpec, UpdateState,
     },
 };
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! Tasks.
 
 use super::{
-    GenericResource, Iteration, NetworkAttachment, ObjectVersion, Port, TaskTemplate, is_default, nullable,
+    GenericResource, Iteration, NetworkAttachment, ObjectVersion, Port, TaskTemplate, is_default,
+    nullable,
 };
 use crate::types::Labels;
 use serde::{Deserialize, Serialize};

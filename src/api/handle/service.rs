@@ -11,8 +11,8 @@ use super::super::{
 use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
     types::{
-        ImagePin, JobTally, Mode, Node, NodeId, NodeState, Platform, Service, ServiceSpec, Task, TaskState,
-        image::Reference,
+        ImagePin, JobTally, Mode, Node, NodeId, NodeState, Platform, Service, ServiceSpec, Task,
+        TaskState, image::Reference,
     },
 };
 use http::StatusCode;
@@ -58,7 +58,11 @@ fn status(service: &Service, tasks: &[Task], nodes: &[Node]) -> dto::ServiceStat
         let node = nodes.iter().find(|node| Some(&node.id) == id.as_ref());
         node.is_none_or(|node| node.status.state == NodeState::Down)
     };
-    let own = || tasks.iter().filter(|task| task.service == service.id);
+    // Of a job, only the present iteration is of interest.
+    let iteration = service.job.map(|job| job.iteration);
+    let own = || {
+        tasks.iter().filter(|task| task.service == service.id && task.job_iteration == iteration)
+    };
     let running = own().filter(|task| {
         task.status.state == TaskState::Running && task.desired.is_wanted() && !lost(&task.node)
     });

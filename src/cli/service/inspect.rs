@@ -1,6 +1,6 @@
 //! `midge service inspect`.
 
-use super::{get, ls};
+use super::{generic, get, job, ls};
 use crate::cli::{
     client::Client,
     each,
@@ -49,7 +49,9 @@ fn pretty(service: &Value) -> Result<(), CliError> {
             line(&format!(" {key}="), value.as_str().unwrap_or(""));
         }
     }
-    if service["Spec"]["Mode"].get("Global").is_some() {
+    if service.get("JobStatus").is_some() {
+        job::pretty(service, &mut line);
+    } else if service["Spec"]["Mode"].get("Global").is_some() {
         line("Service Mode:\t", "Global");
     } else {
         line("Service Mode:\t", "Replicated");
@@ -144,7 +146,8 @@ fn container(container: &Value, line: &mut impl FnMut(&str, &str)) {
 fn resources(title: &str, resources: &Value, line: &mut impl FnMut(&str, &str)) {
     let (cpus, memory) = (number(resources, "/NanoCPUs"), number(resources, "/MemoryBytes"));
     let pids = number(resources, "/Pids");
-    if cpus == 0 && memory == 0 && pids == 0 {
+    let others = generic::shown(resources);
+    if cpus == 0 && memory == 0 && pids == 0 && others.is_empty() {
         return;
     }
     line(&format!(" {title}:"), "");
@@ -158,5 +161,8 @@ fn resources(title: &str, resources: &Value, line: &mut impl FnMut(&str, &str)) 
     }
     if pids > 0 {
         line("  Pids:\t\t", &pids.to_string());
+    }
+    if !others.is_empty() {
+        line("  Generic:\t", &others);
     }
 }

@@ -23,10 +23,9 @@ impl<'a> Pass<'a> {
             let fits = service.spec.task.placement.constraints.iter().all(|c| c.matches(node));
             match slot {
                 Some(slot) if slot.is_wanted() => {
-                    if self.takes_part(node, &slot, fits) {
-                        let stand = self.keep(service, &slot);
-                        stands.push((slot, stand));
-                    }
+                    let takes_part = self.takes_part(node, &slot, fits);
+                    let stand = takes_part.then(|| self.keep(service, &slot));
+                    stands.extend(stand.map(|stand| (slot, stand)));
                 }
                 Some(slot) if fits && takes_tasks(node) && self.is_done(&slot) => {
                     let stand = self.keep(service, &slot);

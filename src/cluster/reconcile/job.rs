@@ -9,9 +9,7 @@
 use super::{Making, PREDECESSOR_WAIT, Pass, Slot};
 use crate::{
     cluster::SlotKey,
-    types::{
-        Desired, JobPlace, Mode, ReasonCode, Service, ServiceId, Task, TaskState, job_place,
-    },
+    types::{Desired, JobPlace, Mode, ReasonCode, Service, ServiceId, Task, TaskState, job_place},
 };
 use std::collections::BTreeMap;
 

@@ -82,7 +82,12 @@ impl<'a> Checks<'a> {
         let generic = &self.task.spec.generic;
         let left = || seat.generic.claim(&seat.node.description.generic, generic, credit);
         (generic.is_empty() || left().is_some())
-            && fits(total.nano_cpus, seat.reserved.nano_cpus, credit.reserved.nano_cpus, wanted.nano_cpus)
+            && fits(
+                total.nano_cpus,
+                seat.reserved.nano_cpus,
+                credit.reserved.nano_cpus,
+                wanted.nano_cpus,
+            )
             && fits(
                 total.memory_bytes,
                 seat.reserved.memory_bytes,

@@ -115,3 +115,6 @@ impl Left {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use super::{FAILURE_WINDOW, Volatile, generic::Use};
 use crate::{
     cluster::State,
     types::{
-        GenericResource, Moment, NetworkMode, Node, NodeId, PortProtocol, PublishMode, Resources, ServiceId, Task,
-        TaskId, TaskState, Version,
+        GenericResource, Moment, NetworkMode, Node, NodeId, PortProtocol, PublishMode, Resources,
+        ServiceId, Task, TaskId, TaskState, Version,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};

@@ -22,11 +22,7 @@ enum Branch {
 pub(super) type Seated = (usize, Vec<GenericResource>);
 
 /// Gives nodes to as many of `tasks` as possible, in order, and counts them there.
-pub(super) fn choose(
-    nodes: &mut NodeSet<'_>,
-    checks: &Checks<'_>,
-    tasks: &[&Task],
-) -> Vec<Seated> {
+pub(super) fn choose(nodes: &mut NodeSet<'_>, checks: &Checks<'_>, tasks: &[&Task]) -> Vec<Seated> {
     if tasks.is_empty() {
         return Vec::new();
     }

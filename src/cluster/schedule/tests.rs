@@ -156,7 +156,7 @@ impl Bench {
         id
     }
 
-    fn schedule(&self) -> Vec<Decision> {
+    pub(in crate::cluster) fn schedule(&self) -> Vec<Decision> {
         schedule(&self.state, &self.volatile, Moment::ZERO + Duration::from_secs(1_000))
     }
 

@@ -119,7 +119,7 @@ fn the_delay_doubles_as_a_services_does() {
             }
         }
     }
-    assert_eq!(delays, [5, 10, 20, 40, 80, 160]);
+    assert_eq!(delays, [5, 10, 20, 40, 80, 160, 300]);
 }
 
 #[test]
@@ -159,6 +159,44 @@ fn condition_none_gives_up_at_the_first_failure() {
     world.run(60 * SECOND);
     assert_eq!(tally(&world, &service), (0, 0, 1), "{}", world.tasks());
     assert_eq!(world.state.tasks().count(), 1);
+}
+
+#[test]
+fn condition_none_is_not_made_up_for_on_another_node() {
+    let mut world = World::new(2);
+    let mut spec = job(1, 1);
+    spec.task.restart.condition = RestartCondition::None;
+    let service = world.create(spec);
+    world.run(SECOND);
+    world.set_availability(1, Availability::Drain);
+    world.run(60 * SECOND);
+    check(
+        &world,
+        expect![[r#"
+        job.1 on 1: shutdown/shutdown ServiceScaled
+    "#]],
+    );
+    assert_eq!(tally(&world, &service), (0, 0, 1));
+}
+
+#[test]
+fn a_new_login_disturbs_nothing() {
+    let mut world = World::new(2);
+    let service = world.create(job(1, 1));
+    world.run(SECOND);
+    world.cut(1);
+    // Its replacement is on its way to the other node.
+    world.advance(10 * SECOND);
+    assert_eq!(world.wanted().len(), 2, "{}", world.tasks());
+    world.update(&service, |spec| {
+        let (username, secret) = ("a".to_owned(), "b".to_owned());
+        let login = crate::types::RegistryCredential { username, secret, is_token: false };
+        spec.task.credential = Some(login);
+    });
+    world.link(1);
+    world.run(60 * SECOND);
+    assert_eq!(world.service(&service).job.map(|job| job.iteration), Some(0));
+    assert_eq!(runs(&world, 1).node, Some(id(1)), "{}", world.tasks());
 }
 
 #[test]
@@ -398,9 +436,12 @@ fn a_global_job_runs_once_on_every_node_that_fits_and_on_those_that_join() {
         vec![Constraint::parse("node.role==worker").expect("it is well formed")];
     let service = world.create(spec);
     world.run(SECOND);
-    check(&world, expect![[r#"
+    check(
+        &world,
+        expect![[r#"
         job.0 on 1: complete/complete NodeJoined
-    "#]]);
+    "#]],
+    );
     world.set_availability(2, Availability::Active);
     world.run(SECOND);
     check(
@@ -428,8 +469,8 @@ fn a_global_job_stops_on_a_drained_node_and_runs_when_it_is_back() {
     check(
         &world,
         expect![[r#"
-            job.0 on 1: shutdown/shutdown NodeJoined
             job.0 on 2: complete/running NodeJoined
+            job.0 on 1: shutdown/shutdown NodeJoined
         "#]],
     );
     assert_eq!(tally(&world, &service), (1, 0, 0));
@@ -443,8 +484,8 @@ fn a_global_job_stops_on_a_drained_node_and_runs_when_it_is_back() {
     check(
         &world,
         expect![[r#"
-            job.0 on 1: shutdown/shutdown NodeJoined
             job.0 on 2: shutdown/failed NodeJoined (exit status 1)
+            job.0 on 1: shutdown/shutdown NodeJoined
             job.0 on 1: complete/running NodeJoined
         "#]],
     );
@@ -519,6 +560,9 @@ impl Watch {
     pub(super) fn look(&mut self, world: &World, service: &ServiceId) {
         let row = world.service(service);
         let iteration = row.job.expect("a job").iteration;
+        let (active, _, _) = tally(world, service);
+        let Mode::ReplicatedJob { max_concurrent, .. } = row.spec.mode else { panic!("a job") };
+        assert!(active <= max_concurrent, "{active} at once:\n{}", world.tasks());
         let current = || {
             let tasks = world.state.tasks_of_service(service);
             tasks.filter(move |task| task.job_iteration == Some(iteration))
