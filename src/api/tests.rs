@@ -5,4 +5,5 @@ mod contract;
 mod docker;
 mod fake;
 mod jobs;
+mod options;
 mod refusals;

@@ -3,8 +3,11 @@
 mod docker;
 mod faults;
 mod host;
+mod images;
 mod jobs;
 mod joining;
+mod mistakes;
 mod options;
 mod services;
+mod spec;
 mod tidy;

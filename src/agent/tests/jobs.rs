@@ -20,7 +20,7 @@ fn a_task_that_is_to_come_to_its_end_starts_at_once_and_a_held_one_waits() {
     let mut bench = Bench::online(Vec::new(), Vec::new());
     bench.assign(true, vec![job(1, Desired::Complete), job(2, Desired::Ready)]);
     for n in 1..=2 {
-        bench.step(Event::Prepared { task: id(n), result: Ok("c".into()) });
+        bench.step(Event::Prepared { task: id(n), result: Ok(super::made()) });
     }
     assert_eq!(bench.state(1), Some((TaskState::Starting, "")));
     assert_eq!(bench.state(2), Some((TaskState::Ready, "")));
@@ -45,7 +45,7 @@ fn what_came_to_its_end_is_never_run_again() {
     let mut ended = stored(1, TaskState::Complete);
     ended.task = job(1, Desired::Complete);
     let (mut bench, _) = Bench::new(vec![ended]);
-    bench.step(Event::Inventory { containers: Vec::new() });
+    bench.inventory(Vec::new());
     let actions = show(&bench.wait(Duration::from_secs(100)));
     assert!(!actions.contains("prepare"), "{actions}");
 }
@@ -56,15 +56,15 @@ fn what_failed_is_run_again_without_a_manager() {
     bench.step(Event::Disconnected);
     bench.exit(1, 3);
     let actions = bench.wait(Duration::from_secs(30));
-    let made = actions.iter().find_map(|action| match action {
+    let prepared = actions.iter().find_map(|action| match action {
         Action::Prepare { task } => Some((**task).clone()),
         _ => None,
     });
-    let made = made.expect("a successor");
-    assert_eq!((made.desired, made.job_iteration), (Desired::Complete, Some(3)));
-    bench.step(Event::Prepared { task: made.id.clone(), result: Ok("c".into()) });
-    bench.step(Event::Started { task: made.id.clone(), result: Ok((43, Vec::new())) });
-    bench.step(Event::Exited { task: made.id, phase: exited(Some(0)) });
+    let next = prepared.expect("a successor");
+    assert_eq!((next.desired, next.job_iteration), (Desired::Complete, Some(3)));
+    bench.step(Event::Prepared { task: next.id.clone(), result: Ok(super::made()) });
+    bench.step(Event::Started { task: next.id.clone(), result: Ok((43, Vec::new())) });
+    bench.step(Event::Exited { task: next.id, phase: exited(Some(0)) });
     let actions = show(&bench.wait(Duration::from_secs(600)));
     assert!(!actions.contains("prepare"), "now it is done: {actions}");
 }

@@ -5,6 +5,7 @@
 //! sends as null mean the same.
 
 mod cluster;
+mod container;
 mod engine;
 mod generic;
 mod image;
@@ -13,6 +14,7 @@ mod service;
 mod task;
 
 pub use cluster::*;
+pub use container::*;
 pub use engine::*;
 pub use generic::*;
 pub use image::*;

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod jobs;
+mod local;
 mod nodes;
 mod random;
 mod services;
