@@ -39,14 +39,16 @@ Formats:
   table              aligned columns (the usual form of a list)
   table TEMPLATE     columns of your own, separated by \\t, with headings
   json               JSON: a line an entry of a list, one list of what is inspected
-  TEMPLATE           a Go template: {{.Field}}, pipelines, if, with, range, variables, and the
-                     functions json, join, split, lower, upper, title, pad, truncate, printf, index,
-                     slice, len, eq, ne, lt, le, gt, ge, and, or, not";
+  TEMPLATE           a Go template: fields, pipelines, if, with, range, variables, functions
+
+Functions:
+  json join split lower upper title pad truncate print printf println index slice len
+  eq ne lt le gt ge and or not html urlquery";
 
 fn decorated(command: Command, path: &str) -> Command {
     let names: Vec<String> =
         command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
-    let mut command = command.mut_args(complete::attach);
+    let mut command = command.mut_args(|argument| complete::attach(argument.hide_env_values(true)));
     if let Some(text) = examples::of(path) {
         command = command.after_help(text);
     }

@@ -19,7 +19,9 @@ fn write(command: &Command, level: usize, out: &mut String) {
     let title = name.replace("midge-", "midge ").replacen('-', " ", usize::from(level > 3));
     let title = if level == 2 { "midge".to_owned() } else { title };
     let mut shown = command.clone().term_width(WIDTH);
-    let help = shown.render_long_help().to_string();
+    // The long form is for what has more to say than its options.
+    let help = if level == 2 { shown.render_long_help() } else { shown.render_help() };
+    let help = help.to_string();
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
     out.push_str(&format!(
         "\n{} {title}\n\n```text\n{}\n```\n",
@@ -33,10 +35,7 @@ fn write(command: &Command, level: usize, out: &mut String) {
 
 #[test]
 fn the_documentation_is_the_help() {
-    // What stands in the environment of whoever runs this is not for everybody.
-    let mut command = definition::command()
-        .mut_args(|argument| argument.hide_env_values(true))
-        .mut_subcommand("daemon", |command| command.mut_args(|arg| arg.hide_env_values(true)));
+    let mut command = definition::command();
     command.build();
     let mut text = INTRODUCTION.to_owned();
     write(&command, 2, &mut text);

@@ -3,7 +3,7 @@
 use super::exit::CliError;
 use crate::types::Date;
 use serde_json::Value;
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 /// Says a duration roughly, as Docker does: `11 seconds`, `About a minute`.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -208,6 +208,37 @@ pub(crate) fn capitalized(text: &str) -> String {
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
+/// Orders names as people do: `web2` before `web10`; digits before other characters, as Docker.
+pub(crate) fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
+    loop {
+        let (Some(x), Some(y)) = (a.first(), b.first()) else { return a.len().cmp(&b.len()) };
+        match (x.is_ascii_digit(), y.is_ascii_digit()) {
+            (true, false) => return Ordering::Less,
+            (false, true) => return Ordering::Greater,
+            (false, false) if x != y => return x.cmp(y),
+            (false, false) => (a, b) = (&a[1..], &b[1..]),
+            (true, true) => {
+                let (first, second) = (digits(a), digits(b));
+                let significant =
+                    |number: &[u8]| number.iter().position(|d| *d != b'0').unwrap_or(number.len());
+                let (zeros_a, zeros_b) = (significant(first), significant(second));
+                let (nonzero_a, nonzero_b) = (&first[zeros_a..], &second[zeros_b..]);
+                let order = nonzero_a.len().cmp(&nonzero_b.len()).then(nonzero_a.cmp(nonzero_b));
+                if order.then(zeros_a.cmp(&zeros_b)).is_ne() {
+                    return order.then(zeros_a.cmp(&zeros_b));
+                }
+                (a, b) = (&a[first.len()..], &b[second.len()..]);
+            }
+        }
+    }
+}
+
+/// Returns the digits that a text begins with.
+fn digits(text: &[u8]) -> &[u8] {
+    &text[..text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len())]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +266,16 @@ mod tests {
         assert!(parse_cpus("1.0000000001").is_err() && parse_cpus("-1").is_err());
         assert_eq!(binary_size(25_276_514_304), "23.54GiB");
         assert_eq!(decimal_size(4_261_550), "4.26MB");
+    }
+
+    #[test]
+    fn names_are_ordered_as_people_do() {
+        let sorted = ["n1", "n2", "n10", "web", "web2.1", "web10", "web.1", "web.02", "web.10"];
+        for pair in sorted.windows(2) {
+            assert_eq!(natural(pair[0], pair[1]), Ordering::Less, "{pair:?}");
+            assert_eq!(natural(pair[1], pair[0]), Ordering::Greater, "{pair:?}");
+        }
+        assert_eq!(natural("a1", "a1"), Ordering::Equal);
     }
 
     #[test]

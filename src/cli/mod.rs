@@ -25,6 +25,7 @@ mod task;
 mod template;
 mod unsupported;
 mod version;
+mod when;
 
 use clap::{FromArgMatches, Parser, Subcommand};
 use client::Client;

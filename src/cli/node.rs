@@ -3,7 +3,7 @@
 use super::{
     client::{self, Client, encode},
     exit::{CliError, Exit},
-    human::{self, capitalized, number, parse_label, text},
+    human::{self, capitalized, natural, number, parse_label, text},
     output::{self, column},
     swarm::Availability,
     task,
@@ -94,23 +94,21 @@ pub(super) fn run(client: &Client, command: NodeCommand) -> Result<Exit, CliErro
 
 fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
     let query = client::filters(&args.filter)?;
-    let nodes = human::items(client.get(&format!("/nodes?{query}"))?)?;
-    if args.quiet {
+    let mut nodes = human::items(client.get(&format!("/nodes?{query}"))?)?;
+    nodes.sort_by(|a, b| {
+        let name = |node| text(node, "/Description/Hostname");
+        natural(name(a), name(b)).then_with(|| text(a, "/ID").cmp(text(b, "/ID")))
+    });
+    if args.quiet && output::is_table(args.format.as_deref()) {
         nodes.iter().try_for_each(|node| output::line(text(node, "/ID")))?;
         return Ok(Exit::Ok);
     }
     let info = client.get("/info")?;
     let own = text(&info, "/Swarm/NodeID");
     let mut rows: Vec<Map<String, Value>> = nodes.iter().map(|node| row(node, own)).collect();
-    rows.sort_by(|a, b| {
-        let key = |row: &Map<String, Value>| {
-            (row["Hostname"].as_str().unwrap_or("").to_owned(), row["ID"].to_string())
-        };
-        key(a).cmp(&key(b))
-    });
-    let table = matches!(args.format.as_deref(), None | Some("" | "table"));
+    let plain = output::is_table(args.format.as_deref());
     for row in &mut rows {
-        if table && row["Self"] == true {
+        if plain && row["Self"] == true {
             row["ID"] = json!(format!("{} *", row["ID"].as_str().unwrap_or("")));
         }
     }

@@ -1,8 +1,8 @@
 //! `midge service inspect`.
 
-use super::{get, ls};
+use super::ls;
 use crate::cli::{
-    client::Client,
+    client::{Client, encode},
     each,
     exit::{CliError, Exit},
     human::{self, binary_size, list, number, text},
@@ -27,7 +27,11 @@ pub(in crate::cli) struct InspectArgs {
 pub(super) fn run(client: &Client, args: &InspectArgs) -> Result<Exit, CliError> {
     let mut found = Vec::new();
     let exit = each(&args.services, |name| {
-        found.push(get(client, name)?);
+        let service = client.get(&format!("/services/{}?insertDefaults=true", encode(name)));
+        found.push(service.map_err(|error| match error.message.ends_with("not found") {
+            true => CliError { message: format!("Error: no such service: {name}"), ..error },
+            false => error,
+        })?);
         Ok(())
     });
     if args.pretty {
