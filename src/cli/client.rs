@@ -240,6 +240,8 @@ async fn refused(response: Response<Incoming>) -> CliError {
         Err(error) => return error,
     };
     let message = if message.is_empty() { status.to_string() } else { message };
+    // The daemon speaks to Docker's clients as well, and names their command.
+    let message = message.replace("\"docker swarm ", "\"midge swarm ");
     let hint = hint_for(status, &message);
     CliError {
         exit: Exit::Failure,

@@ -5,7 +5,7 @@
 
 use super::{Cli, complete, examples, exit::Exit, output, style, suggest, unsupported};
 use clap::{
-    Command, CommandFactory,
+    Arg, Command, CommandFactory,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use std::fmt::Write as _;
@@ -33,6 +33,13 @@ pub(super) fn for_completion() -> Command {
     without_aliases(command())
 }
 
+/// Lets an option take what follows as its value, also what begins with a hyphen, as Docker does.
+fn as_dockers(argument: Arg) -> Arg {
+    let argument = argument.hide_env_values(true);
+    let takes = argument.get_action().takes_values() && !argument.is_require_equals_set();
+    if argument.is_positional() || !takes { argument } else { argument.allow_hyphen_values(true) }
+}
+
 /// How lists and objects can be printed.
 const FORMATS: &str = "
 Formats:
@@ -48,7 +55,7 @@ Functions:
 fn decorated(command: Command, path: &str) -> Command {
     let names: Vec<String> =
         command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
-    let mut command = command.mut_args(|argument| complete::attach(argument.hide_env_values(true)));
+    let mut command = command.mut_args(|argument| complete::attach(as_dockers(argument)));
     if let Some(text) = examples::of(path) {
         command = command.after_help(text);
     }
@@ -62,6 +69,7 @@ fn decorated(command: Command, path: &str) -> Command {
 /// Says what is wrong with a command line, and what may have been meant; help and version, which
 /// clap hands over as errors too, are data.
 pub(super) fn usage(error: &clap::Error) -> Exit {
+    let words: Vec<String> = std::env::args().collect();
     let rendered = error.render();
     if !error.use_stderr() {
         let colour = style::enabled(&std::io::stdout());
@@ -75,7 +83,7 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
         output::note(&message);
         return Exit::Usage;
     }
-    let Some(message) = told(error) else {
+    let Some(message) = told(error, &words) else {
         output::raw_note(rendered.to_string().as_bytes());
         return Exit::Usage;
     };
@@ -84,11 +92,10 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
         let word = style::paint(style::enabled(&std::io::stderr()), style::Tone::Hint, "hint:");
         output::note(&format!("{word} {hint}"));
     }
-    let usage = usage_line(error);
-    if !usage.is_empty() {
-        let path = command_path(&usage);
-        output::note(&format!("\nUsage:  {usage}\n\nRun '{path} --help' for more information"));
-    }
+    let (path, mut named) = named(&words);
+    let usage = named.render_usage().to_string();
+    let usage = usage.trim().strip_prefix("Usage:").unwrap_or(&usage).trim();
+    output::note(&format!("\nUsage:  {usage}\n\nRun '{path} --help' for more information"));
     Exit::Usage
 }
 
@@ -102,7 +109,8 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
 }
 
 /// Says in Docker's words what is wrong, for the mistakes that Docker has words for.
-fn told(error: &clap::Error) -> Option<String> {
+fn told(error: &clap::Error, words: &[String]) -> Option<String> {
+    let (path, command) = named(words);
     let argument = || text(error, ContextKind::InvalidArg);
     match error.kind() {
         ErrorKind::UnknownArgument => {
@@ -115,7 +123,6 @@ fn told(error: &clap::Error) -> Option<String> {
         }
         ErrorKind::InvalidSubcommand => {
             let word = text(error, ContextKind::InvalidSubcommand)?;
-            let path = command_path(&usage_line(error));
             Some(format!("unknown command: {path} {word}"))
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
@@ -130,15 +137,16 @@ fn told(error: &clap::Error) -> Option<String> {
                 },
             };
             let kind = if flag.starts_with('-') { " flag" } else { "" };
+            let flag = with_short(&command, &flag);
             Some(format!("invalid argument {value:?} for \"{flag}\"{kind}: {reason}"))
         }
         ErrorKind::MissingRequiredArgument => {
             let missing = argument()?;
-            let path = command_path(&usage_line(error));
+            let usage = text(error, ContextKind::Usage).unwrap_or_default();
             let flags: Vec<&str> =
                 missing.split(' ').filter(|word| word.starts_with("--")).collect();
             if flags.is_empty() {
-                let more = if missing.contains("...") { "at least " } else { "" };
+                let more = if usage.contains("...") { "at least " } else { "" };
                 let count = missing.matches('<').count().max(1);
                 let plural = if count > 1 { "s" } else { "" };
                 Some(format!("'{path}' requires {more}{count} argument{plural}"))
@@ -168,19 +176,29 @@ fn hint(error: &clap::Error) -> Option<String> {
     Some(format!("did you mean {name}?"))
 }
 
-/// Returns the usage without its word in front: `midge service rm [OPTIONS] <SERVICE>...`.
-fn usage_line(error: &clap::Error) -> String {
-    let usage = text(error, ContextKind::Usage).unwrap_or_default();
-    let usage = usage.trim().strip_prefix("Usage:").unwrap_or(&usage).trim();
-    usage.split_whitespace().collect::<Vec<_>>().join(" ")
+/// Returns a flag of a command as Docker names it: with its short form.
+fn with_short(command: &Command, flag: &str) -> String {
+    let long = flag.trim_start_matches('-');
+    let argument = command.get_arguments().find(|argument| argument.get_long() == Some(long));
+    match argument.and_then(Arg::get_short) {
+        Some(short) => format!("-{short}, {flag}"),
+        None => flag.to_owned(),
+    }
 }
 
-/// Returns the words of a usage line that are the command.
-fn command_path(usage: &str) -> String {
-    let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-    let words = usage.split(' ').take_while(|word| is_name(word) && !word.starts_with('-'));
-    let path = words.collect::<Vec<_>>().join(" ");
-    if path.is_empty() { "midge".to_owned() } else { path }
+/// Returns the command that a command line names, and its words.
+fn named(words: &[String]) -> (String, Command) {
+    let (mut path, mut found) = ("midge".to_owned(), command());
+    found.build();
+    for word in words.iter().skip(1) {
+        if let Some(inner) = found.find_subcommand(word).cloned() {
+            path.push_str(&format!(" {}", inner.get_name()));
+            found = inner;
+        } else if !found.has_subcommands() {
+            break;
+        }
+    }
+    (path, found)
 }
 
 #[cfg(test)]
@@ -188,8 +206,9 @@ mod tests {
     use super::*;
 
     fn check(line: &str, message: &str, hinted: Option<&str>) {
-        let error = command().try_get_matches_from(line.split(' ')).expect_err(line);
-        assert_eq!(told(&error).as_deref(), Some(message), "{line}");
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let error = command().try_get_matches_from(&words).expect_err(line);
+        assert_eq!(told(&error, &words).as_deref(), Some(message), "{line}");
         assert_eq!(hint(&error).as_deref(), hinted, "{line}");
     }
 
@@ -206,6 +225,12 @@ mod tests {
         check("midge service lss", "unknown command: midge service lss", Some("did you mean ls?"));
         check("midge service rm", "'midge service rm' requires at least 1 argument", None);
         check("midge service update", "'midge service update' requires 1 argument", None);
+        check("midge service create", "'midge service create' requires at least 1 argument", None);
+        check(
+            "midge service create -e =x bb:1",
+            "invalid argument \"=x\" for \"-e, --env\" flag: invalid environment variable: =x",
+            None,
+        );
         check("midge swarm join 10.0.0.1:2377", "required flag not set: --token", None);
         check(
             "midge service create --replicas x bb:1",
@@ -220,8 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn help_names_its_command() {
-        let error = command().try_get_matches_from(["midge", "service", "rm"]).unwrap_err();
-        assert_eq!(command_path(&usage_line(&error)), "midge service rm");
+    fn the_command_is_found_among_options() {
+        let words = ["midge", "-H", "unix:///x", "service", "--nope", "rm", "ls"];
+        assert_eq!(named(&words.map(str::to_owned)).0, "midge service rm");
     }
 }

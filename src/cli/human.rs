@@ -127,6 +127,33 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(nanos / 1e9).map_err(|_| invalid())
 }
 
+/// Writes a duration in Go's notation: `1h30m0s`, `5s`, `1.5s`, `100ms`.
+pub(crate) fn go_duration(duration: Duration) -> String {
+    let nanos = duration.subsec_nanos();
+    let fraction = |value: u64, part: u32, digits: usize, unit: &str| {
+        let part = format!("{part:0digits$}");
+        match part.trim_end_matches('0') {
+            "" => format!("{value}{unit}"),
+            part => format!("{value}.{part}{unit}"),
+        }
+    };
+    match duration.as_secs() {
+        0 if nanos == 0 => "0s".to_owned(),
+        0 if nanos < 1_000 => format!("{nanos}ns"),
+        0 if nanos < 1_000_000 => fraction(u64::from(nanos / 1_000), nanos % 1_000, 3, "µs"),
+        0 => fraction(u64::from(nanos / 1_000_000), nanos % 1_000_000, 6, "ms"),
+        seconds => {
+            let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+            let rest = fraction(seconds % 60, nanos, 9, "s");
+            match (hours, minutes) {
+                (0, 0) => rest,
+                (0, _) => format!("{minutes}m{rest}"),
+                _ => format!("{hours}h{minutes}m{rest}"),
+            }
+        }
+    }
+}
+
 /// Reads bytes: `64m`, `1.5g`, `512k`, `1024`, `64MiB`.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let invalid = || format!("invalid size: {text:?} (examples: 64m, 1.5g)");
@@ -252,6 +279,13 @@ mod tests {
         }
         for text in ["", "10", "s", "-1s", "1x", "1s2"] {
             assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_in_go() {
+        for text in ["0s", "5s", "1.5s", "100ms", "2.5ms", "7µs", "12ns", "1m30s", "2h0m0.25s"] {
+            assert_eq!(go_duration(parse_duration(text).unwrap()), text);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{
     client::{self, Client, encode},
     exit::{CliError, Exit},
-    human::{self, capitalized, natural, number, parse_label, text},
+    human::{self, capitalized, list, natural, number, parse_label, text},
     output::{self, column},
     swarm::Availability,
     task,
@@ -215,12 +215,22 @@ fn pretty(node: &Value) -> Result<(), CliError> {
     line("Resources:", "");
     line(" CPUs:\t\t\t", &(number(description, "/Resources/NanoCPUs") / 1_000_000_000).to_string());
     line(" Memory:\t\t", &human::binary_size(number(description, "/Resources/MemoryBytes")));
-    if let Some(cgroups) = description.get("Cgroups").and_then(Value::as_object) {
-        let there: Vec<&str> = ["cpu", "memory", "pids"]
-            .into_iter()
-            .filter(|name| cgroups.get(*name) == Some(&Value::Bool(true)))
-            .collect();
+    let controllers = list(description, "/Cgroups/Controllers");
+    if !controllers.is_empty() {
+        let there: Vec<&str> = controllers.iter().filter_map(Value::as_str).collect();
         line(" Cgroup controllers:\t", &there.join(", "));
+    }
+    let plugins = list(description, "/Engine/Plugins");
+    if !plugins.is_empty() {
+        line("Plugins:", "");
+    }
+    let mut kinds: Vec<&str> = plugins.iter().map(|plugin| text(plugin, "/Type")).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for kind in kinds {
+        let of_kind = plugins.iter().filter(|plugin| text(plugin, "/Type") == kind);
+        let names: Vec<&str> = of_kind.map(|plugin| text(plugin, "/Name")).collect();
+        line(&format!(" {kind}:\t\t"), &names.join(", "));
     }
     line("Engine Version:\t\t", text(description, "/Engine/EngineVersion"));
     if let Some(labels) = description["Engine"]["Labels"].as_object().filter(|l| !l.is_empty()) {

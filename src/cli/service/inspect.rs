@@ -71,6 +71,9 @@ fn pretty(service: &Value) -> Result<(), CliError> {
     }
     let task = &service["Spec"]["TaskTemplate"];
     placement(&task["Placement"], &mut line);
+    let spec = &service["Spec"];
+    steps("UpdateConfig", "Update order:     ", &spec["UpdateConfig"], &mut line);
+    steps("RollbackConfig", "Rollback order:   ", &spec["RollbackConfig"], &mut line);
     container(&task["ContainerSpec"], &mut line);
     line("Resources:", "");
     for (title, group) in [("Reservations", "Reservations"), ("Limits", "Limits")] {
@@ -88,6 +91,28 @@ fn pretty(service: &Value) -> Result<(), CliError> {
     }
     out.push('\n');
     output::raw(out.as_bytes())
+}
+
+/// Says how an update, or its way back, goes.
+fn steps(title: &str, order: &str, config: &Value, line: &mut impl FnMut(&str, &str)) {
+    if !config.is_object() {
+        return;
+    }
+    let nanos = |pointer: &str| {
+        human::go_duration(std::time::Duration::from_nanos(number(config, pointer)))
+    };
+    line(&format!("{title}:"), "");
+    line(" Parallelism:\t", &number(config, "/Parallelism").to_string());
+    if number(config, "/Delay") > 0 {
+        line(" Delay:\t\t", &nanos("/Delay"));
+    }
+    line(" On failure:\t", text(config, "/FailureAction"));
+    if number(config, "/Monitor") > 0 {
+        line(" Monitoring Period: ", &nanos("/Monitor"));
+    }
+    let ratio = config["MaxFailureRatio"].as_f64().unwrap_or(0.0);
+    line(" Max failure ratio: ", &ratio.to_string());
+    line(&format!(" {order} "), text(config, "/Order"));
 }
 
 fn placement(placement: &Value, line: &mut impl FnMut(&str, &str)) {

@@ -288,7 +288,7 @@ fn field<'a>(value: Val<'a>, name: &str, parent: Option<&str>) -> Result<Val<'a>
         Value::Object(_) if parent.is_some_and(zero::has_free_keys) => Ok(None),
         Value::Object(_) => match zero::empty(name) {
             Some(empty) => Ok(Some(Cow::Owned(empty))),
-            None => Err(format!("map has no entry for key {name:?}")),
+            None => Err(format!("can't evaluate field {name}")),
         },
         Value::Null => Err(format!("nil pointer evaluating field {name}")),
         other => Err(format!("can't evaluate field {name} in {}", functions::short(other))),

@@ -50,11 +50,11 @@ impl Fault {
         Self { at, why: why.into() }
     }
 
-    /// Says it as Docker does, with line and column, both counted from one.
+    /// Says it as Docker does, with the line, counted from one, and the column, counted from zero.
     fn told(&self, text: &str) -> String {
         let before = text.get(..self.at).unwrap_or(text);
         let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count();
         format!("template parsing error: template: :{line}:{column}: {}", self.why)
     }
 }
