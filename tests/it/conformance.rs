@@ -11,7 +11,9 @@
 //!
 //! - `@on N M`: docker talks to node N from here on, midge to node M.
 //! - `@only docker`, `@only midge`, `@only both`: who runs what follows.
-//! - `@wait SERVICE N`: until N tasks of the service run and none is left to be replaced.
+//! - `@wait SERVICE N [M]`: until N tasks of the service run and none is on its way, and there are M
+//!   with those before them.
+//! - `@completed SERVICE`: until its update counts as completed.
 //! - `@blur nodes`, `@blur slots`, `@blur off`: names of nodes, or of slots, do not matter.
 //!
 //! `UPDATE_EXPECT=1` writes what was printed as `[docker ?]` and `[midge ?]`, to be given a reason.
@@ -187,6 +189,15 @@ impl Differences {
 
     fn used(&self, key: &str) {
         self.used.lock().unwrap().insert(key.to_owned());
+    }
+
+    /// Leaves out of what is expected in place of the record the lines that are not compared.
+    fn shown(&self, tool: Tool, text: &str) -> String {
+        let rules = self.rules.iter().filter(|rule| tool.is(&rule.who));
+        rules.fold(text.to_owned(), |text, rule| match &rule.what {
+            What::Drop(lines) => without(&text, lines),
+            _ => text,
+        })
     }
 
     /// Applies the rules to what was recorded and to what was printed.
@@ -391,21 +402,29 @@ impl Runner<'_> {
     }
 }
 
-/// Waits until so many tasks of a service run what is wanted, and no more than these are left.
-fn settle(host: &Host, service: &str, count: usize) {
+/// Waits until so many tasks of a service run and none is on its way, and all of them, with their
+/// history, are as many as is said.
+fn settle(host: &Host, service: &str, count: usize, all: Option<usize>) {
     eventually(&format!("{service} to settle"), || {
-        let all = ["service", "ps", service, "--no-resolve", "--format"];
+        let list = ["service", "ps", service, "--no-resolve", "--format"];
         let format = "{{.DesiredState}} {{.CurrentState}}";
-        let tasks = host.ok(&[&all[..], &[format]].concat());
+        let tasks = host.ok(&[&list[..], &[format]].concat());
         let running = tasks.lines().filter(|task| task.starts_with("Running Running ")).count();
         let moving = tasks.lines().filter(|task| {
             let state = task.split(' ').nth(1).unwrap_or("");
             !["Running", "Shutdown", "Complete", "Failed", "Rejected"].contains(&state)
                 || task.starts_with("Shutdown Running")
         });
-        let update = host.inspect("service", service);
-        let updating = update["UpdateStatus"]["State"] == "updating";
-        (running == count && moving.count() == 0 && !updating).then_some(())
+        let whole = all.is_none_or(|all| tasks.lines().count() == all);
+        (running == count && moving.count() == 0 && whole).then_some(())
+    });
+}
+
+/// Waits until an update counts as completed.
+fn complete(host: &Host, service: &str) {
+    eventually(&format!("the update of {service} to be completed"), || {
+        let found = host.inspect("service", service);
+        (found["UpdateStatus"]["State"] == "completed").then_some(())
     });
 }
 
@@ -423,12 +442,16 @@ fn run(runner: &Runner<'_>, steps: &[Step], differences: &Differences) -> Vec<(u
                         on = on_whom.parse().unwrap();
                     }
                     ["@only", who] => active = runner.tool.is(who),
-                    ["@wait", service, count] if active => {
-                        let service = service.replace("$WAITED", runner.waited());
-                        settle(runner.host(1), &service, count.parse().unwrap());
+                    ["@wait", service, count, rest @ ..] if active => {
+                        let all = rest.first().map(|all| all.parse().unwrap());
+                        settle(runner.host(1), service, count.parse().unwrap(), all);
                     }
+                    ["@completed", service] if active => complete(runner.host(1), service),
                     ["@blur", what] => (nodes, slots) = (*what != "off", *what == "slots"),
-                    [first, ..] => assert!(first.starts_with('#') || *first == "@wait", "{line}"),
+                    [first, ..] => {
+                        let known = first.starts_with('#') || !active;
+                        assert!(known, "{line}");
+                    }
                     [] => {}
                 }
                 continue;
@@ -444,12 +467,12 @@ fn run(runner: &Runner<'_>, steps: &[Step], differences: &Differences) -> Vec<(u
                     wrong.push((index, "is like the record now: the difference has to go".into(), printed));
                     continue;
                 }
-                text
+                differences.shown(runner.tool, &blur(text, nodes, slots))
             }
-            _ => &case.recorded,
+            _ => blur(&case.recorded, nodes, slots),
         };
         let (expected, shown) =
-            differences.apply(runner.tool, &blur(expected, nodes, slots), &blur(&printed, nodes, slots));
+            differences.apply(runner.tool, &expected, &blur(&printed, nodes, slots));
         let (expected, shown) = if slots { (sorted(&expected), sorted(&shown)) } else { (expected, shown) };
         if expected.trim_end() != shown.trim_end() {
             wrong.push((index, diff(&expected, &shown), printed));
