@@ -98,7 +98,7 @@ pub(crate) fn log_bytes(
 
 fn incomplete(reasons: &[String], format: LogFormat) -> Bytes {
     let message = format!(
-        "incomplete log stream. some logs could not be retrieved for the following reasons: {}\n",
+        "warning: incomplete log stream. some logs could not be retrieved for the following reasons: {}\n",
         reasons.join(", ")
     );
     if format.raw { Bytes::from(message) } else { frame(SYSTEM_ERROR, &[message.as_bytes()]) }

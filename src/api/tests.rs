@@ -7,5 +7,6 @@ mod docker;
 mod fake;
 mod jobs;
 mod options;
+mod recorded;
 mod refusals;
 mod storage;

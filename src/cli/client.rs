@@ -1,6 +1,9 @@
 //! The HTTP client of the daemon's socket.
 
-use super::exit::{CliError, Exit};
+use super::{
+    exit::{CliError, Exit},
+    suggest,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::{
@@ -18,6 +21,9 @@ pub(crate) const DEFAULT_HOST: &str = "unix:///run/midge/midge.sock";
 
 /// How long the daemon may take to accept a connection: it is on this machine.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long reading the names for a hint may take: the error is more urgent than its hint.
+const HINT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The longest answer that is read whole: a list of 100,000 tasks is about 150 MB.
 const ANSWER_MAX: usize = 256 << 20;
@@ -56,6 +62,16 @@ impl Client {
     /// Sends a GET and reads the JSON answer.
     pub(crate) fn get(&self, path: &str) -> Result<Value, CliError> {
         self.json(Method::GET, path, Call::default())
+    }
+
+    /// Sends a GET whose answer is worth waiting for no longer than `limit`; none where it does not
+    /// come.
+    pub(crate) fn get_within(&self, path: &str, limit: Duration) -> Option<Value> {
+        let late = async {
+            smol::Timer::after(limit).await;
+            None
+        };
+        smol::block_on(futures_lite::future::or(self.list_for_hint(path), late))
     }
 
     /// Sends a POST with a JSON body and reads the JSON answer.
@@ -163,7 +179,12 @@ impl Client {
         body: Body,
     ) -> Result<Response<Incoming>, CliError> {
         let response = self.dispatch(request(method, path, call, body)?).await?;
-        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let error = refused(response).await;
+        if status == StatusCode::NOT_FOUND { Err(self.with_names(error).await) } else { Err(error) }
     }
 
     async fn dispatch(&self, request: Request<Body>) -> Result<Response<Incoming>, CliError> {
@@ -186,6 +207,34 @@ impl Client {
         })
         .detach();
         sender.send_request(request).await.map_err(|error| broken(&error))
+    }
+
+    /// Reads a list that only helps to say something better: where it cannot be had, it is done
+    /// without.
+    async fn list_for_hint(&self, path: &str) -> Option<Value> {
+        let empty = Either::Left(Full::default());
+        let response =
+            self.dispatch(request(Method::GET, path, &Call::default(), empty).ok()?).await.ok()?;
+        if !response.status().is_success() {
+            return None;
+        }
+        serde_json::from_slice(&read_whole(response.into_body()).await.ok()?).ok()
+    }
+
+    /// Adds the names that are like one that was not found.
+    async fn with_names(&self, error: CliError) -> CliError {
+        let Some((kind, name)) = suggest::missing(&error.message) else { return error };
+        let late = async {
+            smol::Timer::after(HINT_LIMIT).await;
+            None
+        };
+        match futures_lite::future::or(self.list_for_hint(kind.list), late).await {
+            Some(answer) => {
+                let hint = suggest::hint(kind, name, &answer);
+                error.hint(hint)
+            }
+            None => error,
+        }
     }
 
     fn unreachable(&self, error: &std::io::Error) -> CliError {
@@ -237,6 +286,8 @@ async fn refused(response: Response<Incoming>) -> CliError {
         Err(error) => return error,
     };
     let message = if message.is_empty() { status.to_string() } else { message };
+    // The daemon speaks to Docker's clients as well, and names their command.
+    let message = message.replace("\"docker swarm ", "\"midge swarm ");
     let hint = hint_for(status, &message);
     CliError {
         exit: Exit::Failure,

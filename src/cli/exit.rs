@@ -20,6 +20,22 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// Every way of midge's own to end, in the order of the numbers.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Ok, Self::Failure, Self::Usage, Self::Unreachable, Self::Config];
+
+    /// Says what the number means, for the documentation.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::Ok => "done",
+            Self::Failure => "the request failed or was refused",
+            Self::Usage => "the command line cannot be meant",
+            Self::Unreachable => "the daemon does not answer",
+            Self::Config => "the daemon's configuration is wrong; nothing was started",
+            Self::Of(_) => "as the command ended that was run in a container",
+        }
+    }
+
     /// Returns the number that the shell sees.
     pub(crate) fn code(self) -> u8 {
         match self {
@@ -65,5 +81,16 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Exit;
+
+    #[test]
+    fn every_number_stands_for_one_thing() {
+        let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
+        assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
     }
 }

@@ -3,7 +3,7 @@
 use super::exit::CliError;
 use crate::types::Date;
 use serde_json::Value;
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 /// Says a duration roughly, as Docker does: `11 seconds`, `About a minute`.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -104,6 +104,33 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(nanos / 1e9).map_err(|_| invalid())
 }
 
+/// Writes a duration in Go's notation: `1h30m0s`, `5s`, `1.5s`, `100ms`.
+pub(crate) fn go_duration(duration: Duration) -> String {
+    let nanos = duration.subsec_nanos();
+    let fraction = |value: u64, part: u32, digits: usize, unit: &str| {
+        let part = format!("{part:0digits$}");
+        match part.trim_end_matches('0') {
+            "" => format!("{value}{unit}"),
+            part => format!("{value}.{part}{unit}"),
+        }
+    };
+    match duration.as_secs() {
+        0 if nanos == 0 => "0s".to_owned(),
+        0 if nanos < 1_000 => format!("{nanos}ns"),
+        0 if nanos < 1_000_000 => fraction(u64::from(nanos / 1_000), nanos % 1_000, 3, "µs"),
+        0 => fraction(u64::from(nanos / 1_000_000), nanos % 1_000_000, 6, "ms"),
+        seconds => {
+            let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+            let rest = fraction(seconds % 60, nanos, 9, "s");
+            match (hours, minutes) {
+                (0, 0) => rest,
+                (0, _) => format!("{minutes}m{rest}"),
+                _ => format!("{hours}h{minutes}m{rest}"),
+            }
+        }
+    }
+}
+
 /// Reads bytes: `64m`, `1.5g`, `512k`, `1024`, `64MiB`.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let invalid = || format!("invalid size: {text:?} (examples: 64m, 1.5g)");
@@ -185,6 +212,37 @@ pub(crate) fn capitalized(text: &str) -> String {
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
+/// Orders names as people do: `web2` before `web10`; digits before other characters, as Docker.
+pub(crate) fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
+    loop {
+        let (Some(x), Some(y)) = (a.first(), b.first()) else { return a.len().cmp(&b.len()) };
+        match (x.is_ascii_digit(), y.is_ascii_digit()) {
+            (true, false) => return Ordering::Less,
+            (false, true) => return Ordering::Greater,
+            (false, false) if x != y => return x.cmp(y),
+            (false, false) => (a, b) = (&a[1..], &b[1..]),
+            (true, true) => {
+                let (first, second) = (digits(a), digits(b));
+                let significant =
+                    |number: &[u8]| number.iter().position(|d| *d != b'0').unwrap_or(number.len());
+                let (zeros_a, zeros_b) = (significant(first), significant(second));
+                let (nonzero_a, nonzero_b) = (&first[zeros_a..], &second[zeros_b..]);
+                let order = nonzero_a.len().cmp(&nonzero_b.len()).then(nonzero_a.cmp(nonzero_b));
+                if order.then(zeros_a.cmp(&zeros_b)).is_ne() {
+                    return order.then(zeros_a.cmp(&zeros_b));
+                }
+                (a, b) = (&a[first.len()..], &b[second.len()..]);
+            }
+        }
+    }
+}
+
+/// Returns the digits that a text begins with.
+fn digits(text: &[u8]) -> &[u8] {
+    &text[..text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len())]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +260,13 @@ mod tests {
     }
 
     #[test]
+    fn durations_are_written_as_in_go() {
+        for text in ["0s", "5s", "1.5s", "100ms", "2.5ms", "7µs", "12ns", "1m30s", "2h0m0.25s"] {
+            assert_eq!(go_duration(parse_duration(text).unwrap()), text);
+        }
+    }
+
+    #[test]
     fn sizes_and_processors() {
         assert_eq!(parse_bytes("64m"), Ok(64 << 20));
         assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
@@ -212,6 +277,16 @@ mod tests {
         assert!(parse_cpus("1.0000000001").is_err() && parse_cpus("-1").is_err());
         assert_eq!(binary_size(25_276_514_304), "23.54GiB");
         assert_eq!(decimal_size(4_261_550), "4.26MB");
+    }
+
+    #[test]
+    fn names_are_ordered_as_people_do() {
+        let sorted = ["n1", "n2", "n10", "web", "web2.1", "web10", "web.1", "web.02", "web.10"];
+        for pair in sorted.windows(2) {
+            assert_eq!(natural(pair[0], pair[1]), Ordering::Less, "{pair:?}");
+            assert_eq!(natural(pair[1], pair[0]), Ordering::Greater, "{pair:?}");
+        }
+        assert_eq!(natural("a1", "a1"), Ordering::Equal);
     }
 
     #[test]

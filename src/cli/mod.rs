@@ -4,29 +4,39 @@
 //! cluster's insides: whatever it can do, any client of the API can.
 
 mod client;
+mod complete;
 mod cp;
 mod daemon;
+mod definition;
 mod df;
+#[cfg(test)]
+mod docs;
 mod events;
+mod examples;
 mod exec;
 mod exit;
 mod human;
 mod image;
+mod info;
 mod node;
 mod nodes;
 mod output;
 mod pieces;
 mod service;
 mod stats;
+mod style;
+mod suggest;
 mod swarm;
 mod system;
 mod task;
 mod template;
 mod top;
 mod unsupported;
+mod version;
 mod volume;
+mod when;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 use client::Client;
 use exit::{CliError, Exit};
 use std::process::ExitCode;
@@ -84,9 +94,13 @@ enum Command {
     /// List the processes of a running container
     Top(top::TopArgs),
     /// Show what this node is and how it is
-    Info(system::InfoArgs),
+    Info(info::InfoArgs),
     /// Show the versions of this program and of the daemon
-    Version(system::VersionArgs),
+    Version(version::VersionArgs),
+    /// Print the script that completes midge's commands in a shell
+    Completion(complete::CompletionArgs),
+    /// Print the manual page of a command, or write all of them
+    Man(complete::ManArgs),
     #[command(flatten)]
     Hidden(system::HiddenCommand),
 }
@@ -99,9 +113,16 @@ pub fn run() -> ExitCode {
     if let Some(code) = crate::daemon::helper_main() {
         return code;
     }
-    let cli = match Cli::try_parse() {
+    match complete::answer() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return ExitCode::from(definition::usage(&error).code()),
+    }
+    let parsed =
+        definition::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return ExitCode::from(definition::usage(&error).code()),
     };
     match dispatch(cli) {
         Ok(exit) => ExitCode::from(exit.code()),
@@ -110,21 +131,6 @@ pub fn run() -> ExitCode {
             ExitCode::from(error.exit.code())
         }
     }
-}
-
-fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        // Help and version are data.
-        return match output::raw(error.render().to_string().as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => ExitCode::from(error.exit.code()),
-        };
-    }
-    match unsupported::explain(error) {
-        Some(message) => output::note(&message),
-        None => output::raw_note(error.render().to_string().as_bytes()),
-    }
-    ExitCode::from(Exit::Usage.code())
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, CliError> {
@@ -143,8 +149,10 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Cp(args) => cp::run(&client, &args),
         Command::Stats(args) => stats::run(&client, &args),
         Command::Top(args) => top::run(&client, &args),
-        Command::Info(args) => system::info(&client, &args),
-        Command::Version(args) => system::version(&client, &args),
+        Command::Info(args) => info::run(&client, &args),
+        Command::Version(args) => version::run(&client, &args),
+        Command::Completion(args) => complete::completion(&args),
+        Command::Man(args) => complete::man(&args),
         Command::Hidden(command) => system::hidden(command),
     }
 }
@@ -171,10 +179,9 @@ fn each(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        definition::command().debug_assert();
     }
 }

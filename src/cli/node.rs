@@ -3,7 +3,7 @@
 use super::{
     client::{self, Client, encode},
     exit::{CliError, Exit},
-    human::{self, capitalized, number, parse_label, text},
+    human::{self, capitalized, list, natural, number, parse_label, text},
     output::{self, column},
     service::shown_generic,
     swarm::Availability,
@@ -95,23 +95,21 @@ pub(super) fn run(client: &Client, command: NodeCommand) -> Result<Exit, CliErro
 
 fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
     let query = client::filters(&args.filter)?;
-    let nodes = human::items(client.get(&format!("/nodes?{query}"))?)?;
-    if args.quiet {
+    let mut nodes = human::items(client.get(&format!("/nodes?{query}"))?)?;
+    nodes.sort_by(|a, b| {
+        let name = |node| text(node, "/Description/Hostname");
+        natural(name(a), name(b)).then_with(|| text(a, "/ID").cmp(text(b, "/ID")))
+    });
+    if args.quiet && output::is_table(args.format.as_deref()) {
         nodes.iter().try_for_each(|node| output::line(text(node, "/ID")))?;
         return Ok(Exit::Ok);
     }
     let info = client.get("/info")?;
     let own = text(&info, "/Swarm/NodeID");
     let mut rows: Vec<Map<String, Value>> = nodes.iter().map(|node| row(node, own)).collect();
-    rows.sort_by(|a, b| {
-        let key = |row: &Map<String, Value>| {
-            (row["Hostname"].as_str().unwrap_or("").to_owned(), row["ID"].to_string())
-        };
-        key(a).cmp(&key(b))
-    });
-    let table = matches!(args.format.as_deref(), None | Some("" | "table"));
+    let plain = output::is_table(args.format.as_deref());
     for row in &mut rows {
-        if table && row["Self"] == true {
+        if plain && row["Self"] == true {
             row["ID"] = json!(format!("{} *", row["ID"].as_str().unwrap_or("")));
         }
     }
@@ -228,12 +226,22 @@ fn pretty(node: &Value) -> Result<(), CliError> {
     if !others.is_empty() {
         line(" Generic:\t\t", &others);
     }
-    if let Some(cgroups) = description.get("Cgroups").and_then(Value::as_object) {
-        let there: Vec<&str> = ["cpu", "memory", "pids"]
-            .into_iter()
-            .filter(|name| cgroups.get(*name) == Some(&Value::Bool(true)))
-            .collect();
+    let controllers = list(description, "/Cgroups/Controllers");
+    if !controllers.is_empty() {
+        let there: Vec<&str> = controllers.iter().filter_map(Value::as_str).collect();
         line(" Cgroup controllers:\t", &there.join(", "));
+    }
+    let plugins = list(description, "/Engine/Plugins");
+    if !plugins.is_empty() {
+        line("Plugins:", "");
+    }
+    let mut kinds: Vec<&str> = plugins.iter().map(|plugin| text(plugin, "/Type")).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for kind in kinds {
+        let of_kind = plugins.iter().filter(|plugin| text(plugin, "/Type") == kind);
+        let names: Vec<&str> = of_kind.map(|plugin| text(plugin, "/Name")).collect();
+        line(&format!(" {kind}:\t\t"), &names.join(", "));
     }
     line("Engine Version:\t\t", text(description, "/Engine/EngineVersion"));
     if let Some(labels) = description["Engine"]["Labels"].as_object().filter(|l| !l.is_empty()) {

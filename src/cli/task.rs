@@ -3,14 +3,14 @@
 use super::{
     client::{self, Client, encode},
     exit::{CliError, Exit},
-    human::{self, capitalized, items, list, number, short_id, text},
+    human::{self, capitalized, items, list, natural, number, short_id, text},
     node,
     output::{self, column},
     service::{ports, shown_image},
 };
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 /// What an error is cut to in a table, as Docker's.
 const ERROR_MAX: usize = 30;
@@ -54,24 +54,21 @@ struct TableArgs {
 
 pub(super) fn service_ps(client: &Client, args: ServicePsArgs) -> Result<Exit, CliError> {
     let mut filter = Vec::new();
-    let mut missing = Vec::new();
+    let mut missing: Vec<CliError> = Vec::new();
     for name in &args.services {
         match client.get(&format!("/services/{}", encode(name))) {
             Ok(service) => filter.push(format!("service={}", text(&service, "/ID"))),
-            Err(error) if error.message.ends_with("not found") => missing.push(name.clone()),
+            Err(error) if error.message.ends_with("not found") => {
+                missing.push(CliError { message: format!("no such service: {name}"), ..error });
+            }
             Err(error) => return Err(error),
         }
     }
     if !filter.is_empty() {
         table(client, filter, &args.table)?;
     }
-    if missing.is_empty() {
-        return Ok(Exit::Ok);
-    }
-    for name in &missing {
-        output::note(&format!("no such service: {name}"));
-    }
-    Ok(Exit::Failure)
+    missing.iter().for_each(output::error);
+    Ok(if missing.is_empty() { Exit::Ok } else { Exit::Failure })
 }
 
 pub(super) fn node_ps(client: &Client, args: NodePsArgs) -> Result<Exit, CliError> {
@@ -97,21 +94,19 @@ fn table(client: &Client, mut filter: Vec<String>, args: &TableArgs) -> Result<(
     filter.append(&mut user);
     let mut tasks = items(client.get(&format!("/tasks?{}", client::filters(&filter)?))?)?;
     let names = Names::read(client, args.no_resolve)?;
-    // By service, then slot, then newest first: the rows under the first of a slot are its history.
-    tasks.sort_by(|a, b| {
-        let key = |task: &Value| (names.service(task), number(task, "/Slot"), slot_node(task));
-        key(a).cmp(&key(b)).then_with(|| text(b, "/CreatedAt").cmp(text(a, "/CreatedAt")))
-    });
-    if args.quiet {
+    // By name, then newest first: the rows under the first of a slot are its history.
+    tasks.sort_by_cached_key(|task| Reverse(created(task)));
+    tasks.sort_by(|a, b| natural(&names.task(a), &names.task(b)));
+    if args.quiet && output::is_table(args.format.as_deref()) {
         return tasks.iter().try_for_each(|task| output::line(text(task, "/ID")));
     }
     let mut rows = Vec::new();
     let mut last = None;
-    let plain = matches!(args.format.as_deref(), None | Some("" | "table"));
+    let plain = output::is_table(args.format.as_deref());
     for task in &tasks {
-        let slot = (names.service(task), number(task, "/Slot"), slot_node(task));
-        let history = last.as_ref() == Some(&slot);
-        last = Some(slot);
+        let name = names.task(task);
+        let history = last.as_ref() == Some(&name);
+        last = Some(name);
         rows.push(row(task, &names, args.no_trunc, history && plain));
     }
     let columns = [
@@ -127,11 +122,6 @@ fn table(client: &Client, mut filter: Vec<String>, args: &TableArgs) -> Result<(
     output::rows(args.format.as_deref(), &columns, &rows)
 }
 
-/// Returns what tells the tasks of a global service apart.
-fn slot_node(task: &Value) -> String {
-    if place(task) == text(task, "/NodeID") { place(task) } else { String::new() }
-}
-
 /// Returns the last part of a task's name: its slot, or its node. A job's slots begin at 0, which
 /// only the name tells from none.
 pub(super) fn place(task: &Value) -> String {
@@ -142,9 +132,14 @@ pub(super) fn place(task: &Value) -> String {
     }
 }
 
+/// When a task was made. Compared as a time: the fraction of a second has as many digits as it
+/// needs.
+fn created(task: &Value) -> Option<crate::types::Date> {
+    human::parse_date(text(task, "/CreatedAt"))
+}
+
 /// Names of services and nodes by id.
 struct Names {
-    resolve: bool,
     services: BTreeMap<String, String>,
     nodes: BTreeMap<String, String>,
 }
@@ -157,16 +152,21 @@ impl Names {
         };
         if no_resolve {
             let (services, nodes) = (BTreeMap::new(), BTreeMap::new());
-            return Ok(Self { resolve: false, services, nodes });
+            return Ok(Self { services, nodes });
         }
         let services = map(items(client.get("/services")?)?, "/Spec/Name");
         let nodes = map(items(client.get("/nodes")?)?, "/Description/Hostname");
-        Ok(Self { resolve: true, services, nodes })
+        Ok(Self { services, nodes })
     }
 
     fn service(&self, task: &Value) -> String {
         let id = text(task, "/ServiceID");
         self.services.get(id).cloned().unwrap_or_else(|| id.to_owned())
+    }
+
+    /// The name of a task: its service's, and its slot or, for a global one, its node.
+    fn task(&self, task: &Value) -> String {
+        format!("{}.{}", self.service(task), place(task))
     }
 
     fn node(&self, task: &Value) -> String {
@@ -176,12 +176,7 @@ impl Names {
 }
 
 fn row(task: &Value, names: &Names, no_trunc: bool, history: bool) -> Map<String, Value> {
-    let slot = place(task);
-    let name = if names.resolve {
-        format!("{}.{slot}", names.service(task))
-    } else {
-        format!("{}.{slot}", text(task, "/ServiceID"))
-    };
+    let name = names.task(task);
     let error = match text(task, "/Status/Err") {
         "" => String::new(),
         error if !no_trunc && error.chars().count() > ERROR_MAX => {
@@ -201,7 +196,7 @@ fn row(task: &Value, names: &Names, no_trunc: bool, history: bool) -> Map<String
         "DesiredState": capitalized(text(task, "/DesiredState")),
         "CurrentState": state,
         "Error": error,
-        "Ports": ports(list(task, "/Status/PortStatus/Ports")),
+        "Ports": ports(list(task, "/Status/PortStatus/Ports")).replace(", ", ","),
     });
     row.as_object().cloned().unwrap_or_default()
 }

@@ -100,7 +100,8 @@ impl Reader {
                     this.read_node(&node, &tasks, &options, &sender).await;
                 }));
             }
-            if !options.follow {
+            // New tasks come only to services.
+            if !options.follow || options.service.is_none() {
                 break;
             }
             smol::Timer::after(LOOK_AGAIN).await;
@@ -126,6 +127,8 @@ impl Reader {
         Ok(placed.collect())
     }
 
+    /// Reads the logs of the tasks on one node. One that is followed and gets out of touch is asked
+    /// again until it is back, for what came since.
     async fn read_node(
         &self,
         node: &NodeId,
@@ -133,7 +136,7 @@ impl Reader {
         options: &LogOptions,
         sender: &Sender<LogItem>,
     ) {
-        let request = LogsRequest {
+        let mut request = LogsRequest {
             tasks: tasks.iter().map(|task| task.task.clone()).collect(),
             follow: options.follow,
             tail: options.tail,
@@ -144,16 +147,31 @@ impl Reader {
             timestamps: true,
             details: false,
         };
-        let result = if *node == self.own {
+        if *node == self.own {
             self.read_here(tasks, &request, sender).await;
-            Ok(())
-        } else {
-            self.read_there(node, tasks, request, sender).await
-        };
-        if let Err(error) = result {
-            let text = format!("node {node} is not available: {error}");
-            // The user has gone where nobody takes it.
-            sender.send(LogItem::Incomplete(text)).await.ok();
+            return;
+        }
+        let mut seen = Seen::default();
+        let mut told = false;
+        loop {
+            let read = self.read_there(node, tasks, request.clone(), sender, &mut seen).await;
+            let Err(error) = read else { return };
+            if !told {
+                let text = format!("node {node} is not available: {error}");
+                // The user has gone where nobody takes it.
+                sender.send(LogItem::Incomplete(text)).await.ok();
+            }
+            told = true;
+            if !options.follow || sender.is_closed() {
+                return;
+            }
+            if let Some(since) = seen.oldest(tasks) {
+                request.since = Some(since);
+            }
+            if !seen.0.is_empty() {
+                request.tail = None;
+            }
+            smol::Timer::after(LOOK_AGAIN).await;
         }
     }
 
@@ -183,18 +201,38 @@ impl Reader {
         tasks: &[LogTask],
         request: LogsRequest,
         sender: &Sender<LogItem>,
+        seen: &mut Seen,
     ) -> Result<(), StreamError> {
         let request = StreamRequest::Logs(Box::new(request));
         let (_, mut receiver) = self.endpoint.open_stream(node, request, OPEN_LIMIT).await?;
         let sources: BTreeMap<&TaskId, &LogTask> =
             tasks.iter().map(|task| (&task.task, task)).collect();
+        // What was read before the connection broke comes once more, and is not told again.
+        let before = seen.clone();
         while let Some(frame) = receiver.receive::<LogFrame>().await? {
             let Some(from) = sources.get(&frame.task) else { continue };
+            if before.0.get(&frame.task).is_some_and(|date| frame.date <= *date) {
+                continue;
+            }
+            seen.0.insert(frame.task.clone(), frame.date);
             if sender.send(item(from, frame.stderr, frame.date, frame.line)).await.is_err() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+}
+
+/// The date of the last line that came of each task.
+#[derive(Debug, Clone, Default)]
+struct Seen(BTreeMap<TaskId, Date>);
+
+impl Seen {
+    /// Since when all the tasks have to be asked again; none where one of them said nothing yet.
+    fn oldest(&self, tasks: &[LogTask]) -> Option<Date> {
+        let dates: Option<Vec<Date>> =
+            tasks.iter().map(|task| self.0.get(&task.task).copied()).collect();
+        dates?.into_iter().min()
     }
 }
 

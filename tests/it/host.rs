@@ -361,7 +361,8 @@ impl Host {
     /// Inspects something as JSON.
     pub(crate) fn inspect(&self, noun: &str, name: &str) -> Value {
         let text = self.ok(&[noun, "inspect", "--format", "json", name]);
-        serde_json::from_str(&text).unwrap()
+        let found: Value = serde_json::from_str(&text).unwrap();
+        found[0].clone()
     }
 
     /// Returns `node name` of each running task of a service, sorted.

@@ -1,5 +1,6 @@
 //! Black-box tests: one binary, so that linking is paid once.
 
+mod conformance;
 mod docker;
 mod events;
 mod exec;

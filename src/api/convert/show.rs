@@ -25,7 +25,8 @@ pub fn from_service(service: &Service, defaults: bool) -> dto::Service {
         created_at: date(service.created),
         updated_at: date(service.updated),
         spec,
-        previous_spec: service.previous_spec.as_ref().map(|spec| from_spec(spec, defaults)),
+        // Docker fills in the present only.
+        previous_spec: service.previous_spec.as_ref().map(|spec| from_spec(spec, false)),
         endpoint,
         update_status: service.update.as_ref().map(|update| dto::UpdateStatus {
             state: match update.state {

@@ -190,6 +190,9 @@ fn choose(holders: &Holders) -> Option<(ImagePin, Vec<Platform>)> {
 
 pub(crate) async fn update(mut call: Call) -> Reply {
     let version = super::read_version(&call, "service")?;
+    // Before anything is refused: a client that still writes its spec would find the pipe broken, and
+    // not read why.
+    let body: Result<dto::ServiceSpec, Refusal> = call.json().await;
     let local = call.node.clone();
     let found = super::find_service(local.as_ref(), call.name()).await?;
     match call.query.get("rollback") {
@@ -197,8 +200,7 @@ pub(crate) async fn update(mut call: Call) -> Reply {
         Some("previous") => return rollback(&call, found, version).await,
         Some(other) => return Err(invalid(format!("unrecognized rollback option {other}"))),
     }
-    let body: dto::ServiceSpec = call.json().await?;
-    let mut spec = service::to_spec(&body, Some(&found.spec))?;
+    let mut spec = service::to_spec(&body?, Some(&found.spec))?;
     if spec.name != found.spec.name {
         return Err(unsupported("renaming services is not supported"));
     }

@@ -91,6 +91,12 @@ pub(crate) async fn update(mut call: Call) -> Reply {
     }
 }
 
+/// There is no key: managers are never locked.
+pub(crate) async fn unlock_key(call: Call) -> Reply {
+    super::cluster(call.node.as_ref()).await?;
+    json(&serde_json::json!({"UnlockKey": ""}))
+}
+
 pub(crate) async fn unlock(_call: Call) -> Reply {
     Err(unsupported("\"--autolock\" is not supported yet: managers are never locked"))
 }

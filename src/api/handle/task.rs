@@ -5,7 +5,7 @@ use super::super::{
     dto,
     error::{invalid, not_found},
     filter::{Filters, is_up_to_date},
-    local::{LogOptions, LogTask},
+    local::{LogItem, LogOptions, LogTask},
     route::{Call, Reply, json, streaming},
     stream::{LogFormat, log_bytes, streamed},
 };
@@ -13,6 +13,7 @@ use crate::{
     cluster::{Query, Refusal},
     types::{Node, NodeId, Service, ServiceId, Task},
 };
+use futures_lite::{StreamExt, stream};
 
 /// Docker's filters of tasks; the last is what its client polls while an update goes on.
 const FILTERS: &[&str] =
@@ -26,7 +27,7 @@ pub(crate) async fn list(call: Call) -> Reply {
     // Docker's client calls the first desired state "accepted".
     for state in filters.values("desired-state") {
         if !DESIRED.contains(&state.as_str()) && state != "accepted" {
-            return Err(invalid(format!("Invalid filter 'desired-state={state}'")));
+            return Err(invalid(format!("Invalid desired-state filter: '{state}'")));
         }
     }
     let local = call.node.as_ref();
@@ -97,7 +98,10 @@ async fn find(call: &Call) -> Result<Task, Refusal> {
     let all = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
     let tasks = super::tasks(call.node.as_ref(), all).await?;
     let name = call.name();
-    let named = |task: &Task| task.full_name() == name;
+    // By its slot's name the newest task is meant: the others are its history.
+    let newest = tasks.iter().filter(|task| task.short_name() == name).max_by_key(|t| t.created);
+    let newest = newest.map(|task| task.id.clone());
+    let named = |task: &Task| task.full_name() == name || Some(&task.id) == newest.as_ref();
     super::find("task", name, tasks, |task| task.id.as_str(), named)
 }
 
@@ -111,15 +115,19 @@ pub(crate) async fn logs(call: Call) -> Reply {
     let Some(task) = log_task(&task) else {
         return Err(not_found(format!("task {} has no node yet", task.id)));
     };
-    send_logs(&call, vec![task], None, tty).await
+    send_logs(&call, vec![task], None, Vec::new(), tty).await
 }
 
 pub(crate) async fn service_logs(call: Call) -> Reply {
     let service = super::find_service(call.node.as_ref(), call.name()).await?;
     let query = Query::Tasks { services: vec![service.id.clone()], nodes: Vec::new() };
     let tasks = super::tasks(call.node.as_ref(), query).await?;
+    let unplaced = tasks.iter().filter(|task| task.node.is_none() && task.desired.is_wanted());
+    let missing = unplaced
+        .map(|task| LogItem::Incomplete(format!("task {} has not been scheduled", task.id)))
+        .collect();
     let tasks = tasks.iter().filter_map(log_task).collect();
-    send_logs(&call, tasks, Some(service.id), service.spec.task.container.tty).await
+    send_logs(&call, tasks, Some(service.id), missing, service.spec.task.container.tty).await
 }
 
 fn log_task(task: &Task) -> Option<LogTask> {
@@ -131,6 +139,7 @@ async fn send_logs(
     call: &Call,
     tasks: Vec<LogTask>,
     service: Option<ServiceId>,
+    missing: Vec<LogItem>,
     tty: bool,
 ) -> Reply {
     let query = &call.query;
@@ -156,6 +165,7 @@ async fn send_logs(
         details: query.flag("details"),
     };
     let lines = call.node.logs(options).await?;
+    let lines = Box::pin(lines.chain(stream::iter(missing)));
     let kind = if tty {
         "application/vnd.docker.raw-stream"
     } else {

@@ -132,14 +132,16 @@ impl CreateArgs {
 pub(super) fn run(client: &Client, args: &CreateArgs) -> Result<Exit, CliError> {
     let mut spec = args.spec()?;
     let auth = if args.with_registry_auth { resolve::registry_auth(&args.image)? } else { None };
-    if !args.no_resolve_image {
-        resolve::pin(client, &mut spec, auth.as_ref())?;
-    }
+    let unpinned = match args.no_resolve_image {
+        true => None,
+        false => resolve::pin(client, &mut spec, auth.as_ref())?,
+    };
     let call = Call { registry_auth: auth, body: Some(spec) };
     let answer = client.json(hyper::Method::POST, "/services/create", call)?;
     for warning in list(&answer, "/Warnings") {
         output::note(warning.as_str().unwrap_or(""));
     }
+    unpinned.iter().for_each(|warning| output::note(warning));
     let id = text(&answer, "/ID");
     output::line(id)?;
     progress::wait(client, id, args.wait)

@@ -2,9 +2,9 @@
 
 mod container;
 
-use super::{generic, get, job};
+use super::{generic, job};
 use crate::cli::{
-    client::Client,
+    client::{Client, encode},
     each,
     exit::{CliError, Exit},
     human::{self, binary_size, list, number, text},
@@ -29,7 +29,11 @@ pub(in crate::cli) struct InspectArgs {
 pub(super) fn run(client: &Client, args: &InspectArgs) -> Result<Exit, CliError> {
     let mut found = Vec::new();
     let exit = each(&args.services, |name| {
-        found.push(get(client, name)?);
+        let service = client.get(&format!("/services/{}?insertDefaults=true", encode(name)));
+        found.push(service.map_err(|error| match error.message.ends_with("not found") {
+            true => CliError { message: format!("Error: no such service: {name}"), ..error },
+            false => error,
+        })?);
         Ok(())
     });
     if args.pretty {
@@ -71,6 +75,9 @@ fn pretty(service: &Value) -> Result<(), CliError> {
     }
     let task = &service["Spec"]["TaskTemplate"];
     placement(&task["Placement"], &mut line);
+    let spec = &service["Spec"];
+    steps("UpdateConfig", "Update order:     ", &spec["UpdateConfig"], &mut line);
+    steps("RollbackConfig", "Rollback order:   ", &spec["RollbackConfig"], &mut line);
     container::template(task, &mut line);
     line("Resources:", "");
     for (title, group) in [("Reservations", "Reservations"), ("Limits", "Limits")] {
@@ -87,6 +94,28 @@ fn pretty(service: &Value) -> Result<(), CliError> {
     container::health(&task["ContainerSpec"]["Healthcheck"], &mut line);
     out.push('\n');
     output::raw(out.as_bytes())
+}
+
+/// Says how an update, or its way back, goes.
+fn steps(title: &str, order: &str, config: &Value, line: &mut impl FnMut(&str, &str)) {
+    if !config.is_object() {
+        return;
+    }
+    let nanos = |pointer: &str| {
+        human::go_duration(std::time::Duration::from_nanos(number(config, pointer)))
+    };
+    line(&format!("{title}:"), "");
+    line(" Parallelism:\t", &number(config, "/Parallelism").to_string());
+    if number(config, "/Delay") > 0 {
+        line(" Delay:\t\t", &nanos("/Delay"));
+    }
+    line(" On failure:\t", text(config, "/FailureAction"));
+    if number(config, "/Monitor") > 0 {
+        line(" Monitoring Period: ", &nanos("/Monitor"));
+    }
+    let ratio = config["MaxFailureRatio"].as_f64().unwrap_or(0.0);
+    line(" Max failure ratio: ", &ratio.to_string());
+    line(&format!(" {order} "), text(config, "/Order"));
 }
 
 fn placement(placement: &Value, line: &mut impl FnMut(&str, &str)) {

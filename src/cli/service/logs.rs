@@ -4,17 +4,21 @@ use super::get;
 use crate::cli::{
     client::{Call, Client, encode},
     exit::{CliError, Exit},
-    human::text,
+    human::{number, short_id, text},
     output,
     pieces::{Pieces, STDERR},
+    when,
 };
 use clap::Args;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// The stream on which the daemon itself speaks.
+const SYSTEM_ERROR: u8 = 3;
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogsArgs {
-    /// A service or a task: id, prefix of an id, or name
+    /// A service or a task: id, prefix of an id, or name (web, web.2)
     #[arg(value_name = "SERVICE|TASK")]
     name: String,
     /// Go on with what comes
@@ -23,7 +27,7 @@ pub(in crate::cli) struct LogsArgs {
     /// Print what the containers printed, and nothing else
     #[arg(long)]
     raw: bool,
-    /// Only what came since: a time (RFC 3339) or how long ago (10m)
+    /// Only what came since: how long ago (10m), a time (2026-01-31T12:00:00Z), seconds since 1970
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Only the last lines of each task
@@ -51,15 +55,7 @@ impl LogsArgs {
     fn query(&self, tty: bool) -> Result<String, CliError> {
         let since = match self.since.as_deref() {
             None => String::new(),
-            Some(text) => match crate::cli::human::parse_duration(text) {
-                Ok(ago) => (crate::cli::human::now() - ago).unix_seconds().to_string(),
-                Err(_) => crate::cli::human::parse_date(text)
-                    .map(|date| date.unix_seconds().to_string())
-                    .ok_or_else(|| {
-                        CliError::usage(format!("invalid value for --since: {text:?}"))
-                            .hint("a duration (10m) or a time (2026-01-31T12:00:00Z) is expected")
-                    })?,
-            },
+            Some(text) => when::parse("--since", text)?,
         };
         if self.tail != "all" && self.tail.parse::<u64>().is_err() {
             return Err(CliError::usage(format!("invalid value for --tail: {:?}", self.tail))
@@ -75,65 +71,106 @@ impl LogsArgs {
     }
 }
 
+/// What is asked for its log.
+struct Source {
+    path: String,
+    tty: bool,
+    /// How wide the numbers of the slots are.
+    digits: usize,
+}
+
+fn source(client: &Client, args: &LogsArgs) -> Result<Source, CliError> {
+    match get(client, &args.name) {
+        Ok(service) => {
+            let tty = service["Spec"]["TaskTemplate"]["ContainerSpec"]["TTY"] == true;
+            let path = format!("/services/{}/logs", encode(text(&service, "/ID")));
+            let replicas = number(&service, "/Spec/Mode/Replicated/Replicas");
+            Ok(Source { path, tty, digits: replicas.to_string().len() })
+        }
+        Err(error) if error.exit == Exit::Unreachable => Err(error),
+        Err(no_service) => {
+            let found = client.get(&format!("/tasks/{}", encode(&args.name)));
+            let task = found.map_err(|error| match error.exit {
+                Exit::Unreachable => error,
+                _ => CliError {
+                    exit: Exit::Failure,
+                    message: format!("no such task or service: {}", args.name),
+                    // People rather mistype the names of services than the ids of tasks.
+                    hint: no_service.hint,
+                },
+            })?;
+            let tty = task["Spec"]["ContainerSpec"]["TTY"] == true;
+            let path = format!("/tasks/{}/logs", encode(text(&task, "/ID")));
+            Ok(Source { path, tty, digits: 1 })
+        }
+    }
+}
+
 pub(super) fn run(client: &Client, args: &LogsArgs) -> Result<Exit, CliError> {
     // Wrong options are told before anything is looked up.
     args.query(false)?;
-    let (path, tty) = match get(client, &args.name) {
-        Ok(service) => {
-            let tty = service["Spec"]["TaskTemplate"]["ContainerSpec"]["TTY"] == true;
-            (format!("/services/{}/logs?{}", encode(text(&service, "/ID")), args.query(tty)?), tty)
-        }
-        Err(error) if error.exit == Exit::Unreachable => return Err(error),
-        Err(_) => {
-            let task =
-                client.get(&format!("/tasks/{}", encode(&args.name))).map_err(
-                    |error| match error.exit {
-                        Exit::Unreachable => error,
-                        _ => CliError::failure(format!("no such task or service: {}", args.name)),
-                    },
-                )?;
-            let tty = task["Spec"]["ContainerSpec"]["TTY"] == true;
-            (format!("/tasks/{}/logs?{}", encode(text(&task, "/ID")), args.query(tty)?), tty)
-        }
-    };
-    let mut names = Names { client, args, known: BTreeMap::new() };
+    let source = source(client, args)?;
+    let path = format!("{}?{}", source.path, args.query(source.tty)?);
+    let mut names = Names::new(client, args, source.digits);
     let mut pieces = Pieces::default();
+    let mut incomplete = None;
     client.stream(hyper::Method::GET, &path, &Call::default(), None, |bytes| {
-        if tty {
+        if source.tty {
             output::raw(bytes)?;
             return Ok(true);
         }
         for (stream, piece) in pieces.feed(bytes)? {
+            if stream == SYSTEM_ERROR {
+                incomplete = Some(String::from_utf8_lossy(&piece).trim().to_owned());
+                continue;
+            }
             let line = if args.raw { names.raw(&piece) } else { names.prefixed(&piece) };
             if stream == STDERR { output::raw_note(&line) } else { output::raw(&line)? }
         }
         Ok(true)
     })?;
-    Ok(Exit::Ok)
+    match incomplete {
+        None => Ok(Exit::Ok),
+        Some(message) => Err(CliError::failure(format!("error from daemon in stream: {message}"))
+            .hint("midge node ls shows which nodes are down; the other lines are complete")),
+    }
 }
 
 /// Turns the ids in front of each line into the names people know.
 struct Names<'a> {
     client: &'a Client,
     args: &'a LogsArgs,
-    known: BTreeMap<String, String>,
+    digits: usize,
+    /// What stands before the lines of a task.
+    tasks: BTreeMap<String, String>,
+    /// Names of services and host names of nodes, by id.
+    others: BTreeMap<String, String>,
 }
 
-impl Names<'_> {
+/// The ids by which a line names where it comes from.
+const ORIGIN: [&str; 3] =
+    ["com.docker.swarm.node.id", "com.docker.swarm.service.id", "com.docker.swarm.task.id"];
+
+impl<'a> Names<'a> {
+    fn new(client: &'a Client, args: &'a LogsArgs, digits: usize) -> Self {
+        let (tasks, others) = (BTreeMap::new(), BTreeMap::new());
+        Self { client, args, digits, tasks, others }
+    }
+
     fn raw(&self, piece: &[u8]) -> Vec<u8> {
-        let (stamp, _, line) = self.split(piece);
+        let (stamp, _, line) = split(piece, self.args.timestamps);
         if stamp.is_empty() { line.to_vec() } else { [stamp, b" ", line].concat() }
     }
 
     fn prefixed(&mut self, piece: &[u8]) -> Vec<u8> {
-        let (stamp, details, line) = self.split(piece);
+        let (stamp, details, line) = split(piece, self.args.timestamps);
         let details = String::from_utf8_lossy(details).into_owned();
-        let fields: BTreeMap<&str, &str> =
+        let fields: Vec<(&str, &str)> =
             details.split(',').filter_map(|field| field.split_once('=')).collect();
-        let field = |name: &str| {
-            fields.get(format!("com.docker.swarm.{name}.id").as_str()).copied().unwrap_or("")
+        let field = |wanted: &str| {
+            fields.iter().find(|(name, _)| *name == wanted).map_or("", |(_, value)| *value)
         };
-        let name = self.task_name(field("task"), field("node"));
+        let name = self.task_name(field(ORIGIN[2]), field(ORIGIN[1]), field(ORIGIN[0]));
         let mut out = Vec::new();
         if !stamp.is_empty() {
             out.extend_from_slice(stamp);
@@ -141,63 +178,86 @@ impl Names<'_> {
         }
         out.extend_from_slice(format!("{name}    | ").as_bytes());
         if self.args.details {
-            out.extend_from_slice(details.as_bytes());
+            // Where the line comes from is said already.
+            let rest: Vec<String> = fields
+                .iter()
+                .filter(|(name, _)| !ORIGIN.contains(name))
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            out.extend_from_slice(rest.join(",").as_bytes());
             out.push(b' ');
         }
         out.extend_from_slice(line);
         out
     }
 
-    /// Splits a line into time stamp (where asked for), details and text.
-    fn split<'p>(&self, piece: &'p [u8]) -> (&'p [u8], &'p [u8], &'p [u8]) {
-        let cut = |bytes: &'p [u8]| match bytes.iter().position(|b| *b == b' ') {
-            Some(at) => (&bytes[..at], &bytes[at + 1..]),
-            None => (&bytes[..0], bytes),
-        };
-        let (stamp, rest) = if self.args.timestamps { cut(piece) } else { (&piece[..0], piece) };
-        let (details, line) = cut(rest);
-        (stamp, details, line)
-    }
-
-    fn task_name(&mut self, task: &str, node: &str) -> String {
-        if let Some(name) = self.known.get(task) {
+    fn task_name(&mut self, task: &str, service: &str, node: &str) -> String {
+        if let Some(name) = self.tasks.get(task) {
             return name.clone();
         }
-        let cut = |id: &str| super::super::human::short_id(id, self.args.no_trunc);
-        let name = if self.args.no_resolve {
-            format!("{}@{}", cut(task), cut(node))
-        } else {
-            let found = self.client.get(&format!("/tasks/{}", encode(task))).unwrap_or(Value::Null);
-            let service = text(&found, "/ServiceID");
-            let service = get(self.client, service).unwrap_or(Value::Null);
-            let host = self.client.get(&format!("/nodes/{}", encode(node)));
-            let host = host.unwrap_or(Value::Null);
-            let host = match text(&host, "/Description/Hostname") {
-                "" => cut(node),
-                host => host.to_owned(),
-            };
-            let slot = match super::super::task::place(&found) {
-                place if place.is_empty() || place == node => cut(node),
-                slot => slot,
-            };
-            let service = match text(&service, "/Spec/Name") {
-                "" => cut(text(&found, "/ServiceID")),
-                name => name.to_owned(),
-            };
-            if self.args.no_task_ids {
-                format!("{service}.{slot}@{host}")
-            } else {
-                format!("{service}.{slot}.{}@{host}", cut(task))
-            }
+        let id = short_id(task, self.args.no_trunc);
+        let found = self.client.get(&format!("/tasks/{}", encode(task))).unwrap_or(Value::Null);
+        let slot = match super::super::task::place(&found) {
+            place if place.is_empty() || place == node => short_id(node, self.args.no_trunc),
+            place => place,
         };
-        self.known.insert(task.to_owned(), name.clone());
+        let service = self.name("services", service, "/Spec/Name");
+        let node = self.name("nodes", node, "/Description/Hostname");
+        let mut name = format!("{service}.{slot}");
+        if !self.args.no_task_ids {
+            name.push_str(&format!(".{id}"));
+        }
+        let lacking = self.digits.saturating_sub(slot.len());
+        let name = format!("{name}@{node}{:lacking$}", "");
+        self.tasks.insert(task.to_owned(), name.clone());
         name
     }
+
+    /// Returns the name of a service or node; its id where it has none any more.
+    fn name(&mut self, list: &str, id: &str, pointer: &str) -> String {
+        if self.args.no_resolve {
+            return id.to_owned();
+        }
+        if let Some(name) = self.others.get(id) {
+            return name.clone();
+        }
+        let found = self.client.get(&format!("/{list}/{}", encode(id))).unwrap_or(Value::Null);
+        let name = match text(&found, pointer) {
+            "" => id.to_owned(),
+            name => name.to_owned(),
+        };
+        self.others.insert(id.to_owned(), name.clone());
+        name
+    }
+}
+
+/// Splits a line into time stamp (where asked for), details and text.
+fn split(piece: &[u8], timestamps: bool) -> (&[u8], &[u8], &[u8]) {
+    fn cut(bytes: &[u8]) -> (&[u8], &[u8]) {
+        match bytes.iter().position(|b| *b == b' ') {
+            Some(at) => (&bytes[..at], &bytes[at + 1..]),
+            None => (&bytes[..0], bytes),
+        }
+    }
+    let (stamp, rest) = if timestamps { cut(piece) } else { (&piece[..0], piece) };
+    let (details, line) = cut(rest);
+    (stamp, details, line)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_split_into_their_parts() {
+        let line = b"2026-01-31T12:00:00Z a=1,b=2 two words\n";
+        assert_eq!(
+            split(line, true),
+            (&b"2026-01-31T12:00:00Z"[..], &b"a=1,b=2"[..], &b"two words\n"[..])
+        );
+        assert_eq!(split(b"a=1 x", false), (&b""[..], &b"a=1"[..], &b"x"[..]));
+        assert_eq!(split(b"alone", false), (&b""[..], &b""[..], &b"alone"[..]));
+    }
 
     #[test]
     fn pieces_are_put_together_across_reads() {

@@ -128,30 +128,34 @@ fn rollback(client: &Client, args: &RollbackArgs) -> Result<Exit, CliError> {
     let service = get(client, &args.service)?;
     post_update(client, &service, service["Spec"].clone(), "&rollback=previous", None)?;
     output::line(&args.service)?;
-    progress::wait(client, text(&service, "/ID"), args.wait)
+    progress::wait(client, &args.service, args.wait)
 }
 
 fn scale(client: &Client, args: &ScaleArgs) -> Result<Exit, CliError> {
     let mut scaled = Vec::new();
     let exit = each(&args.scales, |scale| {
         let (name, replicas) = scale.split_once('=').ok_or_else(|| {
-            CliError::usage(format!("invalid scale specifier '{scale}'"))
+            CliError::usage(format!("invalid scale specifier '{scale}'."))
                 .hint("write SERVICE=REPLICAS, for example web=5")
         })?;
-        let replicas: u64 = replicas.parse().map_err(|_| {
-            CliError::usage(format!("invalid replicas value {replicas}"))
+        let replicas: u64 = replicas.parse().map_err(|error| {
+            CliError::failure(format!("{name}: invalid replicas value {replicas}: {error}"))
                 .hint("a number of tasks is expected, for example web=5")
         })?;
-        let service = get(client, name)?;
+        let named = |error: CliError| match error.exit {
+            Exit::Failure => CliError { message: format!("{name}: {}", error.message), ..error },
+            _ => error,
+        };
+        let service = get(client, name).map_err(named)?;
         let mut spec = service["Spec"].clone();
         job::apply(Some(replicas), None, &mut spec).map_err(|_| {
             CliError::failure(format!(
                 "{name}: scale can only be used with replicated or replicated-job mode"
             ))
         })?;
-        post_update(client, &service, spec, "", None)?;
+        post_update(client, &service, spec, "", None).map_err(named)?;
         output::line(&format!("{name} scaled to {replicas}"))?;
-        scaled.push(text(&service, "/ID").to_owned());
+        scaled.push(name.to_owned());
         Ok(())
     })?;
     if args.detach {

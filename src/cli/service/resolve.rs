@@ -4,7 +4,6 @@ use crate::cli::{
     client::{Call, Client, encode},
     exit::CliError,
     human::text,
-    output,
 };
 use crate::{types::image::Reference, util::docker_config};
 use base64::Engine;
@@ -37,21 +36,21 @@ pub(crate) fn registry_auth(image: &str) -> Result<Option<String>, CliError> {
 }
 
 /// Asks the registry, through the daemon, for the digest and the platforms of the spec's image,
-/// and writes them into the spec; warns where it does not answer.
+/// and writes them into the spec. Returns what to warn of where it does not answer, once the service
+/// is written: a refusal is not to be buried under warnings.
 pub(super) fn pin(
     client: &Client,
     spec: &mut Value,
     registry_auth: Option<&String>,
-) -> Result<(), CliError> {
+) -> Result<Option<String>, CliError> {
     let image = text(spec, "/TaskTemplate/ContainerSpec/Image").to_owned();
     let reference = match Reference::parse(&image) {
         Ok(reference) => reference,
-        // The id of an image: nothing to ask a registry for.
-        Err(_) if is_image_id(&image) => return Ok(()),
-        Err(error) => return Err(CliError::usage(error.to_string())),
+        // The id of an image: nothing to ask a registry for. What is no name the daemon refuses.
+        Err(_) => return Ok(None),
     };
     if reference.digest.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let path = format!("/distribution/{}/json", encode(&reference.to_string()));
     let call = Call { registry_auth: registry_auth.cloned(), body: None };
@@ -75,20 +74,14 @@ pub(super) fn pin(
                     .collect();
                 spec["TaskTemplate"]["Placement"]["Platforms"] = json!(platforms);
             }
-            Ok(())
+            Ok(None)
         }
         Err(error) if error.exit == crate::cli::exit::Exit::Unreachable => Err(error),
         Err(_) => {
             if let Some(placement) = spec["TaskTemplate"]["Placement"].as_object_mut() {
                 placement.remove("Platforms");
             }
-            output::note(&unpinned(&image));
-            Ok(())
+            Ok(Some(unpinned(&image)))
         }
     }
-}
-
-/// Tells whether the text is the id of an image rather than a name.
-fn is_image_id(text: &str) -> bool {
-    crate::types::image::is_digest(text)
 }

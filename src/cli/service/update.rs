@@ -195,11 +195,13 @@ pub(super) fn run(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> 
     args.apply(&mut spec)?;
     let image = text(&spec, "/TaskTemplate/ContainerSpec/Image").to_owned();
     let auth = if args.with_registry_auth { resolve::registry_auth(&image)? } else { None };
+    let mut unpinned = None;
     if args.image.is_some() && !args.no_resolve_image {
-        resolve::pin(client, &mut spec, auth.as_ref())?;
+        unpinned = resolve::pin(client, &mut spec, auth.as_ref())?;
     }
     let query = if auth.is_some() { "" } else { "&registryAuthFrom=spec" };
     post_update(client, &service, spec, query, auth)?;
+    unpinned.iter().for_each(|warning| output::note(warning));
     output::line(&args.service)?;
-    progress::wait(client, text(&service, "/ID"), args.wait)
+    progress::wait(client, &args.service, args.wait)
 }

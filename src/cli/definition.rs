@@ -1,0 +1,252 @@
+//! The command line as one definition: what clap derives from the types, with examples, with
+//! completion of names, and with the errors that a wrong command line ends in.
+//!
+//! Help, completions, the man page and `docs/cli.md` are all made of it.
+
+use super::{Cli, complete, examples, exit::Exit, output, style, suggest, unsupported};
+use clap::{
+    Arg, Command, CommandFactory,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use std::fmt::Write as _;
+
+/// Returns the definition of the whole command line.
+pub(super) fn command() -> Command {
+    let mut notes = String::from("Exit codes:\n");
+    for exit in Exit::ALL {
+        // Writing to a string cannot fail.
+        writeln!(notes, "  {:<4}{}", exit.code(), exit.meaning()).ok();
+    }
+    notes.push_str(FORMATS);
+    decorated(Cli::command().after_long_help(notes), "")
+}
+
+/// Returns the definition for completing: each command by one name.
+pub(super) fn for_completion() -> Command {
+    fn without_aliases(command: Command) -> Command {
+        let names: Vec<String> =
+            command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+        names.into_iter().fold(command.visible_alias(None), |command, name| {
+            command.mut_subcommand(name, without_aliases)
+        })
+    }
+    without_aliases(command())
+}
+
+/// Lets an option take what follows as its value, also what begins with a hyphen, as Docker does.
+fn as_dockers(argument: Arg) -> Arg {
+    let argument = argument.hide_env_values(true);
+    let takes = argument.get_action().takes_values() && !argument.is_require_equals_set();
+    if argument.is_positional() || !takes { argument } else { argument.allow_hyphen_values(true) }
+}
+
+/// How lists and objects can be printed.
+const FORMATS: &str = "
+Formats:
+  table              aligned columns (the usual form of a list)
+  table TEMPLATE     columns of your own, separated by \\t, with headings
+  json               JSON: a line an entry of a list, one list of what is inspected
+  TEMPLATE           a Go template: fields, pipelines, if, with, range, variables, functions
+
+Functions:
+  json join split lower upper title pad truncate print printf println index slice len
+  eq ne lt le gt ge and or not html urlquery";
+
+fn decorated(command: Command, path: &str) -> Command {
+    let names: Vec<String> =
+        command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    let mut command = command.mut_args(|argument| complete::attach(as_dockers(argument)));
+    if let Some(text) = examples::of(path) {
+        command = command.after_help(text);
+    }
+    for name in names {
+        let inner = if path.is_empty() { name.clone() } else { format!("{path} {name}") };
+        command = command.mut_subcommand(name, |command| decorated(command, &inner));
+    }
+    command
+}
+
+/// Says what is wrong with a command line, and what may have been meant; help and version, which
+/// clap hands over as errors too, are data.
+pub(super) fn usage(error: &clap::Error) -> Exit {
+    let words: Vec<String> = std::env::args().collect();
+    let rendered = error.render();
+    if !error.use_stderr() {
+        let colour = style::enabled(&std::io::stdout());
+        let text = if colour { rendered.ansi().to_string() } else { rendered.to_string() };
+        return match output::raw(text.as_bytes()) {
+            Ok(()) => Exit::Ok,
+            Err(error) => error.exit,
+        };
+    }
+    if let Some(message) = unsupported::explain(error) {
+        output::note(&message);
+        return Exit::Usage;
+    }
+    let Some(message) = told(error, &words) else {
+        output::raw_note(rendered.to_string().as_bytes());
+        return Exit::Usage;
+    };
+    output::note(&style::paint(style::enabled(&std::io::stderr()), style::Tone::Bad, &message));
+    if let Some(hint) = hint(error) {
+        let word = style::paint(style::enabled(&std::io::stderr()), style::Tone::Hint, "hint:");
+        output::note(&format!("{word} {hint}"));
+    }
+    let (path, mut named) = named(&words);
+    let usage = named.render_usage().to_string();
+    let usage = usage.trim().strip_prefix("Usage:").unwrap_or(&usage).trim();
+    output::note(&format!("\nUsage:  {usage}\n\nRun '{path} --help' for more information"));
+    Exit::Usage
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text.clone()),
+        ContextValue::Strings(texts) => Some(texts.join(" ")),
+        ContextValue::StyledStr(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+/// Says in Docker's words what is wrong, for the mistakes that Docker has words for.
+fn told(error: &clap::Error, words: &[String]) -> Option<String> {
+    let (path, command) = named(words);
+    let argument = || text(error, ContextKind::InvalidArg);
+    match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let argument = argument()?;
+            Some(match argument.strip_prefix('-') {
+                Some(rest) if rest.starts_with('-') => format!("unknown flag: {argument}"),
+                Some(rest) => format!("unknown shorthand flag: {rest:?} in {argument}"),
+                None => format!("unexpected argument: {argument}"),
+            })
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = text(error, ContextKind::InvalidSubcommand)?;
+            Some(format!("unknown command: {path} {word}"))
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let argument = argument()?;
+            let flag = argument.split([' ', '=']).next()?.to_owned();
+            let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
+            let reason = match std::error::Error::source(error) {
+                Some(source) => source.to_string(),
+                None => match text(error, ContextKind::ValidValue) {
+                    Some(values) => format!("must be one of {}", values.replace(' ', ", ")),
+                    None => "a value is missing".to_owned(),
+                },
+            };
+            let kind = if flag.starts_with('-') { " flag" } else { "" };
+            let flag = with_short(&command, &flag);
+            Some(format!("invalid argument {value:?} for \"{flag}\"{kind}: {reason}"))
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let missing = argument()?;
+            let usage = text(error, ContextKind::Usage).unwrap_or_default();
+            let flags: Vec<&str> =
+                missing.split(' ').filter(|word| word.starts_with("--")).collect();
+            if flags.is_empty() {
+                let more = if usage.contains("...") { "at least " } else { "" };
+                let count = missing.matches('<').count().max(1);
+                let plural = if count > 1 { "s" } else { "" };
+                Some(format!("'{path}' requires {more}{count} argument{plural}"))
+            } else {
+                Some(format!("required flag not set: {}", flags.join(", ")))
+            }
+        }
+        _ => None,
+    }
+}
+
+fn hint(error: &clap::Error) -> Option<String> {
+    let near = [
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedValue,
+        ContextKind::SuggestedCommand,
+    ];
+    let near = near.into_iter().find_map(|kind| text(error, kind))?;
+    let wrong =
+        [ContextKind::InvalidSubcommand, ContextKind::InvalidValue, ContextKind::InvalidArg];
+    let wrong = wrong.into_iter().find_map(|kind| text(error, kind)).unwrap_or_default();
+    // clap's idea of what is alike is wide; the nearest is enough.
+    let names: Vec<&str> = near.split(' ').collect();
+    let nearest = suggest::nearest(&wrong, names.iter().copied());
+    let name = nearest.first().or(names.last())?;
+    Some(format!("did you mean {name}?"))
+}
+
+/// Returns a flag of a command as Docker names it: with its short form.
+fn with_short(command: &Command, flag: &str) -> String {
+    let long = flag.trim_start_matches('-');
+    let argument = command.get_arguments().find(|argument| argument.get_long() == Some(long));
+    match argument.and_then(Arg::get_short) {
+        Some(short) => format!("-{short}, {flag}"),
+        None => flag.to_owned(),
+    }
+}
+
+/// Returns the command that a command line names, and its words.
+fn named(words: &[String]) -> (String, Command) {
+    let (mut path, mut found) = ("midge".to_owned(), command());
+    found.build();
+    for word in words.iter().skip(1) {
+        if let Some(inner) = found.find_subcommand(word).cloned() {
+            path.push_str(&format!(" {}", inner.get_name()));
+            found = inner;
+        } else if !found.has_subcommands() {
+            break;
+        }
+    }
+    (path, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, message: &str, hinted: Option<&str>) {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let error = command().try_get_matches_from(&words).expect_err(line);
+        assert_eq!(told(&error, &words).as_deref(), Some(message), "{line}");
+        assert_eq!(hint(&error).as_deref(), hinted, "{line}");
+    }
+
+    #[test]
+    fn wrong_command_lines_are_told_in_dockers_words() {
+        check("midge service ls --nope", "unknown flag: --nope", None);
+        check(
+            "midge service ls --fliter a=b",
+            "unknown flag: --fliter",
+            Some("did you mean --filter?"),
+        );
+        check("midge service ls -x", "unknown shorthand flag: \"x\" in -x", None);
+        check("midge servcie ls", "unknown command: midge servcie", Some("did you mean service?"));
+        check("midge service lss", "unknown command: midge service lss", Some("did you mean ls?"));
+        check("midge service rm", "'midge service rm' requires at least 1 argument", None);
+        check("midge service update", "'midge service update' requires 1 argument", None);
+        check("midge service create", "'midge service create' requires at least 1 argument", None);
+        check(
+            "midge service create -e =x bb:1",
+            "invalid argument \"=x\" for \"-e, --env\" flag: invalid environment variable: =x",
+            None,
+        );
+        check("midge swarm join 10.0.0.1:2377", "required flag not set: --token", None);
+        check(
+            "midge service create --replicas x bb:1",
+            "invalid argument \"x\" for \"--replicas\" flag: invalid digit found in string",
+            None,
+        );
+        check(
+            "midge node update --availability dran n1",
+            "invalid argument \"dran\" for \"--availability\" flag: must be one of active, pause, drain",
+            Some("did you mean drain?"),
+        );
+    }
+
+    #[test]
+    fn the_command_is_found_among_options() {
+        let words = ["midge", "-H", "unix:///x", "service", "--nope", "rm", "ls"];
+        assert_eq!(named(&words.map(str::to_owned)).0, "midge service rm");
+    }
+}
