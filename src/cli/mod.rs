@@ -24,6 +24,7 @@ mod system;
 mod task;
 mod template;
 mod unsupported;
+mod upload;
 mod version;
 mod when;
 

@@ -19,9 +19,8 @@
 //! `UPDATE_EXPECT=1` writes what was printed as `[docker ?]` and `[midge ?]`, to be given a reason.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
-#![expect(clippy::print_stderr, reason = "tests say why they skip")]
 
-use crate::host::{Host, Network, can_run, eventually, midge_binary, which};
+use crate::host::{Host, Network, can_run, eventually, midge_binary, note, which};
 use regex::Regex;
 use serde_json::Value;
 use std::{
@@ -35,8 +34,15 @@ use std::{
 
 /// The files in the order in which they are run: each goes on where the one before has ended.
 const FILES: [&str; 9] = [
-    "no-swarm.txt", "init.txt", "join.txt", "swarm.txt", "node.txt", "errors.txt", "service.txt",
-    "logs.txt", "wait.txt",
+    "no-swarm.txt",
+    "init.txt",
+    "join.txt",
+    "swarm.txt",
+    "node.txt",
+    "errors.txt",
+    "service.txt",
+    "logs.txt",
+    "wait.txt",
 ];
 
 /// The file whose two runs wait long, and are made at the same time.
@@ -238,7 +244,9 @@ fn is_at(line: &str, path: &str) -> bool {
 }
 
 fn without(text: &str, lines: &Regex) -> String {
-    text.lines().filter(|line| !lines.is_match(line)).fold(String::new(), |all, line| all + line + "\n")
+    text.lines()
+        .filter(|line| !lines.is_match(line))
+        .fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// What does not matter, and by what it is replaced.
@@ -276,7 +284,11 @@ fn blur(text: &str, nodes: bool, slots: bool) -> String {
     let is_id = |word: &str| has(word, char::is_ascii_digit) && has(word, char::is_ascii_lowercase);
     text = word
         .replace_all(&text, |found: &regex::Captures<'_>| {
-            if found[0].len() == 25 || is_id(&found[0]) { "ID".to_owned() } else { found[0].to_owned() }
+            if found[0].len() == 25 || is_id(&found[0]) {
+                "ID".to_owned()
+            } else {
+                found[0].to_owned()
+            }
         })
         .into_owned();
     if nodes {
@@ -429,7 +441,11 @@ fn complete(host: &Host, service: &str) {
 }
 
 /// Runs the steps of a file and returns what does not fit, with where it stands.
-fn run(runner: &Runner<'_>, steps: &[Step], differences: &Differences) -> Vec<(usize, String, String)> {
+fn run(
+    runner: &Runner<'_>,
+    steps: &[Step],
+    differences: &Differences,
+) -> Vec<(usize, String, String)> {
     let (mut on, mut active, mut nodes, mut slots) = (1, true, false, false);
     let mut wrong = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -464,7 +480,11 @@ fn run(runner: &Runner<'_>, steps: &[Step], differences: &Differences) -> Vec<(u
             Some((_, key, text)) if key != "?" => {
                 differences.used(key);
                 if blur(text, nodes, slots) == blur(&case.recorded, nodes, slots) {
-                    wrong.push((index, "is like the record now: the difference has to go".into(), printed));
+                    wrong.push((
+                        index,
+                        "is like the record now: the difference has to go".into(),
+                        printed,
+                    ));
                     continue;
                 }
                 differences.shown(runner.tool, &blur(text, nodes, slots))
@@ -473,7 +493,8 @@ fn run(runner: &Runner<'_>, steps: &[Step], differences: &Differences) -> Vec<(u
         };
         let (expected, shown) =
             differences.apply(runner.tool, &expected, &blur(&printed, nodes, slots));
-        let (expected, shown) = if slots { (sorted(&expected), sorted(&shown)) } else { (expected, shown) };
+        let (expected, shown) =
+            if slots { (sorted(&expected), sorted(&shown)) } else { (expected, shown) };
         if expected.trim_end() != shown.trim_end() {
             wrong.push((index, diff(&expected, &shown), printed));
         }
@@ -509,11 +530,33 @@ fn update(steps: &mut [Step], tool: Tool, wrong: &[(usize, String, String)]) {
     }
 }
 
+/// Runs a file for both and returns what does not fit, for each of them.
+fn run_both(
+    network: &Network,
+    docker: &Path,
+    file: &str,
+    steps: &[Step],
+    differences: &Differences,
+) -> [Vec<(usize, String, String)>; 2] {
+    let run_one = |tool| {
+        // Anew for each: one of them may have made the cluster.
+        let token = network.manager().midge(&["swarm", "join-token", "-q", "worker"]);
+        let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
+        run(&Runner { tool, network, docker, token: &token }, steps, differences)
+    };
+    if file == PARALLEL {
+        return std::thread::scope(|scope| {
+            let midge = scope.spawn(|| run_one(Tool::Midge));
+            [run_one(Tool::Docker), midge.join().unwrap()]
+        });
+    }
+    [run_one(Tool::Docker), run_one(Tool::Midge)]
+}
+
 #[test]
 fn the_docker_command_and_midge_print_what_docker_prints() {
-    let docker = which("docker");
-    let Some(docker) = docker.filter(|_| can_run()) else {
-        eprintln!("skipped: the docker command is not installed, or hosts cannot be made");
+    let Some(docker) = which("docker").filter(|_| can_run()) else {
+        note("skipped: the docker command is not installed, or hosts cannot be made");
         return;
     };
     let differences = Differences::read();
@@ -526,36 +569,17 @@ fn the_docker_command_and_midge_print_what_docker_prints() {
         if file == "node.txt" {
             network.load_busybox();
         }
-        let token = network.manager().midge(&["swarm", "join-token", "-q", "worker"]);
-        let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
-        let runners = [Tool::Docker, Tool::Midge]
-            .map(|tool| Runner { tool, network: &network, docker: &docker, token: &token });
-        let wrong: Vec<_> = if file == PARALLEL {
-            std::thread::scope(|scope| {
-                let (steps, differences) = (&steps, &differences);
-                let runs = runners.map(|r| scope.spawn(move || run(&r, steps, differences)));
-                runs.into_iter().map(|run| run.join().unwrap()).collect()
-            })
-        } else if file == "init.txt" || file == "join.txt" {
-            // The token of the cluster is made on the way.
-            runners.iter().map(|runner| {
-                let token = network.manager().midge(&["swarm", "join-token", "-q", "worker"]);
-                let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
-                run(&Runner { token: &token, ..*runner }, &steps, &differences)
-            }).collect()
-        } else {
-            runners.iter().map(|runner| run(runner, &steps, &differences)).collect()
-        };
+        let wrong = run_both(&network, &docker, file, &steps, &differences);
         for (tool, wrong) in [Tool::Docker, Tool::Midge].into_iter().zip(&wrong) {
             for (index, what, _) in wrong {
                 let Step::Case(case) = &steps[*index] else { continue };
                 writeln!(faults, "{file}, {}: {}\n{what}", tool.name(), case.command).unwrap();
             }
-        }
-        if std::env::var_os("UPDATE_EXPECT").is_some() {
-            for (tool, wrong) in [Tool::Docker, Tool::Midge].into_iter().zip(&wrong) {
+            if std::env::var_os("UPDATE_EXPECT").is_some() {
                 update(&mut steps, tool, wrong);
             }
+        }
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
             fs::write(&path, render(&steps)).unwrap();
         }
         for step in &steps {

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod engine;
+mod facts;
 mod image;
 mod node;
 mod service;
@@ -13,6 +14,7 @@ mod task;
 
 pub use cluster::*;
 pub use engine::*;
+pub use facts::EngineFacts;
 pub use image::*;
 pub use node::*;
 pub use service::*;

@@ -52,10 +52,7 @@ fn what_docker_leaves_out_is_empty() {
         "[] 0 null 0 false",
     );
     check("{{if .ManagerStatus}}manager{{else}}worker{{end}}", "worker");
-    assert_eq!(
-        refused("{{.Nope}}"),
-        "1:2: executing \"\" at <.Nope>: can't evaluate field Nope"
-    );
+    assert_eq!(refused("{{.Nope}}"), "1:2: executing \"\" at <.Nope>: can't evaluate field Nope");
     assert!(refused("{{.ManagerStatus.Leader}}").contains("nil pointer"));
     assert!(refused("{{.A.B.C}}").contains("can't evaluate field C in type string"));
 }
