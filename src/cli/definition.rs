@@ -172,7 +172,7 @@ fn hint(error: &clap::Error) -> Option<String> {
     // clap's idea of what is alike is wide; the nearest is enough.
     let names: Vec<&str> = near.split(' ').collect();
     let nearest = suggest::nearest(&wrong, names.iter().copied());
-    let name = nearest.first().or(names.last())?;
+    let name = nearest.first().or_else(|| names.last())?;
     Some(format!("did you mean {name}?"))
 }
 

@@ -15,7 +15,7 @@ const INTRODUCTION: &str = "# The command line\n\n\
     on terminals only, and no colours where `NO_COLOR` is set.\n";
 
 fn write(command: &Command, level: usize, out: &mut String) {
-    let name = command.get_display_name().unwrap_or(command.get_name());
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let title = name.replace("midge-", "midge ").replacen('-', " ", usize::from(level > 3));
     let title = if level == 2 { "midge".to_owned() } else { title };
     let mut shown = command.clone().term_width(WIDTH);

@@ -7,6 +7,7 @@ use super::{
     nodes::{ask, confirm},
     output::{self, column},
     service,
+    upload::Upload,
     volume::{report, since, some_failed, with_node},
 };
 use clap::{Args, Subcommand};
@@ -246,9 +247,12 @@ fn pull(client: &Client, args: &PullArgs) -> Result<(), CliError> {
 
 fn load(client: &Client, args: &LoadArgs) -> Result<Exit, CliError> {
     let input: Box<dyn Read + Send> = match &args.input {
-        Some(path) => Box::new(File::open(path).map_err(|error| {
-            CliError::failure(format!("cannot open {}: {error}", path.display()))
-        })?),
+        Some(path) => {
+            let file = File::open(path).map_err(|error| {
+                CliError::failure(format!("cannot open {}: {error}", path.display()))
+            })?;
+            Box::new(Upload::new(file, args.quiet))
+        }
         None if std::io::IsTerminal::is_terminal(&std::io::stdin()) => {
             return Err(CliError::usage("requested load from stdin, but stdin is a terminal")
                 .hint("name the archive: midge image load --input FILE"));

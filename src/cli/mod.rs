@@ -32,6 +32,7 @@ mod task;
 mod template;
 mod top;
 mod unsupported;
+mod upload;
 mod version;
 mod volume;
 mod when;

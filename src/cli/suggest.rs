@@ -85,7 +85,9 @@ pub(crate) fn missing(message: &str) -> Option<(&'static Kind, &str)> {
             .strip_prefix(kind.noun)
             .and_then(|rest| rest.strip_prefix(' ')?.strip_suffix(" not found"))
             .or_else(|| {
-                let rest = message.strip_prefix("No such ").or(message.strip_prefix("no such "))?;
+                let rest = message
+                    .strip_prefix("No such ")
+                    .or_else(|| message.strip_prefix("no such "))?;
                 rest.strip_prefix(kind.noun)?.strip_prefix(": ")
             })
             .or_else(|| {

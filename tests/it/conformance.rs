@@ -19,9 +19,8 @@
 //! `UPDATE_EXPECT=1` writes what was printed as `[docker ?]` and `[midge ?]`, to be given a reason.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
-#![expect(clippy::print_stderr, reason = "tests say why they skip")]
 
-use crate::host::{Host, Network, can_run, eventually, midge_binary, which};
+use crate::host::{Host, Network, can_run, eventually, midge_binary, note, which};
 use regex::Regex;
 use serde_json::Value;
 use std::{
@@ -531,11 +530,33 @@ fn update(steps: &mut [Step], tool: Tool, wrong: &[(usize, String, String)]) {
     }
 }
 
+/// Runs a file for both and returns what does not fit, for each of them.
+fn run_both(
+    network: &Network,
+    docker: &Path,
+    file: &str,
+    steps: &[Step],
+    differences: &Differences,
+) -> [Vec<(usize, String, String)>; 2] {
+    let run_one = |tool| {
+        // Anew for each: one of them may have made the cluster.
+        let token = network.manager().midge(&["swarm", "join-token", "-q", "worker"]);
+        let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
+        run(&Runner { tool, network, docker, token: &token }, steps, differences)
+    };
+    if file == PARALLEL {
+        return std::thread::scope(|scope| {
+            let midge = scope.spawn(|| run_one(Tool::Midge));
+            [run_one(Tool::Docker), midge.join().unwrap()]
+        });
+    }
+    [run_one(Tool::Docker), run_one(Tool::Midge)]
+}
+
 #[test]
 fn the_docker_command_and_midge_print_what_docker_prints() {
-    let docker = which("docker");
-    let Some(docker) = docker.filter(|_| can_run()) else {
-        eprintln!("skipped: the docker command is not installed, or hosts cannot be made");
+    let Some(docker) = which("docker").filter(|_| can_run()) else {
+        note("skipped: the docker command is not installed, or hosts cannot be made");
         return;
     };
     let differences = Differences::read();
@@ -548,43 +569,17 @@ fn the_docker_command_and_midge_print_what_docker_prints() {
         if file == "node.txt" {
             network.load_busybox();
         }
-        let token = network.manager().midge(&["swarm", "join-token", "-q", "worker"]);
-        let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
-        let runners = [Tool::Docker, Tool::Midge].map(|tool| Runner {
-            tool,
-            network: &network,
-            docker: &docker,
-            token: &token,
-        });
-        let wrong: Vec<_> = if file == PARALLEL {
-            std::thread::scope(|scope| {
-                let (steps, differences) = (&steps, &differences);
-                let runs = runners.map(|r| scope.spawn(move || run(&r, steps, differences)));
-                runs.into_iter().map(|run| run.join().unwrap()).collect()
-            })
-        } else if file == "init.txt" || file == "join.txt" {
-            // The token of the cluster is made on the way.
-            runners
-                .iter()
-                .map(|runner| {
-                    let token = network.manager().midge(&["swarm", "join-token", "-q", "worker"]);
-                    let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
-                    run(&Runner { token: &token, ..*runner }, &steps, &differences)
-                })
-                .collect()
-        } else {
-            runners.iter().map(|runner| run(runner, &steps, &differences)).collect()
-        };
+        let wrong = run_both(&network, &docker, file, &steps, &differences);
         for (tool, wrong) in [Tool::Docker, Tool::Midge].into_iter().zip(&wrong) {
             for (index, what, _) in wrong {
                 let Step::Case(case) = &steps[*index] else { continue };
                 writeln!(faults, "{file}, {}: {}\n{what}", tool.name(), case.command).unwrap();
             }
-        }
-        if std::env::var_os("UPDATE_EXPECT").is_some() {
-            for (tool, wrong) in [Tool::Docker, Tool::Midge].into_iter().zip(&wrong) {
+            if std::env::var_os("UPDATE_EXPECT").is_some() {
                 update(&mut steps, tool, wrong);
             }
+        }
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
             fs::write(&path, render(&steps)).unwrap();
         }
         for step in &steps {

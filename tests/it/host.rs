@@ -38,6 +38,11 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
     }
 }
 
+/// Says something to whoever reads the output of the tests.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Tells whether this machine can run hosts; prints why not.
 pub(crate) fn can_run() -> bool {
     let root = rustix::process::geteuid().is_root();

@@ -126,6 +126,9 @@ pub struct Info {
     pub cpu_cfs_quota: bool,
     /// Whether processes can be limited.
     pub pids_limit: bool,
+    /// What is the same of every midge.
+    #[serde(flatten)]
+    pub facts: super::EngineFacts,
     /// Always true: the bridge needs it.
     #[serde(rename = "IPv4Forwarding")]
     pub ipv4_forwarding: bool,

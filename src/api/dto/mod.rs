@@ -7,6 +7,7 @@
 mod cluster;
 mod container;
 mod engine;
+mod facts;
 mod generic;
 mod image;
 mod node;
@@ -17,6 +18,7 @@ mod task;
 pub use cluster::*;
 pub use container::*;
 pub use engine::*;
+pub use facts::EngineFacts;
 pub use generic::*;
 pub use image::*;
 pub use node::*;

@@ -44,11 +44,8 @@ pub(super) fn pin(
     registry_auth: Option<&String>,
 ) -> Result<Option<String>, CliError> {
     let image = text(spec, "/TaskTemplate/ContainerSpec/Image").to_owned();
-    let reference = match Reference::parse(&image) {
-        Ok(reference) => reference,
-        // The id of an image: nothing to ask a registry for. What is no name the daemon refuses.
-        Err(_) => return Ok(None),
-    };
+    // The id of an image: nothing to ask a registry for. What is no name the daemon refuses.
+    let Ok(reference) = Reference::parse(&image) else { return Ok(None) };
     if reference.digest.is_some() {
         return Ok(None);
     }

@@ -117,7 +117,7 @@ impl<'a> Renderer<'a> {
         let at = branch.pipe.at;
         let items: Vec<(Value, Val<'a>)> = match over {
             None => Vec::new(),
-            Some(Cow::Borrowed(value)) => items(value, at, |item| Cow::Borrowed(item))?,
+            Some(Cow::Borrowed(value)) => items(value, at, Cow::Borrowed)?,
             Some(Cow::Owned(value)) => {
                 // A value that was made on the way is copied item by item.
                 items(&value, at, |item| Cow::Owned(item.clone()))?

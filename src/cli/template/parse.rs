@@ -67,7 +67,7 @@ enum End {
     /// The end of the text.
     Text,
     /// `{{end}}`
-    End,
+    Block,
     /// `{{else}}`, or `{{else if ...` and `{{else with ...` with the keyword.
     Else(Option<String>),
 }
@@ -84,7 +84,7 @@ pub(super) fn nodes(tokens: Vec<Token>) -> Result<Vec<Node>, Fault> {
     };
     match parser.list()? {
         (nodes, End::Text, _) => Ok(nodes),
-        (_, End::End, at) => Err(Fault::new(at, "unexpected {{end}}")),
+        (_, End::Block, at) => Err(Fault::new(at, "unexpected {{end}}")),
         (_, End::Else(_), at) => Err(Fault::new(at, "unexpected {{else}}")),
     }
 }
@@ -134,7 +134,7 @@ impl Parser {
                 Kind::Open => match self.keyword().as_deref() {
                     Some("end") => {
                         self.close("end")?;
-                        return Ok((nodes, End::End, token.at));
+                        return Ok((nodes, End::Block, token.at));
                     }
                     Some("else") => {
                         let chained = self.keyword();
@@ -202,7 +202,7 @@ impl Parser {
         let (then, end, end_at) = then?;
         self.variables.truncate(inner);
         let otherwise = match end {
-            End::End => Vec::new(),
+            End::Block => Vec::new(),
             End::Text => {
                 return Err(Fault::new(
                     at,
@@ -221,7 +221,7 @@ impl Parser {
                 ));
             }
             End::Else(None) => match self.list()? {
-                (nodes, End::End, _) => nodes,
+                (nodes, End::Block, _) => nodes,
                 (_, End::Else(_), at) => {
                     return Err(Fault::new(at, "expected end; found {{else}}"));
                 }

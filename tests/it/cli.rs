@@ -1,0 +1,127 @@
+//! The command line as a process, against a daemon that is a few lines of this file.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+
+use crate::host::midge_binary;
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+/// Answers each request with what `answer` says about its path, until the test ends.
+fn serve(path: &Path, answer: fn(&str) -> (u16, &'static str)) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            // A client that has gone is no failure.
+            reply(stream, answer).ok();
+        }
+    });
+}
+
+fn reply(stream: UnixStream, answer: fn(&str) -> (u16, &'static str)) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let (status, body) = answer(first.split(' ').nth(1).unwrap_or(""));
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    reader.into_inner().write_all(format!("{head}{body}").as_bytes())
+}
+
+fn two_services(path: &str) -> (u16, &'static str) {
+    match path.split('?').next().unwrap() {
+        "/services" => {
+            (200, r#"[{"ID":"x","Spec":{"Name":"web"}},{"ID":"y","Spec":{"Name":"db"}}]"#)
+        }
+        "/services/web" => (200, r#"{"ID":"x","Spec":{"Name":"web","Labels":{"a":"1"}}}"#),
+        _ => (404, r#"{"message":"service wbe not found"}"#),
+    }
+}
+
+fn midge(socket: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    Command::new(midge_binary())
+        .args(args)
+        .env("MIDGE_HOST", format!("unix://{}", socket.display()))
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_name_that_is_not_there_is_told_with_those_that_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    serve(&socket, two_services);
+    let output = midge(&socket, &["service", "rm", "wbe"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    // No colours: this is no terminal.
+    assert_eq!(
+        text(&output.stderr),
+        "Error response from daemon: service wbe not found\nhint: did you mean web?\n"
+    );
+    let format = "{{range $k, $v := .Spec.Labels}}{{printf \"%s=%s\" $k $v}}{{end}}";
+    let output = midge(&socket, &["service", "inspect", "-f", format, "web"], &[]);
+    assert_eq!((text(&output.stdout), output.status.code()), ("a=1\n".to_owned(), Some(0)));
+    let output = midge(&socket, &["service", "ls", "--format", "{{.Nmae}}"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("template parsing error: template: :1:2: "));
+}
+
+#[test]
+fn wrong_command_lines_and_a_missing_daemon_have_their_exit_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("none");
+    for (args, code, says) in [
+        (&["service", "ls", "--fliter", "a=b"][..], 2, "hint: did you mean --filter?"),
+        (&["servcie", "ls"], 2, "hint: did you mean service?"),
+        (&["service", "rm"], 2, "Run 'midge service rm --help' for more information"),
+        (&["service", "ls"], 3, "hint: is the daemon running?"),
+        (&["stack", "ls"], 2, "stack is not supported yet"),
+    ] {
+        let output = midge(&socket, args, &[]);
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        assert!(text(&output.stderr).contains(says), "{args:?}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+    for args in
+        [&["--help"][..], &["service", "create", "--help"], &["man"], &["completion", "zsh"]]
+    {
+        let output = midge(&socket, args, &[]);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}");
+        assert!(output.stderr.is_empty(), "{args:?}");
+    }
+    let pages = dir.path().join("man");
+    assert!(midge(&socket, &["man", "--dir", pages.to_str().unwrap()], &[]).status.success());
+    assert!(pages.join("midge-service-create.1").exists());
+}
+
+#[test]
+fn shells_complete_the_names_of_the_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    serve(&socket, two_services);
+    let complete = |words: &[&str]| {
+        let last = (words.len() - 1).to_string();
+        let env =
+            [("MIDGE_COMPLETE", "bash"), ("_CLAP_COMPLETE_INDEX", &last), ("_CLAP_IFS", "\n")];
+        text(&midge(&socket, &[&["--"], words].concat(), &env).stdout)
+    };
+    let names = complete(&["midge", "service", "rm", ""]);
+    assert!(names.lines().any(|l| l == "web") && names.lines().any(|l| l == "db"), "{names}");
+    assert_eq!(complete(&["midge", "service", "logs", "w"]).trim(), "web");
+    assert_eq!(complete(&["midge", "serv"]).trim(), "service");
+}
