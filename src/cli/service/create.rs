@@ -43,7 +43,7 @@ pub(in crate::cli) struct CreateArgs {
     placement_pref: Vec<Value>,
     /// Publish ports on the task's node: mode=host,target=80,published=8080, or
     /// ADDRESS:8080:80 (can be repeated)
-    #[arg(short, long, value_parser = parse_publish, value_name = "PORTS")]
+    #[arg(short, long, value_parser = parse_publish, value_name = "[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]")]
     publish: Vec<Ports>,
     /// The network: bridge, host or none
     #[arg(long, value_name = "NETWORK")]

@@ -63,7 +63,7 @@ pub(in crate::cli) struct UpdateArgs {
     #[arg(long, value_parser = parse_preference, value_name = "spread=LABEL")]
     placement_pref_rm: Vec<Value>,
     /// Publish a port (can be repeated)
-    #[arg(long, value_parser = parse_publish, value_name = "PORTS")]
+    #[arg(long, value_parser = parse_publish, value_name = "[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]")]
     publish_add: Vec<Ports>,
     /// Publish a port no more, by its target (can be repeated)
     #[arg(long, value_name = "[PUBLISHED:]TARGET[/PROTOCOL]")]
