@@ -3,7 +3,7 @@
 use crate::{
     cluster::{Refusal, Request, Response},
     types::{
-        Availability, CgroupSupport, Cluster, ClusterSpec, Date, HeldImage, Labels, NodeId,
+        Availability, CgroupSupport, Cluster, ClusterSpec, Date, Health, HeldImage, Labels, NodeId,
         Platform, PortConfig, RegistryCredential, Resources, Role, ServiceId, TaskId,
     },
 };
@@ -123,6 +123,8 @@ pub struct Info {
     pub control_available: bool,
     /// The manager that leads, as far as this node knows.
     pub leader: Option<NodeId>,
+    /// What is wrong with it as a manager; empty where nothing is.
+    pub manager_error: String,
     /// The address under which others reach it, without a port.
     pub node_address: String,
     /// The managers it knows: id and `host:port`.
@@ -372,6 +374,8 @@ pub struct Container {
     pub addresses: Vec<String>,
     /// Whether it has a terminal.
     pub tty: bool,
+    /// Its health, while it runs and is probed.
+    pub health: Option<Health>,
     /// The path of its log file.
     pub log_path: String,
 }

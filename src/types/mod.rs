@@ -24,7 +24,9 @@ mod capability;
 mod cluster;
 pub mod constraint;
 mod container;
+mod exec;
 mod expand;
+mod health;
 mod id;
 pub mod image;
 mod mount;
@@ -49,7 +51,12 @@ pub use container::{
     BindOptions, ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, MountKind,
     NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
 };
+pub use exec::{
+    CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
+    TerminalSize, UnpackOptions, Usage,
+};
 pub use expand::{ExpandFailed, TemplateContext, expand_container, has_templates};
+pub use health::{Health, HealthState, ImageHealth, Probe, ProbeLog};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };

@@ -35,7 +35,7 @@ fn the_runtime_sees_what_templates_become() {
     bench.step(described("node-7"));
     let wanted = templated(1, "{{.Service.Name}}-{{.Task.Slot}}-{{.Node.Hostname}}");
     let prepare = bench.assign(true, vec![wanted.clone()]);
-    let start = bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    let start = bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     for actions in [&prepare, &start] {
         let container = &given(actions).expect("the runtime has work").spec.container;
         assert_eq!(container.hostname, "web-1-node-7");
@@ -78,7 +78,7 @@ fn what_needs_the_node_waits_until_it_is_known() {
         task: templated(1, "{{.Node.Hostname}}"),
         ..stored(1, TaskState::Assigned)
     }]);
-    let actions = bench.step(Event::Inventory { containers: Vec::new() });
+    let actions = bench.inventory(Vec::new());
     assert!(given(&actions).is_none(), "{actions:?}");
     let actions = bench.step(described("node-7"));
     assert_eq!(given(&actions).expect("work").spec.container.hostname, "node-7");
