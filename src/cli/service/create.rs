@@ -57,9 +57,9 @@ pub(in crate::cli) struct CreateArgs {
     #[command(flatten)]
     lists: NewLists,
     #[command(flatten)]
-    scalars: ScalarArgs,
-    #[command(flatten)]
     wait: WaitArgs,
+    #[command(flatten)]
+    scalars: ScalarArgs,
 }
 
 impl CreateArgs {

@@ -83,9 +83,9 @@ pub(in crate::cli) struct UpdateArgs {
     #[command(flatten)]
     lists: ListChanges,
     #[command(flatten)]
-    scalars: ScalarArgs,
-    #[command(flatten)]
     wait: WaitArgs,
+    #[command(flatten)]
+    scalars: ScalarArgs,
 }
 
 impl UpdateArgs {
