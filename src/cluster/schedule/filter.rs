@@ -102,9 +102,10 @@ impl<'a> Checks<'a> {
     }
 
     fn ports_free(&self, seat: &Seat<'_>, credit: Credit<'_>) -> bool {
-        self.ports
-            .iter()
-            .all(|port| seat.holders(*port).all(|holder| credit.holder == Some(holder)))
+        self.ports.iter().all(|port| {
+            let holders = seat.ports.get(port);
+            holders.is_none_or(|all| all.iter().all(|holder| credit.holder == Some(holder)))
+        })
     }
 
     fn below_max(&self, seat: &Seat<'_>, credit: Credit<'_>) -> bool {

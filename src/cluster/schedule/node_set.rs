@@ -6,23 +6,14 @@ use super::{FAILURE_WINDOW, Volatile};
 use crate::{
     cluster::State,
     types::{
-        Moment, NetworkMode, Node, NodeId, PortProtocol, PortStatus, PublishMode, Resources,
-        ServiceId, Task, TaskId, TaskState, Version,
+        Moment, NetworkMode, Node, NodeId, PortProtocol, PublishMode, Resources, ServiceId, Task,
+        TaskId, TaskState, Version,
     },
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A host port, at one address of the node or (none) at all of them.
-pub(super) type Port = (PortProtocol, u16, Option<IpAddr>);
-
-/// Tells whether two host ports cannot both be had: all addresses hold each single one.
-fn collide(one: Port, other: Port) -> bool {
-    let at_one = one.2.is_none() || other.2.is_none() || one.2 == other.2;
-    (one.0, one.1) == (other.0, other.1) && at_one
-}
+/// A host port.
+pub(super) type Port = (PortProtocol, u16);
 
 /// One node and its use.
 #[derive(Debug)]
@@ -41,17 +32,6 @@ pub(super) struct Seat<'a> {
     /// Recent failures of that service's present spec here.
     pub(super) failures: usize,
     by_service: BTreeMap<&'a ServiceId, u64>,
-}
-
-impl Seat<'_> {
-    /// Returns who holds a host port, or one that collides with it.
-    pub(super) fn holders(&self, port: Port) -> impl Iterator<Item = &TaskId> {
-        let (protocol, number, _) = port;
-        let first = (protocol, number, None);
-        let same = self.ports.range(first..);
-        let same = same.take_while(move |(held, _)| (held.0, held.1) == (protocol, number));
-        same.filter(move |(held, _)| collide(**held, port)).flat_map(|(_, tasks)| tasks)
-    }
 }
 
 /// What a task's predecessor holds on a node, and the task may count on: a prepared container uses
@@ -191,16 +171,13 @@ pub(super) fn wanted_ports(task: &Task) -> impl Iterator<Item = Port> {
     task.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Host).filter_map(
         move |port| match (port.published, host) {
             (0, false) => None,
-            (0, true) => Some((port.protocol, port.target, None)),
-            (published, _) => Some((port.protocol, published, port.host_ip)),
+            (0, true) => Some((port.protocol, port.target)),
+            (published, _) => Some((port.protocol, published)),
         },
     )
 }
 
 /// Returns the host ports that the node chose for the task.
 fn held_ports(task: &Task) -> impl Iterator<Item = Port> {
-    task.status
-        .ports
-        .iter()
-        .map(|PortStatus { port }| (port.protocol, port.published, port.host_ip))
+    task.status.ports.iter().map(|held| (held.port.protocol, held.port.published))
 }

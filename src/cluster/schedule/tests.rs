@@ -206,32 +206,6 @@ fn with_port(published: u16) -> impl Fn(&mut Task) {
 fn nothing(_: &mut Task) {}
 
 #[test]
-fn a_port_at_one_address_leaves_the_others_free() {
-    let at = |ip: &'static str| {
-        move |task: &mut Task| {
-            with_port(80)(task);
-            task.endpoint.ports[0].host_ip = ip.parse().ok();
-        }
-    };
-    let mut bench = Bench::new(vec![node(1)]);
-    bench.tasks(task_spec(), 1, at("10.0.0.1"));
-    bench.tasks(task_spec(), 1, at("10.0.0.2"));
-    assert_eq!(bench.settle(), vec![2]);
-    for taken in ["10.0.0.2", ""] {
-        let mut bench = Bench::new(vec![node(1)]);
-        bench.tasks(task_spec(), 1, at("10.0.0.2"));
-        assert_eq!(bench.settle(), vec![1]);
-        bench.tasks(task_spec(), 1, at(taken));
-        assert_eq!(bench.reason(), "no suitable node (host-mode port already in use on 1 node)");
-    }
-    let mut bench = Bench::new(vec![node(1)]);
-    bench.tasks(task_spec(), 1, at(""));
-    assert_eq!(bench.settle(), vec![1]);
-    bench.tasks(task_spec(), 1, at("10.0.0.2"));
-    assert_eq!(bench.reason(), "no suitable node (host-mode port already in use on 1 node)");
-}
-
-#[test]
 fn tasks_spread_over_nodes() {
     let mut bench = Bench::new((1..=3).map(node).collect());
     bench.tasks(task_spec(), 7, nothing);
