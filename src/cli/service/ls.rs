@@ -78,19 +78,14 @@ pub(in crate::cli) fn shown_image(image: &str) -> String {
     }
 }
 
-/// Returns published ports as tables show them: `*:8080->80/tcp`, or at an address.
+/// Returns published ports as tables show them: `*:8080->80/tcp`.
 pub(in crate::cli) fn ports(ports: &[Value]) -> String {
     let shown = ports.iter().map(|port| {
         let protocol = port["Protocol"].as_str().unwrap_or("tcp");
         let target = number(port, "/TargetPort");
-        let address = match text(port, "/HostIP") {
-            "" => "*".to_owned(),
-            six if six.contains(':') => format!("[{six}]"),
-            four => four.to_owned(),
-        };
         match number(port, "/PublishedPort") {
-            0 => format!("{address}->{target}/{protocol}"),
-            published => format!("{address}:{published}->{target}/{protocol}"),
+            0 => format!("*->{target}/{protocol}"),
+            published => format!("*:{published}->{target}/{protocol}"),
         }
     });
     shown.collect::<Vec<_>>().join(", ")
