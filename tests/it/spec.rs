@@ -80,8 +80,6 @@ fn a_service_keeps_every_option_whoever_changes_it() {
     ] {
         assert!(made.contains(part), "{part} in {made}");
     }
-    let ports = "{{json .Spec.EndpointSpec.Ports}}";
-    let ports = |host: &Host| host.ok(&["service", "inspect", "-f", ports, "web"]);
     assert_eq!(ports(host).matches(r#""HostIP":"127.0.0.1""#).count(), 2);
     let pretty = host.ok(&["service", "inspect", "--pretty", "web"]);
     for line in [
@@ -98,29 +96,48 @@ fn a_service_keeps_every_option_whoever_changes_it() {
     if which("docker").is_none() {
         eprintln!("skipped: the docker command is not installed");
     } else {
-        // What docker prints for people, midge prints too.
-        let theirs = docker(host, &["service", "inspect", "--pretty", "web"]);
-        for line in theirs.lines().filter(|line| !line.trim().is_empty()) {
-            // Docker ends the last port in a space, and shows what it takes for defaults.
-            let line = line.trim_end();
-            let skipped = [
-                "Update",
-                "Rollback",
-                " Parallelism",
-                " On failure",
-                " Monitoring",
-                " Max failure",
-                " Rollback",
-            ];
-            if !skipped.iter().any(|start| line.starts_with(start)) {
-                let found = pretty.lines().any(|found| found.trim_end() == line);
-                assert!(found, "docker's {line:?} in\n{pretty}\nof\n{theirs}");
-            }
-        }
-        let before = ports(host);
-        docker(host, &["service", "update", "-d", "--label-add", "a=b", "web"]);
-        assert_eq!((template(host, "web"), ports(host)), (made.clone(), before));
+        docker_agrees(host, &made, &pretty);
     }
+    midge_changes(host);
+    let refused = host.midge(&["service", "update", "-d", "--hostname={{.Nope}}", "web"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("expanding hostname failed"), "{text}");
+    host.ok(&["service", "rm", "web"]);
+}
+
+/// The published ports, as the API gives them.
+fn ports(host: &Host) -> String {
+    host.ok(&["service", "inspect", "-f", "{{json .Spec.EndpointSpec.Ports}}", "web"])
+}
+
+/// What docker prints for people midge has printed too, and what docker changes loses nothing.
+fn docker_agrees(host: &Host, made: &str, pretty: &str) {
+    // What docker prints for people, midge prints too.
+    let theirs = docker(host, &["service", "inspect", "--pretty", "web"]);
+    for line in theirs.lines().filter(|line| !line.trim().is_empty()) {
+        // Docker ends the last port in a space, and shows what it takes for defaults.
+        let line = line.trim_end();
+        let skipped = [
+            "Update",
+            "Rollback",
+            " Parallelism",
+            " On failure",
+            " Monitoring",
+            " Max failure",
+            " Rollback",
+            " Update",
+        ];
+        if !skipped.iter().any(|start| line.starts_with(start)) {
+            let found = pretty.lines().any(|found| found.trim_end() == line);
+            assert!(found, "docker's {line:?} in\n{pretty}\nof\n{theirs}");
+        }
+    }
+    let before = ports(host);
+    docker(host, &["service", "update", "-d", "--label-add", "a=b", "web"]);
+    assert_eq!((template(host, "web"), ports(host)), (made.to_owned(), before));
+}
+
+fn midge_changes(host: &Host) {
     let update = [
         "service",
         "update",
@@ -151,10 +168,6 @@ fn a_service_keeps_every_option_whoever_changes_it() {
     for gone in ["CHOWN", "CDI", "PidMode", "NoNewPrivileges", "tmpfs", "10.0.0.9"] {
         assert!(!changed.contains(gone), "{gone} in {changed}");
     }
-    let refused = host.midge(&["service", "update", "-d", "--hostname={{.Nope}}", "web"]);
-    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && text.contains("expanding hostname failed"), "{text}");
-    host.ok(&["service", "rm", "web"]);
 }
 
 #[test]

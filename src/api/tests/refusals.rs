@@ -141,6 +141,14 @@ fn wrong_values_are_refused() {
             json!([{"Type": "tmpfs", "Target": "/a", "VolumeOptions": {"NoCopy": true}}]),
             "cannot mix 'volume-*' options with mount type 'tmpfs'",
         ),
+    ] {
+        wrong(path, value, message);
+    }
+}
+
+#[test]
+fn wrong_options_of_containers_are_refused() {
+    for (path, value, message) in [
         (
             "TaskTemplate.ContainerSpec.Isolation",
             json!("hyperv"),
@@ -189,6 +197,14 @@ fn wrong_values_are_refused() {
         ("TaskTemplate.ContainerSpec.PidMode", json!("container:a"), "invalid PID mode"),
         ("TaskTemplate.ContainerSpec.ShmSize", json!(-1), "SHM size can not be less than 0"),
         ("TaskTemplate.ContainerSpec.Devices", json!([{}]), "either PathOnHost or CDI"),
+    ] {
+        wrong(path, value, message);
+    }
+}
+
+#[test]
+fn wrong_resources_and_ports_are_refused() {
+    for (path, value, message) in [
         (
             "TaskTemplate.Resources",
             json!({"SwapBytes": 5}),
@@ -216,8 +232,12 @@ fn wrong_values_are_refused() {
             "invalid port number 70000",
         ),
     ] {
-        let refusal = service::to_spec(&with(path, value), None).expect_err(path);
-        assert_eq!(refusal.class, Class::Invalid, "{path}");
-        assert!(refusal.message.contains(message), "{path}: {}", refusal.message);
+        wrong(path, value, message);
     }
+}
+
+fn wrong(path: &str, value: Value, message: &str) {
+    let refusal = service::to_spec(&with(path, value), None).expect_err(path);
+    assert_eq!(refusal.class, Class::Invalid, "{path}");
+    assert!(refusal.message.contains(message), "{path}: {}", refusal.message);
 }

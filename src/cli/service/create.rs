@@ -51,7 +51,7 @@ pub(in crate::cli) struct CreateArgs {
     generic_resource: Vec<Value>,
     /// Publish ports on the task's node: mode=host,target=80,published=8080, or
     /// ADDRESS:8080:80 (can be repeated)
-    #[arg(short, long, value_parser = parse_publish, value_name = "PORTS")]
+    #[arg(short, long, value_parser = parse_publish, value_name = "[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]")]
     publish: Vec<Ports>,
     /// The network: bridge, host or none
     #[arg(long, value_name = "NETWORK")]
@@ -65,9 +65,9 @@ pub(in crate::cli) struct CreateArgs {
     #[command(flatten)]
     lists: NewLists,
     #[command(flatten)]
-    scalars: ScalarArgs,
-    #[command(flatten)]
     wait: WaitArgs,
+    #[command(flatten)]
+    scalars: ScalarArgs,
 }
 
 impl CreateArgs {

@@ -69,7 +69,7 @@ pub(in crate::cli) struct UpdateArgs {
     #[arg(long, value_name = "KIND")]
     generic_resource_rm: Vec<String>,
     /// Publish a port (can be repeated)
-    #[arg(long, value_parser = parse_publish, value_name = "PORTS")]
+    #[arg(long, value_parser = parse_publish, value_name = "[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]")]
     publish_add: Vec<Ports>,
     /// Publish a port no more, by its target (can be repeated)
     #[arg(long, value_name = "[PUBLISHED:]TARGET[/PROTOCOL]")]
@@ -89,9 +89,9 @@ pub(in crate::cli) struct UpdateArgs {
     #[command(flatten)]
     lists: ListChanges,
     #[command(flatten)]
-    scalars: ScalarArgs,
-    #[command(flatten)]
     wait: WaitArgs,
+    #[command(flatten)]
+    scalars: ScalarArgs,
 }
 
 impl UpdateArgs {

@@ -167,7 +167,7 @@ fn mounts_are_checked() {
             s.task.container.mounts = vec![mount(
                 MountKind::Bind { source: "rel".into(), options: BindOptions::default() },
                 "/x",
-            )]
+            )];
         },
         expect!["Invalid: invalid bind mount source, must be an absolute path: rel"],
     );
@@ -176,7 +176,7 @@ fn mounts_are_checked() {
             s.task.container.mounts = vec![mount(
                 MountKind::Bind { source: String::new(), options: BindOptions::default() },
                 "/x",
-            )]
+            )];
         },
         expect!["Invalid: invalid bind mount source, must not be empty (target /x)"],
     );
@@ -185,7 +185,7 @@ fn mounts_are_checked() {
             s.task.container.mounts = vec![mount(
                 MountKind::Volume { name: "/v".into(), options: VolumeOptions::default() },
                 "/x",
-            )]
+            )];
         },
         expect![
             "Invalid: invalid volume mount source, must not be an absolute path and only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: /v"
@@ -529,7 +529,7 @@ fn names_inside_are_checked() {
 }
 
 #[test]
-fn health_logs_swap_and_addresses_are_checked() {
+fn health_logs_and_swap_are_checked() {
     let health = |interval, words: &[&str]| {
         let test = HealthTest::Command(strings(words));
         Some(HealthCheck { test, interval, ..HealthCheck::default() })
@@ -578,6 +578,10 @@ fn health_logs_swap_and_addresses_are_checked() {
         },
         expect!["Invalid: Minimum memoryswap limit should be larger than memory limit, see usage"],
     );
+}
+
+#[test]
+fn addresses_of_ports_are_checked() {
     let at = |ip: &str| PortConfig { host_ip: Some(ip.parse().unwrap()), ..port(80, 1) };
     refused(
         |s| s.endpoint.ports = vec![at("10.0.0.1"), port(81, 1)],
