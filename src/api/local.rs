@@ -3,9 +3,9 @@
 use crate::{
     cluster::{Refusal, Request, Response},
     types::{
-        Availability, CgroupSupport, Cluster, ClusterSpec, Date, ExecSpec, HeldImage, Labels,
-        NodeId, PathStat, Platform, PortConfig, ProcessTable, RegistryCredential, Resources, Role,
-        ServiceId, TaskId, TaskSpec, TerminalSize, UnpackOptions, Usage,
+        Availability, CgroupSupport, Cluster, ClusterSpec, Date, ExecSpec, Health, HeldImage,
+        Labels, NodeId, PathStat, Platform, PortConfig, ProcessTable, RegistryCredential,
+        Resources, Role, ServiceId, TaskId, TaskSpec, TerminalSize, UnpackOptions, Usage,
     },
 };
 use bytes::Bytes;
@@ -256,6 +256,8 @@ pub struct Info {
     pub control_available: bool,
     /// The manager that leads, as far as this node knows.
     pub leader: Option<NodeId>,
+    /// What is wrong with it as a manager; empty where nothing is.
+    pub manager_error: String,
     /// The address under which others reach it, without a port.
     pub node_address: String,
     /// The managers it knows: id and `host:port`.
@@ -505,6 +507,8 @@ pub struct Container {
     pub addresses: Vec<String>,
     /// Whether it has a terminal.
     pub tty: bool,
+    /// Its health, while it runs and is probed.
+    pub health: Option<Health>,
     /// The path of its log file.
     pub log_path: String,
     /// What is mounted in it.

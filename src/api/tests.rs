@@ -5,4 +5,5 @@ mod containers;
 mod contract;
 mod docker;
 mod fake;
+mod options;
 mod refusals;

@@ -350,6 +350,7 @@ impl Local {
         }
         info.node_address = host_of(&membership.advertise);
         if membership.role == Role::Manager {
+            info.manager_error = status.manager_health.clone().unwrap_or_default();
             info.control_available = true;
             info.leader = status.leading.then(|| membership.node.clone());
             info.managers = vec![(membership.node.clone(), membership.advertise.clone())];
@@ -382,7 +383,7 @@ impl Local {
     }
 
     fn container(&self, info: ContainerInfo, local: &LocalTask) -> Container {
-        let LocalTask { task, status } = local;
+        let LocalTask { task, status, health } = local;
         let state = match status.state {
             TaskState::Starting | TaskState::Running => ContainerState::Running,
             state if state.is_live() => ContainerState::Created,
@@ -413,6 +414,7 @@ impl Local {
             network: task.spec.network.as_str().to_owned(),
             addresses: address.map(|address| address.to_string()).into_iter().collect(),
             tty: task.spec.container.tty,
+            health: health.clone().filter(|_| running),
             log_path: info.log_path.to_string_lossy().into_owned(),
             mounts: info.mounts.into_iter().map(|mount| self.mount_point(mount)).collect(),
             out_of_memory: matches!(

@@ -107,6 +107,7 @@ fn task(number: u128, mode: NetworkMode, ports: &[(PortProtocol, u16, u16)]) -> 
         protocol: *protocol,
         target: *target,
         published: *published,
+        host_ip: None,
         mode: PublishMode::Host,
     });
     Task {

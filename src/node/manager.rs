@@ -9,6 +9,7 @@
 //! the others', and hand that out as snapshots and assignments. A member that stops does no harm,
 //! and a newer binary reads what an older one could not.
 
+mod disk;
 mod effects;
 mod requests;
 
@@ -125,6 +126,7 @@ struct Manager<H, L, P, A> {
     requests: Requests,
     bootstrap: Option<Bootstrap>,
     proposals: Proposals,
+    disk: disk::Disk,
     last_tick: Moment,
     news: Sender<News>,
 }
@@ -154,6 +156,7 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         requests: Requests::default(),
         bootstrap: None,
         proposals: Proposals::default(),
+        disk: disk::Disk::default(),
         news: news_tx,
     };
     let ended = manager.drive(&channels, &notices, &news).await;
@@ -276,6 +279,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 Ok(state) => {
                     tracing::info!(index, bytes = data.len(), "took over a snapshot");
                     self.state = state;
+                    self.follow_options();
                     self.rebuild();
                     answer(&done, ());
                 }
@@ -303,6 +307,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             (command, outcome)
         };
         let outcomes: Vec<_> = commands.into_iter().map(apply).collect();
+        self.follow_options();
         self.answer_bootstrap(&outcomes);
         if self.leader.is_some() {
             self.step(Event::Applied { version, outcomes });
@@ -311,6 +316,13 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             self.begin_leading();
         }
         Ok(())
+    }
+
+    /// Tells the log what the cluster's options, as of now, say of it.
+    fn follow_options(&self) {
+        if let Some(cluster) = self.state.cluster() {
+            self.log.set_snapshot_interval(cluster.spec.snapshot_interval);
+        }
     }
 
     /// Takes over a change of leadership.
@@ -377,12 +389,14 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         let leader = self.leader.as_ref().and_then(Leader::next_deadline);
         let bootstrap = self.bootstrap.as_ref().map(|bootstrap| bootstrap.deadline);
         let ours = wait::earlier(self.requests.next_deadline(), bootstrap);
+        let ours = wait::earlier(ours, self.disk.deadline());
         wait::earlier(leader.map(|deadline| deadline.max(floor)), ours)
     }
 
     /// Does what is due.
     fn tick(&mut self) {
         let now = self.host.now();
+        self.look_at_disk();
         self.requests.expire(now, &unavailable("no answer in time; try again"));
         if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.deadline <= now)
             && let Some(bootstrap) = self.bootstrap.take()

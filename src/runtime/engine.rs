@@ -14,11 +14,13 @@ use super::{
     },
     exec,
     folder::{Exit, Folder, LOST},
-    logs, signal, spec, watch,
+    logs,
+    prepare::noted_health,
+    signal, spec, watch,
 };
 use crate::{
     agent::{self, Failure, Phase},
-    types::{Date, Labels, Platform, Task, TaskId},
+    types::{Date, ImageHealth, Labels, Platform, Task, TaskId},
 };
 use containerd_client::services::v1::{
     PluginsRequest, introspection_client::IntrospectionClient, version_client::VersionClient,
@@ -102,6 +104,8 @@ pub struct ContainerInfo {
     pub mounts: Vec<spec::Mounted>,
     /// How it is.
     pub phase: Phase,
+    /// What its image says of its health.
+    pub health: ImageHealth,
 }
 
 impl Runtime {
@@ -358,8 +362,8 @@ impl Runtime {
         self.shared.list().await
     }
 
-    /// Returns the channel of what happens by itself: first an inventory, then exits; when
-    /// containerd goes away that it did, and an inventory once it is back.
+    /// Returns the channel of what happens by itself: that containerd was found, then exits; when
+    /// it goes away that it did, and when it is back that it is.
     #[must_use]
     pub fn events(&self) -> async_channel::Receiver<agent::Event> {
         self.events.clone()
@@ -408,6 +412,7 @@ impl Shared {
             task: info.task,
             container: info.container,
             phase: info.phase,
+            health: info.health,
         };
         Ok(self.list().await?.into_iter().map(observed).collect())
     }
@@ -520,6 +525,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
         log_path: Folder::new(data_dir, &record.id).log(),
         container: record.id,
         phase,
+        health: noted_health(&spec),
     }
 }
 

@@ -15,8 +15,8 @@ use super::{
     volume,
 };
 use crate::{
-    agent::Failure,
-    types::{MountKind, Platform, Task},
+    agent::{Failure, Prepared},
+    types::{ImageHealth, MountKind, Platform, Task},
 };
 use std::{
     collections::BTreeSet,
@@ -55,7 +55,7 @@ struct Planned {
 }
 
 impl Runtime {
-    /// Makes the task's volumes, snapshot and container; returns the container's id. Nothing runs
+    /// Makes the task's volumes, snapshot and container; returns what was made. Nothing runs
     /// yet.
     ///
     /// # Errors
@@ -66,13 +66,15 @@ impl Runtime {
         task: &Task,
         setup: &ContainerSetup,
         image: &PreparedImage,
-    ) -> Result<String, Failure> {
+    ) -> Result<Prepared, Failure> {
+        let prepared =
+            Prepared { container: task.id.to_string(), health: image.config.health.clone() };
         let guard = self.lock(&task.id).await;
         let id = task.id.as_str();
         let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot create the container");
         if container::get(link, id).await.map_err(failed)?.is_some() {
-            return Ok(id.to_owned());
+            return Ok(prepared);
         }
         let preparing = Preparing::new(&self.shared, id);
         let folder = self.folder(id);
@@ -122,7 +124,8 @@ impl Runtime {
             architecture: &platform.architecture,
             init: task.spec.container.init.then_some(self.shared.config.helper.as_path()),
         });
-        let built = built.map_err(|error| permanent(error.to_string()))?;
+        let mut built = built.map_err(|error| permanent(error.to_string()))?;
+        note_health(&mut built, &image.config.health);
         let stop_signal = if task.spec.container.stop_signal.is_empty() {
             &image.config.stop_signal
         } else {
@@ -138,8 +141,26 @@ impl Runtime {
             spec: built.to_string().into_bytes(),
         };
         container::create(link, record).await.map_err(failed)?;
-        Ok(id.to_owned())
+        Ok(prepared)
     }
+}
+
+/// Under what the specification holds what the image says of the health of its containers: as
+/// long as the container is there, whatever becomes of the image. A label would have to be short.
+const HEALTH: &str = "io.midge.image-health";
+
+fn note_health(built: &mut serde_json::Value, health: &ImageHealth) {
+    if *health != ImageHealth::default()
+        && let Ok(text) = serde_json::to_string(health)
+    {
+        built["annotations"][HEALTH] = text.into();
+    }
+}
+
+/// Returns what the image of a container says of its health.
+pub(super) fn noted_health(spec: &serde_json::Value) -> ImageHealth {
+    let text = spec["annotations"][HEALTH].as_str();
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// Refuses, before anything is made, what cannot work.
@@ -177,18 +198,18 @@ fn plan(
     for mount in &task.spec.container.mounts {
         let target = clean(&mount.target)?;
         let (source, fill) = match &mount.kind {
-            MountKind::Bind { source } => (Some(PathBuf::from(source)), false),
-            MountKind::Volume { name } if name.is_empty() => (Some(next_own()), true),
-            MountKind::Volume { name } if volume::is_name(name) => {
+            MountKind::Bind { source, .. } => (Some(PathBuf::from(source)), false),
+            MountKind::Volume { name, .. } if name.is_empty() => (Some(next_own()), true),
+            MountKind::Volume { name, .. } if volume::is_name(name) => {
                 (Some(data_dir.join("volumes").join(name).join("_data")), true)
             }
-            MountKind::Volume { name } => {
+            MountKind::Volume { name, .. } => {
                 return Err(permanent(format!(
                     "{name:?} includes invalid characters for a local volume name, only \
                      \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"
                 )));
             }
-            MountKind::Tmpfs => (None, false),
+            MountKind::Tmpfs { .. } => (None, false),
         };
         if !targets.insert(target.clone()) {
             return Err(permanent(format!("duplicate mount point: {target}")));

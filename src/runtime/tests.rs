@@ -7,7 +7,8 @@ use super::*;
 use crate::{
     agent::{Event, Failure, Phase},
     types::{
-        Desired, Endpoint, Labels, Mount, MountKind, ServiceId, Task, TaskId, TaskSpec, TaskStatus,
+        BindOptions, Desired, Endpoint, Labels, Mount, MountKind, ServiceId, Task, TaskId,
+        TaskSpec, TaskStatus, TmpfsOptions, VolumeOptions,
     },
 };
 use daemon::{Daemon, within};
@@ -76,8 +77,8 @@ async fn inventory(runtime: &Runtime) -> Vec<crate::agent::Observed> {
     let events = runtime.events();
     loop {
         let event = within(events.recv()).await.expect("an inventory in time");
-        if let Event::Inventory { containers } = event.expect("a watcher") {
-            return containers;
+        if event.expect("a watcher") == Event::RuntimeFound {
+            return runtime.inventory().await.expect("an inventory");
         }
     }
 }
@@ -116,9 +117,20 @@ fn curious_task(bound: &Path) -> Task {
     spec.limits.pids = 20;
     spec.limits.nano_cpus = 500_000_000;
     spec.container.mounts = vec![
-        mount(MountKind::Bind { source: bound.display().to_string() }, "/bound", true),
-        mount(MountKind::Volume { name: "named".into() }, "/vol", false),
-        mount(MountKind::Tmpfs, "/tmp", false),
+        mount(
+            MountKind::Bind {
+                source: bound.display().to_string(),
+                options: BindOptions::default(),
+            },
+            "/bound",
+            true,
+        ),
+        mount(
+            MountKind::Volume { name: "named".into(), options: VolumeOptions::default() },
+            "/vol",
+            false,
+        ),
+        mount(MountKind::Tmpfs { options: TmpfsOptions::default() }, "/tmp", false),
     ];
     task
 }

@@ -7,12 +7,12 @@ use super::{
 };
 use crate::{
     agent::{self, Action, Event},
-    cluster::{Admission, JoinRequest, Refusal},
+    cluster::{Admission, Refusal},
     consensus::{Consensus, Notice, ProposeError},
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload},
     runtime::fake::Fake,
     store::AgentStore,
-    types::{Cluster, Date, Moment, NodeId, Sequence},
+    types::{Cluster, Date, HealthState, Moment, NodeId, Sequence, TaskId},
 };
 use async_channel::Receiver;
 use std::{
@@ -63,10 +63,20 @@ pub(super) struct SimLog {
     /// Set once the engine has started, for which the driver must be reading notices.
     pub(super) engine: Arc<OnceLock<Consensus<OnSim>>>,
     pub(super) notices: Receiver<Notice>,
+    /// Since when the disk has been at one write.
+    pub(super) hangs: Arc<Mutex<Option<Moment>>>,
+    pub(super) executor: Executor,
 }
 
 impl Log for SimLog {
     async fn propose(&self, entry: Vec<u8>, limit: Duration) -> Result<u64, ProposeError> {
+        let late = self.executor.now() + limit;
+        while self.commit_under_way().is_some() {
+            if self.executor.now() >= late {
+                return Err(ProposeError::Timeout(limit));
+            }
+            self.executor.sleep(Duration::from_millis(100)).await;
+        }
         match self.engine.get() {
             Some(engine) => engine.propose(entry, limit).await,
             None => Err(ProposeError::NotLeader { leader: None }),
@@ -83,6 +93,14 @@ impl Log for SimLog {
     fn notices(&self) -> Receiver<Notice> {
         self.notices.clone()
     }
+
+    fn commit_under_way(&self) -> Option<Duration> {
+        let since = *self.hangs.lock().unwrap();
+        since.map(|since| self.executor.now().since(since))
+    }
+
+    /// The simulation keeps its own, so that snapshots come often.
+    fn set_snapshot_interval(&self, _: u64) {}
 }
 
 #[derive(Clone)]
@@ -152,7 +170,13 @@ impl Workload for SimWorkload {
         if matches!(action, Action::Start { .. }) {
             self.watch();
         }
+        let lag = self.fake.lock().unwrap().lag(&action);
+        executor.sleep(lag).await;
         event
+    }
+
+    fn tell(&self, task: &TaskId, state: HealthState) {
+        self.world.trace(|| format!("{} {task} is {state}", self.world.name(&self.node)));
     }
 
     fn events(&self) -> Receiver<Event> {
@@ -167,7 +191,7 @@ impl Authority for SimAuthority {
     async fn sign(
         &self,
         _: &Cluster,
-        _: &JoinRequest,
+        _: &[u8],
         mut admission: Admission,
     ) -> Result<Admission, Refusal> {
         admission.certificate = vec![1];

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     agent::{self, Event},
-    consensus::{Consensus, NoPeers, Notice, Settings},
+    consensus::{Consensus, NoPeers, Notice, Settings, SnapshotInterval},
     node::{self, Ended, Handle, ManagerPorts, Options, Ports},
     runtime::fake::{Fake, Faults},
     store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
@@ -54,6 +54,8 @@ pub(super) struct Inner {
     /// The first is the manager.
     pub(super) names: Mutex<Vec<NodeId>>,
     pub(super) checks: Mutex<Checks>,
+    /// Since when the disk of the manager's log has been at one write.
+    pub(super) hangs: Arc<Mutex<Option<crate::types::Moment>>>,
     seed: u64,
     verbose: bool,
 }
@@ -70,6 +72,7 @@ impl World {
             machines: Mutex::default(),
             names: Mutex::default(),
             checks: Mutex::default(),
+            hangs: Arc::default(),
             seed,
             verbose,
         }))
@@ -234,7 +237,8 @@ impl World {
             }
         });
         self.trace(|| format!("the log starts for {owner}"));
-        SimLog { engine, notices }
+        let (hangs, executor) = (Arc::clone(&self.0.hangs), executor.clone());
+        SimLog { engine, notices, hangs, executor }
     }
 
     fn start_log(
@@ -253,7 +257,7 @@ impl World {
             // A group of one elects itself at once; the engine's ticks only cost us time.
             heartbeat: Duration::from_secs(5),
             election: Duration::from_secs(15),
-            snapshot_interval: 60,
+            snapshot_interval: SnapshotInterval::new(60),
         };
         Box::pin(async move {
             let store = ManagerStore::open_on(disk.backend(), sealer).map_err(|e| e.to_string())?;

@@ -1,205 +1,263 @@
-//! What is asked of a running container, and what it answers: the nouns of `exec`, `cp`, `stats`
-//! and `top`.
-//!
-//! Knows what travels between nodes; must not know how a container is reached.
+//! Containers: what one task runs, and what it sees of its node.
 
-use super::Date;
+use super::Labels;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-/// A process to run inside a container.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ExecSpec {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// `NAME=value`, on top of the container's own.
-    pub env: Vec<String>,
-    /// `user|uid[:group|gid]`; empty is the container's.
-    pub user: String,
-    /// The working directory; empty is the container's.
-    pub dir: String,
-    /// With every capability that the node has.
-    pub privileged: bool,
-    /// With a terminal.
-    pub tty: bool,
-    /// Whether its input is fed; otherwise it is empty.
-    pub stdin: bool,
-    /// Whether its output is wanted.
-    pub stdout: bool,
-    /// Whether its error output is wanted.
-    pub stderr: bool,
-}
+/// The time from the stop signal to SIGKILL, as Swarm's.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// The size of a terminal, in characters.
+/// How a mount made on one side of a bind mount shows on the other, as mount(2) has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct TerminalSize {
-    /// Columns.
-    pub width: u16,
-    /// Lines.
-    pub height: u16,
+pub enum Propagation {
+    /// Not at all, mounts below included.
+    #[default]
+    RPrivate,
+    /// Not at all.
+    Private,
+    /// Both ways, mounts below included.
+    RShared,
+    /// Both ways.
+    Shared,
+    /// From the node into the container, mounts below included.
+    RSlave,
+    /// From the node into the container.
+    Slave,
 }
 
-/// What a path inside a container is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PathStat {
-    /// The last part of the path that was asked for.
-    pub name: String,
-    /// Bytes.
-    pub size: u64,
-    /// The kernel's mode: type and permissions.
-    pub mode: u32,
-    /// When it was changed last.
-    pub modified: Date,
-    /// Where a symbolic link leads, as a path inside the container; empty for everything else.
-    pub link_target: String,
-}
-
-/// How an archive is unpacked in a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct UnpackOptions {
-    /// Refuse to put a file where a folder is, and the other way round.
-    pub keep_kinds: bool,
-    /// Give everything to the user that the container runs as, instead of to whom the archive
-    /// names.
-    pub own_to_user: bool,
-}
-
-/// The processes of a container as a table.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ProcessTable {
-    /// The headings.
-    pub titles: Vec<String>,
-    /// A row a process, as many cells as there are headings.
-    pub rows: Vec<Vec<String>>,
-}
-
-/// What the kernel has counted of a container up to a moment.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Usage {
-    /// When it was read.
-    pub date: Date,
-    /// The version of the cgroup file system: 1 or 2.
-    pub cgroup_version: u8,
-    /// Processor time.
-    pub cpu: CpuUsage,
-    /// Memory.
-    pub memory: MemoryUsage,
-    /// Processes and threads now; 0 where they are not counted.
-    pub pids: u64,
-    /// At most so many; none is no limit.
-    pub pids_limit: Option<u64>,
-    /// What was read from and written to disks.
-    pub disks: Vec<DiskUsage>,
-    /// What each interface carried, by name; empty where the container uses the node's network.
-    pub networks: BTreeMap<String, NetworkUsage>,
-}
-
-/// Processor time, in nanoseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct CpuUsage {
-    /// Of the container.
-    pub total: u64,
-    /// Of it in programs.
-    pub user: u64,
-    /// Of it in the kernel.
-    pub kernel: u64,
-    /// Of the container on each processor; empty where it is not counted.
-    pub per_cpu: Vec<u64>,
-    /// Of all processors of the node, idle time included.
-    pub system: u64,
-    /// How many processors there are.
-    pub online: u32,
-    /// Periods in which the container had a quota.
-    pub periods: u64,
-    /// Periods in which it used it up.
-    pub throttled_periods: u64,
-    /// How long it was held back.
-    pub throttled: u64,
-}
-
-/// Memory, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct MemoryUsage {
-    /// Now, caches included.
-    pub usage: u64,
-    /// The most there was; 0 where that is not counted.
-    pub peak: u64,
-    /// The limit: the container's own, or the node's memory.
-    pub limit: u64,
-    /// How often the limit was hit.
-    pub failures: u64,
-    /// The kernel's own counters.
-    pub details: BTreeMap<String, u64>,
-}
-
-impl MemoryUsage {
-    /// Returns what the container cannot do without, as Docker computes it: what the kernel could
-    /// drop at once is left out.
+impl Propagation {
+    /// Returns the name that Docker and mount(8) use.
     #[must_use]
-    pub fn working_set(&self) -> u64 {
-        let reclaimable = ["total_inactive_file", "inactive_file"]
-            .iter()
-            .find_map(|name| self.details.get(*name))
-            .copied()
-            .unwrap_or_default();
-        if reclaimable < self.usage { self.usage - reclaimable } else { self.usage }
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RPrivate => "rprivate",
+            Self::Private => "private",
+            Self::RShared => "rshared",
+            Self::Shared => "shared",
+            Self::RSlave => "rslave",
+            Self::Slave => "slave",
+        }
     }
 }
 
-/// What one disk did for a container.
+/// How a file or folder of the node is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BindOptions {
+    /// How mounts show on the other side.
+    pub propagation: Propagation,
+    /// Whether mounts below the source are left out.
+    pub non_recursive: bool,
+    /// Whether mounts below a read-only source stay writable.
+    pub read_only_non_recursive: bool,
+    /// Whether the task is refused where a read-only mount cannot be made so recursively.
+    pub read_only_force_recursive: bool,
+    /// Whether a missing source is made, as a folder.
+    pub create_source: bool,
+}
+
+/// How a named volume is made, when its first task needs it, and mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DiskUsage {
-    /// The device's major number.
-    pub major: u64,
-    /// The device's minor number.
-    pub minor: u64,
-    /// Bytes read.
-    pub read: u64,
-    /// Bytes written.
-    pub written: u64,
-    /// How many times it was read.
-    pub reads: u64,
-    /// How many times it was written.
-    pub writes: u64,
+pub struct VolumeOptions {
+    /// Whether an empty volume stays empty, instead of taking the image's content at its target.
+    pub no_copy: bool,
+    /// The folder inside the volume that is mounted; empty is all of it.
+    pub subpath: String,
+    /// Labels of the volume.
+    pub labels: Labels,
+    /// The volume driver; empty is `local`, the only one.
+    pub driver: String,
+    /// The driver's options: `type`, `device`, `o`.
+    pub options: BTreeMap<String, String>,
 }
 
-/// What an interface of a container carried.
+/// How memory is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct NetworkUsage {
-    /// Received.
-    pub received: LinkUsage,
-    /// Sent.
-    pub sent: LinkUsage,
+pub struct TmpfsOptions {
+    /// At most so many bytes; 0 is half of the node's memory.
+    pub size_bytes: u64,
+    /// The mode of its root folder; none is 1777.
+    pub mode: Option<u32>,
 }
 
-/// One direction of an interface.
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A file or folder of the node, which must exist unless its options say otherwise.
+    Bind {
+        /// Its absolute path on the node.
+        source: String,
+        /// How.
+        options: BindOptions,
+    },
+    /// A named volume of the node, made when first used and kept.
+    Volume {
+        /// Its name; empty is one of the task's own, removed with it.
+        name: String,
+        /// How.
+        options: VolumeOptions,
+    },
+    /// Memory.
+    Tmpfs {
+        /// How.
+        options: TmpfsOptions,
+    },
+}
+
+/// A mount inside the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What.
+    pub kind: MountKind,
+    /// The absolute path inside the container; unique among a container's mounts.
+    pub target: String,
+    /// Whether it cannot be written to.
+    pub read_only: bool,
+}
+
+/// What tells whether a container is healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum HealthTest {
+    /// What the image says.
+    #[default]
+    Inherit,
+    /// Nothing: a container that runs is healthy, whatever its image says.
+    Disabled,
+    /// A program with its arguments.
+    Command(Vec<String>),
+    /// A command line for the image's shell.
+    Shell(String),
+}
+
+/// How the health of a container is found out. Zero and none take the image's value, and where it
+/// has none Docker's: every 30 s, at most 30 s, 3 failures, no start period, 5 s within it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// By what.
+    pub test: HealthTest,
+    /// The time from the end of one probe to the next.
+    pub interval: Duration,
+    /// How long a probe may take.
+    pub timeout: Duration,
+    /// How long after the start failures do not count, until the first success.
+    pub start_period: Duration,
+    /// The interval within the start period.
+    pub start_interval: Duration,
+    /// So many failures in a row make the container unhealthy.
+    pub retries: u32,
+}
+
+/// A limit of each process of a container, by setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// Its name: `nofile`, `nproc`, `core`, ...
+    pub name: String,
+    /// What a process starts with; -1 is without limit.
+    pub soft: i64,
+    /// What a process may raise that to; -1 is without limit.
+    pub hard: i64,
+}
+
+/// How names are resolved inside. Lists that are empty take the node's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DnsConfig {
+    /// Addresses of name servers.
+    pub nameservers: Vec<String>,
+    /// Domains that short names are tried in.
+    pub search: Vec<String>,
+    /// Options of resolv.conf(5): `ndots:2`.
+    pub options: Vec<String>,
+}
+
+/// A device of the node inside the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// A device file, or a folder of them.
+    Path {
+        /// Its path on the node.
+        source: String,
+        /// Its path inside.
+        target: String,
+        /// What may be done: of `r`, `w`, `m`.
+        permissions: String,
+    },
+    /// What a CDI specification of the node names so: `vendor.com/gpu=0`.
+    Cdi {
+        /// The qualified name.
+        name: String,
+    },
+}
+
+/// Whose namespace a container uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct LinkUsage {
-    /// Bytes.
-    pub bytes: u64,
-    /// Packets.
-    pub packets: u64,
-    /// Packets that were faulty.
-    pub errors: u64,
-    /// Packets that were given up.
-    pub dropped: u64,
+pub enum NamespaceMode {
+    /// Its own.
+    #[default]
+    Private,
+    /// The node's.
+    Host,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_working_set_leaves_out_what_can_be_dropped() {
-        let memory = |details: &[(&str, u64)]| MemoryUsage {
-            usage: 100,
-            details: details.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
-            ..MemoryUsage::default()
-        };
-        assert_eq!(memory(&[]).working_set(), 100);
-        assert_eq!(memory(&[("inactive_file", 30)]).working_set(), 70);
-        let both = [("inactive_file", 30), ("total_inactive_file", 40)];
-        assert_eq!(memory(&both).working_set(), 60);
-        assert_eq!(memory(&[("inactive_file", 100)]).working_set(), 100);
-    }
+/// What a container runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// The image as the user named it, with the digest it was pinned to where it was:
+    /// `nginx:1.27@sha256:...`.
+    pub image: String,
+    /// Replaces the image's entrypoint where not empty.
+    pub command: Vec<String>,
+    /// Replaces the image's arguments where not empty.
+    pub args: Vec<String>,
+    /// The host name inside; empty is derived from the task. A template.
+    pub hostname: String,
+    /// `NAME=value`, the last of a name wins. The values are templates.
+    pub env: Vec<String>,
+    /// The working directory; empty is the image's.
+    pub dir: String,
+    /// The user, `name|uid[:group|gid]`; empty is the image's.
+    pub user: String,
+    /// Supplementary groups, by name or number.
+    pub groups: Vec<String>,
+    /// Labels of the container.
+    pub labels: Labels,
+    /// Mounts. Sources and targets are templates.
+    pub mounts: Vec<Mount>,
+    /// The signal that asks it to stop (`SIGTERM`, `TERM`, `15`); empty is the image's.
+    pub stop_signal: String,
+    /// The time from that signal to SIGKILL; none is [`STOP_GRACE`].
+    pub stop_grace: Option<Duration>,
+    /// Whether the root file system cannot be written to.
+    pub read_only: bool,
+    /// Whether a small init reaps the container's orphans.
+    pub init: bool,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// How its health is found out; none is as the image says.
+    pub health: Option<HealthCheck>,
+    /// Lines of its hosts file, `ADDRESS NAME...`.
+    pub hosts: Vec<String>,
+    /// How names are resolved inside.
+    pub dns: DnsConfig,
+    /// Capabilities beyond Docker's default set: `CAP_NET_ADMIN`, or `ALL`.
+    pub capability_add: Vec<String>,
+    /// Capabilities of the default set that it does without.
+    pub capability_drop: Vec<String>,
+    /// Kernel parameters of its namespaces. Values are templates.
+    pub sysctls: BTreeMap<String, String>,
+    /// Limits of its processes.
+    pub ulimits: Vec<Ulimit>,
+    /// How readily the kernel ends it for want of memory, -1000 to 1000.
+    pub oom_score_adj: i32,
+    /// Whether it has all capabilities and devices, and no seccomp profile or masked paths.
+    pub privileged: bool,
+    /// Devices of the node.
+    pub devices: Vec<Device>,
+    /// The size of `/dev/shm` in bytes; 0 is Docker's 64 MiB.
+    pub shm_size: u64,
+    /// Whose processes it sees.
+    pub pid: NamespaceMode,
+    /// Whose shared memory and semaphores it uses.
+    pub ipc: NamespaceMode,
+    /// As `docker run` has it: `no-new-privileges`, `seccomp=unconfined`, `seccomp=PROFILE` (the
+    /// JSON itself), `apparmor=PROFILE`, `systempaths=unconfined`.
+    pub security: Vec<String>,
 }

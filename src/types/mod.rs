@@ -20,33 +20,47 @@
 //!   [`Assignments`].
 
 mod assignment;
+mod capability;
 mod cluster;
 pub mod constraint;
 mod container;
+mod exec;
+mod expand;
+mod health;
 mod id;
 pub mod image;
+mod mount;
 mod name;
 mod node;
 mod platform;
 mod service;
 mod session;
 mod task;
+pub mod template;
 mod time;
 mod version;
 
 pub use assignment::{Assignments, Sequence};
+pub use capability::{CAPABILITY_ALL, capability_name, is_capability};
 pub use cluster::{
     Cluster, ClusterSpec, HEARTBEAT_PERIOD, JoinToken, JoinTokens, NODE_CERT_EXPIRY,
     NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
 };
 pub use constraint::Constraint;
 pub use container::{
+    BindOptions, ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, MountKind,
+    NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
+};
+pub use exec::{
     CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
     TerminalSize, UnpackOptions, Usage,
 };
+pub use expand::{ExpandFailed, TemplateContext, expand_container, has_templates};
+pub use health::{Health, HealthState, ImageHealth, Probe, ProbeLog};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
+pub use mount::{InvalidMount, validate_mounts};
 pub use name::{InvalidName, SERVICE_NAME_MAX, validate_hostname, validate_service_name};
 pub use node::{
     Availability, CgroupSupport, EngineDescription, HeldImage, ManagerStatus, Node,
@@ -59,10 +73,9 @@ pub use service::{
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
 pub use task::{
-    Attachment, ContainerSpec, Desired, ImagePin, Mount, MountKind, NetworkMode, Placement,
-    PortStatus, REASONS_MAX, RESTART_DELAY, RESTART_MAX_DELAY, Reason, ReasonCode,
-    RegistryCredential, ResourceLimits, Resources, RestartCondition, RestartPolicy, STOP_GRACE,
-    Task, TaskSpec, TaskState, TaskStatus,
+    Attachment, Desired, ImagePin, LogConfig, NetworkMode, Placement, PortStatus, REASONS_MAX,
+    RESTART_DELAY, RESTART_MAX_DELAY, Reason, ReasonCode, RegistryCredential, ResourceLimits,
+    Resources, RestartCondition, RestartPolicy, Task, TaskSpec, TaskState, TaskStatus,
 };
 pub use time::{Date, Moment};
 pub use version::Version;

@@ -2,6 +2,7 @@
 
 use super::{Date, Labels, ServiceId, TaskSpec, Version};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// How many tasks a service has, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +76,8 @@ pub struct PortConfig {
     pub target: u16,
     /// The port on the node; 0 leaves the choice to the node.
     pub published: u16,
+    /// The node's address it listens at; none is every address. Only with [`PublishMode::Host`].
+    pub host_ip: Option<IpAddr>,
     /// Where it listens.
     pub mode: PublishMode,
 }

@@ -1,11 +1,11 @@
 //! Tasks: one attempt to run a service's template on one node.
 
 use super::{
-    Constraint, Date, Endpoint, Labels, NetworkId, NodeId, Platform, PortConfig, ServiceId, TaskId,
-    Version,
+    Constraint, ContainerSpec, Date, Endpoint, Labels, NetworkId, NodeId, Platform, PortConfig,
+    ServiceId, TaskId, Version,
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// The wait before a task is replaced, as Swarm's.
 pub const RESTART_DELAY: Duration = Duration::from_secs(5);
@@ -13,9 +13,6 @@ pub const RESTART_DELAY: Duration = Duration::from_secs(5);
 /// What the doubling restart delay grows to: a task that cannot start costs a pull or a container
 /// start every five minutes, which even a metered link bears.
 pub const RESTART_MAX_DELAY: Duration = Duration::from_secs(300);
-
-/// The time from the stop signal to SIGKILL, as Swarm's.
-pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// How many reasons a task keeps: enough to tell its story, few enough to store with every task.
 pub const REASONS_MAX: usize = 8;
@@ -154,6 +151,20 @@ pub struct ResourceLimits {
     pub memory_bytes: u64,
     /// Processes and threads.
     pub pids: u64,
+    /// Bytes of memory and swap together; -1 is as much swap as there is, none the kernel's
+    /// default beside a memory limit (as much again). Only beside `memory_bytes`.
+    pub memory_swap: Option<i64>,
+    /// How readily the kernel swaps the task's memory, 0 to 100; none is the node's own.
+    pub swappiness: Option<u8>,
+}
+
+/// Where a task's output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogConfig {
+    /// How it is kept: `json-file` (also `local`) or `none`.
+    pub driver: String,
+    /// Its options: `max-size`, `max-file`, `labels`, `env`, `tag`.
+    pub options: BTreeMap<String, String>,
 }
 
 /// When a task that ended is replaced.
@@ -195,68 +206,6 @@ impl Default for RestartPolicy {
             window: Duration::ZERO,
         }
     }
-}
-
-/// What is mounted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MountKind {
-    /// A file or folder of the node, which must exist.
-    Bind {
-        /// Its absolute path on the node.
-        source: String,
-    },
-    /// A named volume of the node, made when first used and kept.
-    Volume {
-        /// Its name; empty is one of the task's own, removed with it.
-        name: String,
-    },
-    /// Memory.
-    Tmpfs,
-}
-
-/// A mount inside the container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// What.
-    pub kind: MountKind,
-    /// The absolute path inside the container; unique among a container's mounts.
-    pub target: String,
-    /// Whether it cannot be written to.
-    pub read_only: bool,
-}
-
-/// What a container runs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ContainerSpec {
-    /// The image as the user named it, with the digest it was pinned to where it was:
-    /// `nginx:1.27@sha256:...`.
-    pub image: String,
-    /// Replaces the image's entrypoint where not empty.
-    pub command: Vec<String>,
-    /// Replaces the image's arguments where not empty.
-    pub args: Vec<String>,
-    /// The host name inside; empty is derived from the task.
-    pub hostname: String,
-    /// `NAME=value`, the last of a name wins.
-    pub env: Vec<String>,
-    /// The working directory; empty is the image's.
-    pub dir: String,
-    /// The user, `name|uid[:group|gid]`; empty is the image's.
-    pub user: String,
-    /// Labels of the container.
-    pub labels: Labels,
-    /// Mounts.
-    pub mounts: Vec<Mount>,
-    /// The signal that asks it to stop (`SIGTERM`, `TERM`, `15`); empty is the image's.
-    pub stop_signal: String,
-    /// The time from that signal to SIGKILL; none is [`STOP_GRACE`].
-    pub stop_grace: Option<Duration>,
-    /// Whether the root file system cannot be written to.
-    pub read_only: bool,
-    /// Whether a small init reaps the container's orphans.
-    pub init: bool,
-    /// Whether it has a terminal.
-    pub tty: bool,
 }
 
 /// Which of the node-local networks a task uses.
@@ -342,6 +291,8 @@ pub struct TaskSpec {
     pub placement: Placement,
     /// Which network it has.
     pub network: NetworkMode,
+    /// Where its output goes; none is the node's default.
+    pub log: Option<LogConfig>,
     /// Raised by `--force`: a task of a lower count is out of date.
     pub force_update: u64,
     /// For the image's registry.

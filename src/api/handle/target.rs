@@ -100,6 +100,7 @@ fn shown(task: &Task) -> Container {
         network: spec.network.as_str().to_owned(),
         addresses: Vec::new(),
         tty: spec.container.tty,
+        health: None,
         log_path: String::new(),
         mounts: Vec::new(),
         out_of_memory: false,

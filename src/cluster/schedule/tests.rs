@@ -198,7 +198,8 @@ fn with_port(published: u16) -> impl Fn(&mut Task) {
     move |task: &mut Task| {
         let (name, protocol) = (String::new(), crate::types::PortProtocol::Tcp);
         let mode = PublishMode::Host;
-        task.endpoint.ports = vec![PortConfig { name, protocol, target: 80, published, mode }];
+        task.endpoint.ports =
+            vec![PortConfig { name, protocol, target: 80, published, host_ip: None, mode }];
     }
 }
 
