@@ -99,6 +99,27 @@ fn commands(network: &Network, task: &str) {
     assert!(nothing.contains("No such container: nothing"), "{nothing}");
 }
 
+/// A session at a terminal, with keys and a size of its own.
+fn terminal(host: &Host, program: &str, task: &str) {
+    let Some(script) = which("script") else { return };
+    let socket = format!("unix://{}/midge.sock", host.dir.display());
+    let program = match program {
+        "midge" => midge_binary(),
+        other => which(other).expect("looked for before"),
+    };
+    let line = format!(
+        "stty rows 33 cols 99; {} exec -it {task} sh -c 'stty size; read x; echo got-$x; exit 6'",
+        program.display()
+    );
+    let mut command = Command::new(script);
+    command.args(["-qec", &line, "/dev/null"]);
+    command.env("MIDGE_HOST", &socket).env("DOCKER_HOST", &socket).env("SHELL", "/bin/sh");
+    let output = feed(command, b"word\n");
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(6), "{shown}");
+    assert!(shown.contains("33 99\r\n") && shown.contains("got-word\r\n"), "{shown}");
+}
+
 /// Copies a tree there and back, and single files under other names.
 fn copies(host: &Host, task: &str, folder: &Path) {
     fs::create_dir_all(folder.join("tree/deep")).expect("a new folder");
@@ -169,6 +190,7 @@ fn tasks_of_other_nodes_are_within_reach() {
         copies(network.manager(), task, &folder);
     }
     counters(&network, &tasks);
+    terminal(network.manager(), "midge", &tasks[1]);
     // A worker has its own and no others.
     let worker = &network.hosts[1];
     check(&midge(worker, &["exec", &tasks[1], "echo", "mine"], b""), 0, "mine\n");

@@ -75,7 +75,7 @@ fn shown(container: &Container, usage: &Usage, before: Option<&Usage>) -> Value 
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": cpu(&usage.cpu),
-        "precpu_stats": cpu(before.map_or(&CpuUsage::default(), |before| &before.cpu)),
+        "precpu_stats": cpu(&before.map(|before| before.cpu.clone()).unwrap_or_default()),
         "memory_stats": {
             "usage": memory.usage,
             "max_usage": memory.peak,

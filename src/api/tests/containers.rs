@@ -33,8 +33,14 @@ fn hijack(server: &Server, input: &[u8]) -> (String, Vec<u8>) {
     stream.write_all(body).unwrap();
     // Without waiting for the answer: what came too early must not be lost.
     stream.write_all(input).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = Vec::new();
+    while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    // Only now, as Docker's clients do it: before, it would be a client that has gone.
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
     stream.read_to_end(&mut answer).unwrap();
     let split = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     (String::from_utf8_lossy(&answer[..split]).into_owned(), answer[split + 4..].to_vec())
