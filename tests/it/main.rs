@@ -1,7 +1,9 @@
 //! Black-box tests: one binary, so that linking is paid once.
 
+mod disks;
 mod docker;
 mod faults;
+mod health;
 mod host;
 mod images;
 mod joining;
