@@ -2,6 +2,7 @@
 
 mod chaos;
 mod health;
+mod jobs;
 mod life;
 mod offline;
 mod templates;
@@ -37,6 +38,8 @@ fn task(n: u128, desired: Desired) -> Task {
         predecessor: None,
         delay: Duration::ZERO,
         failures: 0,
+        job_iteration: None,
+        generic: Vec::new(),
         reasons: Vec::new(),
         attachments: Vec::new(),
     }
@@ -110,7 +113,7 @@ impl Bench {
     fn set(&mut self, complete: bool, tasks: Vec<Task>, removed: Vec<TaskId>) -> Assignments {
         self.number += 1;
         let sequence = Sequence { epoch: 1, term: 1, number: self.number };
-        Assignments { session: self.session, sequence, complete, tasks, removed }
+        Assignments { session: self.session, sequence, complete, tasks, removed, images: None }
     }
 
     fn assign(&mut self, complete: bool, tasks: Vec<Task>) -> Vec<Action> {

@@ -38,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Incoming,
+    /// The connection itself, where the client wants it to become something else.
+    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
 impl Call {
@@ -99,8 +101,8 @@ static ROUTES: &[Route] = routes![
     HEAD "_ping" 1 . 24 => system::ping,
     GET "version" 1 . 24 => system::version,
     GET "info" 1 . 24 => system::info,
-    GET "events" 1 . 24 => system::events,
-    GET "system/df" 1 . 25 => system::disk_usage,
+    GET "events" 1 . 24 => events::follow,
+    GET "system/df" 1 . 25 => volume::disk_usage,
     GET "swarm" 1 . 24 => swarm::inspect,
     POST "swarm/init" 1 . 24 => swarm::init,
     POST "swarm/join" 1 . 24 => swarm::join,
@@ -124,15 +126,39 @@ static ROUTES: &[Route] = routes![
     GET "images/json" 1 . 24 => image::list,
     POST "images/create" 1 . 24 => image::pull,
     POST "images/load" 1 . 24 => image::load,
+    POST "images/prune" 1 . 25 => image::prune,
     GET "images/{*}/json" 1 . 24 => image::inspect,
     DELETE "images/{*}" 1 . 24 => image::remove,
     GET "distribution/{*}/json" 1 . 30 => image::resolve,
     GET "containers/json" 1 . 24 => container::list,
     GET "containers/{}/json" 1 . 24 => container::inspect,
+    POST "containers/{}/exec" 1 . 24 => exec::create,
+    POST "exec/{}/start" 1 . 24 => exec::start,
+    POST "exec/{}/resize" 1 . 24 => exec::resize,
+    GET "exec/{}/json" 1 . 24 => exec::inspect,
+    HEAD "containers/{}/archive" 1 . 24 => archive::stat,
+    GET "containers/{}/archive" 1 . 24 => archive::get,
+    PUT "containers/{}/archive" 1 . 24 => archive::put,
+    GET "containers/{}/stats" 1 . 24 => stats::stats,
+    GET "containers/{}/top" 1 . 24 => stats::top,
     GET "networks" 1 . 24 => network::list,
     GET "networks/{}" 1 . 24 => network::inspect,
-    GET "volumes" 1 . 24 => network::volumes,
+    GET "volumes" 1 . 24 => volume::list,
+    POST "volumes/create" 1 . 24 => volume::create,
+    POST "volumes/prune" 1 . 25 => volume::prune,
+    GET "volumes/{}" 1 . 24 => volume::inspect,
+    DELETE "volumes/{}" 1 . 24 => volume::remove,
     POST "midge/images/load" 1 . 24 => image::load,
+    GET "midge/images/json" 1 . 24 => image::list_nodes,
+    POST "midge/images/prune" 1 . 24 => image::prune,
+    GET "midge/images/{*}/json" 1 . 24 => image::inspect_nodes,
+    DELETE "midge/images/{*}" 1 . 24 => image::remove_nodes,
+    GET "midge/system/df" 1 . 24 => volume::disk_usage,
+    GET "midge/volumes" 1 . 24 => volume::list,
+    POST "midge/volumes/create" 1 . 24 => volume::create,
+    POST "midge/volumes/prune" 1 . 24 => volume::prune,
+    GET "midge/volumes/{}" 1 . 24 => volume::inspect,
+    DELETE "midge/volumes/{}" 1 . 24 => volume::remove,
 ];
 
 /// Finds path parameters where `path` fits `pattern`.
@@ -187,7 +213,8 @@ pub(crate) async fn dispatch(
     node: Arc<dyn LocalNode>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let mut path: Vec<String> =
         parts.uri.path().trim_start_matches('/').split('/').map(str::to_owned).collect();
     let asked = path.first().and_then(|segment| version(segment));
@@ -210,7 +237,7 @@ pub(crate) async fn dispatch(
             continue;
         }
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let call = Call { node, params, query, headers: parts.headers, body };
+        let call = Call { node, params, query, headers: parts.headers, body, upgrade };
         return match (route.handler)(call).await {
             Ok(response) => response,
             Err(refusal) => refused(&refusal),

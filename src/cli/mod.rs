@@ -4,18 +4,27 @@
 //! cluster's insides: whatever it can do, any client of the API can.
 
 mod client;
+mod cp;
 mod daemon;
+mod df;
+mod events;
+mod exec;
 mod exit;
 mod human;
 mod image;
 mod node;
+mod nodes;
 mod output;
+mod pieces;
 mod service;
+mod stats;
 mod swarm;
 mod system;
 mod task;
 mod template;
+mod top;
 mod unsupported;
+mod volume;
 
 use clap::{Parser, Subcommand};
 use client::Client;
@@ -56,8 +65,24 @@ enum Command {
     /// Bring images to nodes, look at them, remove them
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Look at volumes, make them, remove them
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// Look at what takes the disk
+    #[command(subcommand)]
+    System(df::SystemCommand),
+    /// Tell what happens, as it happens
+    Events(events::EventsArgs),
     /// List the containers of this node
     Ps(system::PsArgs),
+    /// Run a command in a running container, on any node
+    Exec(exec::ExecArgs),
+    /// Copy files between here and a running container, on any node
+    Cp(cp::CpArgs),
+    /// Show what running containers use
+    Stats(stats::StatsArgs),
+    /// List the processes of a running container
+    Top(top::TopArgs),
     /// Show what this node is and how it is
     Info(system::InfoArgs),
     /// Show the versions of this program and of the daemon
@@ -110,7 +135,14 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Node(command) => node::run(&client, command),
         Command::Service(command) => service::run(&client, command),
         Command::Image(command) => image::run(&client, command),
+        Command::Volume(command) => volume::run(&client, command),
+        Command::System(command) => df::run(&client, &command),
+        Command::Events(args) => events::run(&client, &args),
         Command::Ps(args) => system::ps(&client, &args),
+        Command::Exec(args) => exec::run(&client, &args),
+        Command::Cp(args) => cp::run(&client, &args),
+        Command::Stats(args) => stats::run(&client, &args),
+        Command::Top(args) => top::run(&client, &args),
         Command::Info(args) => system::info(&client, &args),
         Command::Version(args) => system::version(&client, &args),
         Command::Hidden(command) => system::hidden(command),

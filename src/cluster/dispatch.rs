@@ -6,7 +6,7 @@
 
 use super::{Effect, Leader, State};
 use crate::types::{Assignments, Desired, FromManager, NodeId, Sequence, Task, TaskId, TaskState};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many reports of one session wait for their commit: a worker repeats what was dropped.
 const REPORTS_WAITING_MAX: usize = 1_024;
@@ -15,10 +15,12 @@ const REPORTS_WAITING_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: u64,
-    /// The number of the last set sent; 0 before the first.
+    /// The number of the last set sent, in this session or before it; 0 before the first.
     number: u64,
     /// What the node was told; none until the first complete set.
     sent: Option<BTreeMap<TaskId, Desired>>,
+    /// Which of its images it was told that services refer to.
+    kept: BTreeSet<String>,
     /// Nothing is sent before the node's own tasks are taken over.
     held: bool,
     /// What the node last said it had taken, where that was less than was sent.
@@ -29,11 +31,8 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
-        Self { id, number, sent: None, held: false, behind: None, reports: VecDeque::new() }
-    }
-
-    pub(super) fn number(&self) -> u64 {
-        self.number
+        let (sent, behind, kept) = (None, None, BTreeSet::new());
+        Self { id, number, sent, kept, held: false, behind, reports: VecDeque::new() }
     }
 
     /// Tells whether the node was told of one of these tasks.
@@ -72,6 +71,7 @@ impl Leader {
             // A register that came late began this session a second time, after it was forgotten:
             // what follows must count on from what the node holds, or it takes it for old.
             session.number = applied.number;
+            self.numbers.insert(node.clone(), applied.number);
             session.behind = None;
             session.sent = None;
             self.due.nodes.insert(node.clone());
@@ -96,6 +96,7 @@ impl Leader {
 
     pub(super) fn forget_node(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
         self.sessions.remove(node);
+        self.numbers.remove(node);
         self.liveness.forget(node);
         self.volatile.images.remove(node);
         self.wanted.node_states.remove(node);
@@ -125,6 +126,9 @@ impl Leader {
     pub(super) fn dispatch(&mut self, state: &State, effects: &mut Vec<Effect>) {
         let epoch = state.applied().epoch;
         let term = self.term();
+        if self.keep.refresh(state) {
+            self.due.nodes.extend(self.sessions.keys().cloned());
+        }
         for node in std::mem::take(&mut self.due.nodes) {
             let Some(session) = self.sessions.get_mut(&node).filter(|s| !s.held) else { continue };
             let given = |task: &&Task| task.status.state >= TaskState::Assigned;
@@ -140,13 +144,18 @@ impl Leader {
             let removed = before.into_keys().filter(|id| !now.contains_key(id));
             let removed: Vec<TaskId> = removed.collect();
             session.sent = Some(now);
-            if !complete && changed.is_empty() && removed.is_empty() {
+            let held = self.volatile.images.get(&node).map_or(&[][..], Vec::as_slice);
+            let kept = self.keep.of(held);
+            let images = (complete || session.kept != kept).then(|| kept.clone());
+            session.kept = kept;
+            if !complete && changed.is_empty() && removed.is_empty() && images.is_none() {
                 continue;
             }
             session.number += 1;
+            self.numbers.insert(node.clone(), session.number);
             let sequence = Sequence { epoch, term, number: session.number };
-            let set =
-                Assignments { session: session.id, sequence, complete, tasks: changed, removed };
+            let (session, tasks) = (session.id, changed);
+            let set = Assignments { session, sequence, complete, tasks, removed, images };
             assert!(!set.complete || set.removed.is_empty(), "a complete set removes by omission");
             let message = FromManager::Assignments(Box::new(set));
             effects.push(Effect::Send { node, message });

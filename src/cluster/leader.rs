@@ -17,7 +17,7 @@ pub(crate) mod tests;
 
 use super::{
     Applied, Change, Command, Effect, Event, Rejected, Request, State, Ticket, dispatch::Session,
-    join, liveness::Liveness, reconcile::Memory, schedule::Volatile,
+    join, keep::Keep, liveness::Liveness, reconcile::Memory, schedule::Volatile,
 };
 use crate::types::{
     Date, Entropy, LocalSuccessor, Moment, NodeDescription, NodeId, NodeState, ServiceId, TaskId,
@@ -108,9 +108,13 @@ pub struct Leader {
     term: u64,
     random: Random,
     pub(super) sessions: BTreeMap<NodeId, Session>,
+    /// The number of the last set that each node was sent in this term. Outlives its sessions: one
+    /// that is begun a second time, after it was forgotten, must not use a number twice.
+    pub(super) numbers: BTreeMap<NodeId, u64>,
     pub(super) liveness: Liveness,
     pub(super) volatile: Volatile,
     pub(super) memory: Memory,
+    pub(super) keep: Keep,
     pub(super) wanted: Wanted,
     pub(super) due: Due,
     queue: VecDeque<Waiting>,
@@ -132,9 +136,11 @@ impl Leader {
             term,
             random: Random(seed),
             sessions: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             liveness: Liveness::new(state, now),
             volatile: Volatile::default(),
             memory: Memory::default(),
+            keep: Keep::new(),
             wanted: Wanted::default(),
             due: Due {
                 all_services: true,
@@ -270,6 +276,16 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         self.due.schedule = true;
+        if !matches!(
+            change,
+            Change::ReplaceTasks { .. }
+                | Change::Schedule { .. }
+                | Change::ReportTasks { .. }
+                | Change::AdoptTasks { .. }
+                | Change::RemoveTasks { .. }
+        ) {
+            self.keep.mark();
+        }
         match change {
             Change::CreateCluster { .. } | Change::UpdateCluster { .. } => {
                 self.due.all_services = true;

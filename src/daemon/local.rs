@@ -1,7 +1,7 @@
 //! What the API asks of this node.
 
 use super::{
-    Shared, images, logs,
+    Shared, chores, images, logs,
     member::{Member, host_of},
     swarm,
 };
@@ -9,25 +9,28 @@ use crate::{
     api::{
         error::{NOT_A_MANAGER, NOT_IN_SWARM},
         local::{
-            Answer, BoxFuture, BoxStream, Container, ContainerState, Image, ImageDetail, Info,
-            InitOptions, JoinOptions, LocalNode, LogItem, LogOptions, NodeSelector, Progress,
-            PullOptions, Removed, Resolved, SwarmState, Volume,
+            Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
+            ImageDetail, Info, InitOptions, JoinOptions, LocalNode, LogItem, LogOptions,
+            MountPoint, NodeAnswer, NodeSelector, Place, Progress, PullOptions, Removed, Resolved,
+            StartOptions, Started, SwarmState,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
     node::LocalTask,
     pki::TokenText,
-    runtime::ContainerInfo,
+    runtime::{ContainerInfo, Mounted},
     types::{
-        Cluster, Date, Node, NodeId, NodeState, PortConfig, RegistryCredential, Role, TaskState,
+        Chore, Cluster, Date, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, PortConfig,
+        ProcessTable, RegistryCredential, Role, TaskState, TerminalSize, UnpackOptions, Usage,
         image::Reference,
     },
+    util::board::Reading,
 };
 use base64::Engine as _;
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -138,9 +141,18 @@ impl LocalNode for Local {
         Box::pin(self.list_containers())
     }
 
-    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
-        let folder = self.0.options.data_dir.join("volumes");
-        Box::pin(smol::unblock(move || Ok(volumes(&folder))))
+    fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>> {
+        Box::pin(async move {
+            let targets = self.targets(nodes).await?;
+            Ok(chores::everywhere(&self.0, targets, chore).await)
+        })
+    }
+
+    fn occurrences(&self) -> Answer<'_, Reading<Occurrence>> {
+        let reading = self.0.containers.teller().board().read();
+        let busy = "too many clients follow the events of this node";
+        let reading = reading.ok_or_else(|| Refusal::new(Class::Unavailable, busy));
+        Box::pin(async move { reading })
     }
 
     fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>> {
@@ -153,6 +165,48 @@ impl LocalNode for Local {
             };
             Ok(reader.read(options))
         })
+    }
+
+    fn exec_create(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {
+        self.create_exec(place, spec)
+    }
+
+    fn exec_start(&self, id: String, options: StartOptions) -> Answer<'_, Started> {
+        Box::pin(self.start_exec(id, options))
+    }
+
+    fn exec_resize(&self, id: String, size: TerminalSize) -> Answer<'_, ()> {
+        Box::pin(async move { self.resize_exec(&id, size) })
+    }
+
+    fn exec_state(&self, id: String) -> Answer<'_, ExecState> {
+        Box::pin(async move { self.show_exec(&id) })
+    }
+
+    fn path_stat(&self, place: Place, path: String) -> Answer<'_, PathStat> {
+        Box::pin(self.stat_path(place, path))
+    }
+
+    fn pack(&self, place: Place, path: String) -> Answer<'_, (PathStat, Archive)> {
+        Box::pin(self.pack_path(place, path))
+    }
+
+    fn unpack(
+        &self,
+        place: Place,
+        path: String,
+        options: UnpackOptions,
+        archive: Archive,
+    ) -> Answer<'_, ()> {
+        Box::pin(self.unpack_archive(place, path, options, archive))
+    }
+
+    fn usage(&self, place: Place, times: Option<u32>) -> Answer<'_, BoxStream<Usage>> {
+        Box::pin(self.container_usage(place, times))
+    }
+
+    fn processes(&self, place: Place, options: String) -> Answer<'_, ProcessTable> {
+        Box::pin(self.list_processes(place, options))
     }
 }
 
@@ -182,23 +236,6 @@ fn pem(der: &[u8]) -> String {
     }
     pem.push_str("-----END CERTIFICATE-----\n");
     pem
-}
-
-fn volumes(folder: &std::path::Path) -> Vec<Volume> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().join("_data").is_dir())
-        .map(|entry| {
-            let created = entry.metadata().and_then(|metadata| metadata.modified()).ok();
-            let since = created.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-            Volume {
-                name: entry.file_name().to_string_lossy().into_owned(),
-                path: entry.path().join("_data").to_string_lossy().into_owned(),
-                created: Date::EPOCH + since.unwrap_or_default(),
-            }
-        })
-        .collect()
 }
 
 impl Local {
@@ -372,7 +409,31 @@ impl Local {
             addresses: address.map(|address| address.to_string()).into_iter().collect(),
             tty: task.spec.container.tty,
             health: health.clone().filter(|_| running),
-            log_path: String::new(),
+            log_path: info.log_path.to_string_lossy().into_owned(),
+            mounts: info.mounts.into_iter().map(|mount| self.mount_point(mount)).collect(),
+            out_of_memory: matches!(
+                info.phase,
+                crate::agent::Phase::Exited { out_of_memory: true, .. }
+            ),
+            spec: Box::new(task.spec.clone()),
         }
+    }
+
+    /// Tells what a mount is by where its files are.
+    fn mount_point(&self, mount: Mounted) -> MountPoint {
+        let Mounted { source, target, read_only } = mount;
+        let Some(source) = source else {
+            let (name, source) = (String::new(), String::new());
+            return MountPoint { kind: "tmpfs", name, source, target, read_only };
+        };
+        let data = &self.0.options.data_dir;
+        let path = std::path::Path::new(&source);
+        let volume = path.strip_prefix(data.join("volumes")).ok();
+        let name = volume.and_then(|rest| rest.iter().next()).unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        // A container's own volumes lie with its log.
+        let is_volume = volume.is_some() || path.starts_with(data.join("containers"));
+        let kind = if is_volume { "volume" } else { "bind" };
+        MountPoint { kind, name, source, target, read_only }
     }
 }

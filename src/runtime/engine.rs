@@ -16,7 +16,9 @@ use super::{
     folder::{Exit, Folder, LOST},
     logs,
     prepare::noted_health,
-    signal, spec, watch,
+    signal, spec,
+    volumes::Volumes,
+    watch,
 };
 use crate::{
     agent::{self, Failure, Phase},
@@ -75,6 +77,7 @@ pub struct Runtime {
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) link: Link,
+    volumes: Volumes,
     /// One lock a task that something is done to.
     locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
     /// Ids of containers that are being made: their snapshots are no leftovers.
@@ -100,6 +103,8 @@ pub struct ContainerInfo {
     pub labels: Labels,
     /// The newest file of its log.
     pub log_path: PathBuf,
+    /// What its task and its image had mounted in it.
+    pub mounts: Vec<spec::Mounted>,
     /// How it is.
     pub phase: Phase,
     /// What its image says of its health.
@@ -113,6 +118,7 @@ impl Runtime {
         let link = Link::new(config.socket.clone(), &config.namespace);
         let (sender, events) = async_channel::bounded(EVENTS);
         let shared = Arc::new(Shared {
+            volumes: Volumes::new(&config.data_dir),
             config,
             link,
             locks: Mutex::default(),
@@ -185,7 +191,10 @@ impl Runtime {
                 return Err(permanent("the container has run before".to_owned()));
             }
             Some(State::Created) => {}
-            None => self.create_process(task, &record, &folder).await?,
+            None => {
+                self.mount_volumes(id).await?;
+                self.create_process(task, &record, &folder).await?;
+            }
         }
         match task::start(link, id).await {
             Ok(pid) => Ok(pid),
@@ -307,12 +316,17 @@ impl Runtime {
         let snapshotter = snapshotter.unwrap_or_else(|| SNAPSHOTTER.to_owned());
         snapshot::remove(link, &snapshotter, id).await.map_err(failed)?;
         let run = self.shared.config.run_dir.join("rootfs").join(id);
+        let (volumes, id) = (self.volumes().clone(), id.to_owned());
         let removed = smol::unblock(move || {
             // Only the empty folder of a mount point.
             drop(std::fs::remove_dir(run));
-            folder.remove()
+            volumes.forget(&id).map_err(|error| Failure {
+                message: super::image::chain(&error),
+                temporary: true,
+            })?;
+            folder.remove().map_err(|error| disk("cannot remove the container's files", &error))
         });
-        removed.await.map_err(|error| disk("cannot remove the container's files", &error))?;
+        removed.await?;
         self.forget_lock(task);
         Ok(())
     }
@@ -372,6 +386,41 @@ impl Runtime {
     #[must_use]
     pub fn logs(&self, task: &TaskId, options: LogOptions) -> async_channel::Receiver<LogLine> {
         logs::read(self.folder(task.as_str()), options)
+    }
+
+    /// Returns one container of this node, with what lists show of it.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away.
+    pub async fn info(&self, task: &TaskId) -> Result<Option<ContainerInfo>, Failure> {
+        let record = container::get(&self.shared.link, task.as_str()).await;
+        let record = record.map_err(|error| error.failure("cannot ask for a container"))?;
+        let Some(record) = record else { return Ok(None) };
+        let phase = self.shared.phase(&record.id, None).await?;
+        Ok(Some(info(record, task.clone(), phase, &self.shared.config.data_dir)))
+    }
+
+    /// Returns how many bytes each container's own files take, its image's left out.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away.
+    pub async fn sizes(&self) -> Result<BTreeMap<String, u64>, Failure> {
+        let link = &self.shared.link;
+        let failed = |error: CallError| error.failure("cannot measure the containers");
+        let mut sizes = BTreeMap::new();
+        for record in container::list(link).await.map_err(failed)? {
+            let size = snapshot::usage(link, &record.snapshotter, &record.id).await;
+            sizes.insert(record.id, size.map_err(failed)?);
+        }
+        Ok(sizes)
+    }
+
+    /// Returns the volumes of this node.
+    #[must_use]
+    pub fn volumes(&self) -> &Volumes {
+        &self.shared.volumes
     }
 
     pub(super) fn folder(&self, id: &str) -> Folder {
@@ -464,11 +513,17 @@ impl Shared {
         let folder = self.folder(id);
         let record = container::get(&self.link, id).await.ok().flatten();
         let group = record.as_ref().and_then(|record| cgroup_of(&record.spec));
+        let (volumes, container) = (self.volumes.clone(), id.to_owned());
         let noted = smol::unblock(move || {
             let root = Path::new(cgroups::ROOT);
             let out_of_memory = group.is_some_and(|group| cgroups::ran_out_of_memory(root, &group));
-            let exit = folder.read_exit().unwrap_or(Exit { code, date, out_of_memory });
-            (folder.write_exit(&exit), exit)
+            let before = folder.read_exit();
+            let exit = before.unwrap_or(Exit { code, date, out_of_memory });
+            let written = folder.write_exit(&exit);
+            if before.is_none() && written.is_ok() {
+                volumes.let_go(&container);
+            }
+            (written, exit)
         });
         let (written, exit) = noted.await;
         match written {
@@ -519,6 +574,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
         command,
         created: record.created.unwrap_or_default(),
         labels: record.labels.into_iter().collect(),
+        mounts: spec::mounted(&spec),
         log_path: Folder::new(data_dir, &record.id).log(),
         container: record.id,
         phase,
@@ -526,7 +582,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
     }
 }
 
-fn cgroup_of(spec: &[u8]) -> Option<String> {
+pub(super) fn cgroup_of(spec: &[u8]) -> Option<String> {
     let spec: serde_json::Value = serde_json::from_slice(spec).ok()?;
     Some(spec["linux"]["cgroupsPath"].as_str()?.to_owned())
 }

@@ -1,4 +1,4 @@
-//! What midge keeps of one container on disk: log, own volumes, whether it was started and how it
+//! What midge keeps of one container on disk: log, volumes it uses, whether it was started and how it
 //! ended.
 //!
 //! containerd forgets how a process ended when its shim is deleted or the machine restarts; these
@@ -30,11 +30,6 @@ impl Folder {
     /// Returns the path of the newest log file.
     pub(super) fn log(&self) -> PathBuf {
         self.path.join("log.json")
-    }
-
-    /// Returns the folder of the `index`th volume of the container's own.
-    pub(super) fn volume(&self, index: usize) -> PathBuf {
-        self.path.join("volumes").join(index.to_string())
     }
 
     pub(super) fn hostname(&self) -> PathBuf {

@@ -9,21 +9,28 @@ use super::{
         snapshot,
     },
     engine::{Runtime, Shared, disk, permanent},
-    folder::Folder,
+    image::chain,
     rootfs::{self, FsMount},
     spec::{self, BindMount, Input, user},
     volume,
+    volumes::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, own_name},
 };
 use crate::{
     agent::{Failure, Prepared},
-    types::{ImageHealth, MountKind, Platform, Task},
+    types::{ImageHealth, Labels, MountKind, Platform, Task, VolumeOptions, is_volume_name},
 };
+use futures_lite::future;
 use std::{
     collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
+    time::Duration,
 };
+
+/// How long mounting a task's volumes may take: the kernel's own patience with an NFS server that
+/// does not answer is minutes, and whoever waits for the task should hear why before.
+const MOUNT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Names a container that is being made, until dropped.
 struct Preparing {
@@ -52,6 +59,8 @@ struct Planned {
     mount: BindMount,
     /// Whether it is a volume that the image's content goes into when it is first used.
     fill: bool,
+    /// The volume that it is.
+    volume: Option<VolumeWanted>,
 }
 
 impl Runtime {
@@ -76,7 +85,7 @@ impl Runtime {
         }
         let preparing = Preparing::new(&self.shared, id);
         let folder = self.folder(id);
-        let planned = plan(task, image, &self.shared.config.data_dir, &folder)?;
+        let planned = plan(task, image, self.volumes())?;
         check(task, image, &planned)?;
         let hostname = spec::hostname(id, setup).to_owned();
         let made = {
@@ -84,6 +93,8 @@ impl Runtime {
             smol::unblock(move || folder.create(&snapshotter, &hostname))
         };
         made.await.map_err(|error| disk("cannot make the container's folder", &error))?;
+        let volumes = planned.iter().filter_map(|planned| planned.volume.clone()).collect();
+        self.attach_volumes(id, volumes).await?;
         let mounts = snapshot::prepare(link, &image.snapshotter, id, &image.chain_id);
         let mounts = mounts.await.map_err(failed)?;
 
@@ -165,6 +176,37 @@ pub(super) fn noted_health(spec: &serde_json::Value) -> ImageHealth {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
+impl Runtime {
+    /// Makes and mounts the volumes of a container.
+    async fn attach_volumes(&self, id: &str, wanted: Vec<VolumeWanted>) -> Result<(), Failure> {
+        let (volumes, id) = (self.volumes().clone(), id.to_owned());
+        mounting(smol::unblock(move || volumes.attach(&id, &wanted))).await
+    }
+
+    /// Mounts the volumes of a container that is about to start, where they are not.
+    pub(super) async fn mount_volumes(&self, id: &str) -> Result<(), Failure> {
+        let (volumes, id) = (self.volumes().clone(), id.to_owned());
+        mounting(smol::unblock(move || volumes.mount_for(&id))).await
+    }
+}
+
+/// Waits for a mount, but not for ever: that of a server which is away hangs.
+async fn mounting(work: impl Future<Output = Result<(), VolumeError>>) -> Result<(), Failure> {
+    let done = async {
+        work.await.map_err(|error| Failure {
+            message: chain(&error),
+            temporary: matches!(error, VolumeError::Disk { .. } | VolumeError::Mount { .. }),
+        })
+    };
+    let late = async {
+        smol::Timer::after(MOUNT_LIMIT).await;
+        let seconds = MOUNT_LIMIT.as_secs();
+        let message = format!("mounting the task's volumes takes more than {seconds} s");
+        Err(Failure { message, temporary: true })
+    };
+    future::or(done, late).await
+}
+
 /// Refuses, before anything is made, what cannot work.
 fn check(task: &Task, image: &PreparedImage, planned: &[Planned]) -> Result<(), Failure> {
     let controllers = cgroups::controllers(Path::new(cgroups::ROOT));
@@ -184,45 +226,48 @@ fn check(task: &Task, image: &PreparedImage, planned: &[Planned]) -> Result<(), 
 
 /// Decides what is mounted where: the task's mounts, and a volume of the container's own for each
 /// that the image declares and the task does not mount. Outer paths come before inner ones.
-fn plan(
-    task: &Task,
-    image: &PreparedImage,
-    data_dir: &Path,
-    folder: &Folder,
-) -> Result<Vec<Planned>, Failure> {
+fn plan(task: &Task, image: &PreparedImage, volumes: &Volumes) -> Result<Vec<Planned>, Failure> {
     let mut own = 0;
-    let mut next_own = || {
+    let mut next_own = |options: &VolumeOptions| {
+        let name = own_name(task.id.as_str(), own);
         own += 1;
-        folder.volume(own - 1)
+        let anonymous = (ANONYMOUS.to_owned(), String::new());
+        let labels: Labels = options.labels.clone().into_iter().chain([anonymous]).collect();
+        let options = VolumeOptions { labels, ..options.clone() };
+        VolumeWanted { name, options, owner: Some(task.id.to_string()) }
     };
     let mut all = Vec::new();
     let mut targets = BTreeSet::new();
     for mount in &task.spec.container.mounts {
         let target = clean(&mount.target)?;
-        let (source, fill) = match &mount.kind {
-            MountKind::Bind { source, .. } => (Some(PathBuf::from(source)), false),
-            MountKind::Volume { name, .. } if name.is_empty() => (Some(next_own()), true),
-            MountKind::Volume { name, .. } if volume::is_name(name) => {
-                (Some(data_dir.join("volumes").join(name).join("_data")), true)
+        let (source, volume) = match &mount.kind {
+            MountKind::Bind { source, .. } => (Some(PathBuf::from(source)), None),
+            MountKind::Volume { name, options } if name.is_empty() => {
+                (None, Some(next_own(options)))
+            }
+            MountKind::Volume { name, options } if is_volume_name(name) => {
+                let (name, options) = (name.clone(), options.clone());
+                (None, Some(VolumeWanted { name, options, owner: None }))
             }
             MountKind::Volume { name, .. } => {
-                return Err(permanent(format!(
-                    "{name:?} includes invalid characters for a local volume name, only \
-                     \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"
-                )));
+                return Err(permanent(VolumeError::Name(name.clone()).to_string()));
             }
-            MountKind::Tmpfs { .. } => (None, false),
+            MountKind::Tmpfs { .. } => (None, None),
         };
         if !targets.insert(target.clone()) {
             return Err(permanent(format!("duplicate mount point: {target}")));
         }
-        all.push(Planned { mount: BindMount { source, target, read_only: mount.read_only }, fill });
+        let source = volume.as_ref().map(|volume| volumes.content(&volume.name)).or(source);
+        let mount = BindMount { source, target, read_only: mount.read_only };
+        all.push(Planned { mount, fill: volume.is_some(), volume });
     }
     for target in &image.config.volumes {
         let target = clean(target)?;
         if targets.insert(target.clone()) {
-            let mount = BindMount { source: Some(next_own()), target, read_only: false };
-            all.push(Planned { mount, fill: true });
+            let volume = next_own(&VolumeOptions::default());
+            let source = Some(volumes.content(&volume.name));
+            let mount = BindMount { source, target, read_only: false };
+            all.push(Planned { mount, fill: true, volume: Some(volume) });
         }
     }
     all.sort_by_key(|planned| planned.mount.target.matches('/').count());

@@ -13,7 +13,8 @@ use crate::{
     node::{self, Ended, Handle, ManagerPorts, Options, Ports},
     runtime::fake::{Fake, Faults},
     store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
-    types::{NodeDescription, NodeId, Platform, Resources},
+    types::{GenericResource, NodeDescription, NodeId, Platform, Resources},
+    util::board::{Board, BoardLimits},
 };
 use async_channel::{Receiver, Sender};
 use std::{
@@ -198,7 +199,8 @@ impl World {
         };
         let (inputs_tx, inputs) = async_channel::bounded(4_096);
         let peers = SimPeers { world: self.clone(), node: node.clone(), inputs };
-        let options = Options { node: node.clone(), agent: agent::Options::default() };
+        let occurrences = Board::new(BoardLimits { recent: 1, waiting: 1, readers: 0 });
+        let options = Options { node: node.clone(), agent: agent::Options::default(), occurrences };
         workload.watch();
         let events = workload.events.0.clone();
         let (handle, node_run) = node::new(options, Ports { host, disk, peers, workload, manager });
@@ -362,6 +364,10 @@ impl World {
                 ..Platform::default()
             },
             resources: Resources { nano_cpus: 4_000_000_000, memory_bytes: 4 << 30 },
+            generic: GenericResource::parse_list(
+                &["gpu=a", "gpu=b", "gpu=c", "ssd=4"].map(str::to_owned),
+            )
+            .expect("it is well formed"),
             machine_id: self.name(node),
             ..NodeDescription::default()
         }

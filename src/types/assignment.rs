@@ -2,6 +2,7 @@
 
 use super::{Task, TaskId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The place of one set of assignments in a manager's stream of them.
 ///
@@ -15,7 +16,7 @@ pub struct Sequence {
     pub epoch: u64,
     /// The leader's term in the consensus group.
     pub term: u64,
-    /// Counts the sets of this session, from 1.
+    /// Counts the sets that the node was sent in this term, from 1.
     pub number: u64,
 }
 
@@ -33,4 +34,7 @@ pub struct Assignments {
     pub tasks: Vec<Task>,
     /// Tasks that the node may forget, once stopped. Empty in a complete set.
     pub removed: Vec<TaskId>,
+    /// The digests of those of the node's images that services refer to, where that changed since
+    /// it was last said; always said in a complete set.
+    pub images: Option<BTreeSet<String>>,
 }

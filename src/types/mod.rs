@@ -14,6 +14,7 @@
 //!   most once, and what replaces it is a new task.
 //! - **slot**: the place of a replicated service that a chain of tasks fills one after another,
 //!   numbered from 1. A task of a global service has slot 0 and is known by its node.
+//! - **job**: a service whose tasks run to their end; an **iteration** is one time it is set off.
 //! - **observed state**: how far a task has come; only ever rises. See [`TaskState`].
 //! - **desired state**: how far the manager wants it to come; only ever rises. See [`Desired`].
 //! - **assignment**: a task that was given to a node; a node's set of them is sent as
@@ -26,15 +27,19 @@ pub mod constraint;
 mod container;
 mod exec;
 mod expand;
+mod generic;
 mod health;
 mod id;
 pub mod image;
+mod job;
 mod mount;
 mod name;
 mod node;
+mod occurrence;
 mod platform;
 mod service;
 mod session;
+mod storage;
 mod task;
 pub mod template;
 mod time;
@@ -52,26 +57,37 @@ pub use container::{
     NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
 };
 pub use exec::{
-    CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
+    CpuUsage, DeviceUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
     TerminalSize, UnpackOptions, Usage,
 };
 pub use expand::{ExpandFailed, TemplateContext, expand_container, has_templates};
+pub use generic::{
+    GENERIC_RESOURCES_MAX, GenericReservations, GenericResource, InvalidGenericResource,
+};
 pub use health::{Health, HealthState, ImageHealth, Probe, ProbeLog};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
+pub use job::{JobPlace, JobStatus, JobTally, job_place};
 pub use mount::{InvalidMount, validate_mounts};
-pub use name::{InvalidName, SERVICE_NAME_MAX, validate_hostname, validate_service_name};
+pub use name::{
+    InvalidName, SERVICE_NAME_MAX, is_volume_name, validate_hostname, validate_service_name,
+};
 pub use node::{
     Availability, CgroupSupport, EngineDescription, HeldImage, ManagerStatus, Node,
     NodeDescription, NodeSpec, NodeState, NodeStatus, Role,
 };
+pub use occurrence::{Occurrence, OccurrenceKind};
 pub use platform::Platform;
 pub use service::{
     Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
     UpdateState, UpdateStatus,
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
+pub use storage::{
+    Chore, ChoreDone, DiskUsage, NewVolume, Prune, RemovedImage, StoredContainer, StoredImage,
+    StoredImageDetail, StoredVolume,
+};
 pub use task::{
     Attachment, Desired, ImagePin, LogConfig, NetworkMode, Placement, PortStatus, REASONS_MAX,
     RESTART_DELAY, RESTART_MAX_DELAY, Reason, ReasonCode, RegistryCredential, ResourceLimits,

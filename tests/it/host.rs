@@ -69,7 +69,7 @@ fn sh(command: &str) {
 }
 
 /// A process that is ended when dropped.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     fn start(mut command: Command, log: &Path) -> Self {
@@ -149,7 +149,7 @@ impl Network {
              ip -n {tag}n{number} link set eth0 up"
         ));
         let dir = self.dir.path().join(format!("n{number}"));
-        fs::create_dir(&dir).unwrap();
+        fs::create_dir_all(&dir).unwrap();
         let mut host = Host {
             number,
             namespace: format!("{tag}n{number}"),
@@ -192,6 +192,11 @@ impl Network {
         network
     }
 
+    /// The folder that everything of this network is in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Brings the test image to every node as `bb:1` and `bb:2`.
     pub(crate) fn load_busybox(&self) {
         let archive = busybox_archive(self.dir.path(), &["bb:1", "bb:2"]);
@@ -230,18 +235,20 @@ impl Drop for Network {
 /// One host.
 pub(crate) struct Host {
     number: usize,
-    namespace: String,
+    /// The name of its network namespace.
+    pub(crate) namespace: String,
     switch: String,
     pub(crate) address: String,
     pub(crate) dir: PathBuf,
     containerd: Option<Process>,
-    daemon: Option<Process>,
+    pub(crate) daemon: Option<Process>,
     /// What else runs on this host.
     beside: Vec<Process>,
 }
 
 impl Host {
-    fn inside(&self, program: &Path) -> Command {
+    /// Returns a command that runs a program on this host.
+    pub(crate) fn inside(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.namespace)).arg("--").arg(program);
         command

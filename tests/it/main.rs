@@ -2,10 +2,13 @@
 
 mod disks;
 mod docker;
+mod events;
+mod exec;
 mod faults;
 mod health;
 mod host;
 mod images;
+mod jobs;
 mod joining;
 mod mistakes;
 mod options;

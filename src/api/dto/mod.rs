@@ -7,17 +7,21 @@
 mod cluster;
 mod container;
 mod engine;
+mod generic;
 mod image;
 mod node;
 mod service;
+mod storage;
 mod task;
 
 pub use cluster::*;
 pub use container::*;
 pub use engine::*;
+pub use generic::*;
 pub use image::*;
 pub use node::*;
 pub use service::*;
+pub use storage::*;
 pub use task::*;
 
 use serde::{Deserialize, Deserializer, Serialize};

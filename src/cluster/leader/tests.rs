@@ -1,10 +1,11 @@
 //! Scenarios: a leader, its state and some workers, on a clock that jumps.
 
 mod bounds;
+mod jobs;
 mod local;
 mod nodes;
 mod random;
 mod services;
 mod world;
 
-pub(crate) use world::{World, replicated};
+pub(crate) use world::{World, id, replicated};

@@ -3,11 +3,15 @@
 //! Pure: knows what Docker gives a container; must not touch the node. What had to be read from
 //! the node or the image comes in as [`Input`].
 
+mod mounted;
 mod seccomp;
 pub(super) mod user;
 
+pub use mounted::Mounted;
+pub(super) use mounted::mounted;
+
 use super::{ContainerSetup, ImageConfig, cgroups::Controllers};
-use crate::types::Task;
+use crate::types::{GenericResource, Task};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use user::User;
@@ -195,14 +199,16 @@ pub(super) fn build(input: &Input<'_>) -> Result<Value, SpecError> {
     Ok(built)
 }
 
-/// Defaults first, then the image's, then the task's; the last of a name wins and keeps the first
+/// Defaults first, then the image's, then the task's, then what it was given of the node; the last of a name wins and keeps the first
 /// one's place. A name without `=` takes the variable away, as Docker has it.
 fn environment(input: &Input<'_>) -> Vec<String> {
     let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", hostname(input.id, input.setup))];
     if input.task.spec.container.tty {
         env.push("TERM=xterm".to_owned());
     }
-    for variable in input.image.env.iter().chain(&input.task.spec.container.env) {
+    let resources = GenericResource::environment(&input.task.generic);
+    let own = input.image.env.iter().chain(&input.task.spec.container.env);
+    for variable in own.chain(&resources) {
         let name = variable.split('=').next().unwrap_or("");
         let same = env.iter().position(|known| known.split('=').next() == Some(name));
         match (same, variable.contains('=')) {
