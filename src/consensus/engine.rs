@@ -154,7 +154,7 @@ impl<R: Runtime> Consensus<R> {
         notices: (Sender<Notice>, Receiver<Notice>),
     ) -> Result<Self, StartError> {
         let config = config(&settings)?;
-        let storage = Storage::new(store);
+        let storage = Storage::new(store, notices.0.clone());
         let mut machine = Machine {
             storage: storage.clone(),
             notices: notices.0.clone(),

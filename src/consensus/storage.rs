@@ -2,9 +2,12 @@
 //! are kept is the store's.
 
 use super::{
+    Notice,
     runtime::Runtime,
     types::{Entry, LogId, Payload, SnapshotMeta, Types, Vote},
 };
+use async_channel::Sender;
+use futures_lite::FutureExt as _;
 use futures_util::{Stream, TryStreamExt as _, stream};
 use openraft::{
     EntryPayload, LogState, OptionalSend, RaftLogReader,
@@ -18,6 +21,7 @@ use std::{
     marker::PhantomData,
     ops::{Bound, RangeBounds},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// The largest log entry that is written or read: a batch of commands is cut well below it.
@@ -32,6 +36,10 @@ const MESSAGE_BYTES: usize = 1 << 20;
 
 /// The first byte of every record and message: how the rest is encoded.
 const ENCODING: u8 = 1;
+
+/// The wait before a disk without room is tried again: room is made by a person or a log rotation,
+/// and an attempt costs next to nothing.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// Room for what surrounds an entry's bytes in a record.
 const RECORD_MARGIN: usize = 1024;
@@ -146,19 +154,21 @@ pub(super) struct Storage<R> {
     store: Arc<dyn LogStore>,
     /// The index of the newest snapshot on disk: one that is older comes too late.
     newest: Arc<Mutex<u64>>,
+    /// Closed when the driver has ended: nothing is waited for then.
+    driver: Sender<Notice>,
     runtime: PhantomData<R>,
 }
 
 impl<R> Clone for Storage<R> {
     fn clone(&self) -> Self {
         let (store, newest) = (Arc::clone(&self.store), Arc::clone(&self.newest));
-        Self { store, newest, runtime: PhantomData }
+        Self { store, newest, driver: self.driver.clone(), runtime: PhantomData }
     }
 }
 
 impl<R: Runtime> Storage<R> {
-    pub(super) fn new(store: Arc<dyn LogStore>) -> Self {
-        Self { store, newest: Arc::default(), runtime: PhantomData }
+    pub(super) fn new(store: Arc<dyn LogStore>, driver: Sender<Notice>) -> Self {
+        Self { store, newest: Arc::default(), driver, runtime: PhantomData }
     }
 
     /// Writes a snapshot, unless a newer one is there: a member's own may be finished only after
@@ -170,10 +180,10 @@ impl<R: Runtime> Storage<R> {
     ) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let (meta, newest) = (encode(meta)?, Arc::clone(&self.newest));
-        self.call(move |store| {
+        self.write(move |store| {
             let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
             if index >= *newest {
-                store.save_snapshot(meta, data)?;
+                store.save_snapshot(meta.clone(), data.clone())?;
                 *newest = index;
             }
             Ok(())
@@ -213,6 +223,34 @@ impl<R: Runtime> Storage<R> {
         Ok(entries)
     }
 
+    /// Writes where it holds up nobody, and again while the disk has no room, for as long as there
+    /// is a driver: the engine takes any failure for the end, and a full disk is none. What is not
+    /// written meanwhile is not acknowledged either.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl Fn(&dyn LogStore) -> io::Result<T> + Send + Sync + 'static,
+    ) -> io::Result<T> {
+        let work = Arc::new(work);
+        loop {
+            let attempt = Arc::clone(&work);
+            let full = match self.call(move |store| attempt(store)).await {
+                Err(error) if is_full(&error) => error,
+                result => return result,
+            };
+            let waited = async {
+                R::sleep(ROOM_RETRY).await;
+                false
+            };
+            let ended = async {
+                self.driver.closed().await;
+                true
+            };
+            if ended.or(waited).await {
+                return Err(full);
+            }
+        }
+    }
+
     /// Runs one blocking call where it holds up nobody.
     pub(super) async fn call<T: Send + 'static>(
         &self,
@@ -221,6 +259,10 @@ impl<R: Runtime> Storage<R> {
         let store = Arc::clone(&self.store);
         R::offload(move || work(store.as_ref())).await
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl<R: Runtime> RaftLogReader<Types<R>> for Storage<R> {
@@ -318,7 +360,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
 
     async fn save_vote(&mut self, vote: &Vote<R>) -> Result<(), io::Error> {
         let bytes = encode(vote)?;
-        self.call(move |store| store.save_vote(bytes)).await
+        self.write(move |store| store.save_vote(bytes.clone())).await
     }
 
     async fn append<I>(
@@ -335,7 +377,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
             encoded.push((entry.log_id().index, encode(&entry)?));
         }
         // One commit for all of them, and on disk before anybody hears of it.
-        let result = self.call(move |store| store.append(encoded)).await;
+        let result = self.write(move |store| store.append(encoded.clone())).await;
         let outcome = match &result {
             Ok(()) => Ok(()),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
@@ -346,11 +388,11 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId<R>>) -> Result<(), io::Error> {
         let first = last_log_id.map_or(0, |id| id.index + 1);
-        self.call(move |store| store.truncate(first)).await
+        self.write(move |store| store.truncate(first)).await
     }
 
     async fn purge(&mut self, log_id: LogId<R>) -> Result<(), io::Error> {
         let mark = encode(&log_id)?;
-        self.call(move |store| store.purge(log_id.index, mark)).await
+        self.write(move |store| store.purge(log_id.index, mark.clone())).await
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     agent,
     cluster::{Admission, Class, Refusal},
     consensus::{Consensus, Notice, OnSmol, ProposeError, SnapshotInterval},
-    node::ports::{AgentDisk, Authority, DiskError, Log, PeerInput, Peers},
+    node::ports::{AgentDisk, Authority, DiskError, Log, PeerInput, Peers, Write},
     pki::{self, Identity},
     store::{AgentStore, ManagerStore},
     transport::{Endpoint, Input},
@@ -76,8 +76,9 @@ impl Log for LogPort {
         self.channel.1.clone()
     }
 
-    fn commit_under_way(&self) -> Option<Duration> {
-        self.store.commit_under_way()
+    fn write_under_way(&self) -> Option<Write> {
+        let failure = self.store.failure();
+        self.store.commit_under_way().map(|time| Write { time, failure })
     }
 
     fn set_snapshot_interval(&self, entries: u64) {

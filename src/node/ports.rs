@@ -48,11 +48,20 @@ pub trait Log: Clone + Send + Sync + 'static {
     /// Returns the channel of notices. Called once.
     fn notices(&self) -> Receiver<Notice>;
 
-    /// Returns for how long the disk has been at the write that is under way, where there is one.
-    fn commit_under_way(&self) -> Option<Duration>;
+    /// Returns how a write that is under way goes; none where nothing is written.
+    fn write_under_way(&self) -> Option<Write>;
 
     /// Sets how many entries lie between snapshots, from the next entry on.
     fn set_snapshot_interval(&self, entries: u64);
+}
+
+/// A write of the log that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// For how long it has gone on.
+    pub time: Duration,
+    /// Why it cannot end, where that is known: it is tried again until it can.
+    pub failure: Option<String>,
 }
 
 /// What an agent keeps on disk.

@@ -76,14 +76,12 @@ impl Runtime {
         setup: &ContainerSetup,
         image: &PreparedImage,
     ) -> Result<Prepared, Failure> {
-        let prepared =
-            Prepared { container: task.id.to_string(), health: image.config.health.clone() };
         let guard = self.lock(&task.id).await;
         let id = task.id.as_str();
         let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot create the container");
         if container::get(link, id).await.map_err(failed)?.is_some() {
-            return Ok(prepared);
+            return Ok(prepared(task, image));
         }
         let preparing = Preparing::new(&self.shared, id);
         let folder = self.folder(id);
@@ -135,8 +133,7 @@ impl Runtime {
             architecture: &platform.architecture,
             init: task.spec.container.init.then_some(self.shared.config.helper.as_path()),
         });
-        let mut built = built.map_err(|error| permanent(error.to_string()))?;
-        note_health(&mut built, &image.config.health);
+        let built = built.map_err(|error| permanent(error.to_string()))?;
         let stop_signal = if task.spec.container.stop_signal.is_empty() {
             &image.config.stop_signal
         } else {
@@ -149,10 +146,10 @@ impl Runtime {
             labels: labels::container(task, &image.config.labels, &log, stop_signal),
             snapshotter: image.snapshotter.clone(),
             created: None,
-            spec: built.to_string().into_bytes(),
+            spec: with_health(built, &image.config.health).to_string().into_bytes(),
         };
         container::create(link, record).await.map_err(failed)?;
-        Ok(prepared)
+        Ok(prepared(task, image))
     }
 }
 
@@ -160,12 +157,17 @@ impl Runtime {
 /// long as the container is there, whatever becomes of the image. A label would have to be short.
 const HEALTH: &str = "io.midge.image-health";
 
-fn note_health(built: &mut serde_json::Value, health: &ImageHealth) {
+fn prepared(task: &Task, image: &PreparedImage) -> Prepared {
+    Prepared { container: task.id.to_string(), health: image.config.health.clone() }
+}
+
+fn with_health(mut built: serde_json::Value, health: &ImageHealth) -> serde_json::Value {
     if *health != ImageHealth::default()
         && let Ok(text) = serde_json::to_string(health)
     {
         built["annotations"][HEALTH] = text.into();
     }
+    built
 }
 
 /// Returns what the image of a container says of its health.

@@ -9,7 +9,7 @@ use crate::{
     agent::{self, Action, Event},
     cluster::{Admission, Refusal},
     consensus::{Consensus, Notice, ProposeError},
-    node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload},
+    node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload, Write},
     runtime::fake::Fake,
     store::AgentStore,
     types::{Cluster, Date, HealthState, Moment, NodeId, Sequence, TaskId},
@@ -71,7 +71,7 @@ pub(super) struct SimLog {
 impl Log for SimLog {
     async fn propose(&self, entry: Vec<u8>, limit: Duration) -> Result<u64, ProposeError> {
         let late = self.executor.now() + limit;
-        while self.commit_under_way().is_some() {
+        while self.write_under_way().is_some() {
             if self.executor.now() >= late {
                 return Err(ProposeError::Timeout(limit));
             }
@@ -94,9 +94,9 @@ impl Log for SimLog {
         self.notices.clone()
     }
 
-    fn commit_under_way(&self) -> Option<Duration> {
-        let since = *self.hangs.lock().unwrap();
-        since.map(|since| self.executor.now().since(since))
+    fn write_under_way(&self) -> Option<Write> {
+        let since = (*self.hangs.lock().unwrap())?;
+        Some(Write { time: self.executor.now().since(since), failure: None })
     }
 
     /// The simulation keeps its own, so that snapshots come often.

@@ -178,10 +178,10 @@ impl World {
         let limit = Duration::from_secs(60);
         let result = handle.request(Request::CreateService { request, spec }, limit).await;
         let took = self.0.executor.now().since(begun).as_secs();
-        let health = handle.status().manager_health.unwrap_or_default();
+        let health = handle.status().manager_health.map_or_else(String::new, |it| it + "\n");
         match result {
-            Ok(_) => format!("done after {took} s\n{health}\n"),
-            Err(refusal) => format!("refused after {took} s: {refusal}\n{health}\n"),
+            Ok(_) => format!("done after {took} s\n{health}"),
+            Err(refusal) => format!("refused after {took} s: {refusal}\n{health}"),
         }
     }
 

@@ -89,8 +89,7 @@ struct Unopened {
 impl Unopened {
     fn failed(path: &Path, error: &io::Error) -> Self {
         let (path, message) = (path.to_owned(), error.to_string());
-        let full =
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let full = is_full(error.kind());
         Self { error: OpenError::Failed { path, message, full }, kind: error.kind() }
     }
 }
@@ -133,6 +132,8 @@ pub(super) struct StoreFile {
 struct Commits {
     last: Duration,
     begun: Option<Instant>,
+    /// Since when there is no room; who writes the log tries again until there is.
+    failing: Option<Instant>,
     failure: Option<String>,
 }
 
@@ -176,10 +177,11 @@ impl StoreFile {
         locked(&self.commits).last
     }
 
-    /// Returns how long the commit under way has taken already: a disk that hangs shows here and
-    /// nowhere else.
+    /// Returns for how long what is to be written has not been: by the commit under way, or by all
+    /// since the first of those that failed. A disk that hangs shows here and nowhere else.
     pub(super) fn commit_under_way(&self) -> Option<Duration> {
-        locked(&self.commits).begun.map(|begun| begun.elapsed())
+        let commits = locked(&self.commits);
+        commits.failing.or(commits.begun).map(|since| since.elapsed())
     }
 
     /// Returns why the last commit failed, where it did.
@@ -205,7 +207,11 @@ impl StoreFile {
         locked(&self.commits).begun = Some(begun);
         let result = self.with(|database| commit(database, work));
         let failure = result.as_ref().err().map(ToString::to_string);
-        *locked(&self.commits) = Commits { last: begun.elapsed(), begun: None, failure };
+        let mut commits = locked(&self.commits);
+        let full = result.as_ref().is_err_and(|error| is_full(error.kind()));
+        let failing = full.then(|| commits.failing.unwrap_or(begun));
+        *commits = Commits { last: begun.elapsed(), begun: None, failing, failure };
+        drop(commits);
         result
     }
 
@@ -234,6 +240,10 @@ impl StoreFile {
         *slot = Some(Arc::clone(&database));
         Ok(database)
     }
+}
+
+fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn contradiction() -> io::Error {

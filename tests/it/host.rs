@@ -391,6 +391,14 @@ impl Host {
         })
     }
 
+    /// Asks this host's daemon for `path`, and returns what it answered.
+    pub(crate) fn api(&self, path: &str) -> String {
+        let socket = self.dir.join("midge.sock");
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--unix-socket"]).arg(socket).arg(format!("http://midge{path}"));
+        String::from_utf8(curl.output().unwrap().stdout).unwrap()
+    }
+
     /// Returns the processes of this host's containers of a service: `task id`, `pid`.
     pub(crate) fn containers(&self) -> Vec<(String, u32)> {
         let ids = self.ok(&["ps", "-q", "--no-trunc"]);
@@ -441,6 +449,12 @@ impl Host {
 
 /// Makes a docker-archive of busybox under these names; all its applets are in /bin.
 pub(crate) fn busybox_archive(dir: &Path, names: &[&str]) -> PathBuf {
+    let config = serde_json::json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]});
+    busybox_archive_with(dir, names, &config)
+}
+
+/// The same, with what the image says of its containers.
+pub(crate) fn busybox_archive_with(dir: &Path, names: &[&str], config: &Value) -> PathBuf {
     let root = dir.join("bb-root");
     let script = format!(
         "mkdir -p {root}/bin {root}/etc {root}/tmp; cp {busybox} {root}/bin/busybox; \
@@ -463,7 +477,7 @@ pub(crate) fn busybox_archive(dir: &Path, names: &[&str]) -> PathBuf {
     };
     let config = serde_json::json!({
         "architecture": architecture, "os": "linux",
-        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]},
+        "config": config,
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     fs::write(dir.join("config.json"), config.to_string()).unwrap();

@@ -2,10 +2,12 @@
 
 mod cli;
 mod conformance;
+mod disks;
 mod docker;
 mod events;
 mod exec;
 mod faults;
+mod health;
 mod host;
 mod images;
 mod jobs;

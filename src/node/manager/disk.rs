@@ -1,4 +1,4 @@
-//! A disk that hangs: noticed, named, and not waited for by users.
+//! A disk that hangs or is full: noticed, named, and not waited for by users.
 //!
 //! Knows how long the log's disk has been busy with one write; takes no decision about the
 //! cluster. While it hangs this manager changes nothing: with several voters it would step down,
@@ -7,23 +7,23 @@
 use super::{Manager, PROPOSE_LIMIT, unavailable};
 use crate::{
     cluster::Refusal,
-    node::ports::{Authority, Host, Log, Peers},
+    node::ports::{Authority, Host, Log, Peers, Write},
     types::Moment,
 };
 use std::time::Duration;
 
 /// From when on a write counts as one that hangs: an SD card stalls for seconds when it collects
 /// garbage, and a proposal is given up after as long.
-pub(super) const HANG_LIMIT: Duration = PROPOSE_LIMIT;
+const HANG_LIMIT: Duration = PROPOSE_LIMIT;
 
-/// How often a disk that hangs, or is written to, is looked at.
+/// How often a disk that is written to is looked at. One that is full says so at once.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of the log's disk.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
-    /// How long the write that hangs had been going on when it was last looked at.
-    hangs: Option<Duration>,
+    /// The write that hangs or cannot be done, as it was last seen.
+    stuck: Option<Write>,
     /// When to look; none while nothing is written.
     look_at: Option<Moment>,
 }
@@ -31,11 +31,11 @@ pub(super) struct Disk {
 impl Disk {
     /// Something is about to be written.
     pub(super) fn expect(&mut self, now: Moment) {
-        self.look_at.get_or_insert(now + HANG_LIMIT);
+        self.look_at.get_or_insert(now + LOOK_AGAIN);
     }
 
-    pub(super) fn hangs(&self) -> bool {
-        self.hangs.is_some()
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.is_some()
     }
 
     pub(super) fn deadline(&self) -> Option<Moment> {
@@ -44,13 +44,16 @@ impl Disk {
 
     /// Returns what to tell whoever wants a change.
     pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.hangs.map(|time| unavailable(&describe(time)))
+        self.stuck.as_ref().map(|write| unavailable(&describe(write)))
     }
 }
 
-fn describe(time: Duration) -> String {
-    let seconds = time.as_secs();
-    format!("the disk of this manager has not finished a write for {seconds} s")
+fn describe(write: &Write) -> String {
+    let seconds = write.time.as_secs();
+    match &write.failure {
+        Some(failure) => format!("the disk of this manager cannot be written: {failure}"),
+        None => format!("the disk of this manager has not finished a write for {seconds} s"),
+    }
 }
 
 impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
@@ -60,23 +63,20 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         if self.disk.look_at.is_none_or(|at| at > now) {
             return;
         }
-        let busy = self.log.commit_under_way();
-        let before = self.disk.hangs;
-        self.disk.hangs = busy.filter(|time| *time >= HANG_LIMIT);
-        self.disk.look_at = match busy {
-            _ if self.disk.hangs() => Some(now + LOOK_AGAIN),
-            Some(time) => Some(now + (HANG_LIMIT - time).max(LOOK_AGAIN)),
-            None => self.proposals.under_way.map(|_| now + LOOK_AGAIN),
-        };
-        match (before, self.disk.hangs) {
-            (None, Some(time)) => {
-                let text = describe(time);
-                tracing::error!("{text}; the cluster is not changed until it has");
+        let write = self.log.write_under_way();
+        let busy = write.is_some() || self.proposals.under_way.is_some();
+        let stuck = write.filter(|it| it.failure.is_some() || it.time >= HANG_LIMIT);
+        let before = std::mem::replace(&mut self.disk.stuck, stuck);
+        self.disk.look_at = busy.then(|| now + LOOK_AGAIN);
+        match (before, &self.disk.stuck) {
+            (None, Some(write)) => {
+                let text = describe(write);
+                tracing::error!("{text}; the cluster is not changed until it is");
                 let refusal = format!("{text}; a change that waited may be carried out yet");
                 self.requests.refuse_changes(&unavailable(&refusal));
             }
-            (Some(time), None) => {
-                tracing::info!(?time, "the disk of this manager has finished its write");
+            (Some(write), None) => {
+                tracing::info!(time = ?write.time, "the disk of this manager is written again");
                 self.shared.set(|status| status.manager_health = None);
                 if let Some(commands) = self.proposals.next.take() {
                     self.propose(commands);
@@ -84,8 +84,17 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             }
             _ => {}
         }
-        if let Some(time) = self.disk.hangs {
-            self.shared.set(|status| status.manager_health = Some(describe(time)));
+        if let Some(write) = &self.disk.stuck {
+            let text = describe(write);
+            self.shared.set(|status| status.manager_health = Some(text));
         }
+    }
+
+    /// Tells whether a read must do without the barrier. The engine does not answer while it
+    /// writes; but where this manager is the only one, nothing was committed that it has not
+    /// applied.
+    pub(super) fn reads_at_once(&self) -> bool {
+        let alone = self.state.nodes().filter(|node| node.manager.is_some()).count() == 1;
+        alone && self.log.write_under_way().is_some_and(|write| write.time >= LOOK_AGAIN)
     }
 }

@@ -36,7 +36,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     /// be, and then this one waits for it, since both would be decided on the same state. A disk
     /// that hangs is given nothing more: what is queued behind its write would be so for ever.
     pub(super) fn propose(&mut self, commands: Vec<Command>) {
-        if self.proposals.under_way.is_some() || self.disk.hangs() {
+        if self.proposals.under_way.is_some() || self.disk.is_stuck() {
             self.proposals.next = Some(commands);
             return;
         }
@@ -68,7 +68,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             }
             _ => None,
         };
-        if !self.disk.hangs() {
+        if !self.disk.is_stuck() {
             self.shared.set(|status| status.manager_health = health);
         }
         if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.proposed) {
@@ -128,7 +128,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
 
     /// Gives a request to the leader; a read only once the barrier is passed.
     pub(super) fn pass_on(&mut self, ticket: Ticket) {
-        if !self.requests.is_read(ticket) {
+        if !self.requests.is_read(ticket) || self.reads_at_once() {
             if let Some(request) = self.requests.release(ticket) {
                 self.step(Event::Request { ticket, request });
             }
