@@ -3,9 +3,9 @@
 use crate::{
     cluster::{Refusal, Request, Response},
     types::{
-        Availability, CgroupSupport, Chore, ChoreDone, Cluster, ClusterSpec, Date, HeldImage,
-        Labels, NodeId, Occurrence, Platform, PortConfig, RegistryCredential, Resources, Role,
-        ServiceId, TaskId,
+        Availability, CgroupSupport, Chore, ChoreDone, Cluster, ClusterSpec, Date, Health,
+        HeldImage, Labels, NodeId, Occurrence, Platform, PortConfig, RegistryCredential, Resources,
+        Role, ServiceId, TaskId,
     },
     util::board::Reading,
 };
@@ -333,6 +333,8 @@ pub struct Container {
     pub addresses: Vec<String>,
     /// Whether it has a terminal.
     pub tty: bool,
+    /// Its health, while it runs and is probed.
+    pub health: Option<Health>,
     /// The path of its log file.
     pub log_path: String,
 }

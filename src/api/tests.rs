@@ -4,5 +4,6 @@
 mod contract;
 mod docker;
 mod fake;
+mod options;
 mod refusals;
 mod storage;

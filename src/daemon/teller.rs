@@ -243,6 +243,7 @@ mod tests {
             created: Date::EPOCH,
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
             log_path: std::path::PathBuf::new(),
+            health: crate::types::ImageHealth::default(),
             phase,
         }
     }

@@ -4,7 +4,9 @@ use crate::{
     agent,
     cluster::{Admission, Refusal},
     consensus::{Notice, ProposeError},
-    types::{Cluster, Date, FromManager, FromWorker, Moment, NodeId, Sequence},
+    types::{
+        Cluster, Date, FromManager, FromWorker, HealthState, Moment, NodeId, Sequence, TaskId,
+    },
 };
 use async_channel::Receiver;
 use std::{future::Future, time::Duration};
@@ -120,9 +122,12 @@ pub enum PeerInput {
 
 /// The containers of this node, their network and their images.
 pub trait Workload: Clone + Send + Sync + 'static {
-    /// Carries out one of `Prepare`, `Start`, `Stop`, `Remove`, `TakeInventory`, and returns what
-    /// came of it. Different tasks' actions run side by side; one task's come in order.
+    /// Carries out one of `Prepare`, `Start`, `Stop`, `Remove`, `Probe`, `TakeInventory`, and
+    /// returns what came of it. Different tasks' actions run side by side; one task's come in order.
     fn perform(&self, action: agent::Action) -> impl Future<Output = agent::Event> + Send;
+
+    /// Tells whoever listens on this node that a container's health changed. Never waits.
+    fn tell(&self, task: &TaskId, state: HealthState);
 
     /// What happens by itself: exits, containerd going and coming, new images. Called once.
     fn events(&self) -> Receiver<agent::Event>;

@@ -12,14 +12,17 @@ use super::{
         snapshot,
         task::{self, State},
     },
+    exec,
     folder::{Exit, Folder, LOST},
-    logs, signal, spec,
+    logs,
+    prepare::noted_health,
+    signal, spec,
     volumes::Volumes,
     watch,
 };
 use crate::{
     agent::{self, Failure, Phase},
-    types::{Date, Labels, Platform, Task, TaskId},
+    types::{Date, ImageHealth, Labels, Platform, Task, TaskId},
 };
 use containerd_client::services::v1::{
     PluginsRequest, introspection_client::IntrospectionClient, version_client::VersionClient,
@@ -79,6 +82,8 @@ pub(super) struct Shared {
     locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
     /// Ids of containers that are being made: their snapshots are no leftovers.
     pub(super) preparing: Mutex<BTreeSet<String>>,
+    /// What the ids of the commands begin with that this process runs in containers.
+    pub(super) exec_prefix: String,
 }
 
 /// A container, for lists of them.
@@ -100,6 +105,8 @@ pub struct ContainerInfo {
     pub log_path: PathBuf,
     /// How it is.
     pub phase: Phase,
+    /// What its image says of its health.
+    pub health: ImageHealth,
 }
 
 impl Runtime {
@@ -114,6 +121,7 @@ impl Runtime {
             link,
             locks: Mutex::default(),
             preparing: Mutex::default(),
+            exec_prefix: exec::prefix(),
         });
         smol::spawn(watch::run(Arc::downgrade(&shared), sender)).detach();
         Self { shared, events }
@@ -364,8 +372,8 @@ impl Runtime {
         self.shared.list().await
     }
 
-    /// Returns the channel of what happens by itself: first an inventory, then exits; when
-    /// containerd goes away that it did, and an inventory once it is back.
+    /// Returns the channel of what happens by itself: that containerd was found, then exits; when
+    /// it goes away that it did, and when it is back that it is.
     #[must_use]
     pub fn events(&self) -> async_channel::Receiver<agent::Event> {
         self.events.clone()
@@ -449,6 +457,7 @@ impl Shared {
             task: info.task,
             container: info.container,
             phase: info.phase,
+            health: info.health,
         };
         Ok(self.list().await?.into_iter().map(observed).collect())
     }
@@ -531,6 +540,11 @@ impl Shared {
         exit.into()
     }
 
+    /// Ends the commands that a daemon which died left in containers.
+    pub(super) async fn sweep_execs(&self) {
+        exec::sweep(&self.link, &self.config.run_dir, &self.exec_prefix).await;
+    }
+
     /// Removes snapshots that a crash left between being made and being recorded.
     pub(super) async fn sweep(&self) -> Result<(), CallError> {
         let keys = snapshot::of_tasks(&self.link, SNAPSHOTTER).await?;
@@ -561,6 +575,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
         log_path: Folder::new(data_dir, &record.id).log(),
         container: record.id,
         phase,
+        health: noted_health(&spec),
     }
 }
 

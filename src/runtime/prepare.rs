@@ -16,8 +16,8 @@ use super::{
     volumes::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, own_name},
 };
 use crate::{
-    agent::Failure,
-    types::{Labels, MountKind, Platform, Task, VolumeOptions, is_volume_name},
+    agent::{Failure, Prepared},
+    types::{ImageHealth, Labels, MountKind, Platform, Task, VolumeOptions, is_volume_name},
 };
 use futures_lite::future;
 use std::{
@@ -64,7 +64,7 @@ struct Planned {
 }
 
 impl Runtime {
-    /// Makes the task's volumes, snapshot and container; returns the container's id. Nothing runs
+    /// Makes the task's volumes, snapshot and container; returns what was made. Nothing runs
     /// yet.
     ///
     /// # Errors
@@ -75,13 +75,15 @@ impl Runtime {
         task: &Task,
         setup: &ContainerSetup,
         image: &PreparedImage,
-    ) -> Result<String, Failure> {
+    ) -> Result<Prepared, Failure> {
+        let prepared =
+            Prepared { container: task.id.to_string(), health: image.config.health.clone() };
         let guard = self.lock(&task.id).await;
         let id = task.id.as_str();
         let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot create the container");
         if container::get(link, id).await.map_err(failed)?.is_some() {
-            return Ok(id.to_owned());
+            return Ok(prepared);
         }
         let preparing = Preparing::new(&self.shared, id);
         let folder = self.folder(id);
@@ -133,7 +135,8 @@ impl Runtime {
             architecture: &platform.architecture,
             init: task.spec.container.init.then_some(self.shared.config.helper.as_path()),
         });
-        let built = built.map_err(|error| permanent(error.to_string()))?;
+        let mut built = built.map_err(|error| permanent(error.to_string()))?;
+        note_health(&mut built, &image.config.health);
         let stop_signal = if task.spec.container.stop_signal.is_empty() {
             &image.config.stop_signal
         } else {
@@ -149,7 +152,7 @@ impl Runtime {
             spec: built.to_string().into_bytes(),
         };
         container::create(link, record).await.map_err(failed)?;
-        Ok(id.to_owned())
+        Ok(prepared)
     }
 }
 
@@ -182,6 +185,24 @@ async fn mounting(work: impl Future<Output = Result<(), VolumeError>>) -> Result
         Err(Failure { message, temporary: true })
     };
     future::or(done, late).await
+}
+
+/// Under what the specification holds what the image says of the health of its containers: as
+/// long as the container is there, whatever becomes of the image. A label would have to be short.
+const HEALTH: &str = "io.midge.image-health";
+
+fn note_health(built: &mut serde_json::Value, health: &ImageHealth) {
+    if *health != ImageHealth::default()
+        && let Ok(text) = serde_json::to_string(health)
+    {
+        built["annotations"][HEALTH] = text.into();
+    }
+}
+
+/// Returns what the image of a container says of its health.
+pub(super) fn noted_health(spec: &serde_json::Value) -> ImageHealth {
+    let text = spec["annotations"][HEALTH].as_str();
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// Refuses, before anything is made, what cannot work.

@@ -12,7 +12,7 @@ use crate::{
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload},
     runtime::fake::Fake,
     store::AgentStore,
-    types::{Cluster, Date, Moment, NodeId, Sequence},
+    types::{Cluster, Date, HealthState, Moment, NodeId, Sequence, TaskId},
 };
 use async_channel::Receiver;
 use std::{
@@ -155,7 +155,13 @@ impl Workload for SimWorkload {
         if matches!(action, Action::Start { .. }) {
             self.watch();
         }
+        let lag = self.fake.lock().unwrap().lag(&action);
+        executor.sleep(lag).await;
         event
+    }
+
+    fn tell(&self, task: &TaskId, state: HealthState) {
+        self.world.trace(|| format!("{} {task} is {state}", self.world.name(&self.node)));
     }
 
     fn events(&self) -> Receiver<Event> {

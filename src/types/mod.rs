@@ -20,11 +20,16 @@
 //!   [`Assignments`].
 
 mod assignment;
+mod capability;
 mod cluster;
 pub mod constraint;
 mod container;
+mod exec;
+mod expand;
+mod health;
 mod id;
 pub mod image;
+mod mount;
 mod name;
 mod node;
 mod occurrence;
@@ -33,10 +38,12 @@ mod service;
 mod session;
 mod storage;
 mod task;
+pub mod template;
 mod time;
 mod version;
 
 pub use assignment::{Assignments, Sequence};
+pub use capability::{CAPABILITY_ALL, capability_name, is_capability};
 pub use cluster::{
     Cluster, ClusterSpec, HEARTBEAT_PERIOD, JoinToken, JoinTokens, NODE_CERT_EXPIRY,
     NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
@@ -46,9 +53,16 @@ pub use container::{
     BindOptions, ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, MountKind,
     NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
 };
+pub use exec::{
+    CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
+    TerminalSize, UnpackOptions, Usage,
+};
+pub use expand::{ExpandFailed, TemplateContext, expand_container, has_templates};
+pub use health::{Health, HealthState, ImageHealth, Probe, ProbeLog};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
+pub use mount::{InvalidMount, validate_mounts};
 pub use name::{
     InvalidName, SERVICE_NAME_MAX, is_volume_name, validate_hostname, validate_service_name,
 };
@@ -64,7 +78,7 @@ pub use service::{
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
 pub use storage::{
-    Chore, ChoreDone, DiskUsage, NewVolume, Prune, RemovedImage, StoredContainer, StoredImage,
+    Chore, ChoreDone, NewVolume, Prune, RemovedImage, StorageUse, StoredContainer, StoredImage,
     StoredImageDetail, StoredVolume,
 };
 pub use task::{

@@ -6,3 +6,4 @@ pub mod docker_config;
 pub mod hello;
 pub mod interfaces;
 pub mod notify;
+pub mod tree;

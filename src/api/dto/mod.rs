@@ -5,6 +5,7 @@
 //! sends as null mean the same.
 
 mod cluster;
+mod container;
 mod engine;
 mod image;
 mod node;
@@ -13,6 +14,7 @@ mod storage;
 mod task;
 
 pub use cluster::*;
+pub use container::*;
 pub use engine::*;
 pub use image::*;
 pub use node::*;
