@@ -196,7 +196,7 @@ fn mounts_are_checked() {
             s.task.container.mounts = vec![mount(
                 MountKind::Volume { name: "v".into(), options: VolumeOptions::default() },
                 "/x",
-            )]
+            )];
         },
         expect!["Invalid: invalid volume mount source, must have at least 2 characters: v"],
     );
