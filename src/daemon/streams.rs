@@ -1,6 +1,7 @@
-//! What other nodes ask over streams: to join, for logs, to take an image.
+//! What other nodes ask over streams: to join, for logs, to take an image, to do
+//! something with a container.
 
-use super::{Shared, chores, images, logs, membership::Membership};
+use super::{Shared, chores, container, images, logs, membership::Membership};
 use crate::{
     cluster::{Class, Refusal, RenewRequest, Request, Response},
     node::Handle,
@@ -63,6 +64,10 @@ async fn answer(
         },
         StreamRequest::Chore(chore) => match stream.accept().await {
             Ok((sender, _)) => chores::serve(shared, *chore, sender).await,
+            Err(error) => Err(error),
+        },
+        StreamRequest::Container(request) => match stream.accept().await {
+            Ok((sender, receiver)) => container::serve(shared, *request, sender, receiver).await,
             Err(error) => Err(error),
         },
         StreamRequest::Renew { csr } => {

@@ -244,6 +244,7 @@ mod tests {
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
             log_path: std::path::PathBuf::new(),
             health: crate::types::ImageHealth::default(),
+            mounts: Vec::new(),
             phase,
         }
     }

@@ -20,11 +20,13 @@ mod log_format;
 mod logger;
 mod logs;
 mod prepare;
+mod processes;
 pub mod registry;
 mod rootfs;
 mod signal;
 mod signals;
 mod spec;
+mod usage;
 mod volume;
 mod volumes;
 mod watch;
@@ -32,8 +34,8 @@ mod watch;
 pub use cgroups::{cgroups, remove_cgroup};
 pub use engine::{Config, ContainerInfo, Runtime};
 pub use exec::{
-    Exec, ExecControl, ExecError, ExecEvent, ExecExit, ExecOutput, ExecStdin, PROBE_OUTPUT_MAX,
-    ProbeOutput,
+    Exec, ExecControl, ExecError, ExecEvent, ExecExit, ExecOutput, ExecStdin, Inside,
+    PROBE_OUTPUT_MAX, ProbeOutput,
 };
 pub use helper::{INIT_MODE, LOGGER_MODE, helper_path, install_helper};
 pub use image_config::{ImageConfig, PreparedImage};
@@ -41,6 +43,7 @@ pub use init::init_main;
 pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
+pub use spec::Mounted;
 pub use volumes::{ANONYMOUS, VolumeError, VolumeNews, VolumeOptionError, VolumeWanted, Volumes};
 
 use std::path::PathBuf;

@@ -3,8 +3,12 @@
 //! Pure: knows what Docker gives a container; must not touch the node. What had to be read from
 //! the node or the image comes in as [`Input`].
 
+mod mounted;
 mod seccomp;
 pub(super) mod user;
+
+pub use mounted::Mounted;
+pub(super) use mounted::mounted;
 
 use super::{ContainerSetup, ImageConfig, cgroups::Controllers};
 use crate::types::Task;
