@@ -100,7 +100,8 @@ fn summary(usage: &Value) -> Vec<Row> {
 }
 
 fn row(kind: &str, total: usize, active: usize, size: u64, free: u64) -> Row {
-    let share = if size > 0 { format!(" ({}%)", free * 100 / size) } else { String::new() };
+    let share = (free * 100).checked_div(size).map(|percent| format!(" ({percent}%)"));
+    let share = share.unwrap_or_default();
     let row = json!({
         "Type": kind,
         "TotalCount": total.to_string(),

@@ -219,6 +219,9 @@ impl Leader {
     ) {
         for (command, outcome) in &outcomes {
             if outcome.is_ok() {
+                if !command.change.is_about_tasks() {
+                    self.keep.mark();
+                }
                 self.note_change(state, now, &command.change, effects);
                 self.settle_adoption(&command.change);
             }
@@ -276,16 +279,6 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         self.due.schedule = true;
-        if !matches!(
-            change,
-            Change::ReplaceTasks { .. }
-                | Change::Schedule { .. }
-                | Change::ReportTasks { .. }
-                | Change::AdoptTasks { .. }
-                | Change::RemoveTasks { .. }
-        ) {
-            self.keep.mark();
-        }
         match change {
             Change::CreateCluster { .. } | Change::UpdateCluster { .. } => {
                 self.due.all_services = true;

@@ -8,7 +8,7 @@ use crate::{
     runtime::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, image::chain},
     transport::{ByteSender, Endpoint, StreamError},
     types::{
-        Chore, ChoreDone, DiskUsage, Entropy, NewVolume, NodeId, Prune, StoredContainer,
+        Chore, ChoreDone, Entropy, NewVolume, NodeId, Prune, StorageUse, StoredContainer,
         StoredImage, StoredVolume, image::Reference,
     },
     wire::{ChoreFrame, StreamRequest},
@@ -202,7 +202,7 @@ async fn prune_images(shared: &Shared, prune: &Prune) -> Result<ChoreDone, Refus
 }
 
 /// Adds up what takes this node's disk.
-async fn usage(shared: &Shared) -> Result<DiskUsage, Refusal> {
+async fn usage(shared: &Shared) -> Result<StorageUse, Refusal> {
     let runtime = containers(shared).runtime();
     let images = containers(shared).images().disk().await;
     let images = images.map_err(|error| Refusal::new(Class::Internal, chain(&error)))?;
@@ -248,5 +248,5 @@ async fn usage(shared: &Shared) -> Result<DiskUsage, Refusal> {
         }
     });
     let containers = stored.collect();
-    Ok(DiskUsage { images_size: total, images: shown, containers, volumes })
+    Ok(StorageUse { images_size: total, images: shown, containers, volumes })
 }

@@ -140,9 +140,14 @@ async fn detached(
     sender: &mut ByteSender,
 ) -> Done {
     let (pid, ended) = containers(shared).runtime().exec_detached(task, spec).await?;
+    let teller = containers(shared).teller();
+    teller.exec_started(task, &spec.command);
     sender.send(&ContainerFrame::Started { pid }).await?;
     match ended.recv().await {
-        Ok(exit) => Ok(ContainerFrame::Exited { code: exit.code, reason: String::new() }),
+        Ok(exit) => {
+            teller.exec_ended(task, exit.code);
+            Ok(ContainerFrame::Exited { code: exit.code, reason: String::new() })
+        }
         Err(_) => {
             let text = "the command was lost sight of";
             Err(Stop::Refused(Refusal::new(Class::Internal, text), None))
@@ -166,6 +171,8 @@ async fn attached(
                 return end(sender, &ContainerFrame::Refused { refusal, code }).await;
             }
         };
+    let teller = Arc::clone(containers(shared).teller());
+    teller.exec_started(task, &spec.command);
     let resize = control.clone();
     let up = async { Err::<ContainerFrame, _>(feed(stdin, resize, receiver).await) };
     let down = async {
@@ -175,7 +182,12 @@ async fn attached(
                 ExecEvent::Stdout(bytes) if spec.stdout => ContainerFrame::Stdout(bytes.into()),
                 ExecEvent::Stderr(bytes) if spec.stderr => ContainerFrame::Stderr(bytes.into()),
                 ExecEvent::Stdout(_) | ExecEvent::Stderr(_) => continue,
-                ExecEvent::Exited(exit) => return Ok(exited(task, exit)),
+                ExecEvent::Exited(exit) => {
+                    if let Ok(exit) = &exit {
+                        teller.exec_ended(task, exit.code);
+                    }
+                    return Ok(exited(task, exit));
+                }
             };
             sender.send(&frame).await?;
         }

@@ -154,6 +154,18 @@ impl Teller {
         }
     }
 
+    /// A command was started in a container.
+    pub(super) fn exec_started(&self, task: &TaskId, command: &[String]) {
+        let command = command.join(" ");
+        self.container(task, &format!("exec_create: {command}"), &[]);
+        self.container(task, &format!("exec_start: {command}"), &[]);
+    }
+
+    /// It ended.
+    pub(super) fn exec_ended(&self, task: &TaskId, code: i32) {
+        self.container(task, "exec_die", &[("exitCode", code.to_string())]);
+    }
+
     /// Something happened to a container that is known.
     pub(super) fn container(&self, task: &TaskId, action: &str, extra: &[(&str, String)]) {
         let attributes = self.lock().get(task).map(|known| known.attributes.clone());
@@ -243,9 +255,9 @@ mod tests {
             created: Date::EPOCH,
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
             log_path: std::path::PathBuf::new(),
-            phase,
-            mounts: Vec::new(),
             health: crate::types::ImageHealth::default(),
+            mounts: Vec::new(),
+            phase,
         }
     }
 

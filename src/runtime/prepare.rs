@@ -93,16 +93,11 @@ impl Runtime {
             smol::unblock(move || folder.create(&snapshotter, &hostname))
         };
         made.await.map_err(|error| disk("cannot make the container's folder", &error))?;
-        let volumes = planned.iter().filter_map(|planned| planned.volume.clone()).collect();
-        self.attach_volumes(id, volumes).await?;
+        self.attach_volumes(id, &planned).await?;
         let mounts = snapshot::prepare(link, &image.snapshotter, id, &image.chain_id);
         let mounts = mounts.await.map_err(failed)?;
 
-        let wanted = if task.spec.container.user.is_empty() {
-            image.config.user.clone()
-        } else {
-            task.spec.container.user.clone()
-        };
+        let wanted = given_or(&task.spec.container.user, &image.config.user).to_owned();
         let at = self.shared.config.run_dir.join("rootfs").join(id);
         let fill: Vec<(PathBuf, String)> = planned
             .iter()
@@ -134,11 +129,7 @@ impl Runtime {
             init: task.spec.container.init.then_some(self.shared.config.helper.as_path()),
         });
         let built = built.map_err(|error| permanent(error.to_string()))?;
-        let stop_signal = if task.spec.container.stop_signal.is_empty() {
-            &image.config.stop_signal
-        } else {
-            &task.spec.container.stop_signal
-        };
+        let stop_signal = given_or(&task.spec.container.stop_signal, &image.config.stop_signal);
         let log = folder.log().to_string_lossy().into_owned();
         let record = Record {
             id: id.to_owned(),
@@ -178,7 +169,9 @@ pub(super) fn noted_health(spec: &serde_json::Value) -> ImageHealth {
 
 impl Runtime {
     /// Makes and mounts the volumes of a container.
-    async fn attach_volumes(&self, id: &str, wanted: Vec<VolumeWanted>) -> Result<(), Failure> {
+    async fn attach_volumes(&self, id: &str, planned: &[Planned]) -> Result<(), Failure> {
+        let wanted: Vec<VolumeWanted> =
+            planned.iter().filter_map(|planned| planned.volume.clone()).collect();
         let (volumes, id) = (self.volumes().clone(), id.to_owned());
         mounting(smol::unblock(move || volumes.attach(&id, &wanted))).await
     }
@@ -188,6 +181,11 @@ impl Runtime {
         let (volumes, id) = (self.volumes().clone(), id.to_owned());
         mounting(smol::unblock(move || volumes.mount_for(&id))).await
     }
+}
+
+/// Returns what the task says, or what its image does.
+fn given_or<'a>(task: &'a str, image: &'a str) -> &'a str {
+    if task.is_empty() { image } else { task }
 }
 
 /// Waits for a mount, but not for ever: that of a server which is away hangs.

@@ -85,7 +85,7 @@ pub use service::{
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
 pub use storage::{
-    Chore, ChoreDone, DiskUsage, NewVolume, Prune, RemovedImage, StoredContainer, StoredImage,
+    Chore, ChoreDone, NewVolume, Prune, RemovedImage, StorageUse, StoredContainer, StoredImage,
     StoredImageDetail, StoredVolume,
 };
 pub use task::{

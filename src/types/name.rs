@@ -54,7 +54,7 @@ pub fn validate_hostname(name: &str) -> Result<(), InvalidName> {
     if fits { Ok(()) } else { Err(InvalidName::NotHostname(name.to_owned())) }
 }
 
-/// The longest name of a volume: it is the name of a folder.
+/// The longest name of a volume: a folder is named after it, and file systems end at 255 bytes.
 const VOLUME_NAME_MAX: usize = 255;
 
 /// Tells whether the text can be a volume's name, by Docker's rule, which keeps it from being a

@@ -111,7 +111,7 @@ pub struct StoredContainer {
 
 /// What takes a node's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DiskUsage {
+pub struct StorageUse {
     /// Bytes of all images' content and unpacked layers, what they share counted once.
     pub images_size: u64,
     /// Its images.
@@ -230,7 +230,7 @@ pub enum ChoreDone {
         freed: u64,
     },
     /// What takes the disk.
-    Usage(Box<DiskUsage>),
+    Usage(Box<StorageUse>),
     /// Volumes, by name.
     Volumes(Vec<StoredVolume>),
     /// One volume.

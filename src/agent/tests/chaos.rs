@@ -267,16 +267,8 @@ impl World {
                 let session = self.bench.session.wrapping_sub(1);
                 let sequence = Sequence { epoch: 9, term: 9, number: 1 };
                 let _ = listed;
-                let tasks = Vec::new();
-                let removed = Vec::new();
-                self.assign(Assignments {
-                    session,
-                    sequence,
-                    complete: true,
-                    tasks,
-                    removed,
-                    images: None,
-                });
+                let (complete, tasks, removed, images) = (true, Vec::new(), Vec::new(), None);
+                self.assign(Assignments { session, sequence, complete, tasks, removed, images });
             }
             Move::LoseRuntime => {
                 let event = self.fake.lose_runtime();

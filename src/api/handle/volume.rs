@@ -11,7 +11,7 @@ use super::{
     chore::{self, odd, value},
 };
 use crate::types::{
-    Chore, ChoreDone, DiskUsage, NewVolume, StoredContainer, StoredVolume, VolumeOptions,
+    Chore, ChoreDone, NewVolume, StorageUse, StoredContainer, StoredVolume, VolumeOptions,
 };
 use http::StatusCode;
 
@@ -111,7 +111,7 @@ pub(crate) async fn disk_usage(call: Call) -> Reply {
     .await
 }
 
-fn shown(usage: &DiskUsage) -> dto::DiskUsage {
+fn shown(usage: &StorageUse) -> dto::DiskUsage {
     let container = |container: &StoredContainer| {
         let image = usage.images.iter().find(|image| image.id == container.image_id);
         let mount = dto::ContainerMount { r#type: "volume".to_owned() };

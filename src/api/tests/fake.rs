@@ -410,7 +410,7 @@ impl LocalNode for Fake {
         let answer = |node: &Node| NodeAnswer {
             node: Some(node.id.clone()),
             name: node.description.hostname.clone(),
-            result: result.clone().unwrap_or(Err(Refusal::new(Class::NotFound, "no such thing"))),
+            result: result.clone().unwrap_or_else(|| Err(Refusal::new(Class::NotFound, "none"))),
         };
         let nodes = if nodes == NodeSelector::Local { &self.nodes[..1] } else { &self.nodes[..] };
         ready(Ok(nodes.iter().map(answer).collect()))

@@ -5,8 +5,8 @@ use crate::{
     api::local::NodeSelector,
     cluster::{Class, Refusal},
     types::{
-        Chore, ChoreDone, Date, DiskUsage, Labels, NewVolume, Occurrence, OccurrenceKind, Prune,
-        RemovedImage, StoredContainer, StoredImage, StoredVolume, VolumeOptions,
+        Chore, ChoreDone, Date, Labels, NewVolume, Occurrence, OccurrenceKind, Prune, RemovedImage,
+        StorageUse, StoredContainer, StoredImage, StoredVolume, VolumeOptions,
     },
 };
 use serde_json::{Value, json};
@@ -175,7 +175,7 @@ fn disk_use_is_dockers() {
         volumes: 2,
         ..StoredContainer::default()
     };
-    let usage = DiskUsage {
+    let usage = StorageUse {
         images_size: 160,
         images: vec![image],
         containers: vec![container],

@@ -196,7 +196,7 @@ fn mounts_are_checked() {
             s.task.container.mounts = vec![mount(
                 MountKind::Volume { name: "v".into(), options: VolumeOptions::default() },
                 "/x",
-            )]
+            )];
         },
         expect!["Invalid: invalid volume mount source, must have at least 2 characters: v"],
     );
@@ -396,7 +396,7 @@ fn what_is_mounted_how_is_checked() {
         expect!["Invalid: must not set ReadOnly mode when using anonymous volumes (target /x)"],
     );
     refused(
-        one(volume("v", VolumeOptions { subpath: "a/../../b".into(), ..Default::default() })),
+        one(volume("vv", VolumeOptions { subpath: "a/../../b".into(), ..Default::default() })),
         expect![[
             r#"Invalid: invalid volume subpath, must be relative and must not climb with "..": a/../../b"#
         ]],
@@ -405,13 +405,13 @@ fn what_is_mounted_how_is_checked() {
         options: BTreeMap::from([(key.to_owned(), "x".to_owned())]),
         ..VolumeOptions::default()
     };
-    refused(one(volume("v", options("foo"))), expect![[r#"Invalid: invalid option: "foo""#]]);
+    refused(one(volume("vv", options("foo"))), expect![[r#"Invalid: invalid option: "foo""#]]);
     refused(
-        one(volume("v", options("o"))),
+        one(volume("vv", options("o"))),
         expect![[r#"Invalid: missing required option: "device""#]],
     );
     refused(
-        one(volume("v", VolumeOptions { driver: "nfs".into(), ..VolumeOptions::default() })),
+        one(volume("vv", VolumeOptions { driver: "nfs".into(), ..VolumeOptions::default() })),
         expect![[r#"Unsupported: volume driver "nfs" is not supported yet: only local is known"#]],
     );
     refused(
