@@ -21,6 +21,9 @@ pub(crate) struct Config {
     pub(crate) node_labels: Labels,
     /// `engine.labels.*`.
     pub(crate) engine_labels: Labels,
+    /// What starts containers: `auto` (or empty) is crun where it works, else runc; or one of
+    /// both by name, or the path of another. Containers keep the one they were made with.
+    pub(crate) runtime: String,
     /// Where images come from.
     pub(crate) registry: RegistryConfig,
 }
@@ -98,6 +101,7 @@ mod tests {
             r#"
             node_labels = { zone = "a" }
             engine_labels = { gpu = "yes" }
+            runtime = "runc"
             [registry]
             mirrors = { "docker.io" = ["mirror.local:5000"] }
             plain_http = ["mirror.local:5000"]
@@ -105,6 +109,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.node_labels["zone"], "a");
+        assert_eq!(config.runtime, "runc");
         assert_eq!(config.registry.mirrors["docker.io"], ["mirror.local:5000"]);
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }

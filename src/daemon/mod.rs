@@ -308,6 +308,9 @@ fn compose(
         data_dir: options.data_dir.clone(),
         run_dir: options.run_dir.clone(),
         helper,
+        oci: runtime::OciRuntime::choose(&config.runtime)
+            .map_err(|error| DaemonError::Other(runtime::image::chain(&error)))?,
+        cdi_dirs: runtime::CDI_DIRS.map(PathBuf::from).into(),
     });
     let resolver = Resolver::default();
     let registry = runtime::registry::RegistryConfig {

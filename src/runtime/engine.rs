@@ -13,7 +13,10 @@ use super::{
         task::{self, State},
     },
     folder::{Exit, Folder, LOST},
-    logs, signal, spec, watch,
+    log_config::LogSetup,
+    logs,
+    oci::OciRuntime,
+    signal, spec, watch,
 };
 use crate::{
     agent::{self, Failure, Phase},
@@ -59,6 +62,10 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// midge's own executable under the path that [`super::install_helper`] returned.
     pub helper: PathBuf,
+    /// What starts the containers that are made from now on.
+    pub oci: OciRuntime,
+    /// Where CDI specifications are.
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 /// Runs containers. Clones share everything.
@@ -76,6 +83,9 @@ pub(super) struct Shared {
     locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
     /// Ids of containers that are being made: their snapshots are no leftovers.
     pub(super) preparing: Mutex<BTreeSet<String>>,
+    /// After which step preparing fails.
+    #[cfg(test)]
+    pub(super) fault: Mutex<Option<super::prepare::Step>>,
 }
 
 /// A container, for lists of them.
@@ -105,8 +115,14 @@ impl Runtime {
     pub fn new(config: Config) -> Self {
         let link = Link::new(config.socket.clone(), &config.namespace);
         let (sender, events) = async_channel::bounded(EVENTS);
-        let shared =
-            Arc::new(Shared { config, link, locks: Mutex::default(), preparing: Mutex::default() });
+        let shared = Arc::new(Shared {
+            config,
+            link,
+            locks: Mutex::default(),
+            preparing: Mutex::default(),
+            #[cfg(test)]
+            fault: Mutex::default(),
+        });
         smol::spawn(watch::run(Arc::downgrade(&shared), sender)).detach();
         Self { shared, events }
     }
@@ -198,10 +214,17 @@ impl Runtime {
         folder: &Folder,
     ) -> Result<(), Failure> {
         let link = &self.shared.link;
-        let uri = log_uri(&self.shared.config.helper, &folder.log());
+        self.mount_volumes(task).await?;
+        let tty = task.spec.container.tty;
+        let uri = if LogSetup::read(&folder.log()).keep || tty {
+            log_uri(&self.shared.config.helper, &folder.log())
+        } else {
+            // Nobody reads what is not kept. A terminal must be read, or its writer would stop.
+            String::new()
+        };
         let make = async {
             let mounts = snapshot::mounts(link, &record.snapshotter, &record.id).await?;
-            task::create(link, &record.id, mounts, &uri, task.spec.container.tty).await
+            task::create(link, &record.id, mounts, &uri, tty).await
         };
         let marked = {
             let folder = folder.clone();
@@ -294,13 +317,8 @@ impl Runtime {
         let snapshotter = record.map(|record| record.snapshotter).or_else(|| folder.snapshotter());
         let snapshotter = snapshotter.unwrap_or_else(|| SNAPSHOTTER.to_owned());
         snapshot::remove(link, &snapshotter, id).await.map_err(failed)?;
-        let run = self.shared.config.run_dir.join("rootfs").join(id);
-        let removed = smol::unblock(move || {
-            // Only the empty folder of a mount point.
-            drop(std::fs::remove_dir(run));
-            folder.remove()
-        });
-        removed.await.map_err(|error| disk("cannot remove the container's files", &error))?;
+        let removed = self.remove_files(id).await;
+        removed.map_err(|error| disk("cannot remove the container's files", &error))?;
         self.forget_lock(task);
         Ok(())
     }
@@ -353,6 +371,12 @@ impl Runtime {
     #[must_use]
     pub fn events(&self) -> async_channel::Receiver<agent::Event> {
         self.events.clone()
+    }
+
+    /// Tells whether the output of a task's container is kept, so that it can be read.
+    #[must_use]
+    pub fn keeps_log(&self, task: &TaskId) -> bool {
+        LogSetup::read(&self.folder(task.as_str()).log()).keep
     }
 
     /// Reads the log of a task's container; the channel closes at its end. Where there is no log

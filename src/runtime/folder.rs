@@ -11,6 +11,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+/// The file that lists the volumes with a file system of their own.
+const DEVICE_VOLUMES: &str = "device-volumes";
+
 /// The folder of one container.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
@@ -46,6 +49,28 @@ impl Folder {
         fs::create_dir_all(&self.path)?;
         fs::write(self.path.join("snapshotter"), snapshotter)?;
         fs::write(self.hostname(), format!("{hostname}\n"))
+    }
+
+    /// Notes the volumes of this container that a file system is mounted for.
+    pub(super) fn note_device_volumes(&self, names: &[String]) -> io::Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        fs::write(self.path.join(DEVICE_VOLUMES), names.join("\n"))
+    }
+
+    /// Returns what [`Folder::note_device_volumes`] noted.
+    pub(super) fn device_volumes(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path.join(DEVICE_VOLUMES)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Tells whether another container than `own` noted the volume.
+    pub(super) fn others_use(data_dir: &Path, own: &Self, name: &str) -> bool {
+        let all = fs::read_dir(data_dir.join("containers")).into_iter().flatten().flatten();
+        all.map(|entry| Self { path: entry.path() })
+            .filter(|folder| folder.path != own.path)
+            .any(|folder| folder.device_volumes().iter().any(|known| known == name))
     }
 
     /// Returns the snapshotter that holds the container's snapshot, where it was noted.

@@ -6,18 +6,25 @@
 //! [`Runtime`] is the entry point. [`logger_main`] and [`init_main`] are modes of the executable
 //! that run as processes of their own, before any runtime is started.
 
+mod cdi;
 mod cgroups;
 pub mod containerd;
+mod device;
 mod engine;
 pub mod fake;
 mod folder;
 mod helper;
+mod host;
 pub mod image;
 mod image_config;
 mod init;
+mod log_config;
 mod log_format;
 mod logger;
 mod logs;
+mod mountinfo;
+mod oci;
+mod plan;
 mod prepare;
 pub mod registry;
 mod rootfs;
@@ -25,8 +32,10 @@ mod signal;
 mod signals;
 mod spec;
 mod volume;
+mod volume_mount;
 mod watch;
 
+pub use cdi::CDI_DIRS;
 pub use cgroups::{cgroups, remove_cgroup};
 pub use engine::{Config, ContainerInfo, Runtime};
 pub use helper::{INIT_MODE, LOGGER_MODE, helper_path, install_helper};
@@ -35,6 +44,7 @@ pub use init::init_main;
 pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
+pub use oci::{OciError, OciRuntime};
 
 use std::path::PathBuf;
 

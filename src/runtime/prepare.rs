@@ -1,29 +1,38 @@
 //! Makes a task's container, without running it.
 
 use super::{
-    ContainerSetup, PreparedImage, cgroups,
+    ContainerSetup, PreparedImage, cdi,
     containerd::{
         container::{self, Record},
         labels,
-        link::CallError,
+        link::{CallError, within},
         snapshot,
     },
+    device,
     engine::{Runtime, Shared, disk, permanent},
     folder::Folder,
+    host,
+    log_config::{LogSetup, Origin},
+    mountinfo,
+    plan::{self, Abilities, Need, Places, Planned, VolumeUse},
     rootfs::{self, FsMount},
-    spec::{self, BindMount, Input, user},
-    volume,
+    spec::{self, Facts, Input, edits::Edits, user},
+    volume, volume_mount,
 };
 use crate::{
     agent::Failure,
-    types::{MountKind, Platform, Task},
+    types::{Device, NamespaceMode, Platform, Task},
 };
 use std::{
-    collections::BTreeSet,
+    collections::HashMap,
     io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
+    time::Duration,
 };
+
+/// How long mounting a volume may take: a server that is away answers in its own time, if ever.
+const MOUNT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Names a container that is being made, until dropped.
 struct Preparing {
@@ -47,16 +56,31 @@ impl Drop for Preparing {
     }
 }
 
-/// A mount whose folder on the node is known.
-struct Planned {
-    mount: BindMount,
-    /// Whether it is a volume that the image's content goes into when it is first used.
-    fill: bool,
+/// What was found good before anything is made.
+struct Checked {
+    facts: Facts,
+    planned: Vec<Planned>,
+    edits: Edits,
+    log: LogSetup,
+    labels: HashMap<String, String>,
+}
+
+/// The steps of making a container, for tests that let one of them fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Its folder is there.
+    Folder,
+    /// Its snapshot is there.
+    Snapshot,
+    /// Its volumes are filled and its user is known.
+    Look,
+    /// containerd knows it.
+    Record,
 }
 
 impl Runtime {
     /// Makes the task's volumes, snapshot and container; returns the container's id. Nothing runs
-    /// yet.
+    /// yet. Where it fails, what was made of the container is taken back.
     ///
     /// # Errors
     ///
@@ -69,48 +93,126 @@ impl Runtime {
     ) -> Result<String, Failure> {
         let guard = self.lock(&task.id).await;
         let id = task.id.as_str();
-        let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot create the container");
-        if container::get(link, id).await.map_err(failed)?.is_some() {
+        if container::get(&self.shared.link, id).await.map_err(failed)?.is_some() {
             return Ok(id.to_owned());
         }
-        let preparing = Preparing::new(&self.shared, id);
+        let guards = Arc::new((guard, Preparing::new(&self.shared, id)));
+        let checked = self.check(task, setup, image).await?;
+        let made = self.make(task, setup, image, checked, &guards).await;
+        if made.is_err() {
+            self.take_back(task, image).await;
+        }
+        made.map(|()| id.to_owned())
+    }
+
+    /// Refuses what cannot work.
+    async fn check(
+        &self,
+        task: &Task,
+        setup: &ContainerSetup,
+        image: &PreparedImage,
+    ) -> Result<Checked, Failure> {
+        let (runtime, task, image) = (self.clone(), task.clone(), image.clone());
+        let setup = setup.clone();
+        smol::unblock(move || {
+            let facts = host::facts();
+            let architecture = Platform::normalized("linux", std::env::consts::ARCH, "");
+            spec::check(&task, &setup, &image.config, &facts, &architecture.architecture)
+                .map_err(|error| permanent(error.to_string()))?;
+            let planned = runtime.plan(&task, &image, facts.kernel)?;
+            let mounts =
+                mountinfo::read().map_err(|error| disk("cannot read the node's mounts", &error))?;
+            for planned in &planned {
+                planned.check(&mounts)?;
+            }
+            let edits = devices(&task)?;
+            let (log, labels) = log(&task, &image, &runtime.folder(task.id.as_str()))?;
+            Ok(Checked { facts, planned, edits, log, labels })
+        })
+        .await
+    }
+
+    /// Decides what the task mounts.
+    fn plan(
+        &self,
+        task: &Task,
+        image: &PreparedImage,
+        kernel: (u32, u32),
+    ) -> Result<Vec<Planned>, Failure> {
+        let folder = self.folder(task.id.as_str());
+        let places = Places {
+            data_dir: &self.shared.config.data_dir,
+            parts: &self.parts(task.id.as_str()),
+            folder: &folder,
+        };
+        let recursive_read_only = self.shared.config.oci.recursive_read_only;
+        plan::plan(task, image, &places, Abilities { kernel, recursive_read_only })
+    }
+
+    async fn make<G: Send + Sync + 'static>(
+        &self,
+        task: &Task,
+        setup: &ContainerSetup,
+        image: &PreparedImage,
+        checked: Checked,
+        guards: &Arc<G>,
+    ) -> Result<(), Failure> {
+        let id = task.id.as_str();
+        let link = &self.shared.link;
+        let failed = |error: CallError| error.failure("cannot create the container");
+        let Checked { facts, planned, mut edits, log, labels } = checked;
         let folder = self.folder(id);
-        let planned = plan(task, image, &self.shared.config.data_dir, &folder)?;
-        check(task, image, &planned)?;
         let hostname = spec::hostname(id, setup).to_owned();
         let made = {
             let (folder, snapshotter) = (folder.clone(), image.snapshotter.clone());
-            smol::unblock(move || folder.create(&snapshotter, &hostname))
+            let devices = device_volumes(&planned);
+            smol::unblock(move || {
+                folder.create(&snapshotter, &hostname)?;
+                folder.note_device_volumes(&devices)?;
+                log.write(&folder.log())
+            })
         };
         made.await.map_err(|error| disk("cannot make the container's folder", &error))?;
+        self.reached(Step::Folder)?;
         let mounts = snapshot::prepare(link, &image.snapshotter, id, &image.chain_id);
         let mounts = mounts.await.map_err(failed)?;
+        self.reached(Step::Snapshot)?;
 
-        let wanted = if task.spec.container.user.is_empty() {
-            image.config.user.clone()
-        } else {
-            task.spec.container.user.clone()
+        let look = Look {
+            mounts,
+            at: self.shared.config.run_dir.join("rootfs").join(id),
+            planned: planned.clone(),
+            user: if task.spec.container.user.is_empty() {
+                image.config.user.clone()
+            } else {
+                task.spec.container.user.clone()
+            },
+            groups: task.spec.container.groups.clone(),
+            cdi: task.spec.container.devices.iter().filter_map(cdi_name).collect(),
+            cdi_dirs: self.shared.config.cdi_dirs.clone(),
         };
-        let at = self.shared.config.run_dir.join("rootfs").join(id);
-        let fill: Vec<(PathBuf, String)> = planned
-            .iter()
-            .filter(|planned| planned.fill)
-            .filter_map(|p| Some((p.mount.source.clone()?, p.mount.target.clone())))
-            .collect();
         // The guards go along: whoever comes next must wait for the thread, even if nobody waits
         // for this call any more.
+        let guards = Arc::clone(guards);
         let looked = smol::unblock(move || {
-            let user = look(&mounts, &at, &fill, &wanted);
-            (user, (guard, preparing))
+            let looked = look.run();
+            drop(guards);
+            looked
         });
-        let (user, _guards) = looked.await;
-        let user = user?;
+        let (user, more) = within(MOUNT_LIMIT, looked).await.unwrap_or_else(|| {
+            let message = format!("the task's volumes were not mounted within {MOUNT_LIMIT:?}");
+            Err(Failure { message, temporary: true })
+        })?;
+        edits.extend(more);
+        self.reached(Step::Look)?;
 
         let mut setup = setup.clone();
         setup.hostname_file.get_or_insert_with(|| folder.hostname());
         let platform = Platform::normalized("linux", std::env::consts::ARCH, "");
-        let controllers = cgroups::controllers(Path::new(cgroups::ROOT));
+        let spec = &task.spec.container;
+        // The orphans of a container that sees the node's processes are the node's own init's.
+        let has_init = spec.init && spec.pid == NamespaceMode::Private;
         let built = spec::build(&Input {
             id,
             task,
@@ -118,141 +220,217 @@ impl Runtime {
             image: &image.config,
             user,
             mounts: planned.into_iter().map(|planned| planned.mount).collect(),
-            controllers,
+            edits,
+            facts: &facts,
             architecture: &platform.architecture,
-            init: task.spec.container.init.then_some(self.shared.config.helper.as_path()),
+            init: has_init.then_some(self.shared.config.helper.as_path()),
         });
         let built = built.map_err(|error| permanent(error.to_string()))?;
-        let stop_signal = if task.spec.container.stop_signal.is_empty() {
-            &image.config.stop_signal
-        } else {
-            &task.spec.container.stop_signal
-        };
-        let log = folder.log().to_string_lossy().into_owned();
         let record = Record {
             id: id.to_owned(),
             image: image.name.clone(),
-            labels: labels::container(task, &image.config.labels, &log, stop_signal),
+            labels,
             snapshotter: image.snapshotter.clone(),
             created: None,
             spec: built.to_string().into_bytes(),
+            oci_runtime: self.shared.config.oci.binary.clone(),
         };
         container::create(link, record).await.map_err(failed)?;
-        Ok(id.to_owned())
+        self.reached(Step::Record)
     }
-}
 
-/// Refuses, before anything is made, what cannot work.
-fn check(task: &Task, image: &PreparedImage, planned: &[Planned]) -> Result<(), Failure> {
-    let controllers = cgroups::controllers(Path::new(cgroups::ROOT));
-    let refused = spec::check(task, &image.config, &controllers);
-    refused.map_err(|error| permanent(error.to_string()))?;
-    let own = |planned: &&Planned| !planned.fill;
-    for source in planned.iter().filter(own).filter_map(|planned| planned.mount.source.as_ref()) {
-        if !source.exists() {
-            let path = source.display();
-            return Err(permanent(format!(
-                "invalid mount config for type \"bind\": bind source path does not exist: {path}"
-            )));
+    /// Takes back what was made of a container that could not be. What cannot be taken back now is
+    /// found by [`Runtime::remove`].
+    async fn take_back(&self, task: &Task, image: &PreparedImage) {
+        let id = task.id.as_str();
+        let link = &self.shared.link;
+        // While containerd may know it, its files stay: preparing it again finds it whole.
+        if let Err(error) = container::delete(link, id).await {
+            tracing::warn!(%error, container = id, "cannot take back a container");
+            return;
+        }
+        if let Err(error) = snapshot::remove(link, &image.snapshotter, id).await {
+            tracing::warn!(%error, container = id, "cannot take back a container's snapshot");
+        }
+        if let Err(error) = self.remove_files(id).await {
+            tracing::warn!(%error, container = id, "cannot take back a container's files");
         }
     }
-    Ok(())
+
+    /// Removes everything of a container that lies on the node's disk.
+    pub(super) async fn remove_files(&self, id: &str) -> io::Result<()> {
+        let rootfs = self.shared.config.run_dir.join("rootfs").join(id);
+        let (folder, parts) = (self.folder(id), self.parts(id));
+        let data_dir = self.shared.config.data_dir.clone();
+        smol::unblock(move || {
+            // Only the empty folder of a mount point.
+            drop(std::fs::remove_dir(rootfs));
+            volume_mount::unmount_parts(&parts)?;
+            for name in folder.device_volumes() {
+                if !Folder::others_use(&data_dir, &folder, &name) {
+                    volume_mount::unmount(&volume_root(&data_dir, &name))?;
+                }
+            }
+            folder.remove()
+        })
+        .await
+    }
+
+    /// Mounts what a container is about to need: after a restart of the machine nothing of what
+    /// was mounted when it was prepared is left.
+    pub(super) async fn mount_volumes(&self, task: &Task) -> Result<(), Failure> {
+        let planned = self.plan(task, &PreparedImage::default(), (0, 0))?;
+        let mount = move || {
+            for planned in &planned {
+                planned.make()?;
+                let Need::Volume(volume) = &planned.need else { continue };
+                if volume.subpath.is_empty() {
+                    continue;
+                }
+                let part = open_part(volume)?;
+                let spec::mount::MountSource::Path { path, .. } = &planned.mount.source else {
+                    continue;
+                };
+                volume_mount::mount_part(&part, path)
+                    .map_err(|error| disk("cannot mount a part of a volume", &error))?;
+            }
+            Ok(())
+        };
+        within(MOUNT_LIMIT, smol::unblock(mount)).await.unwrap_or_else(|| {
+            let message = format!("the task's volumes were not mounted within {MOUNT_LIMIT:?}");
+            Err(Failure { message, temporary: true })
+        })
+    }
+
+    /// Returns the folder that parts of volumes are mounted below for a container.
+    fn parts(&self, id: &str) -> PathBuf {
+        self.shared.config.run_dir.join("parts").join(id)
+    }
+
+    /// Tells that a step is done; a test may have it fail.
+    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests"))]
+    fn reached(&self, step: Step) -> Result<(), Failure> {
+        #[cfg(test)]
+        if *self.shared.fault.lock().unwrap() == Some(step) {
+            return Err(Failure { message: format!("injected after {step:?}"), temporary: true });
+        }
+        #[cfg(not(test))]
+        let _ = step;
+        Ok(())
+    }
 }
 
-/// Decides what is mounted where: the task's mounts, and a volume of the container's own for each
-/// that the image declares and the task does not mount. Outer paths come before inner ones.
-fn plan(
+fn volume_root(data_dir: &Path, name: &str) -> PathBuf {
+    data_dir.join("volumes").join(name).join("_data")
+}
+
+/// Returns the names of the volumes that a file system is mounted for.
+fn device_volumes(planned: &[Planned]) -> Vec<String> {
+    let name = |planned: &Planned| match &planned.need {
+        Need::Volume(VolumeUse { name, device: Some(_), .. }) => Some(name.clone()),
+        _ => None,
+    };
+    planned.iter().filter_map(name).collect()
+}
+
+fn cdi_name(device: &Device) -> Option<String> {
+    match device {
+        Device::Cdi { name } => Some(name.clone()),
+        Device::Path { .. } => None,
+    }
+}
+
+/// Finds the devices that the task names by their paths; all of them where it is privileged.
+fn devices(task: &Task) -> Result<Edits, Failure> {
+    let refused = |error: device::DeviceError| permanent(super::image::chain(&error));
+    let spec = &task.spec.container;
+    let mut edits = Edits::default();
+    if spec.privileged {
+        edits = device::every(Path::new("/dev")).map_err(refused)?;
+    }
+    for device in &spec.devices {
+        if let Device::Path { source, target, permissions } = device {
+            edits.extend(device::by_path(source, target, permissions).map_err(refused)?);
+        }
+    }
+    Ok(edits)
+}
+
+/// Reads how the task's output is kept; returns the container's labels too.
+fn log(
     task: &Task,
     image: &PreparedImage,
-    data_dir: &Path,
     folder: &Folder,
-) -> Result<Vec<Planned>, Failure> {
-    let mut own = 0;
-    let mut next_own = || {
-        own += 1;
-        folder.volume(own - 1)
+) -> Result<(LogSetup, HashMap<String, String>), Failure> {
+    let spec = &task.spec.container;
+    let stop_signal =
+        if spec.stop_signal.is_empty() { &image.config.stop_signal } else { &spec.stop_signal };
+    let path = folder.log().to_string_lossy().into_owned();
+    let labels = labels::container(task, &image.config.labels, &path, stop_signal);
+    let env: Vec<String> = image.config.env.iter().chain(&spec.env).cloned().collect();
+    let command = spec::arguments(task, &image.config).unwrap_or_default();
+    let origin = Origin {
+        task,
+        labels: &labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        env: &env,
+        image: &image.name,
+        image_id: &image.digest,
+        command: &command,
     };
-    let mut all = Vec::new();
-    let mut targets = BTreeSet::new();
-    for mount in &task.spec.container.mounts {
-        let target = clean(&mount.target)?;
-        let (source, fill) = match &mount.kind {
-            MountKind::Bind { source, .. } => (Some(PathBuf::from(source)), false),
-            MountKind::Volume { name, .. } if name.is_empty() => (Some(next_own()), true),
-            MountKind::Volume { name, .. } if volume::is_name(name) => {
-                (Some(data_dir.join("volumes").join(name).join("_data")), true)
+    let setup = LogSetup::new(task.spec.log.as_ref(), &origin);
+    Ok((setup.map_err(|error| permanent(error.to_string()))?, labels))
+}
+
+/// What is done on a thread that may wait for disks: volumes are made and filled, and the image's
+/// users looked up.
+struct Look {
+    mounts: Vec<FsMount>,
+    at: PathBuf,
+    planned: Vec<Planned>,
+    user: String,
+    groups: Vec<String>,
+    cdi: Vec<String>,
+    cdi_dirs: Vec<PathBuf>,
+}
+
+impl Look {
+    fn run(&self) -> Result<(user::User, Edits), Failure> {
+        for planned in &self.planned {
+            planned.make()?;
+        }
+        let mut volumes = Vec::new();
+        for planned in &self.planned {
+            let Need::Volume(volume) = &planned.need else { continue };
+            if volume.subpath.is_empty() {
+                let folder = volume::open(&volume.root)
+                    .map_err(|error| disk("cannot make a volume", &error))?;
+                volumes.push((folder, planned.mount.target.clone(), volume.fill));
+            } else {
+                drop(open_part(volume)?);
             }
-            MountKind::Volume { name, .. } => {
-                return Err(permanent(format!(
-                    "{name:?} includes invalid characters for a local volume name, only \
-                     \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"
-                )));
+        }
+        let looked = rootfs::with_root(&self.mounts, &self.at, || {
+            for (folder, target, _) in volumes.iter().filter(|(_, _, fill)| *fill) {
+                volume::copy_up(folder, target)?;
             }
-            MountKind::Tmpfs { .. } => (None, false),
-        };
-        if !targets.insert(target.clone()) {
-            return Err(permanent(format!("duplicate mount point: {target}")));
-        }
-        all.push(Planned { mount: BindMount { source, target, read_only: mount.read_only }, fill });
+            Ok((rootfs::read_text("/etc/passwd")?, rootfs::read_text("/etc/group")?))
+        });
+        let (passwd, group) =
+            looked.map_err(|error| disk("cannot look into the image's files", &error))?;
+        let user = user::resolve(&self.user, &self.groups, &passwd, &group)
+            .map_err(|error| permanent(error.to_string()))?;
+        let names: Vec<&str> = self.cdi.iter().map(String::as_str).collect();
+        let edits = cdi::resolve(&names, &self.cdi_dirs, user.uid)
+            .map_err(|error| permanent(super::image::chain(&error)))?;
+        Ok((user, edits))
     }
-    for target in &image.config.volumes {
-        let target = clean(target)?;
-        if targets.insert(target.clone()) {
-            let mount = BindMount { source: Some(next_own()), target, read_only: false };
-            all.push(Planned { mount, fill: true });
-        }
-    }
-    all.sort_by_key(|planned| planned.mount.target.matches('/').count());
-    Ok(all)
 }
 
-/// Brings a path inside the container into its shortest form, so that equal ones are seen to be.
-fn clean(target: &str) -> Result<String, Failure> {
-    let mut parts = Vec::new();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    if !target.starts_with('/') || parts.is_empty() {
-        let message = format!("invalid mount path: {target:?} must be absolute and not the root");
-        return Err(permanent(message));
-    }
-    Ok(format!("/{}", parts.join("/")))
-}
-
-/// Looks into the image: fills volumes, and finds the user's ids.
-fn look(
-    mounts: &[FsMount],
-    at: &Path,
-    fill: &[(PathBuf, String)],
-    wanted: &str,
-) -> Result<user::User, Failure> {
-    let open = |(path, target): &(PathBuf, String)| Ok((volume::open(path)?, target.clone()));
-    let volumes: io::Result<Vec<_>> = fill.iter().map(open).collect();
-    let volumes = volumes.map_err(|error| disk("cannot make a volume", &error))?;
-    let looked = rootfs::with_root(mounts, at, || {
-        for (volume, target) in &volumes {
-            volume::copy_up(volume, target)?;
-        }
-        Ok((rootfs::read_text("/etc/passwd")?, rootfs::read_text("/etc/group")?))
-    });
-    let (passwd, group) =
-        looked.map_err(|error| disk("cannot look into the image's files", &error))?;
-    user::resolve(wanted, &passwd, &group).map_err(|error| permanent(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::clean;
-
-    #[test]
-    fn equal_targets_are_seen_to_be() {
-        assert_eq!(clean("/a//b/./c/../").unwrap(), "/a/b");
-        for target in ["a", "/", "", "/a/.."] {
-            assert!(clean(target).is_err(), "{target}");
-        }
-    }
+/// Opens the part of a volume that is to be mounted; it must be there.
+fn open_part(volume: &VolumeUse) -> Result<rustix::fd::OwnedFd, Failure> {
+    let VolumeUse { name, subpath, root, .. } = volume;
+    std::fs::create_dir_all(root).map_err(|error| disk("cannot make a volume", &error))?;
+    volume_mount::open_part(root, subpath).map_err(|error| {
+        permanent(format!("cannot access path {subpath:?} of the volume {name:?}: {error}"))
+    })
 }
