@@ -7,19 +7,17 @@ use std::{fs, path::Path};
 /// content. midge takes one that is there; it loads none itself.
 const DEFAULT_PROFILES: [&str; 2] = ["docker-default", "cri-containerd.apparmor.d"];
 
-/// What kernels before the file that tells it knew: `CAP_AUDIT_READ`.
-const LAST_CAPABILITY: usize = 37;
-
 /// Looks at the kernel.
 pub(super) fn facts() -> Facts {
-    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+    // What the first process cannot have nobody here can; our own set may be smaller by our unit.
+    let first = fs::read_to_string("/proc/1/status").unwrap_or_default();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     let has_apparmor = enabled.is_ok_and(|text| text.trim() == "Y");
     let loaded = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
     Facts {
         controllers: cgroups::controllers(Path::new(cgroups::ROOT)),
-        last_capability: last.and_then(|t| t.trim().parse().ok()).unwrap_or(LAST_CAPABILITY),
+        capabilities: bounding_set(&first).unwrap_or(u64::MAX),
         kernel: version(&release),
         has_apparmor,
         default_apparmor: if has_apparmor { default_profile(&loaded) } else { None },
@@ -31,6 +29,12 @@ pub(super) fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
     (next(), next())
+}
+
+/// Reads which capabilities a process may ever have.
+fn bounding_set(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 fn default_profile(loaded: &str) -> Option<String> {
@@ -51,6 +55,8 @@ mod tests {
         let loaded = "/usr/bin/man (enforce)\ndocker-default (enforce)\n";
         assert_eq!(default_profile(loaded).as_deref(), Some("docker-default"));
         assert_eq!(default_profile("docker-default-2 (enforce)\n"), None);
-        assert!(facts().last_capability >= LAST_CAPABILITY);
+        assert_eq!(bounding_set("Name:\tx\nCapBnd:\t000001ff\n"), Some(0x1ff));
+        assert_eq!(bounding_set(""), None);
+        assert_ne!(facts().capabilities, 0);
     }
 }

@@ -1,6 +1,7 @@
 //! Containers on a containerd of the tests' own, seen from inside and outside.
 
 mod daemon;
+mod options;
 
 use super::*;
 use crate::{

@@ -69,16 +69,20 @@ const DEFAULT: [&str; 14] = [
 /// What stands for all of them.
 const EVERY: &str = "ALL";
 
-/// Returns what a container is granted, in the order of the numbers. `last` is the number of the
-/// newest capability that the kernel knows.
+/// Returns what a container is granted, in the order of the numbers. `node` has a bit for each
+/// capability that the node itself has: its kernel may be older, or it a container in its turn.
 ///
 /// As Docker: what is dropped is taken from the default set, what is added comes on top. With
 /// `ALL` added, what is dropped is taken from all; with `ALL` dropped, only what is added is left.
-pub(super) fn granted(spec: &ContainerSpec, last: usize) -> Result<Vec<&'static str>, SpecError> {
-    let known = &ALL[..ALL.len().min(last.saturating_add(1))];
-    let (add, drop) = (names(&spec.capability_add, known)?, names(&spec.capability_drop, known)?);
+pub(super) fn granted(spec: &ContainerSpec, node: u64) -> Result<Vec<&'static str>, SpecError> {
+    let (add, drop) = (names(&spec.capability_add)?, names(&spec.capability_drop)?);
+    let here: Vec<&str> =
+        (0..).zip(ALL).filter(|(bit, _)| node & (1 << bit) != 0).map(|(_, name)| name).collect();
     if spec.privileged {
-        return Ok(known.to_vec());
+        return Ok(here);
+    }
+    if let Some(name) = add.iter().find(|name| **name != EVERY && !here.contains(name)) {
+        return Err(SpecError::CapabilityMissing((*name).to_owned()));
     }
     let is_kept = |name: &&str| {
         if add.contains(&EVERY) {
@@ -87,22 +91,19 @@ pub(super) fn granted(spec: &ContainerSpec, last: usize) -> Result<Vec<&'static 
         let by_default = DEFAULT.contains(name) && !drop.contains(&EVERY) && !drop.contains(name);
         by_default || add.contains(name)
     };
-    Ok(known.iter().copied().filter(is_kept).collect())
+    Ok(here.into_iter().filter(is_kept).collect())
 }
 
 /// Brings names into the kernel's form; `net_admin` and `CAP_NET_ADMIN` are the same.
-fn names(given: &[String], known: &[&'static str]) -> Result<Vec<&'static str>, SpecError> {
+fn names(given: &[String]) -> Result<Vec<&'static str>, SpecError> {
     let name = |given: &String| {
         let upper = given.trim().to_ascii_uppercase();
         if upper == EVERY {
             return Ok(EVERY);
         }
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        match ALL.iter().find(|name| **name == full) {
-            Some(name) if known.contains(name) => Ok(*name),
-            Some(name) => Err(SpecError::CapabilityMissing((*name).to_owned())),
-            None => Err(SpecError::Capability(full)),
-        }
+        let known = ALL.iter().find(|name| **name == full);
+        known.copied().ok_or(SpecError::Capability(full))
     };
     given.iter().map(name).collect()
 }
@@ -111,6 +112,8 @@ fn names(given: &[String], known: &[&'static str]) -> Result<Vec<&'static str>, 
 mod tests {
     use super::*;
     use proptest::{prelude::*, sample};
+
+    const EACH: u64 = (1 << ALL.len()) - 1;
 
     fn spec(add: &[&str], drop: &[&str]) -> ContainerSpec {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -123,23 +126,23 @@ mod tests {
 
     #[test]
     fn names_are_taken_in_every_form_and_unknown_ones_refused() {
-        let granted = granted(&spec(&["net_admin"], &["CAP_NET_RAW", "chown"]), 40).unwrap();
+        let granted = granted(&spec(&["net_admin"], &["CAP_NET_RAW", "chown"]), EACH).unwrap();
         assert_eq!(granted.len(), 13);
         assert!(granted.contains(&"CAP_NET_ADMIN") && !granted.contains(&"CAP_CHOWN"));
-        let refused = super::granted(&spec(&["fly"], &[]), 40).unwrap_err();
+        let refused = super::granted(&spec(&["fly"], &[]), EACH).unwrap_err();
         assert_eq!(refused.to_string(), "invalid capability: unknown capability \"CAP_FLY\"");
-        let refused = super::granted(&spec(&["BPF"], &[]), 37).unwrap_err();
-        let text = "this node's kernel does not know the capability \"CAP_BPF\"";
+        let refused = super::granted(&spec(&["BPF"], &[]), EACH >> 3).unwrap_err();
+        let text = "this node does not have the capability \"CAP_BPF\"";
         assert_eq!(refused.to_string(), text);
     }
 
     #[test]
-    fn all_is_what_the_kernel_has() {
-        assert_eq!(granted(&spec(&["all"], &[]), 37).unwrap().len(), 38);
+    fn all_is_what_the_node_has() {
+        assert_eq!(granted(&spec(&["all"], &[]), EACH >> 3).unwrap().len(), 38);
         let privileged = ContainerSpec { privileged: true, ..spec(&[], &["ALL"]) };
-        assert_eq!(granted(&privileged, 99).unwrap(), ALL);
-        assert_eq!(granted(&spec(&["kill"], &["ALL"]), 40).unwrap(), ["CAP_KILL"]);
-        assert_eq!(granted(&spec(&["ALL"], &["ALL"]), 40).unwrap(), ALL);
+        assert_eq!(granted(&privileged, u64::MAX).unwrap(), ALL);
+        assert_eq!(granted(&spec(&["kill"], &["ALL"]), EACH).unwrap(), ["CAP_KILL"]);
+        assert_eq!(granted(&spec(&["ALL"], &["ALL"]), EACH).unwrap(), ALL);
     }
 
     proptest! {
@@ -155,7 +158,7 @@ mod tests {
             let mut given = spec(&add, &drop);
             if add_all { given.capability_add.push("ALL".into()); }
             if drop_all { given.capability_drop.push("ALL".into()); }
-            let granted = granted(&given, 40).unwrap();
+            let granted = granted(&given, EACH).unwrap();
             for name in ALL {
                 let expected = match (add_all, drop_all) {
                     (true, _) => !drop.contains(&name),

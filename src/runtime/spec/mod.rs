@@ -54,8 +54,8 @@ const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;
 pub(super) struct Facts {
     /// What its kernel can limit.
     pub(super) controllers: Controllers,
-    /// The number of the newest capability its kernel knows.
-    pub(super) last_capability: usize,
+    /// A bit for each capability that it has.
+    pub(super) capabilities: u64,
     /// The kernel's version.
     pub(super) kernel: (u32, u32),
     /// Whether the kernel has AppArmor.
@@ -71,7 +71,7 @@ impl Default for Facts {
             crate::types::CgroupSupport { version: 2, cpu: true, memory: true, pids: true };
         Self {
             controllers: Controllers { support, swap: true },
-            last_capability: capabilities::ALL.len() - 1,
+            capabilities: u64::MAX,
             kernel: (6, 1),
             has_apparmor: false,
             default_apparmor: None,
@@ -112,8 +112,8 @@ pub(super) enum SpecError {
     /// No such capability.
     #[error("invalid capability: unknown capability {0:?}")]
     Capability(String),
-    /// The kernel is older than the capability.
-    #[error("this node's kernel does not know the capability {0:?}")]
+    /// The kernel is older than the capability, or the node is not given it.
+    #[error("this node does not have the capability {0:?}")]
     CapabilityMissing(String),
     /// A security option.
     #[error("invalid --security-opt {option:?}: {why}")]
@@ -226,7 +226,7 @@ pub(super) fn cgroup_path(setup_parent: &str, id: &str) -> String {
 pub(super) fn build(input: &Input<'_>) -> Result<Value, SpecError> {
     let spec = &input.task.spec.container;
     let security = security::parse(&spec.security)?;
-    let capabilities = capabilities::granted(spec, input.facts.last_capability)?;
+    let capabilities = capabilities::granted(spec, input.facts.capabilities)?;
     let mut built = json!({
         "ociVersion": "1.0.2",
         "process": process(input, &security, &capabilities)?,

@@ -90,7 +90,12 @@ impl Daemon {
             run_dir: self.dir().join("run"),
             helper: self.dir().join("helper"),
             // Another than the shim's own where the tests are told so.
-            oci: OciRuntime::choose(&std::env::var(OCI).unwrap_or_else(|_| "runc".into())).unwrap(),
+            oci: OciRuntime::choose(
+                &std::env::var(OCI).unwrap_or_else(|_| "runc".into()),
+                Path::new("/bin/busybox"),
+                self.dir(),
+            )
+            .unwrap(),
             cdi_dirs: vec![self.dir().join("cdi")],
         })
     }
