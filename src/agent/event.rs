@@ -1,8 +1,8 @@
 //! What happens to a worker's agent, and what it wants done about it.
 
 use crate::types::{
-    Date, FromManager, FromWorker, HeldImage, LocalSuccessor, NodeDescription, PortStatus,
-    Sequence, Task, TaskId, TaskStatus,
+    Date, FromManager, FromWorker, HealthState, HeldImage, ImageHealth, LocalSuccessor,
+    NodeDescription, PortStatus, Sequence, Task, TaskId, TaskStatus,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -16,6 +16,26 @@ pub struct Observed {
     pub container: String,
     /// How it is.
     pub phase: Phase,
+    /// What its image says of its health.
+    pub health: ImageHealth,
+}
+
+/// A container that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prepared {
+    /// Its id.
+    pub container: String,
+    /// What its image says of its health.
+    pub health: ImageHealth,
+}
+
+/// A probe that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeResult {
+    /// Its exit status; none where it did not end in time.
+    pub code: Option<i32>,
+    /// What it printed, the beginning of it.
+    pub output: String,
 }
 
 /// How a container is.
@@ -55,13 +75,18 @@ pub struct Failure {
 /// Something that happened to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The runtime was asked what there is: at start, and whenever containerd came back. Complete:
-    /// a task without an entry has no container.
+    /// [`Action::TakeInventory`] ended. Complete: a task without an entry has no container.
     Inventory {
+        /// The number it was asked under: it says nothing of what was learnt since.
+        asked: u64,
         /// Every container of this node.
         containers: Vec<Observed>,
     },
-    /// containerd went away; what is known stays true until the next inventory.
+    /// containerd came, or came back: whatever ends from here on is told. What ended before is
+    /// only in an inventory that is asked for from here on.
+    RuntimeFound,
+    /// containerd went away, or an inventory could not be taken; what is known stays true until
+    /// the next inventory.
     RuntimeLost,
     /// The manager said something.
     Message(FromManager),
@@ -80,8 +105,8 @@ pub enum Event {
     Prepared {
         /// The task.
         task: TaskId,
-        /// The container's id.
-        result: Result<String, Failure>,
+        /// The container.
+        result: Result<Prepared, Failure>,
     },
     /// [`Action::Start`] ended.
     Started {
@@ -110,6 +135,16 @@ pub enum Event {
         task: TaskId,
         /// Nothing is left, or why something is.
         result: Result<(), Failure>,
+    },
+    /// [`Action::Probe`] ended.
+    Probed {
+        /// The task.
+        task: TaskId,
+        /// The probe's number.
+        number: u64,
+        /// What came of it. A temporary failure says nothing of the container's health; any other
+        /// says that the probe cannot be run in it.
+        result: Result<ProbeResult, Failure>,
     },
     /// The deadline that `next_deadline` named has come.
     Tick,
@@ -147,8 +182,29 @@ pub enum Action {
         /// The task.
         task: TaskId,
     },
-    /// Ask the runtime what there is. Answered by [`Event::Inventory`].
-    TakeInventory,
+    /// Ask the runtime what there is. Answered by [`Event::Inventory`] or [`Event::RuntimeLost`].
+    TakeInventory {
+        /// Comes back with the answer.
+        asked: u64,
+    },
+    /// Run a program in the container, to find out how it is. Answered by [`Event::Probed`].
+    Probe {
+        /// The task.
+        task: TaskId,
+        /// Comes back with the answer.
+        number: u64,
+        /// The program with its arguments.
+        command: Vec<String>,
+        /// When it is killed.
+        timeout: Duration,
+    },
+    /// Tell whoever listens on this node that a container's health changed. Not answered.
+    Tell {
+        /// The task.
+        task: TaskId,
+        /// How it is now.
+        state: HealthState,
+    },
     /// Send to the manager; lost where there is no connection.
     Send(FromWorker),
     /// End the connection to the manager and look for another one.

@@ -1,4 +1,4 @@
-//! The worker: assignments against observed containers, one task's life, local restarts.
+//! The worker: assignments against observed containers, one task's life, health, local restarts.
 //!
 //! Pure: [`Agent::step`] turns an event and a time into actions. It knows nothing of containerd,
 //! sockets or disks; whoever drives it carries the actions out and tells what came of them.
@@ -9,13 +9,19 @@
 
 mod assign;
 pub mod event;
+mod expand;
+mod health;
+mod probe;
 mod report;
 mod restart;
 mod session;
 mod step;
 mod task;
 
-pub use event::{Action, Event, Failure, Observed, Phase, Record, StoredTask};
+pub use event::{
+    Action, Event, Failure, Observed, Phase, Prepared, ProbeResult, Record, StoredTask,
+};
+pub use probe::PROBES_MAX;
 pub use restart::{LOCAL_HISTORY_MAX, OFFLINE_AFTER};
 pub use step::{Agent, Options, PREPARES_MAX, STARTS_MAX};
 

@@ -6,6 +6,7 @@
 use super::{
     assign::Stray,
     event::{Action, Event, Observed, Record, StoredTask},
+    probe::{PROBES_MAX, Probes},
     report::Reports,
     restart::{OFFLINE_AFTER, Restarts},
     session::{Say, Session},
@@ -38,13 +39,20 @@ pub struct Options {
     pub prepares: usize,
     /// How many containers are started at once; [`STARTS_MAX`].
     pub starts: usize,
+    /// How many probes run at once; [`PROBES_MAX`].
+    pub probes: usize,
     /// How long without a session before tasks are restarted locally; [`OFFLINE_AFTER`].
     pub offline_after: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { prepares: PREPARES_MAX, starts: STARTS_MAX, offline_after: OFFLINE_AFTER }
+        Self {
+            prepares: PREPARES_MAX,
+            starts: STARTS_MAX,
+            probes: PROBES_MAX,
+            offline_after: OFFLINE_AFTER,
+        }
     }
 }
 
@@ -79,15 +87,20 @@ pub struct Agent {
     pub(super) strays_judged: bool,
     pub(super) session: Session,
     reports: Reports,
+    pub(super) probes: Probes,
     pub(super) restarts: Restarts,
     /// Whether the containers are known; not while the runtime is away.
     pub(super) inventoried: bool,
-    /// The step in which an inventory was asked for, and when to ask again.
-    inventory_asked: Option<(u64, Moment)>,
+    /// The number of the last inventory that was asked for: the step it was asked in.
+    inventory_asked: u64,
+    /// When to ask for one (again).
+    inventory_due: Option<Moment>,
+    /// The step in which the runtime was lost last: an inventory asked for before is worthless.
+    runtime_lost: u64,
     description: Option<Box<NodeDescription>>,
     images: Vec<HeldImage>,
     pub(super) leaving: Option<Leaving>,
-    out: Vec<Action>,
+    pub(super) out: Vec<Action>,
 }
 
 impl Agent {
@@ -120,8 +133,11 @@ impl Agent {
             strays_judged: false,
             session: Session::new(now),
             reports: Reports::default(),
+            probes: Probes::new(now),
             inventoried: false,
-            inventory_asked: None,
+            inventory_asked: 0,
+            inventory_due: Some(now),
+            runtime_lost: 0,
             description: None,
             images: Vec::new(),
             leaving: None,
@@ -140,6 +156,7 @@ impl Agent {
         self.ask_inventory(now);
         self.restart_locally(at);
         self.drive_tasks(at);
+        self.drive_probes(at);
         self.drive_strays(now);
         self.finish_leaving(now);
         self.speak(now);
@@ -161,7 +178,8 @@ impl Agent {
             self.session.deadline(self.description.is_some()),
             self.session.registered().and_then(|_| self.reports.deadline()),
             self.local_deadline(now),
-            self.inventory_asked.map(|(_, again)| again),
+            self.inventory_due,
+            self.probe_deadline(),
             leaving.map(|leaving| leaving.limit),
         ];
         deadlines.extend(self.tasks.values().map(|entry| entry.body.deadline()));
@@ -206,10 +224,12 @@ impl Agent {
 
     fn take(&mut self, event: Event, at: At) {
         match event {
-            Event::Inventory { containers } => self.take_inventory(&containers, at),
+            Event::Inventory { asked, containers } => self.take_inventory(asked, &containers, at),
+            Event::RuntimeFound => self.inventory_due = Some(at.now),
             Event::RuntimeLost => {
                 self.inventoried = false;
-                self.inventory_asked = Some((at.step, at.now + INVENTORY_RETRY));
+                self.runtime_lost = at.step;
+                self.inventory_due = Some(at.now + INVENTORY_RETRY);
             }
             Event::Message(message) => self.take_message(message, at),
             Event::Connected => self.begin_session(at.now),
@@ -217,6 +237,7 @@ impl Agent {
             Event::Described { description, images } => self.describe(description, images),
             Event::Tick => {}
             Event::Leave => self.leave("left the cluster", true, at.now),
+            Event::Probed { task, number, result } => self.take_probe(&task, number, result, at),
             Event::Prepared { .. }
             | Event::Started { .. }
             | Event::Exited { .. }
@@ -281,9 +302,15 @@ impl Agent {
         }
     }
 
-    fn take_inventory(&mut self, containers: &[Observed], at: At) {
-        // What was learnt after the inventory was asked for is newer than it.
-        let as_of = self.inventory_asked.take().map_or(at.step, |(step, _)| step);
+    /// Takes what the runtime found. What was learnt after `as_of`, the step in which the inventory
+    /// was asked for, is newer than it, however late the answer comes.
+    fn take_inventory(&mut self, as_of: u64, containers: &[Observed], at: At) {
+        if as_of < self.runtime_lost {
+            return;
+        }
+        if as_of >= self.inventory_asked {
+            self.inventory_due = None;
+        }
         self.inventoried = true;
         let found: BTreeMap<&TaskId, &Observed> =
             containers.iter().map(|observed| (&observed.task, observed)).collect();
@@ -306,13 +333,10 @@ impl Agent {
     }
 
     fn ask_inventory(&mut self, now: Moment) {
-        let due = match self.inventory_asked {
-            None => !self.inventoried,
-            Some((_, again)) => again <= now,
-        };
-        if due {
-            self.inventory_asked = Some((self.step, now + INVENTORY_RETRY));
-            self.out.push(Action::TakeInventory);
+        if self.inventory_due.is_some_and(|due| due <= now) {
+            self.inventory_asked = self.step;
+            self.inventory_due = Some(now + INVENTORY_RETRY);
+            self.out.push(Action::TakeInventory { asked: self.step });
         }
     }
 
@@ -324,8 +348,8 @@ impl Agent {
         for stray in self.strays.values_mut() {
             lost |= stray.body.expire(now);
         }
-        if lost && self.inventory_asked.is_none() {
-            self.inventory_asked = Some((self.step, now));
+        if lost && self.inventory_due.is_none() {
+            self.inventory_due = Some(now);
         }
     }
 
@@ -432,7 +456,7 @@ impl Agent {
         let mut forget = Vec::new();
         for entry in self.tasks.values_mut() {
             entry.settle(at.now, at.date);
-            let budget = match entry.next() {
+            let mut budget = match entry.next() {
                 Next::Nothing => continue,
                 Next::Forget => {
                     forget.push(entry.task.id.clone());
@@ -440,16 +464,25 @@ impl Agent {
                 }
                 // Nothing is known of containers: what seems to follow may not.
                 Next::Do(_) if !self.inventoried => continue,
+                Next::Do(Work::Prepare | Work::Start)
+                    if self.description.is_none() && entry.needs_description() =>
+                {
+                    continue;
+                }
                 Next::Do(Work::Prepare) => Some(&mut prepares),
                 Next::Do(Work::Start) => Some(&mut starts),
                 Next::Do(Work::Stop | Work::Remove) => None,
             };
-            if let Some(left) = budget {
+            if let Some(left) = &mut budget {
                 let Some(fewer) = left.checked_sub(1) else { continue };
-                *left = fewer;
+                **left = fewer;
             }
             if let Next::Do(work) = entry.next() {
-                self.out.push(entry.begin(work, at.now, at.date));
+                let action = entry.begin(work, self.description.as_deref(), at);
+                if let (None, Some(left)) = (&action, &mut budget) {
+                    **left += 1;
+                }
+                self.out.extend(action);
             }
         }
         for id in forget {

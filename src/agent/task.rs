@@ -2,9 +2,13 @@
 //!
 //! Knows one task and its container; nothing of sessions, other tasks or the disk.
 
-use super::event::{Action, Failure, Observed, Phase, StoredTask};
+use super::{
+    event::{Action, Failure, Observed, Phase, Prepared, StoredTask},
+    health::Watch,
+};
 use crate::types::{
-    Date, Desired, LocalSuccessor, Moment, PortStatus, STOP_GRACE, Task, TaskState, TaskStatus,
+    Date, Desired, ImageHealth, LocalSuccessor, Moment, NodeDescription, PortStatus, Probe,
+    STOP_GRACE, Task, TaskState, TaskStatus,
 };
 use std::time::Duration;
 
@@ -163,6 +167,10 @@ pub(super) struct Entry {
     /// The last status that is worth writing down.
     committed: TaskStatus,
     pub(super) body: Body,
+    /// The container's health, where it is probed.
+    pub(super) health: Watch,
+    /// Set once the container is to be stopped for its health: what the task then failed of.
+    pub(super) unhealthy: Option<String>,
     /// Whether a stop was asked for: how it ends then says nothing about the task.
     stopping: bool,
     /// Whether it is among the assignments, or its own local restart. Otherwise it must go.
@@ -188,6 +196,8 @@ impl Entry {
             status,
             task,
             body: Body::new(Container::Unknown, step),
+            health: Watch::new(),
+            unhealthy: None,
             stopping: false,
             assigned: true,
             local: None,
@@ -269,7 +279,7 @@ impl Entry {
     }
 
     /// Ends the task with an error: REJECTED before it was started, FAILED after.
-    fn give_up(&mut self, error: &str, now: Moment, date: Date) {
+    pub(super) fn give_up(&mut self, error: &str, now: Moment, date: Date) {
         let before = self.status.state < TaskState::Starting;
         let state = if before { TaskState::Rejected } else { TaskState::Failed };
         let message = self.status.message.clone();
@@ -311,6 +321,7 @@ impl Entry {
         match self.body.container {
             Container::Absent if self.status.state < TaskState::Starting => Next::Do(Work::Prepare),
             Container::Created if self.task.desired == Desired::Running => Next::Do(Work::Start),
+            Container::Running if self.unhealthy.is_some() => Next::Do(Work::Stop),
             _ => Next::Nothing,
         }
     }
@@ -331,22 +342,30 @@ impl Entry {
         }
     }
 
-    /// Begins what [`Entry::next`] said, and returns the action.
-    pub(super) fn begin(&mut self, work: Work, now: Moment, date: Date) -> Action {
+    /// Begins what [`Entry::next`] said, and returns the action; none where the task cannot be
+    /// what its templates say on this node.
+    pub(super) fn begin(
+        &mut self,
+        work: Work,
+        node: Option<&NodeDescription>,
+        at: At,
+    ) -> Option<Action> {
+        let At { now, date, .. } = at;
         let grace = self.task.spec.container.stop_grace.unwrap_or(STOP_GRACE);
-        self.body.begin(work, now, grace);
-        match work {
+        let action = match work {
             Work::Prepare => {
+                let task = self.expand_for(work, node, at)?;
                 if self.status.state < TaskState::Preparing {
                     self.advance(TaskState::Preparing, date, "preparing", "");
                 }
-                Action::Prepare { task: Box::new(self.task.clone()) }
+                Action::Prepare { task }
             }
             Work::Start => {
+                let task = self.expand_for(work, node, at)?;
                 if self.status.state < TaskState::Starting {
                     self.advance(TaskState::Starting, date, "starting", "");
                 }
-                Action::Start { task: Box::new(self.task.clone()) }
+                Action::Start { task }
             }
             Work::Stop => {
                 self.stopping = true;
@@ -357,16 +376,19 @@ impl Entry {
                 }
             }
             Work::Remove => Action::Remove { task: self.task.id.clone() },
-        }
+        };
+        self.body.begin(work, now, grace);
+        Some(action)
     }
 
     /// [`Action::Prepare`] was answered.
-    pub(super) fn prepared(&mut self, result: Result<String, Failure>, at: At) {
+    pub(super) fn prepared(&mut self, result: Result<Prepared, Failure>, at: At) {
         if !self.body.end(Work::Prepare) {
             return;
         }
         match result {
-            Ok(container) => {
+            Ok(Prepared { container, health }) => {
+                self.learn_health(&health);
                 self.body.succeed();
                 self.body.learn(Container::Created, at.step);
                 if !self.unwanted() {
@@ -421,17 +443,43 @@ impl Entry {
         if !self.status.state.is_live() {
             return;
         }
-        self.running_since.get_or_insert(at.now);
-        if self.status.state < TaskState::Running || self.status.pid != pid {
+        let known = self.status.pid == pid;
+        if !known {
             self.status.pid = pid;
             self.status.ports = ports;
-            // Said anew where it is known already: the process is another one than on disk.
-            self.status.state = TaskState::Running;
-            self.status.date = at.date;
-            "started".clone_into(&mut self.status.message);
-            self.status.error.clear();
-            self.changed();
         }
+        if self.status.state == TaskState::Running {
+            self.health.adopt(&self.task.id, at.now);
+            if known {
+                self.running_since.get_or_insert(at.now);
+            } else {
+                // Said anew: the process is another one than on disk.
+                self.runs(at);
+            }
+        } else if self.health.is_checked() {
+            self.health.begin(at.now);
+            if !known {
+                let message = "started, not yet known to be healthy";
+                self.advance(TaskState::Starting, at.date, message, "");
+            }
+        } else {
+            self.runs(at);
+        }
+    }
+
+    /// The container runs, and is well as far as anyone looks.
+    pub(super) fn runs(&mut self, at: At) {
+        self.running_since.get_or_insert(at.now);
+        self.status.state = TaskState::Running;
+        self.status.date = at.date;
+        "started".clone_into(&mut self.status.message);
+        self.status.error.clear();
+        self.changed();
+    }
+
+    /// Takes note of what the container's image says of its health.
+    fn learn_health(&mut self, image: &ImageHealth) {
+        self.health.learn(Probe::of(self.task.spec.container.health.as_ref(), image));
     }
 
     /// The container ended.
@@ -444,6 +492,7 @@ impl Entry {
         self.body.end(Work::Stop);
         self.body.succeed();
         self.body.learn(Container::Ended, at.step);
+        self.health.end();
         if self.status.state.is_live() {
             self.finish(*code, *out_of_memory, at.now, date.unwrap_or(at.date));
         }
@@ -455,7 +504,12 @@ impl Entry {
         self.status.pid = 0;
         self.status.ports.clear();
         let message = self.status.message.clone();
-        if self.stopping || self.unwanted() {
+        let unwanted = self.unwanted();
+        if let Some(error) = self.unhealthy.take().filter(|_| !unwanted) {
+            self.advance(TaskState::Failed, date, &message, &error);
+            return;
+        }
+        if self.stopping || unwanted {
             self.advance(TaskState::Shutdown, date, "shutdown", "");
             return;
         }
@@ -504,6 +558,7 @@ impl Entry {
     pub(super) fn observed(&mut self, observed: Option<&Observed>, at: At) {
         let Some(observed) = observed else {
             self.body.learn(Container::Absent, at.step);
+            self.health.end();
             if self.status.state.is_live() && self.status.state >= TaskState::Starting {
                 self.finish(None, false, at.now, at.date);
             }
@@ -511,6 +566,7 @@ impl Entry {
         };
         if self.status.state.is_live() {
             self.status.container.clone_from(&observed.container);
+            self.learn_health(&observed.health);
         }
         match &observed.phase {
             // Made before this agent was: perhaps not to the end, or before the machine was

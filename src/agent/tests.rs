@@ -1,13 +1,15 @@
 //! Tests of the agent: transcripts of one life, and random orders of everything that can happen.
 
 mod chaos;
+mod health;
 mod life;
 mod offline;
+mod templates;
 
 use super::*;
 use crate::types::{
-    Assignments, ContainerSpec, Date, Desired, Endpoint, FromManager, FromWorker, Moment, NodeId,
-    Sequence, ServiceId, Task, TaskId, TaskSpec, TaskState, TaskStatus, Version,
+    Assignments, ContainerSpec, Date, Desired, Endpoint, FromManager, FromWorker, ImageHealth,
+    Moment, NodeId, Sequence, ServiceId, Task, TaskId, TaskSpec, TaskState, TaskStatus, Version,
 };
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -46,6 +48,8 @@ struct Bench {
     now: Moment,
     session: u64,
     number: u64,
+    /// The number of the last inventory that was asked for.
+    asked: u64,
 }
 
 impl Bench {
@@ -53,13 +57,15 @@ impl Bench {
         let (now, date) = (Moment::ZERO, Date::EPOCH);
         let (agent, actions) =
             Agent::new(Options::default(), Sequence::default(), stored, now, date, 7);
-        (Self { agent, now, session: 0, number: 0 }, actions)
+        let mut bench = Self { agent, now, session: 0, number: 0, asked: 0 };
+        bench.note(&actions);
+        (bench, actions)
     }
 
     /// An agent that knows its containers and has a session.
     fn online(stored: Vec<StoredTask>, containers: Vec<Observed>) -> Self {
         let (mut bench, _) = Self::new(stored);
-        bench.step(Event::Inventory { containers });
+        bench.inventory(containers);
         bench.connect();
         bench
     }
@@ -69,12 +75,23 @@ impl Bench {
         let actions = self.agent.step(self.now, date, event);
         let writes = |action: &Action| matches!(action, Action::Persist(_));
         assert!(!actions.iter().skip(1).any(writes), "written first, then done: {actions:?}");
-        for action in &actions {
-            if let Action::Send(FromWorker::Register(register)) = action {
-                self.session = register.session;
+        self.note(&actions);
+        actions
+    }
+
+    fn note(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Send(FromWorker::Register(register)) => self.session = register.session,
+                Action::TakeInventory { asked } => self.asked = *asked,
+                _ => {}
             }
         }
-        actions
+    }
+
+    /// Answers the last inventory that was asked for.
+    fn inventory(&mut self, containers: Vec<Observed>) -> Vec<Action> {
+        self.step(Event::Inventory { asked: self.asked, containers })
     }
 
     fn wait(&mut self, wait: Duration) -> Vec<Action> {
@@ -108,7 +125,7 @@ impl Bench {
 
     /// Prepares and starts a task that was just assigned.
     fn run(&mut self, n: u128) {
-        self.step(Event::Prepared { task: id(n), result: Ok("c".into()) });
+        self.step(Event::Prepared { task: id(n), result: Ok(made()) });
         self.step(Event::Started { task: id(n), result: Ok((42, Vec::new())) });
         assert_eq!(self.state(n), Some((TaskState::Running, "")));
     }
@@ -123,7 +140,11 @@ fn exited(code: Option<i32>) -> Phase {
 }
 
 fn observed(n: u128, phase: Phase) -> Observed {
-    Observed { task: id(n), container: "c".into(), phase }
+    Observed { task: id(n), container: "c".into(), phase, health: ImageHealth::default() }
+}
+
+fn made() -> Prepared {
+    Prepared { container: "c".into(), health: ImageHealth::default() }
 }
 
 fn running() -> Phase {
@@ -149,7 +170,9 @@ fn show(actions: &[Action]) -> String {
             Action::Start { task } => writeln!(text, "start {}", task.slot),
             Action::Stop { task, grace, .. } => writeln!(text, "stop {} {grace:?}", tail(task)),
             Action::Remove { task } => writeln!(text, "remove {}", tail(task)),
-            Action::TakeInventory => writeln!(text, "inventory"),
+            Action::Probe { task, number, .. } => writeln!(text, "probe {} #{number}", tail(task)),
+            Action::Tell { task, state } => writeln!(text, "tell {} {state}", tail(task)),
+            Action::TakeInventory { .. } => writeln!(text, "inventory"),
             Action::Send(message) => writeln!(text, "send {}", show_message(message)),
             Action::Reconnect { reason } => writeln!(text, "reconnect: {reason}"),
             Action::Retire { reason } => writeln!(text, "retire: {reason}"),

@@ -3,7 +3,7 @@
 use crate::{
     cluster::{Refusal, Request, Response},
     types::{
-        Availability, CgroupSupport, Cluster, ClusterSpec, Date, HeldImage, Labels, NodeId,
+        Availability, CgroupSupport, Cluster, ClusterSpec, Date, Health, HeldImage, Labels, NodeId,
         Platform, PortConfig, RegistryCredential, Resources, Role, ServiceId, TaskId,
     },
 };
@@ -372,6 +372,8 @@ pub struct Container {
     pub addresses: Vec<String>,
     /// Whether it has a terminal.
     pub tty: bool,
+    /// Its health, while it runs and is probed.
+    pub health: Option<Health>,
     /// The path of its log file.
     pub log_path: String,
 }

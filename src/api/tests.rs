@@ -4,4 +4,5 @@
 mod contract;
 mod docker;
 mod fake;
+mod options;
 mod refusals;

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 #[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     /// The daemon to talk to
-    #[arg(short = 'H', long, global = true, env = "MIDGE_HOST", value_name = "unix:///PATH",
+    #[arg(short = 'H', long, env = "MIDGE_HOST", value_name = "unix:///PATH",
           default_value = client::DEFAULT_HOST)]
     host: String,
     #[command(subcommand)]

@@ -149,7 +149,8 @@ pub enum Change {
     },
     /// Takes over tasks that a node made itself while it had no manager: the predecessors become
     /// history, the newest is adopted unless the slot was filled meanwhile, and then it is told to
-    /// stop.
+    /// stop. A replacement that does not run yet fills no slot. Of tasks that were taken over
+    /// before, what became of them is taken in.
     AdoptTasks {
         /// The node.
         node: NodeId,

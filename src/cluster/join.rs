@@ -1,7 +1,7 @@
 //! Admitting nodes: the token is compared here, before any certificate is signed.
 
 use super::{
-    Admission, Change, Class, JoinRequest, Refusal, Response, State,
+    Admission, Change, Class, JoinRequest, Refusal, RenewRequest, Response, State,
     leader::{Answer, Prepared},
 };
 use crate::types::{Cluster, Date, Entropy, Node, NodeId, NodeSpec, NodeStatus, Role, Version};
@@ -62,6 +62,23 @@ pub(super) fn prepare(
         changes: vec![Change::CreateNode { node }],
         answer: Answer::Admitted,
     })
+}
+
+/// Answers a member that asks for its next certificate: with the role it has by now.
+pub(super) fn renew(state: &State, renew: &RenewRequest) -> Result<Response, Refusal> {
+    let id = &renew.node;
+    let Some(node) = state.node(id) else {
+        let message = format!("node {id} is no longer part of this cluster");
+        return Err(Refusal::new(Class::Unauthorized, message));
+    };
+    if node.key_digest != renew.key_digest {
+        let message = format!(
+            "node {id} asks for a certificate of another key than it joined with; remove the node \
+             and join it again"
+        );
+        return Err(Refusal::new(Class::Unauthorized, message));
+    }
+    admission(state, id)
 }
 
 /// Answers a join whose node exists by the time it is applied.

@@ -78,8 +78,6 @@ pub(super) struct Asked {
 pub(super) struct InFlight {
     commands: Vec<Command>,
     asked: Vec<Asked>,
-    /// The nodes whose own tasks it adopts.
-    adopts: BTreeSet<NodeId>,
 }
 
 /// What wants to be committed, until the state says that it is.
@@ -216,6 +214,7 @@ impl Leader {
         for (command, outcome) in &outcomes {
             if outcome.is_ok() {
                 self.note_change(state, now, &command.change, effects);
+                self.settle_adoption(&command.change);
             }
         }
         let ours = self.in_flight.as_ref().is_some_and(|flight| {
@@ -224,10 +223,6 @@ impl Leader {
         });
         if ours && let Some(flight) = self.in_flight.take() {
             self.retry_at = None;
-            for node in &flight.adopts {
-                self.wanted.adoptions.remove(node);
-                self.release_assignments(node);
-            }
             let asked: BTreeSet<usize> = flight.asked.iter().map(|asked| asked.command).collect();
             let rejected = |(at, (_, outcome)): (usize, &(Command, Result<_, _>))| {
                 outcome.is_err() && !asked.contains(&at)
@@ -251,6 +246,19 @@ impl Leader {
         }
         self.forget_settled(state);
         self.acknowledge_reports(effects);
+    }
+
+    /// Lets a node have its assignments once all that it made itself is taken over. It may have
+    /// registered anew since the change was proposed, with more of them: those are still to come.
+    fn settle_adoption(&mut self, change: &Change) {
+        let Change::AdoptTasks { node, tasks } = change else { return };
+        let all = self.wanted.adoptions.get(node).is_some_and(|wanted| {
+            wanted.len() == tasks.len() && wanted.iter().zip(tasks).all(|(w, task)| w.task == *task)
+        });
+        if all {
+            self.wanted.adoptions.remove(node);
+            self.release_assignments(node);
+        }
     }
 
     /// Marks what an applied change makes worth another look.

@@ -25,5 +25,5 @@ pub mod validate;
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
 pub use leader::Leader;
-pub use request::{Admission, Class, JoinRequest, Query, Refusal, Request, Response};
+pub use request::{Admission, Class, JoinRequest, Query, Refusal, RenewRequest, Request, Response};
 pub use state::{SlotKey, State, decode_entry, decode_snapshot, encode_entry};

@@ -84,6 +84,19 @@ pub enum Request {
     /// Admits a node that proved a join token. The token was compared by the leader before any
     /// certificate was signed.
     Join(Box<JoinRequest>),
+    /// Gives a member its next certificate.
+    Renew(Box<RenewRequest>),
+}
+
+/// What a member that asks for its next certificate shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// The node, as its present certificate says.
+    pub node: NodeId,
+    /// The certificate signing request, DER. Only its public key is used.
+    pub csr: Vec<u8>,
+    /// SHA-256 of that public key, which must be the one that the node joined with.
+    pub key_digest: [u8; 32],
 }
 
 /// What a joining node asks for.

@@ -1,15 +1,23 @@
 //! What a service's spec must satisfy before it is accepted.
 //!
 //! Knows only the spec itself: names taken by other services, versions and platforms are checked
-//! elsewhere. Texts are Swarm's where it has one, so that scripts that read them keep working.
+//! elsewhere. Split by topic: the container and what it sees of its node, ports, logs, signals. Texts are Swarm's where it has one, so that scripts that read them keep working.
+
+mod container;
+mod device;
+mod endpoint;
+mod log;
+mod resolver;
+mod signal;
 
 use super::request::{Class, Refusal};
 use crate::types::{
-    ContainerSpec, Endpoint, Labels, Mode, Mount, MountKind, NetworkMode, Placement, PublishMode,
-    RestartPolicy, ServiceSpec, TaskSpec, constraint, image::Reference, validate_hostname,
+    Labels, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec, constraint,
     validate_service_name,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
+
+pub use signal::signal_number;
 
 /// The least CPU that can be asked for, as Swarm's: one thousandth of a processor.
 pub const NANO_CPUS_MIN: u64 = 1_000_000;
@@ -39,15 +47,11 @@ pub const WORD_MAX: usize = 4_096;
 /// their types' bounds.
 pub const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 
-/// The signals Linux has names for, with their numbers being 1 to 31 in this order.
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
+/// The kernel's greatest swappiness for a group of processes.
+const SWAPPINESS_MAX: u8 = 100;
 
-/// The highest signal number.
-const SIGNAL_MAX: u32 = 64;
+/// The most processes there can be on Linux (`PID_MAX_LIMIT`).
+const PIDS_MAX: u64 = 4_194_304;
 
 /// Checks everything of a service's spec that can be judged without the cluster.
 ///
@@ -68,8 +72,8 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
             "replicas-max-per-node can only be used with replicated or replicated-job mode",
         ));
     }
-    task_spec(&spec.task)?;
-    endpoint(&spec.endpoint, spec.task.network)
+    task_spec(spec)?;
+    endpoint::check(&spec.endpoint, spec.task.network)
 }
 
 fn invalid(message: impl Into<String>) -> Refusal {
@@ -122,10 +126,12 @@ fn texts<'a>(what: &str, entries: impl Iterator<Item = &'a str>) -> Result<(), R
     Ok(())
 }
 
-fn task_spec(spec: &TaskSpec) -> Result<(), Refusal> {
-    container(&spec.container)?;
+fn task_spec(service: &ServiceSpec) -> Result<(), Refusal> {
+    let spec = &service.task;
+    container::check(service)?;
     resources(spec)?;
     restart(&spec.restart)?;
+    log::check(spec.log.as_ref())?;
     placement(&spec.placement)
 }
 
@@ -141,6 +147,30 @@ fn resources(spec: &TaskSpec) -> Result<(), Refusal> {
         if bytes != 0 && bytes < MEMORY_MIN {
             return Err(invalid(format!("invalid memory value {bytes}: Must be at least 4MiB")));
         }
+    }
+    match limits.memory_swap {
+        None => {}
+        Some(_) if limits.memory_bytes == 0 => {
+            return Err(invalid(
+                "You should always set the Memory limit when using Memoryswap limit, see usage",
+            ));
+        }
+        Some(-1) => {}
+        Some(both) if u64::try_from(both).is_ok_and(|both| both >= limits.memory_bytes) => {}
+        Some(_) => {
+            return Err(invalid(
+                "Minimum memoryswap limit should be larger than memory limit, see usage",
+            ));
+        }
+    }
+    if let Some(value) = limits.swappiness.filter(|value| *value > SWAPPINESS_MAX) {
+        return Err(invalid(format!(
+            "Invalid value: {value}, valid memory swappiness range is 0-100"
+        )));
+    }
+    if limits.pids > PIDS_MAX {
+        let pids = limits.pids;
+        return Err(invalid(format!("a limit of {pids} processes is above {PIDS_MAX}")));
     }
     if limits.nano_cpus != 0 && reserved.nano_cpus > limits.nano_cpus {
         let (reserved, limit) = (Cpus(reserved.nano_cpus), Cpus(limits.nano_cpus));
@@ -194,201 +224,6 @@ fn placement(placement: &Placement) -> Result<(), Refusal> {
             return Err(invalid(format!(
                 "cannot spread over {descriptor:?}: node.labels.NAME or engine.labels.NAME is \
                  expected"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn container(spec: &ContainerSpec) -> Result<(), Refusal> {
-    if spec.image.is_empty() {
-        return Err(invalid("ContainerSpec: image reference must be provided"));
-    }
-    if Reference::parse(&spec.image).is_err() {
-        return Err(invalid(format!(
-            "ContainerSpec: {:?} is not a valid repository/tag",
-            spec.image
-        )));
-    }
-    if !spec.hostname.is_empty() {
-        validate_hostname(&spec.hostname).map_err(|error| invalid(error.to_string()))?;
-    }
-    count("arguments", spec.command.len() + spec.args.len(), ENTRIES_MAX)?;
-    texts("arguments", spec.command.iter().chain(&spec.args).map(String::as_str))?;
-    environment(&spec.env)?;
-    labels(&spec.labels)?;
-    word("the working directory", &spec.dir)?;
-    if !spec.dir.is_empty() && !spec.dir.starts_with('/') {
-        return Err(invalid(format!("the working directory {:?} is not absolute", spec.dir)));
-    }
-    word("the user", &spec.user)?;
-    signal(&spec.stop_signal)?;
-    wait("stop-grace-period", spec.stop_grace.unwrap_or_default())?;
-    mounts(&spec.mounts)
-}
-
-fn environment(env: &[String]) -> Result<(), Refusal> {
-    count("environment variables", env.len(), ENTRIES_MAX)?;
-    for entry in env {
-        let name = entry.split('=').next().unwrap_or_default();
-        if name.is_empty() || name.contains(char::is_whitespace) {
-            return Err(invalid(format!("invalid environment variable: {entry}")));
-        }
-    }
-    texts("environment variables", env.iter().map(String::as_str))
-}
-
-fn signal(text: &str) -> Result<(), Refusal> {
-    if text.is_empty() || signal_number(text).is_some() {
-        return Ok(());
-    }
-    Err(invalid(format!("invalid stop signal: {text}")))
-}
-
-/// Returns the number of a signal named `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`, in any case.
-#[must_use]
-pub fn signal_number(text: &str) -> Option<u32> {
-    if let Ok(number) = text.parse::<u32>() {
-        return (1..=SIGNAL_MAX).contains(&number).then_some(number);
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(above) = name.strip_prefix("RTMIN") {
-        // glibc and musl keep the first two (32, 33) for themselves.
-        return offset(above, '+').map(|n| 34 + n).filter(|n| *n <= SIGNAL_MAX);
-    }
-    if let Some(below) = name.strip_prefix("RTMAX") {
-        return offset(below, '-').and_then(|n| SIGNAL_MAX.checked_sub(n)).filter(|n| *n >= 34);
-    }
-    let name = match name {
-        "IOT" => "ABRT",
-        "CLD" => "CHLD",
-        "POLL" => "IO",
-        other => other,
-    };
-    let index = SIGNALS.iter().position(|known| *known == name)?;
-    u32::try_from(index + 1).ok()
-}
-
-/// Returns the number behind `sign`, or 0 where there is nothing at all.
-fn offset(text: &str, sign: char) -> Option<u32> {
-    if text.is_empty() {
-        return Some(0);
-    }
-    text.strip_prefix(sign)?.parse().ok().filter(|n| *n <= SIGNAL_MAX)
-}
-
-fn mounts(mounts: &[Mount]) -> Result<(), Refusal> {
-    count("mounts", mounts.len(), LIST_MAX)?;
-    let mut targets = BTreeSet::new();
-    for mount in mounts {
-        word("a mount target", &mount.target)?;
-        if mount.target.is_empty() {
-            return Err(invalid("ContainerSpec: mount target must be provided"));
-        }
-        if !mount.target.starts_with('/') {
-            return Err(invalid(format!(
-                "invalid mount target, must be an absolute path: {}",
-                mount.target
-            )));
-        }
-        let Some(target) = lexical(&mount.target) else {
-            return Err(invalid(format!(
-                "invalid mount target, must not climb with \"..\": {}",
-                mount.target
-            )));
-        };
-        if target.is_empty() {
-            return Err(invalid("invalid mount target: the container's root cannot be replaced"));
-        }
-        if !targets.insert(target) {
-            return Err(invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target)));
-        }
-        source(mount)?;
-    }
-    Ok(())
-}
-
-/// Returns the path's parts, so that `/a`, `/a/` and `/./a` are known as one; none where it climbs.
-fn lexical(path: &str) -> Option<Vec<&str>> {
-    let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
-    parts.map(|part| (part != "..").then_some(part)).collect()
-}
-
-fn source(mount: &Mount) -> Result<(), Refusal> {
-    match &mount.kind {
-        MountKind::Bind { source, .. } => {
-            word("a bind source", source)?;
-            if source.is_empty() {
-                return Err(invalid(format!(
-                    "invalid bind mount source, must not be empty (target {})",
-                    mount.target
-                )));
-            }
-            if !source.starts_with('/') {
-                return Err(invalid(format!(
-                    "invalid bind mount source, must be an absolute path: {source}"
-                )));
-            }
-        }
-        MountKind::Volume { name, .. } => {
-            let edge = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
-            let fits = name.len() <= 255
-                && edge(name.as_bytes().first())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-            if !fits {
-                return Err(invalid(format!(
-                    "invalid volume mount source, must not be an absolute path and only \
-                     [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: {name}"
-                )));
-            }
-        }
-        MountKind::Tmpfs { .. } => {}
-    }
-    Ok(())
-}
-
-fn endpoint(endpoint: &Endpoint, network: NetworkMode) -> Result<(), Refusal> {
-    count("published ports", endpoint.ports.len(), LIST_MAX)?;
-    let mut taken = BTreeSet::new();
-    for port in &endpoint.ports {
-        let protocol = port.protocol.as_str();
-        if port.target == 0 {
-            return Err(invalid("EndpointSpec: invalid target port 0"));
-        }
-        if port.mode == PublishMode::Ingress {
-            return Err(Refusal::new(
-                Class::Unsupported,
-                format!(
-                    "publishing port {} with mode=ingress is not supported yet: use mode=host",
-                    port.target
-                ),
-            ));
-        }
-        match network {
-            NetworkMode::Bridge => {}
-            NetworkMode::None => {
-                return Err(invalid(format!(
-                    "port {}/{protocol} cannot be published: network none has no address",
-                    port.target
-                )));
-            }
-            NetworkMode::Host if port.published != 0 && port.published != port.target => {
-                return Err(invalid(format!(
-                    "port {}/{protocol} cannot be published as {}: on network host a container's \
-                     port is the host's",
-                    port.target, port.published
-                )));
-            }
-            NetworkMode::Host => {}
-        }
-        let published = match (network, port.published) {
-            (NetworkMode::Host, 0) => port.target,
-            (_, published) => published,
-        };
-        if published != 0 && !taken.insert((port.protocol, published)) {
-            return Err(invalid(format!(
-                "EndpointSpec: duplicate published ports provided: {published}/{protocol}"
             )));
         }
     }

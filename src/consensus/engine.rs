@@ -18,7 +18,15 @@ use openraft::{
 use openraft_rt::watch::WatchReceiver as _;
 use smol::lock::Semaphore;
 use std::{
-    collections::BTreeMap, future::Future, io, marker::PhantomData, sync::Arc, time::Duration,
+    collections::BTreeMap,
+    future::Future,
+    io,
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 /// How many notices wait for the driver. The engine waits for each anyway; a few kinds come side by
@@ -28,6 +36,15 @@ const NOTICES_MAX: usize = 16;
 /// Entries kept behind a snapshot, so that a member that lags a little needs no snapshot. As
 /// Swarm's.
 const KEEP_BEHIND_SNAPSHOT: u64 = 500;
+
+/// How many entries a member may lack before it is sent a snapshot instead of them: sending so many
+/// takes about as long as sending the state they made.
+const LAG_MAX: u64 = 5_000;
+
+/// How many messages wait in each of the engine's own queues. They are allocated whole: the
+/// engine's default of 65,536 costs 27 MB on a board of 512. Proposals are bounded below, and a
+/// peer has a few calls under way, so that this is never full for longer than a moment.
+const QUEUE_MAX: u64 = 512;
 
 /// How many proposals are under way at once; others wait for their turn within their own limit.
 /// The driver batches its commands, so that this many stand for thousands of them, and bounds the
@@ -48,7 +65,30 @@ pub struct Settings {
     /// The shortest time without a leader before an election; the longest is twice as much.
     pub election: Duration,
     /// Entries between snapshots.
-    pub snapshot_interval: u64,
+    pub snapshot_interval: SnapshotInterval,
+}
+
+/// Entries between snapshots: an option of the cluster, which may change while the engine runs.
+/// Cheap to clone; all clones are one number.
+#[derive(Debug, Clone)]
+pub struct SnapshotInterval(Arc<AtomicU64>);
+
+impl SnapshotInterval {
+    /// Begins with so many.
+    #[must_use]
+    pub fn new(entries: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(entries)))
+    }
+
+    /// Sets it, from the next entry on.
+    pub fn set(&self, entries: u64) {
+        self.0.store(entries, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        // A log that grows for ever helps nobody: none is the least there is.
+        self.0.load(Ordering::Relaxed).max(1)
+    }
 }
 
 /// The engine cannot start.
@@ -68,6 +108,7 @@ pub struct Consensus<R: Runtime> {
     raft: Raft<Types<R>, Machine<R>>,
     id: u64,
     heartbeat: Duration,
+    snapshot_interval: SnapshotInterval,
     notices: Receiver<Notice>,
     proposals: Arc<Semaphore>,
     parts: Arc<Parts<R>>,
@@ -130,6 +171,7 @@ impl<R: Runtime> Consensus<R> {
             raft,
             id: settings.id,
             heartbeat: settings.heartbeat,
+            snapshot_interval: settings.snapshot_interval,
             notices: notices.1,
             proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             parts: Arc::default(),
@@ -298,14 +340,17 @@ impl<R: Runtime> Consensus<R> {
         }
     }
 
-    /// Tells the driver of each change of leadership, and of the engine's end.
+    /// Tells the driver of each change of leadership, and of the engine's end; has a snapshot made
+    /// when it is time.
     async fn watch(&self, notices: &Sender<Notice>) {
         let mut metrics = self.raft.metrics();
         let mut told = Leadership::default();
         // The term it leads in, and the end of the log when that began.
         let mut reign: Option<(u64, Option<u64>)> = None;
+        // Up to where a snapshot was asked for: one that fails is tried again an interval later.
+        let mut asked = 0;
         loop {
-            let (now, alone, fatal) = {
+            let (now, alone, fatal, applied, snapshot) = {
                 let metrics = metrics.borrow_and_update();
                 let fatal = metrics.running_state.as_ref().err().map(ToString::to_string);
                 let leads =
@@ -320,12 +365,18 @@ impl<R: Runtime> Consensus<R> {
                 let leading = reign.is_some_and(|(_, end)| applied >= end);
                 let now = Leadership { term, leading, leader };
                 let alone = leads && metrics.membership_config.nodes().count() == 1;
-                (now, alone, fatal)
+                let snapshot = metrics.snapshot.map_or(0, |id| id.index);
+                (now, alone, fatal, applied.unwrap_or(0), snapshot)
             };
             if let Some(error) = fatal {
                 // Nobody is left to read it where the driver ended first.
                 notices.send(Notice::Fatal { error }).await.ok();
                 return;
+            }
+            if applied.saturating_sub(asked.max(snapshot)) >= self.snapshot_interval.get() {
+                asked = applied;
+                // An error is the engine's end, which the next look at it tells.
+                self.raft.trigger().snapshot().await.ok();
             }
             // Whoever leads itself alone has nobody to tell that it lives, and need not wake.
             self.raft.runtime_config().tick(!alone);
@@ -365,10 +416,14 @@ fn config(settings: &Settings) -> Result<openraft::Config, StartError> {
         heartbeat_interval: millis(settings.heartbeat),
         election_timeout_min: millis(settings.election),
         election_timeout_max: millis(settings.election * 2),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_interval),
+        // `watch` asks for them: the interval may change while the engine runs.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
-        replication_lag_threshold: settings.snapshot_interval.saturating_add(KEEP_BEHIND_SNAPSHOT),
+        replication_lag_threshold: LAG_MAX,
         max_payload_entries: MESSAGE_ENTRIES_MAX,
+        api_channel_size: Some(QUEUE_MAX),
+        notification_channel_size: Some(QUEUE_MAX),
+        state_machine_channel_size: Some(QUEUE_MAX),
         install_snapshot_timeout: SNAPSHOT_PART_MILLIS,
         // A member that was cut off comes back without unseating a leader that others follow.
         enable_pre_vote: Some(true),

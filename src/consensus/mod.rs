@@ -17,7 +17,7 @@ pub(crate) mod tests;
 mod types;
 mod watch;
 
-pub use engine::{Consensus, Members, Settings, StartError};
+pub use engine::{Consensus, Members, Settings, SnapshotInterval, StartError};
 pub use on_smol::OnSmol;
 pub use peer::{NoPeers, PeerCall};
 pub use storage::{ENTRY_MAX, Extent, LogStore};

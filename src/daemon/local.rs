@@ -339,7 +339,7 @@ impl Local {
     }
 
     fn container(&self, info: ContainerInfo, local: &LocalTask) -> Container {
-        let LocalTask { task, status } = local;
+        let LocalTask { task, status, health } = local;
         let state = match status.state {
             TaskState::Starting | TaskState::Running => ContainerState::Running,
             state if state.is_live() => ContainerState::Created,
@@ -370,6 +370,7 @@ impl Local {
             network: task.spec.network.as_str().to_owned(),
             addresses: address.map(|address| address.to_string()).into_iter().collect(),
             tty: task.spec.container.tty,
+            health: health.clone().filter(|_| running),
             log_path: String::new(),
         }
     }

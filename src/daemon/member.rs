@@ -5,7 +5,7 @@ use super::{
     host::{SystemEntropy, random_bytes},
     membership::Membership,
     ports::{AuthorityPort, DiskPort, LogPort, PeersPort},
-    streams,
+    renewal, streams,
     workload::Containers,
 };
 use crate::{
@@ -46,8 +46,9 @@ pub(super) struct Member {
     pub(super) consensus: Option<Consensus<OnSmol>>,
     /// Told once, why the node ended.
     pub(super) ended: async_channel::Receiver<Ended>,
-    /// Dropped with the member: what forwards events of containers.
-    pub(super) _watch: smol::Task<()>,
+    /// Dropped with the member: what forwards events of containers, and what renews its
+    /// certificate.
+    pub(super) _background: [smol::Task<()>; 2],
 }
 
 /// What makes a new cluster.
@@ -146,7 +147,9 @@ async fn start_now(
         Role::Worker => Managers::Remote(membership.managers.clone()),
     });
     let store = engine.map(|(store, _)| store);
-    Ok(Member { membership, handle, endpoint, store, consensus, ended, _watch: watch })
+    let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
+    let background = [watch, renewal];
+    Ok(Member { membership, handle, endpoint, store, consensus, ended, _background: background })
 }
 
 /// Returns the host of `host:port`.
@@ -180,7 +183,7 @@ fn start_engine(
             id: 1,
             heartbeat: HEARTBEAT,
             election: ELECTION,
-            snapshot_interval: crate::types::ClusterSpec::default().snapshot_interval,
+            snapshot_interval: log.snapshot_interval(),
         };
         let consensus =
             Consensus::<OnSmol>::start(&settings, store, Arc::new(NoPeers), log.channel()).await?;

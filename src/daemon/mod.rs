@@ -14,6 +14,7 @@ mod logs;
 mod member;
 mod membership;
 mod ports;
+mod renewal;
 mod streams;
 mod swarm;
 mod workload;
@@ -350,6 +351,10 @@ fn compose(
     }))
 }
 
+/// How old the time on disk may be when the daemon ends: one that is stopped and started over and
+/// over does not wear the card out.
+const TIME_KEPT_AT_END: Duration = Duration::from_secs(3_600);
+
 async fn serve(options: Options, config: Config) -> Result<(), DaemonError> {
     let (failed, failures) = async_channel::bounded(1);
     let shared = compose(options, config, failed)?;
@@ -371,7 +376,7 @@ async fn serve(options: Options, config: Config) -> Result<(), DaemonError> {
     serving.await;
     if let Some(member) = shared.member() {
         member.stop().await;
-        swarm::remember(&shared, &member);
+        swarm::remember(&shared, TIME_KEPT_AT_END);
     }
     fs::remove_file(&shared.options.socket).ok();
     end.map_or(Ok(()), |error| Err(DaemonError::Other(error)))

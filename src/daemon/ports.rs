@@ -3,8 +3,8 @@
 use super::host::wall_clock;
 use crate::{
     agent,
-    cluster::{Admission, Class, JoinRequest, Refusal},
-    consensus::{Consensus, Notice, OnSmol, ProposeError},
+    cluster::{Admission, Class, Refusal},
+    consensus::{Consensus, Notice, OnSmol, ProposeError, SnapshotInterval},
     node::ports::{AgentDisk, Authority, DiskError, Log, PeerInput, Peers},
     pki::{self, Identity},
     store::AgentStore,
@@ -24,18 +24,26 @@ const INPUTS_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct LogPort {
     engine: Arc<smol::lock::OnceCell<Consensus<OnSmol>>>,
+    snapshot_interval: SnapshotInterval,
     channel: (Sender<Notice>, Receiver<Notice>),
 }
 
 impl LogPort {
     /// Makes a log without an engine: proposals wait for it.
     pub(super) fn new() -> Self {
-        Self { engine: Arc::default(), channel: Consensus::<OnSmol>::channel() }
+        let default = crate::types::ClusterSpec::default().snapshot_interval;
+        let snapshot_interval = SnapshotInterval::new(default);
+        Self { engine: Arc::default(), snapshot_interval, channel: Consensus::<OnSmol>::channel() }
     }
 
     /// Returns the channel of notices, for the engine.
     pub(super) fn channel(&self) -> (Sender<Notice>, Receiver<Notice>) {
         self.channel.clone()
+    }
+
+    /// Returns the number of entries between snapshots, for the engine.
+    pub(super) fn snapshot_interval(&self) -> SnapshotInterval {
+        self.snapshot_interval.clone()
     }
 
     /// Gives the log its engine, once.
@@ -64,6 +72,10 @@ impl Log for LogPort {
 
     fn notices(&self) -> Receiver<Notice> {
         self.channel.1.clone()
+    }
+
+    fn set_snapshot_interval(&self, entries: u64) {
+        self.snapshot_interval.set(entries);
     }
 }
 
@@ -158,7 +170,7 @@ impl Authority for AuthorityPort {
     async fn sign(
         &self,
         cluster: &Cluster,
-        request: &JoinRequest,
+        csr: &[u8],
         mut admission: Admission,
     ) -> Result<Admission, Refusal> {
         let identity = Identity {
@@ -166,13 +178,8 @@ impl Authority for AuthorityPort {
             role: admission.role,
             cluster: admission.cluster.clone(),
         };
-        let signed = pki::sign(
-            &cluster.root,
-            &request.csr,
-            &identity,
-            wall_clock(),
-            cluster.spec.node_cert_expiry,
-        );
+        let signed =
+            pki::sign(&cluster.root, csr, &identity, wall_clock(), cluster.spec.node_cert_expiry);
         admission.certificate =
             signed.map_err(|error| Refusal::new(Class::Invalid, error.to_string()))?;
         Ok(admission)

@@ -2,9 +2,9 @@
 
 use super::{Shared, images, logs, membership::Membership};
 use crate::{
-    cluster::{Class, Refusal, Request, Response},
+    cluster::{Class, Refusal, RenewRequest, Request, Response},
     node::Handle,
-    pki,
+    pki::{self, Identity},
     transport::{Handler, IncomingStream},
     types::Role,
     wire::{StreamReply, StreamRequest},
@@ -61,10 +61,11 @@ async fn answer(
             Ok((sender, receiver)) => images::serve_load(shared, sender, receiver).await,
             Err(error) => Err(error),
         },
-        StreamRequest::Renew { .. }
-        | StreamRequest::Relay(_)
-        | StreamRequest::Raft
-        | StreamRequest::Session => {
+        StreamRequest::Renew { csr } => {
+            let reply = renew(handle, stream.peer.as_ref(), csr).await;
+            stream.answer(&reply).await
+        }
+        StreamRequest::Relay(_) | StreamRequest::Raft | StreamRequest::Session => {
             let text = "this node does not answer that";
             stream.refuse(Refusal::new(Class::Unsupported, text)).await
         }
@@ -94,6 +95,26 @@ async fn join(
     request.address = address;
     match handle.request(Request::Join(Box::new(request)), JOIN_LIMIT).await {
         Ok(Response::Admitted(admission)) => StreamReply::Admitted(admission),
+        Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),
+        Err(refusal) => StreamReply::Refused(refusal),
+    }
+}
+
+/// Gives a member its next certificate. Who it is, its present certificate says.
+async fn renew(handle: &Handle, peer: Option<&Identity>, csr: Vec<u8>) -> StreamReply {
+    let Some(peer) = peer else {
+        let text = "only a member's certificate is renewed";
+        return StreamReply::Refused(Refusal::new(Class::Forbidden, text));
+    };
+    let key_digest = match pki::request_key_digest(&csr) {
+        Ok(digest) => digest,
+        Err(error) => {
+            return StreamReply::Refused(Refusal::new(Class::Invalid, error.to_string()));
+        }
+    };
+    let renew = RenewRequest { node: peer.node.clone(), csr, key_digest };
+    match handle.request(Request::Renew(Box::new(renew)), JOIN_LIMIT).await {
+        Ok(Response::Admitted(admission)) => StreamReply::Certificate(admission.certificate),
         Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),
         Err(refusal) => StreamReply::Refused(refusal),
     }

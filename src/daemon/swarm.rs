@@ -4,7 +4,7 @@ use super::{
     DaemonError, Shared, address, ended,
     host::{SystemEntropy, wall_clock},
     member::{self, Birth, Member},
-    membership::Membership,
+    membership::{Membership, MembershipError},
 };
 use crate::{
     api::{
@@ -302,15 +302,21 @@ pub(super) async fn retire(shared: &Arc<Shared>, handle: &Handle, reason: &str) 
     shared.set_member(None);
 }
 
-/// Writes down how late it has become, for a board that starts without a clock.
-pub(super) fn remember(shared: &Shared, member: &Member) {
-    let mut membership = member.membership.clone();
+/// Writes down how late it has become, for a board that starts without a clock, where what is
+/// written is older than `age`.
+pub(super) fn remember(shared: &Shared, age: Duration) {
     let now: Date = shared.clock.date();
-    if now.since(membership.last_seen) < Duration::from_secs(3_600) {
-        return;
-    }
-    membership.last_seen = now;
-    if let Err(error) = membership.save(&shared.options.data_dir) {
+    let write = || -> Result<(), MembershipError> {
+        let Some(mut membership) = Membership::load(&shared.options.data_dir)? else {
+            return Ok(());
+        };
+        if now.since(membership.last_seen) < age {
+            return Ok(());
+        }
+        membership.last_seen = now;
+        membership.save(&shared.options.data_dir)
+    };
+    if let Err(error) = write() {
         tracing::warn!(error = chain(&error), "cannot write down the time");
     }
 }

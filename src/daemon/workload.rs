@@ -2,13 +2,13 @@
 
 use super::describe::Machine;
 use crate::{
-    agent::{Action, Event, Failure, Observed, Phase},
+    agent::{Action, Event, Failure, Observed, Phase, Prepared, ProbeResult},
     network::Network,
     node::ports::Workload,
-    runtime::{self, ContainerSetup, Runtime, containerd::image::Images},
+    runtime::{self, ContainerSetup, ExecError, ProbeOutput, Runtime, containerd::image::Images},
     types::{
-        CgroupSupport, EngineDescription, Labels, NodeDescription, Platform, PortStatus, Task,
-        TaskId,
+        CgroupSupport, EngineDescription, HealthState, Labels, NodeDescription, Platform,
+        PortStatus, Task, TaskId,
     },
 };
 use async_channel::{Receiver, Sender};
@@ -77,7 +77,6 @@ impl Containers {
         let events = self.inner.runtime.events();
         while let Ok(event) = events.recv().await {
             let event = match event {
-                Event::Inventory { containers } => self.with_network(containers).await,
                 Event::Exited { task, phase } => {
                     self.inner.network.unpublish(&task).await;
                     Event::Exited { task, phase }
@@ -188,7 +187,7 @@ impl Containers {
 
     /// Adds what the network knows; the first time, tells the network which tasks are left, so
     /// that it takes its ports again and clears away what belongs to no task.
-    async fn with_network(&self, mut containers: Vec<Observed>) -> Event {
+    async fn with_network(&self, asked: u64, mut containers: Vec<Observed>) -> Event {
         let network = &self.inner.network;
         let mut retained = self.inner.retained.lock().await;
         if !*retained {
@@ -203,12 +202,12 @@ impl Containers {
                 Phase::Created => {}
             }
         }
-        Event::Inventory { containers }
+        Event::Inventory { asked, containers }
     }
 
     /// Makes the task's network, image and container. Where it fails, the network that was made
     /// for it goes too; one that was there before may be that of a container that runs.
-    async fn prepare(&self, task: &Task) -> Result<String, Failure> {
+    async fn prepare(&self, task: &Task) -> Result<Prepared, Failure> {
         let network = &self.inner.network;
         let was_known = network.knows(&task.id);
         let made = self.make(task).await;
@@ -221,7 +220,7 @@ impl Containers {
         made
     }
 
-    async fn make(&self, task: &Task) -> Result<String, Failure> {
+    async fn make(&self, task: &Task) -> Result<Prepared, Failure> {
         let Inner { runtime, images, network, .. } = &*self.inner;
         let setup = network.prepare(task).await?;
         let platform = runtime.platform().await?;
@@ -257,6 +256,25 @@ impl Containers {
         }
     }
 
+    async fn probe(
+        &self,
+        task: &TaskId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ProbeResult, Failure> {
+        match self.inner.runtime.probe(task, command, timeout).await {
+            Ok(ProbeOutput { code, output }) => {
+                let output = String::from_utf8_lossy(&output).into_owned();
+                Ok(ProbeResult { code, output })
+            }
+            // It has ended meanwhile, which is told in another way.
+            Err(error @ (ExecError::NoContainer(_) | ExecError::NotRunning(_))) => {
+                Err(Failure { message: error.to_string(), temporary: true })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn stop(&self, task: TaskId, signal: &str, grace: Duration) -> Event {
         match self.inner.runtime.stop(&task, signal, grace).await {
             Ok(phase) => {
@@ -289,19 +307,28 @@ impl Workload for Containers {
                 let result = self.remove(&task).await;
                 Event::Removed { task, result }
             }
-            Action::TakeInventory => match self.inner.runtime.inventory().await {
-                Ok(containers) => self.with_network(containers).await,
+            Action::TakeInventory { asked } => match self.inner.runtime.inventory().await {
+                Ok(containers) => self.with_network(asked, containers).await,
                 Err(failure) => {
                     tracing::debug!(error = failure.message, "containerd does not answer");
                     Event::RuntimeLost
                 }
             },
+            Action::Probe { task, number, command, timeout } => {
+                let result = self.probe(&task, &command, timeout).await;
+                Event::Probed { task, number, result }
+            }
             // The driver carries out the rest itself.
             Action::Send(_)
+            | Action::Tell { .. }
             | Action::Reconnect { .. }
             | Action::Persist(_)
             | Action::Retire { .. } => Event::Tick,
         }
+    }
+
+    fn tell(&self, task: &TaskId, state: HealthState) {
+        tracing::info!(%task, %state, "the container's health changed");
     }
 
     fn events(&self) -> Receiver<Event> {

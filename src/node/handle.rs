@@ -6,7 +6,7 @@
 use super::{Ended, ports::Host};
 use crate::{
     cluster::{Applied, Class, Command, Refusal, Request, Response},
-    types::{Moment, Task, TaskStatus},
+    types::{Health, Moment, Task, TaskStatus},
 };
 use async_channel::{Receiver, Sender};
 use std::{
@@ -39,6 +39,8 @@ pub struct LocalTask {
     pub task: Task,
     /// How far it has come.
     pub status: TaskStatus,
+    /// Its container's health; none where it is not probed.
+    pub health: Option<Health>,
 }
 
 /// How a node is.

@@ -276,6 +276,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 Ok(state) => {
                     tracing::info!(index, bytes = data.len(), "took over a snapshot");
                     self.state = state;
+                    self.follow_options();
                     self.rebuild();
                     answer(&done, ());
                 }
@@ -303,6 +304,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             (command, outcome)
         };
         let outcomes: Vec<_> = commands.into_iter().map(apply).collect();
+        self.follow_options();
         self.answer_bootstrap(&outcomes);
         if self.leader.is_some() {
             self.step(Event::Applied { version, outcomes });
@@ -311,6 +313,13 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             self.begin_leading();
         }
         Ok(())
+    }
+
+    /// Tells the log what the cluster's options, as of now, say of it.
+    fn follow_options(&self) {
+        if let Some(cluster) = self.state.cluster() {
+            self.log.set_snapshot_interval(cluster.spec.snapshot_interval);
+        }
     }
 
     /// Takes over a change of leadership.

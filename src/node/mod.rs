@@ -40,7 +40,7 @@ use ports::{AgentDisk, Authority, Host, Log, PeerInput, Peers, Workload};
 use std::{any::Any, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// How many messages of workers wait for the manager loop. A fleet of 1,000 nodes says one each
-/// 1.5 s; this holds a second and a half of them. What does not fit is dropped: it is repeated.
+/// 1.8 s; this holds almost two seconds of them. What does not fit is dropped: it is repeated.
 const MANAGER_INPUTS_MAX: usize = 1_024;
 
 /// How many messages of the manager wait for the worker loop. A session has a handful under way;

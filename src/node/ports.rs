@@ -2,9 +2,11 @@
 
 use crate::{
     agent,
-    cluster::{Admission, JoinRequest, Refusal},
+    cluster::{Admission, Refusal},
     consensus::{Notice, ProposeError},
-    types::{Cluster, Date, FromManager, FromWorker, Moment, NodeId, Sequence},
+    types::{
+        Cluster, Date, FromManager, FromWorker, HealthState, Moment, NodeId, Sequence, TaskId,
+    },
 };
 use async_channel::Receiver;
 use std::{future::Future, time::Duration};
@@ -45,6 +47,9 @@ pub trait Log: Clone + Send + Sync + 'static {
 
     /// Returns the channel of notices. Called once.
     fn notices(&self) -> Receiver<Notice>;
+
+    /// Sets how many entries lie between snapshots, from the next entry on.
+    fn set_snapshot_interval(&self, entries: u64);
 }
 
 /// What an agent keeps on disk.
@@ -117,9 +122,12 @@ pub enum PeerInput {
 
 /// The containers of this node, their network and their images.
 pub trait Workload: Clone + Send + Sync + 'static {
-    /// Carries out one of `Prepare`, `Start`, `Stop`, `Remove`, `TakeInventory`, and returns what
-    /// came of it. Different tasks' actions run side by side; one task's come in order.
+    /// Carries out one of `Prepare`, `Start`, `Stop`, `Remove`, `Probe`, `TakeInventory`, and
+    /// returns what came of it. Different tasks' actions run side by side; one task's come in order.
     fn perform(&self, action: agent::Action) -> impl Future<Output = agent::Event> + Send;
+
+    /// Tells whoever listens on this node that a container's health changed. Never waits.
+    fn tell(&self, task: &TaskId, state: HealthState);
 
     /// What happens by itself: exits, containerd going and coming, new images. Called once.
     fn events(&self) -> Receiver<agent::Event>;
@@ -127,11 +135,12 @@ pub trait Workload: Clone + Send + Sync + 'static {
 
 /// The cluster's certificate authority, on managers.
 pub trait Authority: Clone + Send + Sync + 'static {
-    /// Signs a certificate for a node that was admitted, with the root in `cluster`.
+    /// Signs a certificate of the key in `csr` (DER) for a node that was admitted, with the root in
+    /// `cluster`.
     fn sign(
         &self,
         cluster: &Cluster,
-        request: &JoinRequest,
+        csr: &[u8],
         admission: Admission,
     ) -> impl Future<Output = Result<Admission, Refusal>> + Send;
 }

@@ -20,11 +20,11 @@ use super::{
 };
 use crate::{
     agent::{self, Action, Agent, Event, Failure, Record},
-    types::{FromManager, Moment, TaskId},
+    types::{FromManager, Moment},
 };
 use async_channel::{Receiver, Sender};
 use futures_util::{FutureExt as _, future::Abortable};
-use lanes::{Job, Lanes, RUNNING_MAX};
+use lanes::{Job, Key, Lanes, RUNNING_MAX};
 use outbox::{Next, Outbox};
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -80,7 +80,7 @@ enum News {
     Written(Result<(), DiskError>),
     /// An action ended; without an event where it was ended.
     Done {
-        lane: Option<TaskId>,
+        lane: Key,
         number: u64,
         event: Option<Event>,
     },
@@ -270,7 +270,8 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
             Wake::Call(WorkerCall::Leave) => self.step(Event::Leave),
             Wake::Call(WorkerCall::Tasks { reply }) => {
                 let local = |(task, status): (&crate::types::Task, &crate::types::TaskStatus)| {
-                    LocalTask { task: task.clone(), status: status.clone() }
+                    let health = self.agent.health(&task.id).cloned();
+                    LocalTask { task: task.clone(), status: status.clone(), health }
                 };
                 // Whoever asked may be gone.
                 let _gone = reply.try_send(self.agent.tasks().map(local).collect());
@@ -314,7 +315,9 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
             | Action::Start { .. }
             | Action::Stop { .. }
             | Action::Remove { .. }
-            | Action::TakeInventory => self.lanes.push(action),
+            | Action::Probe { .. }
+            | Action::TakeInventory { .. } => self.lanes.push(action),
+            Action::Tell { task, state } => self.ports.workload.tell(&task, state),
             Action::Persist(records) => self.write(records),
         }
     }
@@ -419,9 +422,14 @@ fn failed(action: Action, failure: Failure) -> Option<Event> {
         Action::Start { task } => Some(Event::Started { task: task.id, result: Err(failure) }),
         Action::Stop { task, .. } => Some(Event::StopFailed { task, failure }),
         Action::Remove { task } => Some(Event::Removed { task, result: Err(failure) }),
-        Action::TakeInventory => Some(Event::RuntimeLost),
-        Action::Send(_) | Action::Reconnect { .. } | Action::Persist(_) | Action::Retire { .. } => {
-            None
+        Action::Probe { task, number, .. } => {
+            Some(Event::Probed { task, number, result: Err(failure) })
         }
+        Action::TakeInventory { .. } => Some(Event::RuntimeLost),
+        Action::Send(_)
+        | Action::Tell { .. }
+        | Action::Reconnect { .. }
+        | Action::Persist(_)
+        | Action::Retire { .. } => None,
     }
 }

@@ -12,15 +12,17 @@ use super::{
         snapshot,
         task::{self, State},
     },
+    exec,
     folder::{Exit, Folder, LOST},
     log_config::LogSetup,
     logs,
     oci::OciRuntime,
+    prepare::noted_health,
     signal, spec, watch,
 };
 use crate::{
     agent::{self, Failure, Phase},
-    types::{Date, Labels, Platform, Task, TaskId},
+    types::{Date, ImageHealth, Labels, Platform, Task, TaskId},
 };
 use containerd_client::services::v1::{
     PluginsRequest, introspection_client::IntrospectionClient, version_client::VersionClient,
@@ -86,6 +88,8 @@ pub(super) struct Shared {
     /// After which step preparing fails.
     #[cfg(test)]
     pub(super) fault: Mutex<Option<super::prepare::Step>>,
+    /// What the ids of the commands begin with that this process runs in containers.
+    pub(super) exec_prefix: String,
 }
 
 /// A container, for lists of them.
@@ -107,6 +111,8 @@ pub struct ContainerInfo {
     pub log_path: PathBuf,
     /// How it is.
     pub phase: Phase,
+    /// What its image says of its health.
+    pub health: ImageHealth,
 }
 
 impl Runtime {
@@ -122,6 +128,7 @@ impl Runtime {
             preparing: Mutex::default(),
             #[cfg(test)]
             fault: Mutex::default(),
+            exec_prefix: exec::prefix(),
         });
         smol::spawn(watch::run(Arc::downgrade(&shared), sender)).detach();
         Self { shared, events }
@@ -366,8 +373,8 @@ impl Runtime {
         self.shared.list().await
     }
 
-    /// Returns the channel of what happens by itself: first an inventory, then exits; when
-    /// containerd goes away that it did, and an inventory once it is back.
+    /// Returns the channel of what happens by itself: that containerd was found, then exits; when
+    /// it goes away that it did, and when it is back that it is.
     #[must_use]
     pub fn events(&self) -> async_channel::Receiver<agent::Event> {
         self.events.clone()
@@ -422,6 +429,7 @@ impl Shared {
             task: info.task,
             container: info.container,
             phase: info.phase,
+            health: info.health,
         };
         Ok(self.list().await?.into_iter().map(observed).collect())
     }
@@ -498,6 +506,11 @@ impl Shared {
         exit.into()
     }
 
+    /// Ends the commands that a daemon which died left in containers.
+    pub(super) async fn sweep_execs(&self) {
+        exec::sweep(&self.link, &self.config.run_dir, &self.exec_prefix).await;
+    }
+
     /// Removes snapshots that a crash left between being made and being recorded.
     pub(super) async fn sweep(&self) -> Result<(), CallError> {
         let keys = snapshot::of_tasks(&self.link, SNAPSHOTTER).await?;
@@ -528,6 +541,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
         log_path: Folder::new(data_dir, &record.id).log(),
         container: record.id,
         phase,
+        health: noted_health(&spec),
     }
 }
 

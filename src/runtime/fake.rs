@@ -6,9 +6,10 @@
 //! [`Fake::perform`]: an action whose wait is cut short by a crash has not happened.
 
 use crate::{
-    agent::{Action, Event, Failure, Observed, Phase},
+    agent::{Action, Event, Failure, Observed, Phase, Prepared, ProbeResult},
     types::{
-        Date, Moment, NetworkMode, PortConfig, PortProtocol, PortStatus, PublishMode, Task, TaskId,
+        Date, ImageHealth, Moment, NetworkMode, PortConfig, PortProtocol, PortStatus, PublishMode,
+        Task, TaskId,
     },
 };
 use std::{
@@ -29,6 +30,8 @@ pub struct Faults {
     pub prepare: (Duration, Duration),
     /// Starting takes between these; so do removing and an inventory.
     pub start: (Duration, Duration),
+    /// What an inventory says is that old when it is told.
+    pub inventory: (Duration, Duration),
     /// A container that is asked to stop takes between these, at most its grace period.
     pub stop: (Duration, Duration),
     /// The chance that an action fails and may be tried again.
@@ -41,6 +44,10 @@ pub struct Faults {
     pub crash_after: (Duration, Duration),
     /// What it then exits with.
     pub exit_code: i32,
+    /// The chance that a probe fails although the container is well.
+    pub sick: u32,
+    /// A probe takes between these, at most its timeout.
+    pub probe: (Duration, Duration),
 }
 
 impl Default for Faults {
@@ -49,12 +56,15 @@ impl Default for Faults {
         Self {
             prepare: (Duration::from_millis(200), Duration::from_secs(2)),
             start: (Duration::from_millis(20), Duration::from_millis(500)),
+            inventory: (Duration::ZERO, Duration::from_millis(100)),
             stop: (Duration::from_millis(10), Duration::from_secs(1)),
             temporary: 0,
             permanent: 0,
             crash: 0,
             crash_after: (Duration::from_secs(1), Duration::from_secs(600)),
             exit_code: 1,
+            sick: 0,
+            probe: (Duration::from_millis(10), Duration::from_millis(300)),
         }
     }
 }
@@ -63,7 +73,7 @@ impl Default for Faults {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Life {
     Created,
-    Running { pid: u32, ports: Vec<PortStatus>, ends: Option<(Moment, i32)> },
+    Running { since: Moment, pid: u32, ports: Vec<PortStatus>, ends: Option<(Moment, i32)> },
     Exited { code: Option<i32>, date: Option<Date> },
 }
 
@@ -85,14 +95,23 @@ pub struct Fake {
     next_pid: u32,
     /// Times each task was started, for "a task runs at most once".
     starts: BTreeMap<TaskId, u32>,
+    /// Tasks of which a probe has succeeded, for "none with a check runs before".
+    well: BTreeSet<TaskId>,
 }
 
 impl Fake {
     /// Makes a machine without containers.
     #[must_use]
     pub fn new(seed: u64, faults: Faults) -> Self {
-        let (containers, starts) = (BTreeMap::new(), BTreeMap::new());
-        Self { faults, random: seed, containers, up: true, next_pid: 1_000, starts }
+        Self {
+            faults,
+            random: seed,
+            containers: BTreeMap::new(),
+            up: true,
+            next_pid: 1_000,
+            starts: BTreeMap::new(),
+            well: BTreeSet::new(),
+        }
     }
 
     /// Changes how slow and faulty the runtime is from now on.
@@ -108,9 +127,21 @@ impl Fake {
                 let (least, most) = self.faults.stop;
                 (least.min(*grace), most.min(*grace))
             }
+            Action::Probe { timeout, .. } => {
+                let (least, most) = self.faults.probe;
+                (least.min(*timeout), most.min(*timeout))
+            }
             _ => self.faults.start,
         };
         self.between(range)
+    }
+
+    /// Returns how long the answer to an action is under way.
+    pub fn lag(&mut self, action: &Action) -> Duration {
+        match action {
+            Action::TakeInventory { .. } => self.between(self.faults.inventory),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Carries the action out and returns what came of it; [`Event::Tick`] for actions that are
@@ -132,8 +163,12 @@ impl Fake {
                 }
                 Event::Removed { task: task.clone(), result }
             }
-            Action::TakeInventory if self.up => self.inventory(),
-            Action::TakeInventory => Event::RuntimeLost,
+            Action::Probe { task, number, command, .. } => {
+                let result = self.probe(now, task, command);
+                Event::Probed { task: task.clone(), number: *number, result }
+            }
+            Action::TakeInventory { asked } if self.up => self.inventory(*asked),
+            Action::TakeInventory { .. } => Event::RuntimeLost,
             _ => Event::Tick,
         }
     }
@@ -192,7 +227,7 @@ impl Fake {
     pub fn restore_runtime(&mut self, now: Moment, date: Date) -> Event {
         self.up = true;
         self.settle(now, date);
-        self.inventory()
+        Event::RuntimeFound
     }
 
     /// Returns the tasks whose containers run.
@@ -208,6 +243,12 @@ impl Fake {
     #[must_use]
     pub fn starts(&self, task: &TaskId) -> u32 {
         self.starts.get(task).copied().unwrap_or_default()
+    }
+
+    /// Tells whether a probe of the task's container has ever succeeded.
+    #[must_use]
+    pub fn was_well(&self, task: &TaskId) -> bool {
+        self.well.contains(task)
     }
 
     /// Tells whether there is any container, whatever its state.
@@ -246,7 +287,7 @@ impl Fake {
         Ok(())
     }
 
-    fn prepare(&mut self, task: &Task) -> Result<String, Failure> {
+    fn prepare(&mut self, task: &Task) -> Result<Prepared, Failure> {
         self.answers("prepare")?;
         if self.chance(self.faults.permanent) {
             let message = format!("No such image: {}", task.spec.container.image);
@@ -258,7 +299,7 @@ impl Fake {
         };
         let made = Virtual { life: Life::Created, wanted };
         self.containers.entry(task.id.clone()).or_insert(made);
-        Ok(container_id(&task.id))
+        Ok(Prepared { container: container_id(&task.id), health: ImageHealth::default() })
     }
 
     fn start(&mut self, now: Moment, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
@@ -286,8 +327,37 @@ impl Fake {
         let pid = self.next_pid;
         *self.starts.entry(task.id.clone()).or_default() += 1;
         let container = self.containers.get_mut(&task.id).expect("looked up above");
-        container.life = Life::Running { pid, ports: ports.clone(), ends };
+        container.life = Life::Running { since: now, pid, ports: ports.clone(), ends };
         Ok((pid, ports))
+    }
+
+    /// Runs a probe: `after N` is well once the container has run for so many seconds, `until N` as
+    /// long as it has not, `never` never.
+    fn probe(
+        &mut self,
+        now: Moment,
+        task: &TaskId,
+        command: &[String],
+    ) -> Result<ProbeResult, Failure> {
+        self.answers("probe")?;
+        let sick = self.chance(self.faults.sick);
+        let Some(Life::Running { since, .. }) = self.containers.get(task).map(|c| &c.life) else {
+            return Err(Failure { message: "the container does not run".into(), temporary: true });
+        };
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let ran = now.since(*since).as_secs();
+        let number = |text: &str| text.parse::<u64>().unwrap_or_default();
+        let well = match words.as_slice() {
+            ["after", seconds] => ran >= number(seconds),
+            ["until", seconds] => ran < number(seconds),
+            _ => false,
+        };
+        if well && !sick {
+            self.well.insert(task.clone());
+            return Ok(ProbeResult { code: Some(0), output: String::new() });
+        }
+        let output = if sick { "sick" } else { "not well" };
+        Ok(ProbeResult { code: Some(1), output: output.to_owned() })
     }
 
     /// Takes the host ports that the task wants, as the kernel would.
@@ -350,12 +420,14 @@ impl Fake {
         })
     }
 
-    fn inventory(&self) -> Event {
+    fn inventory(&self, asked: u64) -> Event {
         let observe = |task: &TaskId| {
             let phase = self.phase(task)?;
-            Some(Observed { task: task.clone(), container: container_id(task), phase })
+            let health = ImageHealth::default();
+            Some(Observed { task: task.clone(), container: container_id(task), phase, health })
         };
-        Event::Inventory { containers: self.containers.keys().filter_map(observe).collect() }
+        let containers = self.containers.keys().filter_map(observe).collect();
+        Event::Inventory { asked, containers }
     }
 }
 

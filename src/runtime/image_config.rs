@@ -1,6 +1,6 @@
 //! What a container takes from its image.
 
-use crate::types::Labels;
+use crate::types::{ImageHealth, Labels};
 
 /// The part of an image's configuration that its containers are made from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +19,8 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     /// The signal that asks it to stop; empty is SIGTERM.
     pub stop_signal: String,
+    /// How the health of its containers is found out.
+    pub health: ImageHealth,
     /// Labels.
     pub labels: Labels,
 }

@@ -11,6 +11,7 @@ mod cgroups;
 pub mod containerd;
 mod device;
 mod engine;
+mod exec;
 pub mod fake;
 mod folder;
 mod helper;
@@ -38,6 +39,10 @@ mod watch;
 pub use cdi::CDI_DIRS;
 pub use cgroups::{cgroups, remove_cgroup};
 pub use engine::{Config, ContainerInfo, Runtime};
+pub use exec::{
+    Exec, ExecControl, ExecError, ExecEvent, ExecExit, ExecOutput, ExecStdin, PROBE_OUTPUT_MAX,
+    ProbeOutput,
+};
 pub use helper::{INIT_MODE, LOGGER_MODE, helper_path, install_helper};
 pub use image_config::{ImageConfig, PreparedImage};
 pub use init::init_main;

@@ -20,8 +20,8 @@ use super::{
     volume, volume_mount,
 };
 use crate::{
-    agent::Failure,
-    types::{Device, NamespaceMode, Platform, Task},
+    agent::{Failure, Prepared},
+    types::{Device, ImageHealth, NamespaceMode, Platform, Task},
 };
 use std::{
     collections::HashMap,
@@ -79,8 +79,8 @@ pub(super) enum Step {
 }
 
 impl Runtime {
-    /// Makes the task's volumes, snapshot and container; returns the container's id. Nothing runs
-    /// yet. Where it fails, what was made of the container is taken back.
+    /// Makes the task's volumes, snapshot and container; returns what was made. Nothing runs yet.
+    /// Where it fails, what was made of the container is taken back.
     ///
     /// # Errors
     ///
@@ -90,12 +90,14 @@ impl Runtime {
         task: &Task,
         setup: &ContainerSetup,
         image: &PreparedImage,
-    ) -> Result<String, Failure> {
+    ) -> Result<Prepared, Failure> {
+        let prepared =
+            Prepared { container: task.id.to_string(), health: image.config.health.clone() };
         let guard = self.lock(&task.id).await;
         let id = task.id.as_str();
         let failed = |error: CallError| error.failure("cannot create the container");
         if container::get(&self.shared.link, id).await.map_err(failed)?.is_some() {
-            return Ok(id.to_owned());
+            return Ok(prepared);
         }
         let guards = Arc::new((guard, Preparing::new(&self.shared, id)));
         let checked = self.check(task, setup, image).await?;
@@ -103,7 +105,7 @@ impl Runtime {
         if made.is_err() {
             self.take_back(task, image).await;
         }
-        made.map(|()| id.to_owned())
+        made.map(|()| prepared)
     }
 
     /// Refuses what cannot work.
@@ -225,7 +227,8 @@ impl Runtime {
             architecture: &platform.architecture,
             init: has_init.then_some(self.shared.config.helper.as_path()),
         });
-        let built = built.map_err(|error| permanent(error.to_string()))?;
+        let mut built = built.map_err(|error| permanent(error.to_string()))?;
+        note_health(&mut built, &image.config.health);
         let record = Record {
             id: id.to_owned(),
             image: image.name.clone(),
@@ -318,6 +321,24 @@ impl Runtime {
         let _ = step;
         Ok(())
     }
+}
+
+/// Under what the specification holds what the image says of the health of its containers: as
+/// long as the container is there, whatever becomes of the image. A label would have to be short.
+const HEALTH: &str = "io.midge.image-health";
+
+fn note_health(built: &mut serde_json::Value, health: &ImageHealth) {
+    if *health != ImageHealth::default()
+        && let Ok(text) = serde_json::to_string(health)
+    {
+        built["annotations"][HEALTH] = text.into();
+    }
+}
+
+/// Returns what the image of a container says of its health.
+pub(super) fn noted_health(spec: &serde_json::Value) -> ImageHealth {
+    let text = spec["annotations"][HEALTH].as_str();
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 fn volume_root(data_dir: &Path, name: &str) -> PathBuf {

@@ -6,6 +6,9 @@ pub(super) const TERM: u32 = 15;
 /// Cannot be caught.
 pub(super) const KILL: u32 = 9;
 
+/// Says that the terminal is gone.
+pub(super) const HANG_UP: u32 = 1;
+
 /// The signals of Linux on every processor that midge runs on, by number from 1.
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",

@@ -1,6 +1,7 @@
 //! Containers on a containerd of the tests' own, seen from inside and outside.
 
 mod daemon;
+mod exec;
 mod options;
 
 use super::*;
@@ -77,8 +78,8 @@ async fn inventory(runtime: &Runtime) -> Vec<crate::agent::Observed> {
     let events = runtime.events();
     loop {
         let event = within(events.recv()).await.expect("an inventory in time");
-        if let Event::Inventory { containers } = event.expect("a watcher") {
-            return containers;
+        if event.expect("a watcher") == Event::RuntimeFound {
+            return runtime.inventory().await.expect("an inventory");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Watches containerd for as long as the runtime lives: exits as they happen, and what is there
-//! whenever containerd came (back).
+//! Watches containerd for as long as the runtime lives: exits as they happen, and that containerd
+//! came (back).
 //!
-//! Subscribes first and takes the inventory then: no exit falls between the two.
+//! Subscribes first and says so then: no exit falls between it and an inventory that is asked for
+//! from there on.
 
 use super::{containerd::events::Subscription, engine::Shared};
 use crate::{agent::Event, types::TaskId};
@@ -56,19 +57,13 @@ async fn follow(
         }
     };
     if !*swept {
+        strong.sweep_execs().await;
         match strong.sweep().await {
             Ok(()) => *swept = true,
             Err(error) => tracing::warn!(%error, "cannot remove leftover snapshots"),
         }
     }
-    let containers = match strong.inventory().await {
-        Ok(containers) => containers,
-        Err(failure) => {
-            tracing::warn!(error = failure.message, "cannot take an inventory");
-            return Ok(false);
-        }
-    };
-    events.send(Event::Inventory { containers }).await.map_err(|_| Unwanted)?;
+    events.send(Event::RuntimeFound).await.map_err(|_| Unwanted)?;
     // While nothing happens, the runtime's owner may drop it.
     drop(strong);
     while let Some(exit) = subscription.next().await {

@@ -26,6 +26,7 @@ impl World {
             temporary: u32::try_from(executor.below(100)).expect("it is below 100"),
             permanent: u32::try_from(executor.below(30)).expect("it is below 30"),
             crash: u32::try_from(executor.below(300)).expect("it is below 300"),
+            inventory: (Duration::ZERO, Duration::from_secs(executor.below(20))),
             crash_after: (Duration::from_millis(10), Duration::from_secs(30)),
             ..Faults::default()
         };

@@ -7,12 +7,12 @@ use super::{
 };
 use crate::{
     agent::{self, Action, Event},
-    cluster::{Admission, JoinRequest, Refusal},
+    cluster::{Admission, Refusal},
     consensus::{Consensus, Notice, ProposeError},
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload},
     runtime::fake::Fake,
     store::AgentStore,
-    types::{Cluster, Date, Moment, NodeId, Sequence},
+    types::{Cluster, Date, HealthState, Moment, NodeId, Sequence, TaskId},
 };
 use async_channel::Receiver;
 use std::{
@@ -83,6 +83,9 @@ impl Log for SimLog {
     fn notices(&self) -> Receiver<Notice> {
         self.notices.clone()
     }
+
+    /// The simulation keeps its own, so that snapshots come often.
+    fn set_snapshot_interval(&self, _: u64) {}
 }
 
 #[derive(Clone)]
@@ -152,7 +155,13 @@ impl Workload for SimWorkload {
         if matches!(action, Action::Start { .. }) {
             self.watch();
         }
+        let lag = self.fake.lock().unwrap().lag(&action);
+        executor.sleep(lag).await;
         event
+    }
+
+    fn tell(&self, task: &TaskId, state: HealthState) {
+        self.world.trace(|| format!("{} {task} is {state}", self.world.name(&self.node)));
     }
 
     fn events(&self) -> Receiver<Event> {
@@ -167,7 +176,7 @@ impl Authority for SimAuthority {
     async fn sign(
         &self,
         _: &Cluster,
-        _: &JoinRequest,
+        _: &[u8],
         mut admission: Admission,
     ) -> Result<Admission, Refusal> {
         admission.certificate = vec![1];

@@ -134,7 +134,7 @@ fn idle(world: &World, wait: Duration) {
     executor.run(executor.now() + wait, || false);
     assert_eq!(world.checks().state.applied(), applied, "an idle cluster commits");
     assert_eq!(writes(), written, "an idle cluster writes");
-    // A heartbeat each 1.5 s and its answer, and some more.
+    // A heartbeat each 1.8 s and its answer, and some more.
     let nodes = world.machines().len() as u64;
     let most = nodes * (wait.as_secs() * 2 * 2 / 3 + 20);
     let said = world.network().sent - sent;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     agent::{self, Event},
-    consensus::{Consensus, NoPeers, Notice, Settings},
+    consensus::{Consensus, NoPeers, Notice, Settings, SnapshotInterval},
     node::{self, Ended, Handle, ManagerPorts, Options, Ports},
     runtime::fake::{Fake, Faults},
     store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
@@ -253,7 +253,7 @@ impl World {
             // A group of one elects itself at once; the engine's ticks only cost us time.
             heartbeat: Duration::from_secs(5),
             election: Duration::from_secs(15),
-            snapshot_interval: 60,
+            snapshot_interval: SnapshotInterval::new(60),
         };
         Box::pin(async move {
             let store = ManagerStore::open_on(disk.backend(), sealer).map_err(|e| e.to_string())?;

@@ -20,21 +20,28 @@
 //!   [`Assignments`].
 
 mod assignment;
+mod capability;
 mod cluster;
 pub mod constraint;
 mod container;
+mod exec;
+mod expand;
+mod health;
 mod id;
 pub mod image;
+mod mount;
 mod name;
 mod node;
 mod platform;
 mod service;
 mod session;
 mod task;
+pub mod template;
 mod time;
 mod version;
 
 pub use assignment::{Assignments, Sequence};
+pub use capability::{CAPABILITY_ALL, capability_name, is_capability};
 pub use cluster::{
     Cluster, ClusterSpec, HEARTBEAT_PERIOD, JoinToken, JoinTokens, NODE_CERT_EXPIRY,
     NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
@@ -44,9 +51,16 @@ pub use container::{
     BindOptions, ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, MountKind,
     NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
 };
+pub use exec::{
+    CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
+    TerminalSize, UnpackOptions, Usage,
+};
+pub use expand::{ExpandFailed, TemplateContext, expand_container, has_templates};
+pub use health::{Health, HealthState, ImageHealth, Probe, ProbeLog};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
+pub use mount::{InvalidMount, validate_mounts};
 pub use name::{InvalidName, SERVICE_NAME_MAX, validate_hostname, validate_service_name};
 pub use node::{
     Availability, CgroupSupport, EngineDescription, HeldImage, ManagerStatus, Node,

@@ -71,6 +71,23 @@ impl Platform {
         }
     }
 
+    /// Returns the kernel's word for the processor, which Docker shows of nodes: `x86_64`,
+    /// `aarch64`, `armv7l`.
+    #[must_use]
+    pub fn kernel_name(&self) -> String {
+        match (self.architecture.as_str(), self.variant.as_str()) {
+            ("amd64", _) => "x86_64",
+            ("arm64", _) => "aarch64",
+            ("arm", "v5") => "armv5tel",
+            ("arm", "v6") => "armv6l",
+            ("arm", "v8") => "armv8l",
+            ("arm", _) => "armv7l",
+            ("386", _) => "i686",
+            (other, _) => other,
+        }
+        .to_owned()
+    }
+
     /// Returns how good a match an image of platform `image` is among several that run here:
     /// higher is better. The newest variant that runs wins.
     #[must_use]

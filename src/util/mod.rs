@@ -5,3 +5,4 @@ pub mod docker_config;
 pub mod hello;
 pub mod interfaces;
 pub mod notify;
+pub mod tree;

@@ -94,6 +94,10 @@ all_running() { # SERVICE COUNT
   [ "$(midge 1 service ls --filter "name=$1" --format '{{.Replicas}}')" = "$2/$2" ]
 }
 
+all_ready() {
+  [ "$(midge 1 node ls --format '{{.Status}}' | grep -c Ready)" = "$(wc -w <<<"$NODES")" ]
+}
+
 # Asks every task of a service, at the port its node picked.
 curl_tasks() {
   midge 1 service ps "$1" --filter desired-state=running --format '{{.Node}} {{.Ports}}' |
@@ -122,6 +126,7 @@ up() {
     echo "node$node\$ midge swarm join --token SWMTKN-1-... $NET.1:2377"
     midge "$node" swarm join --token "$token" "$NET.1:2377"
   done
+  wait_for "all nodes to be ready" all_ready
   show node ls
 
   say "an image made of midge itself goes to every node: no registry is needed"

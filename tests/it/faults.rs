@@ -164,9 +164,16 @@ fn a_worker_without_its_manager_restarts_its_tasks() {
     let before = worker.containers();
     worker.sh(&format!("kill -9 {}", before[0].1));
     let after = eventually("a local restart", || {
-        Some(worker.containers()).filter(|now| now.len() == 1 && *now != before)
+        let started = |now: &Vec<(String, u32)>| now.len() == 1 && now[0].1 != 0;
+        Some(worker.containers()).filter(|now| started(now) && now[0].0 != before[0].0)
     });
     network.hosts[0].start_daemon();
+    let (container, _) = &after[0];
+    eventually("the manager to take it over", || {
+        let listed = network.manager().midge(&["service", "ps", "web", "-q", "--no-trunc"]);
+        let ids = String::from_utf8_lossy(&listed.stdout).into_owned();
+        (listed.status.success() && ids.contains(container.as_str())).then_some(())
+    });
     network.manager().wait_running("web", 1);
     assert_eq!(network.hosts[1].containers(), after, "the manager takes it over as it is");
 }

@@ -158,6 +158,7 @@ impl Network {
             dir,
             containerd: None,
             daemon: None,
+            beside: Vec::new(),
         };
         host.start_containerd();
         self.hosts.push(host);
@@ -166,9 +167,16 @@ impl Network {
 
     /// Makes a cluster of so many nodes: the first is its manager.
     pub(crate) fn cluster(nodes: usize) -> Self {
+        Self::configured_cluster(nodes, |_| String::new())
+    }
+
+    /// The same, with every node's configuration file; it is given the manager's address.
+    pub(crate) fn configured_cluster(nodes: usize, config: impl Fn(&str) -> String) -> Self {
         let mut network = Self::new(nodes);
+        let path = network.dir.path().join("config.toml");
+        fs::write(&path, config(&network.hosts[0].address)).unwrap();
         for host in &mut network.hosts {
-            host.start_daemon();
+            host.start_daemon_with(&["--config", path.to_str().unwrap()]);
         }
         let first = &network.hosts[0];
         first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
@@ -228,6 +236,8 @@ pub(crate) struct Host {
     pub(crate) dir: PathBuf,
     containerd: Option<Process>,
     daemon: Option<Process>,
+    /// What else runs on this host.
+    beside: Vec<Process>,
 }
 
 impl Host {
@@ -291,6 +301,14 @@ impl Host {
         self.daemon.take().unwrap().terminate();
     }
 
+    /// Runs a program on this host until the test ends.
+    pub(crate) fn run_beside(&mut self, program: &str, args: &[&str]) {
+        let mut command = self.inside(Path::new(program));
+        command.args(args);
+        let log = self.dir.join(format!("{program}.log"));
+        self.beside.push(Process::start(command, &log));
+    }
+
     /// Takes the host off the switch, or puts it back.
     pub(crate) fn link(&self, up: bool) {
         let state = if up { "up" } else { "down" };
@@ -299,10 +317,15 @@ impl Host {
 
     /// Runs a midge command against this host's daemon.
     pub(crate) fn midge(&self, args: &[&str]) -> Output {
+        self.midge_with(&[], args)
+    }
+
+    fn midge_with(&self, env: &[(&str, &str)], args: &[&str]) -> Output {
         let host = format!("unix://{}/midge.sock", self.dir.display());
         Command::new(midge_binary())
             .args(args)
             .env("MIDGE_HOST", host)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .output()
             .unwrap()
@@ -310,7 +333,12 @@ impl Host {
 
     /// Runs a midge command that must succeed, and returns what it printed.
     pub(crate) fn ok(&self, args: &[&str]) -> String {
-        let output = self.midge(args);
+        self.ok_with(&[], args)
+    }
+
+    /// The same, with these in its environment.
+    pub(crate) fn ok_with(&self, env: &[(&str, &str)], args: &[&str]) -> String {
+        let output = self.midge_with(env, args);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "midge {args:?}: {error}");
         String::from_utf8(output.stdout).unwrap()
@@ -365,9 +393,14 @@ impl Host {
                     .output()
                     .unwrap();
                 let value: Value = serde_json::from_slice(&output.stdout).unwrap();
-                // None where it was removed since it was listed.
-                let pid = value["State"]["Pid"].as_u64()?;
-                Some((id.to_owned(), u32::try_from(pid).unwrap()))
+                let Some(pid) = value["State"]["Pid"].as_u64() else {
+                    // It was removed since it was listed; anything else is no answer.
+                    let message = value["message"].as_str().unwrap_or_default();
+                    assert!(message.contains("No such container"), "{value}");
+                    return None;
+                };
+                // Without a process while it is being started.
+                (pid > 0).then(|| (id.to_owned(), u32::try_from(pid).unwrap()))
             })
             .collect();
         found.sort();
@@ -381,6 +414,7 @@ impl Host {
         }
         self.daemon.take();
         self.containerd.take();
+        self.beside.clear();
         let dir = self.dir.display();
         // Shims outlive containerd on purpose; these belong to this host's.
         let script = format!(

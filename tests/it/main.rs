@@ -3,7 +3,10 @@
 mod docker;
 mod faults;
 mod host;
+mod images;
 mod joining;
+mod mistakes;
 mod options;
 mod services;
+mod spec;
 mod tidy;

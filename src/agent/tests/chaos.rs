@@ -1,7 +1,10 @@
 //! Random orders, losses, doublings, crashes and restarts against virtual containers.
 
 use super::*;
-use crate::runtime::fake::{Fake, Faults};
+use crate::{
+    runtime::fake::{Fake, Faults},
+    types::{HealthCheck, HealthTest},
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -58,6 +61,8 @@ struct World {
     /// Tasks once given: what a set then leaves out never comes back, as no manager would.
     given: u16,
     dropped: u16,
+    /// Inventories that were taken and are told only later.
+    late: Vec<Event>,
     /// Unanswered preparations.
     preparing: BTreeMap<TaskId, u32>,
 }
@@ -106,13 +111,17 @@ impl World {
                     | Action::Start { .. }
                     | Action::Stop { .. }
                     | Action::Remove { .. }
-                    | Action::TakeInventory
+                    | Action::Probe { .. }
+                    | Action::TakeInventory { .. }
             )
         };
         self.waiting.extend(actions.into_iter().filter(runtime));
         for (task, status) in self.bench.agent.tasks() {
             let before = self.seen.insert(task.id.clone(), status.state);
             assert!(before <= Some(status.state), "{} fell from {before:?}", task.id);
+            let checked = task.spec.container.health.is_some();
+            let runs = status.state == TaskState::Running;
+            assert!(!checked || !runs || self.fake.was_well(&task.id), "not known to be well");
         }
         let present: BTreeSet<TaskId> =
             self.bench.agent.tasks().map(|(task, _)| task.id.clone()).collect();
@@ -154,7 +163,11 @@ impl World {
         for n in 0..12u8 {
             let desired = if bit(stop, n) { Desired::Shutdown } else { Desired::Running };
             if bit(listed, n) {
-                tasks.push(task(u128::from(n) + 1, desired));
+                let mut task = task(u128::from(n) + 1, desired);
+                if n % 3 == 0 {
+                    task.spec.container.health = Some(check());
+                }
+                tasks.push(task);
             }
             if complete && !bit(listed, n) || bit(listed, n) && bit(stop, n) {
                 self.stoppable.insert(id(u128::from(n) + 1));
@@ -181,6 +194,7 @@ impl World {
 
     fn restart_agent(&mut self) {
         self.waiting.clear();
+        self.late.clear();
         self.seen.clear();
         self.preparing.clear();
         let stored: Vec<StoredTask> = self.disk.values().cloned().collect();
@@ -199,6 +213,10 @@ impl World {
         }
         let action = self.waiting.remove(n % self.waiting.len());
         let event = self.fake.perform(self.bench.now, Date::EPOCH, &action);
+        if times != 1 && matches!(event, Event::Inventory { .. }) {
+            self.late.push(event);
+            return;
+        }
         // Twice at times; never lost while the agent lives, which the driver promises.
         self.step(event.clone());
         if times == 0 && !matches!(event, Event::Prepared { .. }) {
@@ -219,6 +237,9 @@ impl World {
                     self.step(event);
                 }
                 self.step(Event::Tick);
+                for event in std::mem::take(&mut self.late) {
+                    self.step(event);
+                }
             }
             Move::Connect => self.step(Event::Connected),
             Move::Disconnect => self.step(Event::Disconnected),
@@ -296,17 +317,28 @@ impl World {
     }
 }
 
+/// Well after a second.
+fn check() -> HealthCheck {
+    HealthCheck {
+        test: HealthTest::Command(vec!["after".into(), "1".into()]),
+        interval: Duration::from_secs(2),
+        ..HealthCheck::default()
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens(seed: u64, moves in prop::collection::vec(moves(), 0..120)) {
-        let faults = Faults { temporary: 100, permanent: 50, crash: 200, ..Faults::default() };
+        let faults =
+            Faults { temporary: 100, permanent: 50, crash: 200, sick: 300, ..Faults::default() };
         let (bench, actions) = Bench::new(Vec::new());
         let mut world = World {
             bench,
             fake: Fake::new(seed, faults),
             waiting: Vec::new(),
+            late: Vec::new(),
             disk: BTreeMap::new(),
             sequence: Sequence::default(),
             seen: BTreeMap::new(),

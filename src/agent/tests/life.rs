@@ -23,7 +23,7 @@ fn a_task_is_prepared_started_and_ends() {
     "#]],
     );
     check(
-        &bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) }),
+        &bench.step(Event::Prepared { task: id(1), result: Ok(made()) }),
         expect![[r#"
         start 1
     "#]],
@@ -81,7 +81,7 @@ fn a_task_is_prepared_started_and_ends() {
 fn a_held_task_waits_prepared() {
     let mut bench = Bench::online(Vec::new(), Vec::new());
     bench.assign(true, vec![task(1, Desired::Ready)]);
-    let actions = bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    let actions = bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     assert!(!show(&actions).contains("start"));
     assert_eq!(bench.state(1), Some((TaskState::Ready, "")));
     assert!(show(&bench.assign(false, vec![task(1, Desired::Running)])).contains("start 1"));
@@ -106,7 +106,7 @@ fn preparations_are_cancelled() {
     bench.assign(true, vec![task(1, Desired::Running)]);
     assert!(show(&bench.assign(false, vec![task(1, Desired::Shutdown)])).contains("remove 1"));
     assert_eq!(bench.state(1), Some((TaskState::Shutdown, "")));
-    bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     let actions = bench.step(Event::Removed { task: id(1), result: Err(failure(true)) });
     assert!(!show(&actions).contains("remove"));
     assert!(show(&bench.wait(Duration::from_secs(1))).contains("remove 1"));
@@ -133,7 +133,7 @@ fn only_so_many_are_prepared_at_once() {
     let actions = bench.assign(true, (1..=9).map(|n| task(n, Desired::Running)).collect());
     let prepares = |actions: &[Action]| show(actions).matches("prepare ").count();
     assert_eq!(prepares(&actions), PREPARES_MAX);
-    let next = bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    let next = bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     assert_eq!(prepares(&next), 1);
 }
 
@@ -161,7 +161,7 @@ fn what_runs_is_adopted_without_a_restart() {
         observed(6, running()),
     ];
     check(
-        &bench.step(Event::Inventory { containers }),
+        &bench.inventory(containers),
         expect![[r#"
         persist 1 running running, 2 failed running, 3 failed running, 4 running running, sequence 0
         remove 3
@@ -305,7 +305,8 @@ fn a_lost_runtime_is_waited_for() {
     let actions = show(&bench.assign(false, vec![task(2, Desired::Running)]));
     assert!(!actions.contains("prepare"), "{actions}");
     let containers = vec![observed(1, running())];
-    let actions = show(&bench.step(Event::Inventory { containers }));
+    assert_eq!(show(&bench.step(Event::RuntimeFound)), "inventory\n");
+    let actions = show(&bench.inventory(containers));
     assert!(actions.contains("prepare 2"), "{actions}");
     assert_eq!(bench.state(1), Some((TaskState::Running, "")));
 }
@@ -315,11 +316,38 @@ fn an_inventory_says_nothing_of_what_came_after_it() {
     let mut bench = Bench::online(Vec::new(), Vec::new());
     bench.assign(true, vec![task(1, Desired::Running)]);
     bench.step(Event::RuntimeLost);
-    bench.step(Event::Prepared { task: id(1), result: Ok("c".into()) });
+    bench.step(Event::RuntimeFound);
+    bench.step(Event::Prepared { task: id(1), result: Ok(made()) });
     // Taken before the container was made, told after.
-    bench.step(Event::Inventory { containers: Vec::new() });
+    bench.inventory(Vec::new());
     assert_eq!(bench.state(1), Some((TaskState::Starting, "")));
     let old = bench.step(Event::Started { task: id(1), result: Ok((42, Vec::new())) });
     assert!(!show(&old).contains("prepare"));
     assert_eq!(bench.state(1), Some((TaskState::Running, "")));
+}
+
+#[test]
+fn an_old_inventory_that_comes_late_ends_nothing() {
+    let mut bench = Bench::online(Vec::new(), Vec::new());
+    bench.assign(true, vec![task(1, Desired::Running), task(2, Desired::Running)]);
+    bench.run(1);
+    bench.step(Event::RuntimeLost);
+    bench.step(Event::RuntimeFound);
+    let first = bench.asked;
+    bench.step(Event::Prepared { task: id(2), result: Ok(made()) });
+    // It takes so long that another is asked for; meanwhile the second container starts.
+    let actions = show(&bench.wait(Duration::from_secs(10)));
+    assert!(actions.contains("inventory"), "{actions}");
+    let before = vec![observed(1, running())];
+    bench.step(Event::Inventory { asked: first, containers: before.clone() });
+    bench.step(Event::Started { task: id(2), result: Ok((43, Vec::new())) });
+    bench.step(Event::Inventory { asked: first, containers: before });
+    assert_eq!(bench.state(2), Some((TaskState::Running, "")));
+    // One that was asked for before the runtime was lost says nothing at all.
+    bench.step(Event::RuntimeLost);
+    let actions = show(&bench.inventory(vec![observed(1, running())]));
+    assert_eq!(bench.state(2), Some((TaskState::Running, "")), "{actions}");
+    bench.step(Event::RuntimeFound);
+    bench.inventory(vec![observed(1, running())]);
+    assert_eq!(bench.state(2), Some((TaskState::Failed, "exit status lost")));
 }

@@ -23,7 +23,7 @@ fn fail_always(bench: &mut Bench, limit: u64) -> Vec<u64> {
             let event = match action {
                 Action::Prepare { task } => {
                     at.push(bench.now.since_origin().as_secs());
-                    Event::Prepared { task: task.id.clone(), result: Ok("c".into()) }
+                    Event::Prepared { task: task.id.clone(), result: Ok(made()) }
                 }
                 Action::Start { task } => {
                     let started = Ok((1, Vec::new()));
@@ -102,7 +102,7 @@ fn restarted() -> (Bench, Task) {
     });
     let next = prepared.expect("a successor");
     assert_eq!((next.slot, next.predecessor.clone(), next.failures), (1, Some(id(1)), 1));
-    bench.step(Event::Prepared { task: next.id.clone(), result: Ok("c".into()) });
+    bench.step(Event::Prepared { task: next.id.clone(), result: Ok(made()) });
     bench.step(Event::Started { task: next.id.clone(), result: Ok((43, Vec::new())) });
     (bench, next)
 }
@@ -139,7 +139,7 @@ fn a_successor_whose_slot_was_filled_is_stopped() {
 #[test]
 fn after_a_power_cut_tasks_come_back_without_a_manager() {
     let (mut bench, _) = Bench::new(vec![stored(1, TaskState::Running)]);
-    bench.step(Event::Inventory { containers: vec![observed(1, exited(None))] });
+    bench.inventory(vec![observed(1, exited(None))]);
     assert_eq!(bench.state(1), Some((TaskState::Failed, "exit status lost")));
     assert!(!show(&bench.wait(Duration::from_secs(29))).contains("prepare"));
     let actions = show(&bench.wait(Duration::from_secs(1)));
@@ -164,7 +164,7 @@ fn a_held_replacement_is_released_once_its_predecessor_ended() {
     bench.run(1);
     bench.exit(1, 1);
     bench.assign(false, vec![task(1, Desired::Shutdown), next]);
-    bench.step(Event::Prepared { task: id(2), result: Ok("c".into()) });
+    bench.step(Event::Prepared { task: id(2), result: Ok(made()) });
     bench.step(Event::Disconnected);
     assert!(!show(&bench.wait(Duration::from_secs(29))).contains("start"));
     assert!(show(&bench.wait(Duration::from_secs(1))).contains("start 1"));
@@ -186,10 +186,10 @@ fn an_answer_to_a_register_without_the_successor_is_not_heard() {
         Action::Prepare { task } => Some(task.id.clone()),
         _ => None,
     };
-    let made = actions.iter().find_map(prepared).expect("a successor is made");
+    let next = actions.iter().find_map(prepared).expect("a successor is made");
     assert_ne!(bench.session, before, "it registers anew, with its successor");
-    bench.step(Event::Prepared { task: made.clone(), result: Ok("c".into()) });
-    bench.step(Event::Started { task: made.clone(), result: Ok((43, Vec::new())) });
+    bench.step(Event::Prepared { task: next.clone(), result: Ok(made()) });
+    bench.step(Event::Started { task: next.clone(), result: Ok((43, Vec::new())) });
     let heartbeat = Duration::from_millis(1_500);
     bench.step(Event::Message(FromManager::Registered { session: before, heartbeat }));
     let sequence = Sequence { epoch: 1, term: 2, number: 1 };
@@ -204,6 +204,6 @@ fn an_answer_to_a_register_without_the_successor_is_not_heard() {
     let stops = actions.iter().any(|action| matches!(action, Action::Stop { .. }));
     assert!(!stops, "{actions:?}");
     assert!(bench.agent.tasks().any(|(task, status)| {
-        task.id == made && status.state == TaskState::Running && task.desired == Desired::Running
+        task.id == next && status.state == TaskState::Running && task.desired == Desired::Running
     }));
 }

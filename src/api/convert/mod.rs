@@ -1,7 +1,10 @@
 //! Between Docker's JSON and our own types.
 
 pub mod cluster;
+mod container;
+mod mount;
 pub mod node;
+mod security;
 pub mod service;
 pub mod show;
 pub mod task;
@@ -30,20 +33,6 @@ pub(crate) fn nanos(duration: Duration) -> i64 {
 pub(crate) fn duration(nanos: i64, what: &str) -> Result<Duration, Refusal> {
     let nanos = u64::try_from(nanos).map_err(|_| invalid(format!("{what} cannot be negative")))?;
     Ok(Duration::from_nanos(nanos))
-}
-
-/// The kernel's word for a processor, which Docker shows of nodes.
-pub(crate) fn kernel_architecture(platform: &Platform) -> String {
-    match (platform.architecture.as_str(), platform.variant.as_str()) {
-        ("amd64", _) => "x86_64".to_owned(),
-        ("arm64", _) => "aarch64".to_owned(),
-        ("arm", "v5") => "armv5tel".to_owned(),
-        ("arm", "v6") => "armv6l".to_owned(),
-        ("arm", "v8") => "armv8l".to_owned(),
-        ("arm", _) => "armv7l".to_owned(),
-        ("386", _) => "i686".to_owned(),
-        (other, _) => other.to_owned(),
-    }
 }
 
 /// The processor in one word that [`Platform::normalized`] reads back without a variant: Docker's

@@ -1,6 +1,6 @@
 //! Nodes.
 
-use super::{date, kernel_architecture, version};
+use super::{date, version};
 use crate::{
     api::{dto, error::invalid},
     cluster::Refusal,
@@ -69,7 +69,7 @@ pub fn from_node(node: &Node, leader: Option<&NodeId>, tls: &dto::TlsInfo) -> dt
         description: dto::NodeDescription {
             hostname: description.hostname.clone(),
             platform: dto::Platform {
-                architecture: kernel_architecture(&description.platform),
+                architecture: description.platform.kernel_name(),
                 os: description.platform.os.clone(),
                 variant: description.platform.variant.clone(),
             },

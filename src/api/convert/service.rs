@@ -1,6 +1,6 @@
 //! Services: every option is taken, or refused by name.
 
-use super::duration;
+use super::{container::to_container, duration, show};
 use crate::{
     api::{
         dto::{self, is_unset},
@@ -8,20 +8,25 @@ use crate::{
     },
     cluster::Refusal,
     types::{
-        BindOptions, Constraint, ContainerSpec, Endpoint, EndpointMode, Mode, Mount, MountKind,
-        NetworkMode, Placement, Platform, PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY,
-        ResourceLimits, Resources, RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec,
-        TaskSpec, TmpfsOptions, VolumeOptions, image::Reference,
+        Constraint, Endpoint, EndpointMode, LogConfig, Mode, NetworkMode, Placement, Platform,
+        PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY, ResourceLimits, Resources,
+        RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec, TaskSpec,
     },
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 /// Docker's smallest share of a processor, 0.001.
 const NANO_CPUS_MIN: i64 = 1_000_000;
 
 /// Docker's smallest amount of memory.
 const MEMORY_MIN: i64 = 4 * 1024 * 1024;
+
+/// The kernel's greatest swappiness for a group of processes.
+const SWAPPINESS_MAX: u8 = 100;
+
+/// The driver that options without one are for.
+const LOG_DRIVER: &str = "json-file";
 
 /// What a flag of the command line and the field it becomes are called, for refusals.
 fn refuse(set: bool, flag: &str, field: &str) -> Result<(), Refusal> {
@@ -36,27 +41,12 @@ fn refuse_unsupported(spec: &dto::ServiceSpec) -> Result<(), Refusal> {
     let task = &spec.task_template;
     let container = &task.container_spec;
     let resources = &task.resources;
-    let fields: [(&Value, &str, &str); 22] = [
-        (&container.healthcheck, "--health-cmd", "ContainerSpec.Healthcheck"),
+    let fields = [
         (&container.secrets, "--secret", "ContainerSpec.Secrets"),
         (&container.configs, "--config", "ContainerSpec.Configs"),
-        (&container.capability_add, "--cap-add", "ContainerSpec.CapabilityAdd"),
-        (&container.capability_drop, "--cap-drop", "ContainerSpec.CapabilityDrop"),
-        (&container.sysctls, "--sysctl", "ContainerSpec.Sysctls"),
-        (&container.ulimits, "--ulimit", "ContainerSpec.Ulimits"),
-        (&container.hosts, "--host", "ContainerSpec.Hosts"),
-        (&container.groups, "--group", "ContainerSpec.Groups"),
-        (&container.privileges, "--credential-spec", "ContainerSpec.Privileges"),
         (&container.open_stdin, "--interactive", "ContainerSpec.OpenStdin"),
-        (&container.oom_score_adj, "--oom-score-adj", "ContainerSpec.OomScoreAdj"),
-        (&container.dns_config["Nameservers"], "--dns", "ContainerSpec.DNSConfig.Nameservers"),
-        (&container.dns_config["Search"], "--dns-search", "ContainerSpec.DNSConfig.Search"),
-        (&container.dns_config["Options"], "--dns-option", "ContainerSpec.DNSConfig.Options"),
-        (&task.log_driver, "--log-driver", "TaskTemplate.LogDriver"),
         (&task.plugin_spec, "plugin service", "TaskTemplate.PluginSpec"),
         (&task.network_attachment_spec, "attachment", "TaskTemplate.NetworkAttachmentSpec"),
-        (&resources.swap_bytes, "--memory-swap", "Resources.SwapBytes"),
-        (&resources.memory_swappiness, "--memory-swappiness", "Resources.MemorySwappiness"),
         (
             &resources.reservations.generic_resources,
             "--generic-resource",
@@ -73,8 +63,6 @@ fn refuse_unsupported(spec: &dto::ServiceSpec) -> Result<(), Refusal> {
     }
     refuse(!spec.mode.replicated_job.is_null(), "--mode replicated-job", "Mode.ReplicatedJob")?;
     refuse(!spec.mode.global_job.is_null(), "--mode global-job", "Mode.GlobalJob")?;
-    let isolation = container.isolation.as_str();
-    refuse(!matches!(isolation, "" | "default"), "--isolation", "ContainerSpec.Isolation")?;
     refuse(
         !matches!(task.runtime.as_str(), "" | "container"),
         "--runtime",
@@ -117,8 +105,9 @@ fn refuse_order(config: &Value, verb: &str, field: &str) -> Result<(), Refusal> 
 }
 
 /// Makes the spec that a client asks for. With the `previous` one, what clients lose on the way
-/// from GET to POST is kept: the registry login, the cut of the restart delay, the variants of
-/// platforms and, while the image stays the same, its pin.
+/// from GET to POST is kept: the registry login, the cut of the restart delay, midge's own options
+/// of the container and its limit of swap, the addresses of ports, the variants of platforms and,
+/// while the image stays the same, its pin.
 ///
 /// # Errors
 ///
@@ -129,7 +118,8 @@ pub fn to_spec(
 ) -> Result<ServiceSpec, Refusal> {
     refuse_unsupported(dto)?;
     let template = &dto.task_template;
-    let mut container = to_container(&template.container_spec)?;
+    let mut container =
+        to_container(&template.container_spec, previous.map(|old| &old.task.container))?;
     // A client that read the defaults sends them back: they change nothing.
     let unset = previous.is_some_and(|old| old.task.container.stop_grace.is_none());
     if unset && container.stop_grace == Some(STOP_GRACE) {
@@ -143,17 +133,11 @@ pub fn to_spec(
             nano_cpus: to_cpus(resources.reservations.nano_cpus)?,
             memory_bytes: to_memory(resources.reservations.memory_bytes)?,
         },
-        limits: ResourceLimits {
-            nano_cpus: to_cpus(resources.limits.nano_cpus)?,
-            memory_bytes: to_memory(resources.limits.memory_bytes)?,
-            pids: u64::try_from(resources.limits.pids)
-                .map_err(|_| invalid("limit-pids cannot be negative"))?,
-            ..ResourceLimits::default()
-        },
+        limits: to_limits(resources, previous.map(|old| &old.task.limits))?,
         restart: to_restart(template.restart_policy.as_ref(), previous)?,
         placement: to_placement(&template.placement, same_image)?,
         network: to_network(networks)?,
-        log: None,
+        log: template.log_driver.as_ref().and_then(to_log),
         force_update: template.force_update,
         credential: previous.and_then(|old| old.task.credential.clone()),
         pin: same_image.and_then(|old| old.task.pin.clone()),
@@ -164,8 +148,60 @@ pub fn to_spec(
         labels: dto.labels.clone(),
         task,
         mode: to_mode(&dto.mode)?,
-        endpoint: to_endpoint(&dto.endpoint_spec)?,
+        endpoint: to_endpoint(&dto.endpoint_spec, previous.map(|old| &old.endpoint))?,
     })
+}
+
+fn to_limits(
+    dto: &dto::ResourceRequirements,
+    previous: Option<&ResourceLimits>,
+) -> Result<ResourceLimits, Refusal> {
+    let memory_bytes = to_memory(dto.limits.memory_bytes)?;
+    // Clients older than these two fields drop them.
+    let kept = previous.filter(|_| memory_bytes != 0).and_then(show::swap_bytes);
+    let memory_swap = match dto.swap_bytes.or(kept) {
+        None => None,
+        Some(-1) => Some(-1),
+        Some(_) if memory_bytes == 0 => {
+            return Err(invalid(
+                "You should always set the Memory limit when using Memoryswap limit, see usage",
+            ));
+        }
+        Some(swap) if swap < 0 => {
+            return Err(invalid(format!("invalid swap value {swap}: at least -1 is expected")));
+        }
+        Some(swap) => {
+            let memory = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
+            Some(memory.saturating_add(swap))
+        }
+    };
+    let swappiness = match dto.memory_swappiness {
+        None => previous.and_then(|limits| limits.swappiness),
+        Some(-1) => None,
+        Some(value) => {
+            let fits = u8::try_from(value).ok().filter(|value| *value <= SWAPPINESS_MAX);
+            Some(fits.ok_or_else(|| {
+                invalid(format!("Invalid value: {value}, valid memory swappiness range is 0-100"))
+            })?)
+        }
+    };
+    Ok(ResourceLimits {
+        nano_cpus: to_cpus(dto.limits.nano_cpus)?,
+        memory_bytes,
+        pids: u64::try_from(dto.limits.pids)
+            .map_err(|_| invalid("limit-pids cannot be negative"))?,
+        memory_swap,
+        swappiness,
+    })
+}
+
+/// None where it says nothing.
+fn to_log(dto: &dto::Driver) -> Option<LogConfig> {
+    if *dto == dto::Driver::default() {
+        return None;
+    }
+    let driver = if dto.name.is_empty() { LOG_DRIVER } else { &dto.name };
+    Some(LogConfig { driver: driver.to_owned(), options: dto.options.clone() })
 }
 
 fn to_cpus(nano_cpus: i64) -> Result<u64, Refusal> {
@@ -186,91 +222,6 @@ fn to_memory(bytes: i64) -> Result<u64, Refusal> {
         Ok(fits) if bytes >= MEMORY_MIN => Ok(fits),
         _ => Err(invalid(format!("invalid memory value {bytes}: Must be at least 4MiB"))),
     }
-}
-
-fn to_container(dto: &dto::ContainerSpec) -> Result<ContainerSpec, Refusal> {
-    if dto.image.is_empty() {
-        return Err(invalid("ContainerSpec: image reference must be provided"));
-    }
-    Reference::parse(&dto.image).map_err(|_| {
-        invalid(format!("ContainerSpec: {:?} is not a valid repository/tag", dto.image))
-    })?;
-    let mounts: Vec<Mount> = dto.mounts.iter().map(to_mount).collect::<Result<_, _>>()?;
-    let mut targets = BTreeSet::new();
-    for mount in &mounts {
-        if !targets.insert(mount.target.trim_end_matches('/')) {
-            let target = &mount.target;
-            return Err(invalid(format!("ContainerSpec: duplicate mount point: {target}")));
-        }
-    }
-    let grace = dto.stop_grace_period;
-    Ok(ContainerSpec {
-        image: dto.image.clone(),
-        command: dto.command.clone(),
-        args: dto.args.clone(),
-        hostname: dto.hostname.clone(),
-        env: dto.env.clone(),
-        dir: dto.dir.clone(),
-        user: dto.user.clone(),
-        labels: dto.labels.clone(),
-        mounts,
-        stop_signal: dto.stop_signal.clone(),
-        stop_grace: grace.map(|nanos| duration(nanos, "stop-grace-period")).transpose()?,
-        read_only: dto.read_only,
-        init: dto.init,
-        tty: dto.tty,
-        ..ContainerSpec::default()
-    })
-}
-
-fn to_mount(dto: &dto::Mount) -> Result<Mount, Refusal> {
-    // What Docker does anyway may be said.
-    let mut bind = dto.bind_options.clone();
-    if bind["Propagation"] == "rprivate" {
-        bind["Propagation"] = Value::Null;
-    }
-    for (value, flag, field) in [
-        (&bind, "--mount bind-propagation/bind-recursive", "Mounts.BindOptions"),
-        (&dto.volume_options, "--mount volume-*", "Mounts.VolumeOptions"),
-        (&dto.tmpfs_options, "--mount tmpfs-*", "Mounts.TmpfsOptions"),
-        (&dto.image_options, "--mount image-*", "Mounts.ImageOptions"),
-        (&dto.cluster_options, "--mount type=cluster", "Mounts.ClusterOptions"),
-    ] {
-        refuse(!is_unset(value), flag, field)?;
-    }
-    let consistency = dto.consistency.as_str();
-    let known = is_unset(&dto.consistency) || consistency == Some("default");
-    refuse(!known, "--mount consistency", "Mounts.Consistency")?;
-    let source = dto.source.clone();
-    let kind = match dto.r#type.as_str() {
-        "bind" if source.starts_with('/') => {
-            MountKind::Bind { source, options: BindOptions::default() }
-        }
-        "bind" => {
-            return Err(invalid(format!(
-                "invalid bind mount source {source:?}, must be an absolute path"
-            )));
-        }
-        "" | "volume" if source.starts_with('/') => {
-            return Err(invalid(format!(
-                "invalid volume name {source:?}: use type=bind to mount a path of the node"
-            )));
-        }
-        "" | "volume" => MountKind::Volume { name: source, options: VolumeOptions::default() },
-        "tmpfs" if source.is_empty() => MountKind::Tmpfs { options: TmpfsOptions::default() },
-        "tmpfs" => return Err(invalid("invalid tmpfs source, source must be empty")),
-        kind @ ("npipe" | "cluster" | "image") => {
-            return Err(unsupported(format!(
-                "\"--mount type={kind}\" (Mounts.Type) is not supported yet"
-            )));
-        }
-        other => return Err(invalid(format!("invalid MountType: {other:?}"))),
-    };
-    if !dto.target.starts_with('/') {
-        let target = &dto.target;
-        return Err(invalid(format!("invalid mount target {target:?}, must be an absolute path")));
-    }
-    Ok(Mount { kind, target: dto.target.clone(), read_only: dto.read_only })
 }
 
 fn to_restart(
@@ -360,14 +311,43 @@ fn to_mode(dto: &dto::ServiceMode) -> Result<Mode, Refusal> {
     }
 }
 
-fn to_endpoint(dto: &dto::EndpointSpec) -> Result<Endpoint, Refusal> {
+fn to_endpoint(dto: &dto::EndpointSpec, previous: Option<&Endpoint>) -> Result<Endpoint, Refusal> {
     let mode = match dto.mode.as_str() {
         "" | "vip" => EndpointMode::Vip,
         "dnsrr" => EndpointMode::DnsRoundRobin,
         other => return Err(invalid(format!("invalid resolution mode: {other:?}"))),
     };
-    let ports = dto.ports.iter().map(to_port).collect::<Result<_, _>>()?;
+    let ingress = |port: &dto::Port| matches!(port.publish_mode.as_str(), "" | "ingress");
+    if mode == EndpointMode::DnsRoundRobin && dto.ports.iter().any(ingress) {
+        return Err(invalid(
+            "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+        ));
+    }
+    let mut ports = dto.ports.iter().map(to_port).collect::<Result<Vec<_>, _>>()?;
+    let mut old: Vec<&PortConfig> = previous.map_or(Vec::new(), |old| old.ports.iter().collect());
+    // What says its address is accounted for first: the others are those of a client that dropped
+    // theirs.
+    let (said, unsaid): (Vec<_>, Vec<_>) =
+        ports.iter_mut().zip(&dto.ports).partition(|(_, dto)| dto.host_ip.is_some());
+    for (port, _) in said {
+        if let Some(at) =
+            old.iter().position(|old| same_port(old, port) && old.host_ip == port.host_ip)
+        {
+            old.remove(at);
+        }
+    }
+    for (port, _) in unsaid {
+        if let Some(at) = old.iter().position(|old| same_port(old, port)) {
+            port.host_ip = old.remove(at).host_ip;
+        }
+    }
     Ok(Endpoint { mode, ports })
+}
+
+/// Tells whether two ports are one to a client that knows no addresses.
+fn same_port(one: &PortConfig, other: &PortConfig) -> bool {
+    (one.protocol, one.target, one.published, one.mode)
+        == (other.protocol, other.target, other.published, other.mode)
 }
 
 fn to_port(dto: &dto::Port) -> Result<PortConfig, Refusal> {
@@ -387,9 +367,17 @@ fn to_port(dto: &dto::Port) -> Result<PortConfig, Refusal> {
         }
         other => return Err(invalid(format!("invalid publish mode: {other:?}"))),
     }
+    let host_ip = match dto.host_ip.as_deref() {
+        None | Some("") => None,
+        Some(text) => {
+            let address: IpAddr =
+                text.parse().map_err(|_| invalid(format!("invalid IP address: {text}")))?;
+            (!address.is_unspecified()).then_some(address)
+        }
+    };
     Ok(PortConfig {
         name: dto.name.clone(),
-        host_ip: None,
+        host_ip,
         protocol: match dto.protocol.as_str() {
             "" | "tcp" => PortProtocol::Tcp,
             "udp" => PortProtocol::Udp,

@@ -1,15 +1,17 @@
 //! Services, as they are shown.
 
-use super::{date, joined_architecture, nanos, service::order_defaults, version};
+use super::{
+    container::from_container, date, joined_architecture, nanos, service::order_defaults, version,
+};
 use crate::{
     api::dto,
     types::{
-        ContainerSpec, Date, EndpointMode, ImagePin, Mode, MountKind, NetworkMode, Placement,
-        PortConfig, PublishMode, ResourceLimits, Resources, RestartCondition, STOP_GRACE, Service,
-        ServiceSpec, TaskSpec, UpdateState,
+        Date, EndpointMode, ImagePin, LogConfig, Mode, NetworkMode, Placement, PortConfig,
+        PublishMode, ResourceLimits, Resources, RestartCondition, STOP_GRACE, Service, ServiceSpec,
+        TaskSpec, UpdateState,
     },
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Shows a service. With `defaults` also what Docker fills in for people.
 #[must_use]
@@ -94,6 +96,7 @@ pub fn from_port(port: &PortConfig) -> dto::Port {
             PublishMode::Ingress => "ingress",
         }
         .to_owned(),
+        host_ip: port.host_ip.map(|address| address.to_string()),
     }
 }
 
@@ -124,9 +127,14 @@ pub fn from_task_spec(task: &TaskSpec) -> dto::TaskTemplate {
                 ..Default::default()
             }],
         },
+        log_driver: task.log.as_ref().map(from_log),
         force_update: task.force_update,
         ..Default::default()
     }
+}
+
+fn from_log(log: &LogConfig) -> dto::Driver {
+    dto::Driver { name: log.driver.clone(), options: log.options.clone() }
 }
 
 fn from_resources(reserved: &Resources, limits: &ResourceLimits) -> dto::ResourceRequirements {
@@ -143,8 +151,15 @@ fn from_resources(reserved: &Resources, limits: &ResourceLimits) -> dto::Resourc
             memory_bytes: amount(reserved.memory_bytes),
             ..Default::default()
         },
-        ..Default::default()
+        swap_bytes: swap_bytes(limits),
+        memory_swappiness: limits.swappiness.map(i64::from),
     }
+}
+
+/// Docker's limit of swap alone, where ours is of memory and swap together.
+pub(super) fn swap_bytes(limits: &ResourceLimits) -> Option<i64> {
+    let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
+    limits.memory_swap.map(|both| if both < 0 { -1 } else { both.saturating_sub(memory).max(0) })
 }
 
 fn from_placement(placement: &Placement) -> dto::Placement {
@@ -161,41 +176,5 @@ fn from_placement(placement: &Placement) -> dto::Placement {
         preferences: spread.collect(),
         max_replicas: placement.max_replicas_per_node,
         platforms: platforms.collect(),
-    }
-}
-
-fn from_container(container: &ContainerSpec) -> dto::ContainerSpec {
-    let mounts = container.mounts.iter().map(|mount| {
-        let (kind, source) = match &mount.kind {
-            MountKind::Bind { source, .. } => ("bind", source.clone()),
-            MountKind::Volume { name, .. } => ("volume", name.clone()),
-            MountKind::Tmpfs { .. } => ("tmpfs", String::new()),
-        };
-        dto::Mount {
-            r#type: kind.to_owned(),
-            source,
-            target: mount.target.clone(),
-            read_only: mount.read_only,
-            ..Default::default()
-        }
-    });
-    dto::ContainerSpec {
-        image: container.image.clone(),
-        labels: container.labels.clone(),
-        command: container.command.clone(),
-        args: container.args.clone(),
-        hostname: container.hostname.clone(),
-        env: container.env.clone(),
-        dir: container.dir.clone(),
-        user: container.user.clone(),
-        stop_signal: container.stop_signal.clone(),
-        tty: container.tty,
-        read_only: container.read_only,
-        init: container.init,
-        mounts: mounts.collect(),
-        stop_grace_period: container.stop_grace.map(nanos),
-        dns_config: json!({}),
-        isolation: "default".to_owned(),
-        ..Default::default()
     }
 }

@@ -5,6 +5,7 @@
 //! sends as null mean the same.
 
 mod cluster;
+mod container;
 mod engine;
 mod image;
 mod node;
@@ -12,6 +13,7 @@ mod service;
 mod task;
 
 pub use cluster::*;
+pub use container::*;
 pub use engine::*;
 pub use image::*;
 pub use node::*;

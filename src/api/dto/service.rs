@@ -1,6 +1,6 @@
 //! Services and task templates.
 
-use super::{ObjectVersion, is_default, is_unset, nullable};
+use super::{ContainerSpec, Driver, ObjectVersion, is_default, is_unset, nullable};
 use crate::types::Labels;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -60,141 +60,15 @@ pub struct TaskTemplate {
     /// Its networks.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub networks: Vec<NetworkAttachment>,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub log_driver: Value,
+    /// Where its output goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_driver: Option<Driver>,
     /// Raised to replace tasks that are up to date.
     #[serde(deserialize_with = "nullable")]
     pub force_update: u64,
     /// `container`.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub runtime: String,
-}
-
-/// The container.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct ContainerSpec {
-    /// The image.
-    #[serde(deserialize_with = "nullable")]
-    pub image: String,
-    /// Labels of the container.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub labels: Labels,
-    /// The entrypoint.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub command: Vec<String>,
-    /// Its arguments.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub args: Vec<String>,
-    /// The host name.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub hostname: String,
-    /// `NAME=value`.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub env: Vec<String>,
-    /// The working directory.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub dir: String,
-    /// The user.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub user: String,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub groups: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub privileges: Value,
-    /// The stop signal.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub stop_signal: String,
-    /// Whether it has a terminal.
-    #[serde(rename = "TTY", deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub tty: bool,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub open_stdin: Value,
-    /// Whether the root file system is read-only.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub read_only: bool,
-    /// Whether an init reaps orphans.
-    #[serde(deserialize_with = "nullable")]
-    pub init: bool,
-    /// Mounts.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub mounts: Vec<Mount>,
-    /// Nanoseconds until SIGKILL.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_grace_period: Option<i64>,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub healthcheck: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub hosts: Value,
-    /// Not supported; Docker's client always sends an empty one and expects one back.
-    #[serde(rename = "DNSConfig")]
-    pub dns_config: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub secrets: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub configs: Value,
-    /// `default`.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub isolation: String,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub sysctls: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub capability_add: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub capability_drop: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub ulimits: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub oom_score_adj: Value,
-}
-
-/// A mount.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Mount {
-    /// `bind`, `volume` or `tmpfs`; empty is `volume`.
-    #[serde(deserialize_with = "nullable")]
-    pub r#type: String,
-    /// A path or a volume's name.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub source: String,
-    /// The path inside.
-    #[serde(deserialize_with = "nullable")]
-    pub target: String,
-    /// Whether it is read-only.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
-    pub read_only: bool,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub consistency: Value,
-    /// Not supported, but for what is the default anyway.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub bind_options: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub volume_options: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub tmpfs_options: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub image_options: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub cluster_options: Value,
 }
 
 /// CPU and memory.
@@ -207,12 +81,12 @@ pub struct ResourceRequirements {
     /// At least.
     #[serde(deserialize_with = "nullable")]
     pub reservations: Amounts,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub swap_bytes: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub memory_swappiness: Value,
+    /// Bytes of swap beside the memory limit; -1 is without limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_bytes: Option<i64>,
+    /// How readily memory is swapped, 0 to 100; -1 is the node's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_swappiness: Option<i64>,
 }
 
 /// Amounts of resources.
@@ -384,6 +258,10 @@ pub struct Port {
     /// `host`, or Docker's default `ingress`.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub publish_mode: String,
+    /// midge's own: the node's address it listens at; empty is every address. Missing in an
+    /// update, the address that the same port had.
+    #[serde(rename = "HostIP", skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<String>,
 }
 
 /// A service.

@@ -10,12 +10,12 @@ use super::{
     },
     system::now,
 };
-use crate::types::Date;
-use serde_json::json as value;
+use crate::types::{Date, Health, HealthState};
+use serde_json::{Value, json as value};
 use std::time::Duration;
 
 /// The filters of containers that midge has.
-const FILTERS: &[&str] = &["id", "name", "label", "status", "ancestor"];
+const FILTERS: &[&str] = &["id", "name", "label", "status", "ancestor", "health"];
 
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
@@ -27,6 +27,7 @@ pub(crate) async fn list(call: Call) -> Reply {
             && filters.fits("name", |name| container.name.contains(name.trim_start_matches('/')))
             && filters.fits("status", |status| container.state.as_str() == status)
             && filters.fits("ancestor", |image| container.image == image)
+            && filters.fits("health", |health| health_of(container) == health)
             && filters.labels("label", &container.labels)
     });
     containers.sort_by_key(|container| std::cmp::Reverse(container.created));
@@ -56,7 +57,16 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
         state: container.state.as_str().to_owned(),
         status: match container.state {
             ContainerState::Created => "Created".to_owned(),
-            ContainerState::Running => format!("Up {}", human(now.since(container.started))),
+            ContainerState::Running => {
+                let up = format!("Up {}", human(now.since(container.started)));
+                match &container.health {
+                    None => up,
+                    Some(Health { state: HealthState::Starting, .. }) => {
+                        format!("{up} (health: starting)")
+                    }
+                    Some(Health { state, .. }) => format!("{up} ({state})"),
+                }
+            }
             ContainerState::Exited => {
                 let code =
                     container.exit_code.map_or_else(|| "?".to_owned(), |code| code.to_string());
@@ -64,6 +74,28 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
             }
         },
     }
+}
+
+/// Returns Docker's word for a container's health.
+fn health_of(container: &Container) -> &'static str {
+    container.health.as_ref().map_or("none", |health| health.state.as_str())
+}
+
+/// Shows what probes came to; nothing where there are none, as Docker.
+fn show_health(health: &Health) -> Value {
+    let log = health.log.iter().map(|probe| {
+        value!({
+            "Start": date(probe.start),
+            "End": date(probe.end),
+            "ExitCode": probe.code,
+            "Output": probe.output,
+        })
+    });
+    value!({
+        "Status": health.state.as_str(),
+        "FailingStreak": health.streak,
+        "Log": log.collect::<Vec<_>>(),
+    })
 }
 
 /// Docker's rounded durations.
@@ -91,7 +123,7 @@ pub(crate) async fn inspect(call: Call) -> Reply {
     let named = |container: &Container| container.name == name;
     let found = super::find("No such container:", name, containers, |found| &found.id, named)?;
     let running = found.state == ContainerState::Running;
-    json(&value!({
+    let mut shown = value!({
         "Id": found.id,
         "Created": date(found.created),
         "Path": found.command.first(),
@@ -127,7 +159,11 @@ pub(crate) async fn inspect(call: Call) -> Reply {
             "Networks": { found.network: { "IPAddress": address(&found.addresses) } },
         },
         "Mounts": [],
-    }))
+    });
+    if let Some(health) = &found.health {
+        shown["State"]["Health"] = show_health(health);
+    }
+    json(&shown)
 }
 
 fn address(addresses: &[String]) -> &str {

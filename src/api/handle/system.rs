@@ -2,7 +2,7 @@
 
 use super::super::{
     API_VERSION, API_VERSION_MIN,
-    convert::{cluster, kernel_architecture},
+    convert::cluster,
     dto,
     local::Info,
     route::{Call, Reply, bytes_with, json, streaming},
@@ -159,7 +159,7 @@ fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
         operating_system: info.operating_system,
         os_version: info.os_version,
         os_type: "linux".to_owned(),
-        architecture: kernel_architecture(&info.platform),
+        architecture: info.platform.kernel_name(),
         index_server_address: INDEX_SERVER.to_owned(),
         registry_config: dto::RegistryConfig {
             insecure_registry_cidrs: insecure,

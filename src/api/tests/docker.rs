@@ -1,4 +1,5 @@
 use super::fake::Server;
+use crate::types::{Device, HealthTest, NamespaceMode};
 use std::process::{Command, Stdio};
 
 /// Runs `docker` against the server.
@@ -61,7 +62,7 @@ fn the_docker_command_works() {
         (&["node", "update", "--availability", "drain", "m1"], "m1"),
         (&["network", "ls"], "bridge"),
         (&["ps"], "CONTAINER ID"),
-        (&["service", "create", "--health-cmd", "true", "bb:1"], "\"--health-cmd\""),
+        (&["service", "create", "--update-delay", "1s", "bb:1"], "\"--update-delay\""),
         (&["service", "rm", "web"], "web"),
         // With its progress, which polls and then watches for five seconds.
         (&["service", "create", "--name", "slow", "bb:1"], "converged"),
@@ -75,4 +76,97 @@ fn the_docker_command_works() {
     assert!(docker(&server, &["info"]).1.contains(&id));
     let services = server.node.services.lock().unwrap();
     assert!(services.is_empty());
+}
+
+/// Every option that Docker's client of today has and that needs nothing else of the cluster.
+const OPTIONS: &[&str] = &[
+    "--cap-add=NET_ADMIN",
+    "--cap-drop=chown",
+    "--dns=10.0.0.53",
+    "--dns-option=ndots:2",
+    "--dns-search=example.com",
+    "--endpoint-mode=dnsrr",
+    "--group=audio",
+    "--health-cmd=true",
+    "--health-interval=7s",
+    "--health-retries=2",
+    "--health-start-interval=1s",
+    "--health-start-period=8s",
+    "--health-timeout=3s",
+    "--host=db:10.0.0.9",
+    "--hostname={{.Service.Name}}-{{.Task.Slot}}",
+    "--isolation=default",
+    "--limit-memory=64m",
+    "--log-driver=json-file",
+    "--log-opt=max-size=1m",
+    "--mount=type=volume,src=data,dst=/data,volume-nocopy,volume-label=a=b,volume-driver=local,\
+     volume-subpath=x",
+    "--mount=type=bind,src=/etc,dst=/e,ro,bind-recursive=readonly,bind-propagation=rprivate",
+    "--mount=type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700",
+    "--oom-score-adj=-500",
+    "--publish=mode=host,target=80,published=8080",
+    "--sysctl=net.core.somaxconn=64",
+    "--ulimit=nofile=64:128",
+];
+
+#[test]
+fn the_docker_command_sets_every_option_and_loses_none() {
+    if Command::new("docker").arg("--version").output().is_err() {
+        eprintln!("skipped: docker is not installed");
+        return;
+    }
+    let server = Server::start();
+    let create = [&["service", "create", "--detach", "--name", "web"], OPTIONS, &["bb:1"]].concat();
+    let (made, text) = docker(&server, &create);
+    assert!(made, "{text}");
+    let stored = || server.node.services.lock().unwrap()[0].spec.clone();
+    crate::cluster::validate::service_spec(&stored()).expect("it breaks no rule");
+    let container = stored().task.container;
+    assert_eq!(container.capability_add, ["CAP_NET_ADMIN"]);
+    assert_eq!(container.health.unwrap().retries, 2);
+    assert_eq!((container.mounts.len(), container.oom_score_adj), (3, -500));
+    // What only midge has, by its own client.
+    let mut spec = stored();
+    spec.task.container.privileged = true;
+    spec.task.container.devices = vec![Device::Cdi { name: "v.com/c=1".into() }];
+    spec.task.container.security = vec!["no-new-privileges".into(), "apparmor=mine".into()];
+    spec.task.container.pid = NamespaceMode::Host;
+    spec.task.limits.memory_swap = Some(80 << 20);
+    spec.endpoint.ports[0].host_ip = Some("127.0.0.1".parse().unwrap());
+    server.node.services.lock().unwrap()[0].spec = spec.clone();
+    let update = ["service", "update", "--detach", "--label-add", "a=b", "web"];
+    assert!(docker(&server, &update).0);
+    spec.labels.insert("a".into(), "b".into());
+    assert_eq!(stored(), spec);
+    let (shown, text) = docker(&server, &["service", "inspect", "--pretty", "web"]);
+    assert!(shown, "{text}");
+    for line in ["Healthcheck", "nofile", "net.core.somaxconn", "max-size", "NET_ADMIN", "dnsrr"] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    let change = [
+        "service",
+        "update",
+        "--detach",
+        "--cap-add=chown",
+        "--cap-drop=net_admin",
+        "--no-healthcheck",
+        "--host-rm=db",
+        "--group-rm=audio",
+        "--sysctl-rm=net.core.somaxconn",
+        "--ulimit-rm=nofile",
+        "--mount-rm=/t",
+        "--dns-rm=10.0.0.53",
+        "--log-driver=none",
+        "web",
+    ];
+    let (changed, text) = docker(&server, &change);
+    assert!(changed, "{text}");
+    let container = stored().task.container;
+    assert!(container.capability_add.is_empty() && container.capability_drop.is_empty());
+    assert!(container.hosts.is_empty() && container.groups.is_empty());
+    assert!(container.sysctls.is_empty() && container.ulimits.is_empty());
+    assert_eq!(container.health.unwrap().test, HealthTest::Disabled);
+    assert_eq!((container.mounts.len(), container.dns.nameservers.len()), (2, 0));
+    assert_eq!(stored().task.log.unwrap().driver, "none");
+    assert!(container.privileged && container.devices.len() == 1);
 }

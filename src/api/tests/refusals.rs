@@ -19,49 +19,32 @@ fn with(path: &str, value: Value) -> dto::ServiceSpec {
 fn each_unsupported_option_is_refused_by_name() {
     let container = "TaskTemplate.ContainerSpec";
     for (path, value, name) in [
-        ("Healthcheck", json!({"Test": ["CMD", "true"]}), "--health-cmd"),
         ("Secrets", json!([{}]), "--secret"),
         ("Configs", json!([{}]), "--config"),
-        ("CapabilityAdd", json!(["CAP_SYS_ADMIN"]), "--cap-add"),
-        ("CapabilityDrop", json!(["ALL"]), "--cap-drop"),
-        ("Sysctls", json!({"a": "b"}), "--sysctl"),
-        ("Ulimits", json!([{"Name": "nofile"}]), "--ulimit"),
-        ("Hosts", json!(["1.1.1.1 a"]), "--host"),
-        ("Groups", json!(["a"]), "--group"),
         ("Privileges", json!({"CredentialSpec": {"File": "x"}}), "--credential-spec"),
+        ("Privileges", json!({"SELinuxContext": {"Disable": true}}), "SELinux"),
+        ("SecurityOpt", json!(["label=disable"]), "--security-opt label"),
         ("OpenStdin", json!(true), "OpenStdin"),
-        ("OomScoreAdj", json!(-5), "--oom-score-adj"),
-        ("DNSConfig", json!({"Nameservers": ["1.1.1.1"]}), "--dns"),
-        ("DNSConfig", json!({"Search": ["a"]}), "--dns-search"),
-        ("DNSConfig", json!({"Options": ["a"]}), "--dns-option"),
-        ("Isolation", json!("hyperv"), "--isolation"),
         (
             "Mounts",
-            json!([{"Type": "bind", "Source": "/a", "Target": "/b",
-                    "BindOptions": {"Propagation": "shared"}}]),
-            "bind-propagation",
+            json!([{"Source": "a", "Target": "/b",
+                    "VolumeOptions": {"DriverConfig": {"Name": "nfs"}}}]),
+            "volume-driver",
         ),
         (
             "Mounts",
-            json!([{"Source": "a", "Target": "/b", "VolumeOptions": {"NoCopy": true}}]),
-            "volume-",
+            json!([{"Type": "tmpfs", "Target": "/b", "TmpfsOptions": {"Options": [["exec"]]}}]),
+            "TmpfsOptions.Options",
         ),
-        (
-            "Mounts",
-            json!([{"Type": "tmpfs", "Target": "/b", "TmpfsOptions": {"SizeBytes": 1}}]),
-            "tmpfs-",
-        ),
+        ("Mounts", json!([{"Type": "image", "Source": "a", "Target": "/b"}]), "type=image"),
         ("Mounts", json!([{"Type": "npipe", "Target": "/b"}]), "type=npipe"),
     ] {
         check(&format!("{container}.{path}"), value, name);
     }
     for (path, value, name) in [
-        ("TaskTemplate.LogDriver", json!({"Name": "syslog"}), "--log-driver"),
         ("TaskTemplate.PluginSpec", json!({"Name": "a"}), "PluginSpec"),
         ("TaskTemplate.NetworkAttachmentSpec", json!({"ContainerID": "a"}), "attachment"),
         ("TaskTemplate.Runtime", json!("plugin"), "Runtime"),
-        ("TaskTemplate.Resources", json!({"SwapBytes": 5}), "--memory-swap"),
-        ("TaskTemplate.Resources", json!({"MemorySwappiness": 5}), "--memory-swappiness"),
         (
             "TaskTemplate.Resources.Reservations",
             json!({"GenericResources": [{}]}),
@@ -150,13 +133,87 @@ fn wrong_values_are_refused() {
         ),
         (
             "TaskTemplate.ContainerSpec.Mounts",
-            json!([{"Type": "bind", "Source": "a", "Target": "/a"}]),
-            "absolute path",
+            json!([{"Type": "bind", "Source": "/a", "Target": "/b",
+                    "BindOptions": {"Propagation": "foo"}}]),
+            "invalid MountPropagation: \"foo\"",
         ),
         (
             "TaskTemplate.ContainerSpec.Mounts",
-            json!([{"Source": "v", "Target": "/x"}, {"Source": "w", "Target": "/x"}]),
-            "duplicate mount point: /x",
+            json!([{"Type": "tmpfs", "Source": "a", "Target": "/a"}]),
+            "invalid tmpfs source, source must be empty",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Mounts",
+            json!([{"Type": "tmpfs", "Target": "/a", "VolumeOptions": {"NoCopy": true}}]),
+            "cannot mix 'volume-*' options with mount type 'tmpfs'",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Isolation",
+            json!("hyperv"),
+            "invalid isolation (hyperv): linux only supports 'default'",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Healthcheck",
+            json!({"Interval": 999}),
+            "ContainerSpec: Interval in HealthConfig cannot be less than 1ms",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Healthcheck",
+            json!({"Timeout": -1}),
+            "ContainerSpec: Timeout in HealthConfig cannot be less than 1ms",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Healthcheck",
+            json!({"Retries": -1}),
+            "ContainerSpec: Retries in HealthConfig cannot be negative",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Healthcheck",
+            json!({"Test": ["WHAT"]}),
+            "must be NONE, CMD with a program, or CMD-SHELL",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.OomScoreAdj",
+            json!(9_999_999_999_i64),
+            "range for oom score adj is [-1000, 1000]",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Privileges",
+            json!({"Seccomp": {"Mode": "foo"}}),
+            "unknown seccomp mode: \"foo\"",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Privileges",
+            json!({"Seccomp": {"Mode": "custom", "Profile": "e30x"}}),
+            "invalid seccomp profile",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.SecurityOpt",
+            json!(["foo"]),
+            "invalid --security-opt: \"foo\"",
+        ),
+        ("TaskTemplate.ContainerSpec.PidMode", json!("container:a"), "invalid PID mode"),
+        ("TaskTemplate.ContainerSpec.ShmSize", json!(-1), "SHM size can not be less than 0"),
+        ("TaskTemplate.ContainerSpec.Devices", json!([{}]), "either PathOnHost or CDI"),
+        (
+            "TaskTemplate.Resources",
+            json!({"SwapBytes": 5}),
+            "You should always set the Memory limit when using Memoryswap limit",
+        ),
+        (
+            "TaskTemplate.Resources",
+            json!({"MemorySwappiness": 101}),
+            "Invalid value: 101, valid memory swappiness range is 0-100",
+        ),
+        (
+            "EndpointSpec",
+            json!({"Mode": "dnsrr", "Ports": [{"TargetPort": 80}]}),
+            "port published with ingress mode can't be used with dnsrr mode",
+        ),
+        (
+            "EndpointSpec.Ports",
+            json!([{"TargetPort": 80, "PublishMode": "host", "HostIP": "x"}]),
+            "invalid IP address: x",
         ),
         ("EndpointSpec.Mode", json!("foo"), "invalid resolution mode: \"foo\""),
         (

@@ -41,9 +41,10 @@ pub(in crate::cli) struct CreateArgs {
     /// Spread over the values of a label, for example spread=node.labels.zone (can be repeated)
     #[arg(long, value_parser = parse_preference, value_name = "spread=LABEL")]
     placement_pref: Vec<Value>,
-    /// Publish a port on the task's node (can be repeated)
-    #[arg(short, long, value_parser = parse_publish, value_name = "mode=host,target=N,published=N")]
-    publish: Vec<Value>,
+    /// Publish ports on the task's node: mode=host,target=80,published=8080, or
+    /// ADDRESS:8080:80 (can be repeated)
+    #[arg(short, long, value_parser = parse_publish, value_name = "PORTS")]
+    publish: Vec<Ports>,
     /// The network: bridge, host or none
     #[arg(long, value_name = "NETWORK")]
     network: Vec<String>,
@@ -53,6 +54,8 @@ pub(in crate::cli) struct CreateArgs {
     /// Do not ask the registry for the image's digest and platforms
     #[arg(long)]
     no_resolve_image: bool,
+    #[command(flatten)]
+    lists: NewLists,
     #[command(flatten)]
     scalars: ScalarArgs,
     #[command(flatten)]
@@ -86,6 +89,8 @@ impl CreateArgs {
             "EndpointSpec": {"Mode": "vip"},
         });
         self.scalars.apply(&mut spec)?;
+        let file_variables: Vec<Value> =
+            self.lists.file_variables()?.into_iter().map(Value::from).collect();
         let task = &mut spec["TaskTemplate"];
         let container = &mut task["ContainerSpec"];
         let set = |target: &mut Value, field: &str, values: Vec<Value>| {
@@ -94,8 +99,9 @@ impl CreateArgs {
             }
         };
         set(container, "Args", self.args.iter().cloned().map(Value::from).collect());
-        set(container, "Env", merge_env(&[], &self.env, &[]));
+        set(container, "Env", merge_env(&file_variables, &self.env, &[]));
         set(container, "Mounts", self.mount.clone());
+        self.lists.apply(container)?;
         if !self.container_label.is_empty() {
             container["Labels"] = merge_labels(&Value::Null, &self.container_label, &[]);
         }
@@ -106,7 +112,7 @@ impl CreateArgs {
         );
         set(&mut task["Placement"], "Preferences", self.placement_pref.clone());
         set(task, "Networks", self.network.iter().map(|n| json!({"Target": n})).collect());
-        set(&mut spec["EndpointSpec"], "Ports", self.publish.clone());
+        set(&mut spec["EndpointSpec"], "Ports", merge_ports(Vec::new(), &self.publish, &[])?);
         Ok(spec)
     }
 }

@@ -1,6 +1,8 @@
 //! `midge service inspect`.
 
-use super::{get, ls};
+mod container;
+
+use super::get;
 use crate::cli::{
     client::Client,
     each,
@@ -67,21 +69,20 @@ fn pretty(service: &Value) -> Result<(), CliError> {
     }
     let task = &service["Spec"]["TaskTemplate"];
     placement(&task["Placement"], &mut line);
-    container(&task["ContainerSpec"], &mut line);
+    container::template(task, &mut line);
     line("Resources:", "");
     for (title, group) in [("Reservations", "Reservations"), ("Limits", "Limits")] {
         resources(title, &task["Resources"][group], &mut line);
     }
+    swap(&task["Resources"], &mut line);
     let networks: Vec<&str> =
         list(task, "/Networks").iter().map(|network| text(network, "/Target")).collect();
     if !networks.is_empty() {
         line("Networks: ", &networks.join(" "));
     }
     line("Endpoint Mode:\t", service["Spec"]["EndpointSpec"]["Mode"].as_str().unwrap_or("vip"));
-    let ports = list(service, "/Spec/EndpointSpec/Ports");
-    if !ports.is_empty() {
-        line("Ports:\t\t", &ls::ports(ports));
-    }
+    container::ports(list(service, "/Spec/EndpointSpec/Ports"), &mut line);
+    container::health(&task["ContainerSpec"]["Healthcheck"], &mut line);
     out.push('\n');
     output::raw(out.as_bytes())
 }
@@ -107,37 +108,14 @@ fn placement(placement: &Value, line: &mut impl FnMut(&str, &str)) {
     }
 }
 
-fn container(container: &Value, line: &mut impl FnMut(&str, &str)) {
-    line("ContainerSpec:", "");
-    line(" Image:\t\t", text(container, "/Image"));
-    for (title, field) in
-        [(" Command:\t", "/Command"), (" Args:\t\t", "/Args"), (" Env:\t\t", "/Env")]
-    {
-        let words: Vec<&str> = list(container, field).iter().filter_map(Value::as_str).collect();
-        if !words.is_empty() {
-            line(title, &format!("{} ", words.join(" ")));
-        }
+fn swap(resources: &Value, line: &mut impl FnMut(&str, &str)) {
+    match resources["SwapBytes"].as_i64() {
+        None => {}
+        Some(-1) => line(" Swap:\t\t", "unlimited"),
+        Some(_) => line(" Swap:\t\t", &binary_size(number(resources, "/SwapBytes"))),
     }
-    for (title, field) in
-        [(" Dir:\t\t", "/Dir"), (" User:\t\t", "/User"), (" Hostname:\t", "/Hostname")]
-    {
-        if !text(container, field).is_empty() {
-            line(title, text(container, field));
-        }
-    }
-    if let Some(init) = container["Init"].as_bool() {
-        line(" Init:\t\t", &init.to_string());
-    }
-    let mounts = list(container, "/Mounts");
-    if !mounts.is_empty() {
-        line("Mounts:", "");
-        for mount in mounts {
-            line(" Target:\t", text(mount, "/Target"));
-            line("  Source:\t", text(mount, "/Source"));
-            let read_only = mount["ReadOnly"].as_bool().unwrap_or(false);
-            line("  ReadOnly:\t", &read_only.to_string());
-            line("  Type:\t\t", text(mount, "/Type"));
-        }
+    if let Some(swappiness) = resources["MemorySwappiness"].as_i64() {
+        line(" Swappiness:\t", &swappiness.to_string());
     }
 }
 
@@ -157,6 +135,6 @@ fn resources(title: &str, resources: &Value, line: &mut impl FnMut(&str, &str)) 
         line("  Memory:\t", &binary_size(memory));
     }
     if pids > 0 {
-        line("  Pids:\t\t", &pids.to_string());
+        line("  PIDs:\t\t", &pids.to_string());
     }
 }

@@ -1,5 +1,14 @@
 //! Options that describe a service, as changes to the spec that the API takes.
 
+mod capability;
+mod container;
+mod csv;
+mod health;
+mod list;
+mod mount;
+mod parse;
+mod publish;
+
 use crate::cli::{
     exit::CliError,
     human::{parse_bytes, parse_cpus, parse_duration},
@@ -7,6 +16,10 @@ use crate::cli::{
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
+
+pub(super) use list::{ListChanges, NewLists};
+pub(super) use mount::{merge_mounts, parse_mount};
+pub(super) use publish::{Ports, merge_ports, parse_publish};
 
 /// Options with one value, the same at create and update: those that are given replace the value.
 #[derive(Debug, Default, Args)]
@@ -75,6 +88,12 @@ pub(super) struct ScalarArgs {
     /// The working directory inside the container
     #[arg(short, long, value_name = "PATH")]
     workdir: Option<String>,
+    #[command(flatten)]
+    capabilities: capability::CapabilityArgs,
+    #[command(flatten)]
+    container: container::ContainerArgs,
+    #[command(flatten)]
+    health: health::HealthArgs,
 }
 
 /// Returns the nanoseconds of a duration, as the API counts time.
@@ -98,8 +117,11 @@ impl ScalarArgs {
                 "replicas-max-per-node can only be used with replicated or replicated-job mode",
             ));
         }
+        self.container.apply(spec);
         let task = &mut spec["TaskTemplate"];
         self.apply_container(&mut task["ContainerSpec"])?;
+        self.capabilities.apply(&mut task["ContainerSpec"]);
+        self.health.apply(&mut task["ContainerSpec"])?;
         self.apply_resources(task);
         self.apply_restart(task);
         if let Some(max) = self.replicas_max_per_node {
@@ -217,100 +239,6 @@ pub(super) fn parse_env(text: &str) -> Result<String, String> {
     })
 }
 
-/// Reads `--mount`: `type=volume,src=data,dst=/data,ro`.
-pub(super) fn parse_mount(text: &str) -> Result<Value, String> {
-    let mut mount = json!({"Type": "volume"});
-    for field in text.split(',') {
-        let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (field, None),
-        };
-        let required =
-            || value.ok_or_else(|| format!("invalid field '{field}' must be a key=value pair"));
-        match key.to_ascii_lowercase().as_str() {
-            "type" => mount["Type"] = json!(required()?.to_ascii_lowercase()),
-            "source" | "src" => mount["Source"] = json!(required()?),
-            "target" | "dst" | "destination" => mount["Target"] = json!(required()?),
-            "readonly" | "ro" => {
-                let on = match value.unwrap_or("true") {
-                    "true" | "1" => true,
-                    "false" | "0" => false,
-                    other => return Err(format!("invalid value for {key}: {other}")),
-                };
-                mount["ReadOnly"] = json!(on);
-            }
-            key if KNOWN_MOUNT_KEYS.contains(&key) => {
-                return Err(format!("mount option {key} is not supported yet"));
-            }
-            _ => return Err(format!("unexpected key '{key}' in '{field}'")),
-        }
-    }
-    match mount["Type"].as_str() {
-        Some("volume" | "bind" | "tmpfs") => {}
-        Some(kind @ ("npipe" | "cluster" | "image")) => {
-            return Err(format!("mount type {kind} is not supported yet"));
-        }
-        other => return Err(format!("invalid mount type {:?}", other.unwrap_or(""))),
-    }
-    if mount["Target"].as_str().unwrap_or("").is_empty() {
-        return Err("target is required".to_owned());
-    }
-    Ok(mount)
-}
-
-const KNOWN_MOUNT_KEYS: &[&str] = &[
-    "bind-propagation",
-    "bind-recursive",
-    "bind-nonrecursive",
-    "bind-create-src",
-    "consistency",
-    "volume-nocopy",
-    "volume-subpath",
-    "volume-label",
-    "volume-driver",
-    "volume-opt",
-    "tmpfs-size",
-    "tmpfs-mode",
-    "image-subpath",
-];
-
-/// Reads `--publish`: `[PUBLISHED:]TARGET[/PROTOCOL]`, or `mode=host,target=80,published=8080`.
-pub(super) fn parse_publish(text: &str) -> Result<Value, String> {
-    let port = |text: &str| {
-        text.parse::<u16>().map_err(|_| format!("invalid port {text:?}: 1 to 65535 is expected"))
-    };
-    if !text.contains('=') {
-        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let (published, target) = ports.split_once(':').unwrap_or(("0", ports));
-        return Ok(json!({
-            "Protocol": protocol, "TargetPort": port(target)?,
-            "PublishedPort": port(published)?, "PublishMode": "ingress",
-        }));
-    }
-    let mut config = json!({"Protocol": "tcp", "PublishMode": "ingress"});
-    for field in text.split(',') {
-        let (key, value) = field
-            .split_once('=')
-            .ok_or_else(|| format!("invalid field '{field}' must be a key=value pair"))?;
-        match key.to_ascii_lowercase().as_str() {
-            "protocol" => config["Protocol"] = json!(value.to_ascii_lowercase()),
-            "mode" => config["PublishMode"] = json!(value.to_ascii_lowercase()),
-            "target" => config["TargetPort"] = json!(port(value)?),
-            "published" => config["PublishedPort"] = json!(port(value)?),
-            "name" => config["Name"] = json!(value),
-            _ => return Err(format!("invalid field key {key}")),
-        }
-    }
-    match config["PublishMode"].as_str() {
-        Some("host" | "ingress") => {}
-        _ => return Err("invalid publish mode value: host or ingress is expected".to_owned()),
-    }
-    if config["TargetPort"].is_null() {
-        return Err(format!("missing mandatory field \"target\" in {text:?}"));
-    }
-    Ok(config)
-}
-
 /// Reads `--placement-pref`: `spread=node.labels.zone`.
 pub(super) fn parse_preference(text: &str) -> Result<Value, String> {
     match text.split_once('=') {
@@ -319,6 +247,28 @@ pub(super) fn parse_preference(text: &str) -> Result<Value, String> {
         }
         _ => Err(format!("unsupported placement preference {text:?}: spread=LABEL is expected")),
     }
+}
+
+/// Replaces the list at `field` of `target`, or removes it where it became empty.
+pub(super) fn set_list(target: &mut Value, field: &str, values: Vec<Value>) {
+    if !values.is_empty() {
+        target[field] = Value::Array(values);
+    } else if let Some(object) = target.as_object_mut() {
+        object.remove(field);
+    }
+}
+
+/// Returns the list without the texts in `remove` and with those in `add` that it lacks.
+pub(super) fn merge_texts(old: Vec<Value>, add: &[String], remove: &[String]) -> Vec<Value> {
+    let removed = |v: &Value| v.as_str().is_some_and(|text| remove.iter().any(|r| r == text));
+    let mut merged: Vec<Value> = old.into_iter().filter(|v| !removed(v)).collect();
+    for text in add {
+        let value = json!(text);
+        if !merged.contains(&value) {
+            merged.push(value);
+        }
+    }
+    merged
 }
 
 /// Takes the list at `pointer` out of the spec, empty where there is none.
@@ -360,24 +310,6 @@ mod tests {
         assert_eq!(split(r#"sh -c 'a  b' "c d" e\ f"#), ["sh", "-c", "a  b", "c d", "e f"]);
         assert_eq!(split("''"), [""]);
         assert!(split_command("'a").is_err());
-    }
-
-    #[test]
-    fn mounts_and_ports() {
-        let mount = parse_mount("type=bind,src=/a,dst=/b,ro").unwrap();
-        assert_eq!(
-            mount,
-            json!({"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true})
-        );
-        for bad in ["src=v", "nope", "type=nope,dst=/x", "dst=/x,foo=bar", "dst=/x,ro=maybe"] {
-            assert!(parse_mount(bad).is_err(), "{bad}");
-        }
-        let port = parse_publish("8080:80/udp").unwrap();
-        assert_eq!((&port["PublishedPort"], &port["Protocol"]), (&json!(8080), &json!("udp")));
-        assert_eq!(parse_publish("mode=host,target=80").unwrap()["PublishMode"], "host");
-        for bad in ["x", "99999", "mode=host", "mode=nope,target=1", "target"] {
-            assert!(parse_publish(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

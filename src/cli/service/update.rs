@@ -63,10 +63,10 @@ pub(in crate::cli) struct UpdateArgs {
     #[arg(long, value_parser = parse_preference, value_name = "spread=LABEL")]
     placement_pref_rm: Vec<Value>,
     /// Publish a port (can be repeated)
-    #[arg(long, value_parser = parse_publish, value_name = "mode=host,target=N,published=N")]
-    publish_add: Vec<Value>,
+    #[arg(long, value_parser = parse_publish, value_name = "PORTS")]
+    publish_add: Vec<Ports>,
     /// Publish a port no more, by its target (can be repeated)
-    #[arg(long, value_name = "TARGET[/PROTOCOL]")]
+    #[arg(long, value_name = "[PUBLISHED:]TARGET[/PROTOCOL]")]
     publish_rm: Vec<String>,
     /// Join a network (can be repeated)
     #[arg(long, value_name = "NETWORK")]
@@ -81,31 +81,11 @@ pub(in crate::cli) struct UpdateArgs {
     #[arg(long)]
     no_resolve_image: bool,
     #[command(flatten)]
+    lists: ListChanges,
+    #[command(flatten)]
     scalars: ScalarArgs,
     #[command(flatten)]
     wait: WaitArgs,
-}
-
-/// Replaces the list at `field` of `target`, or removes it where it became empty.
-fn set_list(target: &mut Value, field: &str, values: Vec<Value>) {
-    if !values.is_empty() {
-        target[field] = Value::Array(values);
-    } else if let Some(object) = target.as_object_mut() {
-        object.remove(field);
-    }
-}
-
-/// Returns the list without the texts in `remove` and with those in `add` that it lacks.
-fn merge_texts(old: Vec<Value>, add: &[String], remove: &[String]) -> Vec<Value> {
-    let removed = |v: &Value| v.as_str().is_some_and(|text| remove.iter().any(|r| r == text));
-    let mut merged: Vec<Value> = old.into_iter().filter(|v| !removed(v)).collect();
-    for text in add {
-        let value = json!(text);
-        if !merged.contains(&value) {
-            merged.push(value);
-        }
-    }
-    merged
 }
 
 impl UpdateArgs {
@@ -139,15 +119,10 @@ impl UpdateArgs {
                 &self.container_label_rm,
             );
         }
-        let mut mounts = take_list(container, "/Mounts");
-        mounts.retain(|mount| {
-            let target = text(mount, "/Target");
-            !self.mount_rm.iter().any(|rm| rm == target)
-                && !self.mount_add.iter().any(|add| text(add, "/Target") == target)
-        });
-        mounts.extend(self.mount_add.iter().cloned());
+        let mounts = take_list(container, "/Mounts");
+        let mounts = merge_mounts(mounts, &self.mount_add, &self.mount_rm)?;
         set_list(container, "Mounts", mounts);
-        Ok(())
+        self.lists.apply(container)
     }
 
     fn apply_placement(&self, task: &mut Value) {
@@ -169,26 +144,11 @@ impl UpdateArgs {
     }
 
     fn apply_ports(&self, endpoint: &mut Value) -> Result<(), CliError> {
-        let mut removed = Vec::new();
-        for rm in &self.publish_rm {
-            let (target, protocol) = rm.split_once('/').unwrap_or((rm, "tcp"));
-            let target: u64 = target.parse().map_err(|_| {
-                CliError::usage(format!("invalid port {rm:?} of --publish-rm"))
-                    .hint("name the port inside the container, for example 80 or 53/udp")
-            })?;
-            removed.push((target, protocol.to_owned()));
-        }
-        let key = |port: &Value| {
-            let protocol = port["Protocol"].as_str().unwrap_or("tcp").to_owned();
-            (port["TargetPort"].as_u64().unwrap_or(0), protocol)
-        };
         if endpoint.is_null() {
             *endpoint = json!({"Mode": "vip"});
         }
-        let mut ports = take_list(endpoint, "/Ports");
-        ports.retain(|p| !removed.contains(&key(p)) && !self.publish_add.contains(p));
-        ports.extend(self.publish_add.iter().cloned());
-        set_list(endpoint, "Ports", ports);
+        let ports = take_list(endpoint, "/Ports");
+        set_list(endpoint, "Ports", merge_ports(ports, &self.publish_add, &self.publish_rm)?);
         Ok(())
     }
 }
@@ -197,9 +157,10 @@ pub(super) fn run(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> 
     let service = get(client, &args.service)?;
     let mut spec = service["Spec"].clone();
     if args.rollback {
-        let mut unchanged = spec.clone();
-        args.apply(&mut unchanged)?;
-        if args.image.is_some() || args.force || unchanged["TaskTemplate"] != spec["TaskTemplate"] {
+        let mut changed = spec.clone();
+        args.apply(&mut changed)?;
+        let others = args.image.is_some() || args.with_registry_auth || args.no_resolve_image;
+        if others || changed != spec {
             return Err(CliError::usage("other flags may not be combined with --rollback"));
         }
         post_update(client, &service, spec, "&rollback=previous", None)?;

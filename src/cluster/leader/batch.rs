@@ -10,7 +10,7 @@ use crate::{
         Change, Class, Command, Decision, Effect, Refusal, Request, State, enforce, reap,
         reconcile, schedule,
     },
-    types::{Date, Moment, NodeId, RequestId, ServiceId, Version},
+    types::{Date, Moment, RequestId, ServiceId, Version},
 };
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -113,8 +113,7 @@ impl Leader {
         date: Date,
         effects: &mut Vec<Effect>,
     ) -> Option<InFlight> {
-        let mut flight =
-            InFlight { commands: Vec::new(), asked: Vec::new(), adopts: BTreeSet::new() };
+        let mut flight = InFlight { commands: Vec::new(), asked: Vec::new() };
         let mut bytes = 0;
         let mut joins = BTreeSet::new();
         while flight.asked.len() < BATCH_REQUESTS_MAX && bytes < BATCH_BYTES_MAX {
@@ -163,7 +162,7 @@ impl Leader {
 
     fn draft_decisions(&mut self, state: &State, now: Moment, date: Date) -> Option<InFlight> {
         let mut draft = Draft::new(state, self.term, date);
-        let adopts = self.draft_news(&mut draft);
+        self.draft_news(&mut draft);
         if std::mem::take(&mut self.due.enforce) && !draft.full {
             let reports = enforce::enforce(&draft.state, date);
             if !reports.is_empty() {
@@ -182,12 +181,11 @@ impl Leader {
             self.due.leftovers = true;
         }
         let commands = draft.commands;
-        (!commands.is_empty()).then_some(InFlight { commands, asked: Vec::new(), adopts })
+        (!commands.is_empty()).then_some(InFlight { commands, asked: Vec::new() })
     }
 
     /// What nodes said, before anything is decided on it.
-    fn draft_news(&mut self, draft: &mut Draft<'_>) -> BTreeSet<NodeId> {
-        let mut adopts = BTreeSet::new();
+    fn draft_news(&mut self, draft: &mut Draft<'_>) {
         for (id, (description, address)) in &self.wanted.descriptions {
             let (id, description) = (id.clone(), Box::new(description.clone()));
             let change = Change::DescribeNode { id, description, address: address.clone() };
@@ -222,11 +220,8 @@ impl Leader {
         for (node, made) in &self.wanted.adoptions {
             let tasks: Vec<_> = made.iter().map(|made| made.task.clone()).collect();
             self.due.services.extend(tasks.iter().map(|task| task.service.clone()));
-            if draft.add(Change::AdoptTasks { node: node.clone(), tasks }) {
-                adopts.insert(node.clone());
-            }
+            let _: bool = draft.add(Change::AdoptTasks { node: node.clone(), tasks });
         }
-        adopts
     }
 
     fn draft_services(&mut self, draft: &mut Draft<'_>, now: Moment) {

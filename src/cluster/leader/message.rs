@@ -127,6 +127,8 @@ impl Leader {
         for made in &mut register.successors {
             prepare_successor(node, &mut made.task, &register.tasks);
         }
+        // What an earlier register of this node brought is in this one, or is gone.
+        self.wanted.adoptions.remove(node);
         if let Some(known) = self.sessions.get_mut(node)
             && !register.successors.is_empty()
         {

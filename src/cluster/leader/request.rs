@@ -111,6 +111,7 @@ impl Leader {
             }
             Request::UpdateCluster { .. } => self.prepare_cluster(state, request),
             Request::Join(join) => join::prepare(state, &mut self.random, date, join),
+            Request::Renew(renew) => join::renew(state, renew).map(Prepared::Answer),
         }
     }
 
@@ -157,7 +158,7 @@ fn remembered(state: &State, request: &Request) -> Option<(Answer, Result<Applie
         | Request::UpdateNode { request, .. }
         | Request::RemoveNode { request, .. }
         | Request::UpdateCluster { request, .. } => (request, Answer::Done),
-        Request::Read(_) | Request::Join(_) => return None,
+        Request::Read(_) | Request::Join(_) | Request::Renew(_) => return None,
     };
     state.outcome(id).map(|outcome| (answer, outcome.clone()))
 }

@@ -9,8 +9,8 @@ use crate::{
     cluster::command::{Applied, Change, Command, Decision, Rejected},
     types::{
         Availability, Cluster, Date, Desired, Mode, NODE_CERT_EXPIRY, Node, NodeId, NodeSpec,
-        NodeState, REASONS_MAX, Role, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState,
-        TaskStatus, UpdateStatus, Version,
+        NodeState, REASONS_MAX, ReasonCode, Role, Service, ServiceId, ServiceSpec, Task, TaskId,
+        TaskState, TaskStatus, UpdateStatus, Version,
     },
 };
 use std::{
@@ -507,7 +507,13 @@ impl State {
     /// Takes over one task. What a node may say of it is how it went; what it is comes from its
     /// predecessor.
     fn adopt_one(&mut self, at: At, node: &NodeId, task: &Task) {
-        if self.service(&task.service).is_none() || self.task(&task.id).is_some() {
+        if self.service(&task.service).is_none() {
+            return;
+        }
+        if let Some(known) = self.task(&task.id) {
+            if known.node.as_ref() == Some(node) {
+                self.report_one(at, &task.id, &task.status);
+            }
             return;
         }
         let predecessor = task.predecessor.as_ref().and_then(|id| self.task(id));
@@ -515,10 +521,7 @@ impl State {
             old.service == task.service && old.slot == task.slot && old.node.as_ref() == Some(node)
         };
         let Some(old) = predecessor.filter(fits).cloned() else { return };
-        let mut wanted = self.tasks_in_slot(&SlotKey::of(&old));
-        let filled = wanted.any(|task| task.id != old.id && task.desired == Desired::Running);
-        let adopt = old.desired == Desired::Running && !filled;
-        drop(wanted);
+        let adopt = self.give_way(at, &old, task);
         let recent = task.reasons.len().saturating_sub(REASONS_MAX);
         let mut adopted = Task {
             id: task.id.clone(),
@@ -547,6 +550,36 @@ impl State {
         }
         self.put_task(adopted);
     }
+
+    /// Tells whether `made`, which its node made in place of `old`, takes the slot. What the
+    /// manager made for the same reason gives way where it does not run yet and `made` does.
+    fn give_way(&mut self, at: At, old: &Task, made: &Task) -> bool {
+        let others = self.tasks_in_slot(&SlotKey::of(old));
+        let others: Vec<&Task> =
+            others.filter(|task| task.id != old.id && task.desired.is_wanted()).collect();
+        if old.desired == Desired::Running {
+            return others.iter().all(|task| task.desired != Desired::Running);
+        }
+        let keeps = old.desired == Desired::Shutdown
+            && made.status.state == TaskState::Running
+            && !others.is_empty()
+            && others.iter().all(|task| {
+                is_restart(task)
+                    && task.status.state < TaskState::Running
+                    && task.spec_version == old.spec_version
+            });
+        let others: Vec<TaskId> = others.into_iter().map(|task| task.id.clone()).collect();
+        for id in others.iter().filter(|_| keeps) {
+            self.raise_desired(at, id, Desired::Shutdown);
+        }
+        keeps
+    }
+}
+
+/// Tells whether a task was made only because the one before it ended, or seemed to have.
+fn is_restart(task: &Task) -> bool {
+    let last = task.reasons.last().map(|reason| reason.code);
+    matches!(last, Some(ReasonCode::Restarted | ReasonCode::NodeLost | ReasonCode::LocalRestart))
 }
 
 /// Checks one slot as it would be: at most one task desired RUNNING, at most one held, and one

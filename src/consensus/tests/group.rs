@@ -3,7 +3,7 @@
 use super::{executor::Executor, memory::Memory};
 use crate::consensus::{
     Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
-    local::Local,
+    SnapshotInterval, local::Local,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -83,7 +83,7 @@ pub(crate) struct Group {
     /// Opens a member's disk; the memory above, where absent.
     open: Option<Open>,
     driven: BTreeMap<u64, Arc<Mutex<Driven>>>,
-    snapshot_interval: u64,
+    snapshot_interval: SnapshotInterval,
 }
 
 impl Group {
@@ -98,7 +98,7 @@ impl Group {
             disks: (1..=members).map(|id| (id, Arc::default())).collect(),
             open,
             driven: BTreeMap::new(),
-            snapshot_interval: 10_000,
+            snapshot_interval: SnapshotInterval::new(10_000),
         };
         for id in 1..=members {
             group.start(id);
@@ -116,7 +116,7 @@ impl Group {
             id,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_millis(300),
-            snapshot_interval: self.snapshot_interval,
+            snapshot_interval: self.snapshot_interval.clone(),
         };
         let net = Arc::new(Net { from: id, links: Arc::clone(&self.links) });
         let disk: Arc<dyn LogStore> = match &self.open {
@@ -319,7 +319,7 @@ fn snapshots_shorten_the_log_and_are_installed_at_start() {
     let (executor, _entered) = Executor::enter(3);
     let mut group = Group::new(&executor, 1);
     group.crash(1);
-    group.snapshot_interval = 600;
+    group.snapshot_interval.set(600);
     group.start(1);
     group.initialize(1);
     group.elect(&[1]);
@@ -379,13 +379,29 @@ fn three_members_fail_over_and_heal() {
 }
 
 #[test]
+fn snapshots_follow_the_interval_as_it_is_now() {
+    let (executor, _entered) = Executor::enter(8);
+    let group = Group::new(&executor, 1);
+    group.initialize(1);
+    group.elect(&[1]);
+    for n in 0..50_u8 {
+        group.propose(1, &[n]).unwrap();
+    }
+    let disk = Arc::clone(&group.disks[&1]);
+    assert!(!disk.has_snapshot());
+    group.snapshot_interval.set(20);
+    group.propose(1, b"one more").unwrap();
+    assert!(executor.run(LIMIT, || disk.has_snapshot()));
+}
+
+#[test]
 fn a_member_that_lags_far_behind_gets_a_snapshot() {
     let (executor, _entered) = Executor::enter(5);
     let mut group = Group::of_three(&executor);
     for id in [1, 2, 3] {
         group.crash(id);
     }
-    group.snapshot_interval = 100;
+    group.snapshot_interval.set(100);
     for id in [1, 2] {
         group.start(id);
     }

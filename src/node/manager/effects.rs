@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     cluster::{
-        self, Admission, Applied, Class, Command, Effect, Event, JoinRequest, Refusal, Rejected,
-        Response, Ticket,
+        self, Admission, Applied, Class, Command, Effect, Event, Refusal, Rejected, Response,
+        Ticket,
     },
     consensus::ProposeError,
     node::{
@@ -148,8 +148,8 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     }
 
     fn reply(&mut self, ticket: Ticket, result: Result<Response, Refusal>) {
-        let Some(Waiting { join, reply }) = self.requests.take(ticket) else { return };
-        let (result, admission) = match (result, &join) {
+        let Some(Waiting { csr, reply }) = self.requests.take(ticket) else { return };
+        let (result, admission) = match (result, &csr) {
             (Ok(Response::Admitted(admission)), Some(_)) if admission.certificate.is_empty() => {
                 (None, Some(admission))
             }
@@ -158,15 +158,15 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         if let Some(result) = result {
             return answer(&reply, result);
         }
-        let (Some(admission), Some(join), Some(cluster)) =
-            (admission, join, self.state.cluster().cloned())
+        let (Some(admission), Some(csr), Some(cluster)) =
+            (admission, csr, self.state.cluster().cloned())
         else {
             let text = "a node was admitted to a cluster that does not exist";
             return answer(&reply, Err(Refusal::new(Class::Internal, text)));
         };
         let (host, authority) = (self.host.clone(), self.authority.clone());
         self.host.spawn(async move {
-            let result = sign(&host, &authority, &cluster, &join, *admission).await;
+            let result = sign(&host, &authority, &cluster, &csr, *admission).await;
             answer(&reply, result);
         });
     }
@@ -216,10 +216,10 @@ async fn sign<H: Host, A: Authority>(
     host: &H,
     authority: &A,
     cluster: &Cluster,
-    join: &JoinRequest,
+    csr: &[u8],
     admission: Admission,
 ) -> Result<Response, Refusal> {
-    let signed = wait::within(host, SIGN_LIMIT, authority.sign(cluster, join, admission)).await;
+    let signed = wait::within(host, SIGN_LIMIT, authority.sign(cluster, csr, admission)).await;
     match signed {
         Some(Ok(admission)) => Ok(Response::Admitted(Box::new(admission))),
         Some(Err(refusal)) => Err(refusal),

@@ -3,7 +3,7 @@
 //! Knows who waits and until when; knows nothing of what a request means.
 
 use crate::{
-    cluster::{Class, JoinRequest, Refusal, Request, Response, Ticket},
+    cluster::{Class, Refusal, Request, Response, Ticket},
     types::Moment,
 };
 use async_channel::Sender;
@@ -18,8 +18,8 @@ const REQUESTS_MAX: usize = 512;
 struct Pending {
     /// Kept until the leader has it.
     held: Option<Request>,
-    /// Kept until the answer, which a certificate goes into.
-    join: Option<Box<JoinRequest>>,
+    /// The signing request, kept until the answer, which a certificate goes into.
+    csr: Option<Vec<u8>>,
     deadline: Moment,
     reply: Sender<Result<Response, Refusal>>,
 }
@@ -34,7 +34,7 @@ pub(super) struct Requests {
 /// Somebody who waits for an answer, taken out of the table.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) join: Option<Box<JoinRequest>>,
+    pub(super) csr: Option<Vec<u8>>,
     pub(super) reply: Sender<Result<Response, Refusal>>,
 }
 
@@ -52,11 +52,12 @@ impl Requests {
             return None;
         }
         self.last += 1;
-        let join = match &request {
-            Request::Join(join) => Some(join.clone()),
+        let csr = match &request {
+            Request::Join(join) => Some(join.csr.clone()),
+            Request::Renew(renew) => Some(renew.csr.clone()),
             _ => None,
         };
-        let pending = Pending { held: Some(request), join, deadline, reply };
+        let pending = Pending { held: Some(request), csr, deadline, reply };
         self.pending.insert(self.last, pending);
         Some(self.last)
     }
@@ -85,8 +86,8 @@ impl Requests {
 
     /// Takes out whoever waits for this answer.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
-        let Pending { join, reply, .. } = self.pending.remove(&ticket)?;
-        Some(Waiting { join, reply })
+        let Pending { csr, reply, .. } = self.pending.remove(&ticket)?;
+        Some(Waiting { csr, reply })
     }
 
     /// Refuses one.

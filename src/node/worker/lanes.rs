@@ -25,12 +25,12 @@ struct Running {
     abort: AbortHandle,
 }
 
-/// All tasks' actions. The inventory has a lane of its own.
+/// All tasks' actions. The inventory has a lane of its own, and each task's probes have.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: BTreeMap<Option<TaskId>, Lane>,
+    lanes: BTreeMap<Key, Lane>,
     /// Lanes in which something waits and nothing runs, in the order they became so.
-    ready: VecDeque<Option<TaskId>>,
+    ready: VecDeque<Key>,
     running: usize,
     last: u64,
 }
@@ -40,17 +40,30 @@ pub(super) struct Lanes {
 pub(super) struct Job {
     /// Names it for [`Lanes::finished`].
     pub(super) number: u64,
-    pub(super) lane: Option<TaskId>,
+    pub(super) lane: Key,
     pub(super) action: Action,
     pub(super) registration: AbortRegistration,
 }
 
-/// Returns the task that an action on a container is about.
-fn task_of(action: &Action) -> Option<TaskId> {
-    match action {
-        Action::Prepare { task } | Action::Start { task } => Some(task.id.clone()),
-        Action::Stop { task, .. } | Action::Remove { task } => Some(task.clone()),
-        _ => None,
+/// Names a lane.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// The inventory's.
+    Inventory,
+    /// One task's container's.
+    Task(TaskId),
+    /// One task's probes': a container is stopped while it is probed.
+    Probe(TaskId),
+}
+
+impl Key {
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::Prepare { task } | Action::Start { task } => Self::Task(task.id.clone()),
+            Action::Stop { task, .. } | Action::Remove { task } => Self::Task(task.clone()),
+            Action::Probe { task, .. } => Self::Probe(task.clone()),
+            _ => Self::Inventory,
+        }
     }
 }
 
@@ -58,7 +71,7 @@ impl Lanes {
     /// Takes an action in. Stopping or removing ends preparations under way, and whatever still
     /// waits to be done before it.
     pub(super) fn push(&mut self, action: Action) {
-        let key = task_of(&action);
+        let key = Key::of(&action);
         let lane = self.lanes.entry(key.clone()).or_default();
         if matches!(action, Action::Stop { .. } | Action::Remove { .. }) {
             lane.waiting
@@ -93,7 +106,7 @@ impl Lanes {
     }
 
     /// An action ended, or was ended.
-    pub(super) fn finished(&mut self, key: &Option<TaskId>, number: u64) {
+    pub(super) fn finished(&mut self, key: &Key, number: u64) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         if lane.running.as_ref().is_none_or(|running| running.number != number) {
             return;

@@ -3,6 +3,7 @@
 pub mod client;
 pub(super) mod container;
 pub(super) mod events;
+pub(super) mod exec;
 pub mod image;
 pub(super) mod labels;
 pub(super) mod link;

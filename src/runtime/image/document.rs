@@ -4,11 +4,11 @@
 
 use crate::{
     runtime::ImageConfig,
-    types::{Date, Labels, Platform, image::is_digest},
+    types::{Date, HealthCheck, HealthTest, ImageHealth, Labels, Platform, image::is_digest},
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The largest index or manifest that is read; registries themselves accept no larger ones.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
@@ -223,7 +223,43 @@ struct RawContainer {
     working_dir: Option<String>,
     volumes: Option<BTreeMap<String, serde::de::IgnoredAny>>,
     stop_signal: Option<String>,
+    healthcheck: Option<RawHealth>,
+    shell: Option<Vec<String>>,
     labels: Option<Labels>,
+}
+
+/// A HEALTHCHECK, an extension that Docker's images bring to OCI's format. Times are nanoseconds.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawHealth {
+    test: Option<Vec<String>>,
+    interval: i64,
+    timeout: i64,
+    start_period: i64,
+    start_interval: i64,
+    retries: i64,
+}
+
+impl RawHealth {
+    /// Returns what it says; none where it tells nothing that could be run.
+    fn check(self) -> Option<HealthCheck> {
+        let time = |nanos: i64| Duration::from_nanos(u64::try_from(nanos).unwrap_or_default());
+        let mut words = self.test?.into_iter();
+        let test = match words.next()?.as_str() {
+            "NONE" => HealthTest::Disabled,
+            "CMD" => HealthTest::Command(words.collect()),
+            "CMD-SHELL" => HealthTest::Shell(words.next()?),
+            _ => return None,
+        };
+        Some(HealthCheck {
+            test,
+            interval: time(self.interval),
+            timeout: time(self.timeout),
+            start_period: time(self.start_period),
+            start_interval: time(self.start_interval),
+            retries: u32::try_from(self.retries).unwrap_or_default(),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -300,6 +336,10 @@ pub fn parse_config(bytes: &[u8]) -> Result<Config, DocumentError> {
             working_dir: c.working_dir.unwrap_or_default(),
             volumes: c.volumes.unwrap_or_default().into_keys().collect(),
             stop_signal: c.stop_signal.unwrap_or_default(),
+            health: ImageHealth {
+                check: c.healthcheck.and_then(RawHealth::check),
+                shell: c.shell.unwrap_or_default(),
+            },
             labels: c.labels.unwrap_or_default(),
         },
     })

@@ -2,10 +2,12 @@
 
 use super::{World, replicated, world::id};
 use crate::{
-    cluster::{Change, Class, Command, Event, JoinRequest, Query, Refusal, Request, Response},
+    cluster::{
+        Change, Class, Command, Event, JoinRequest, Query, Refusal, RenewRequest, Request, Response,
+    },
     types::{
         Availability, Desired, FromManager, FromWorker, JoinToken, LocalSuccessor, Mode,
-        NodeDescription, NodeState, Reason, ReasonCode, Role, Sequence, TaskId, TaskState,
+        NodeDescription, NodeId, NodeState, Reason, ReasonCode, Role, Sequence, TaskId, TaskState,
         TaskStatus,
     },
 };
@@ -179,7 +181,7 @@ fn a_new_leader_knows_no_node_and_moves_nothing() {
     assert_eq!(state_of(&world, 1).0, NodeState::Ready);
     assert_eq!(state_of(&world, 2).0, NodeState::Unknown);
     assert_eq!(world.tasks(), before);
-    world.run(2 * SECOND);
+    world.run(4 * SECOND);
     let lost = "heartbeat failure for node in \"unknown\" state";
     assert_eq!(state_of(&world, 2), (NodeState::Down, lost.to_owned()));
     assert_eq!(world.running_on(1), 2);
@@ -529,4 +531,24 @@ fn only_the_newest_of_many_local_restarts_are_taken_over() {
     assert_eq!(wanted.len(), 1, "{}", world.tasks());
     assert_eq!((&wanted[0].id, wanted[0].status.state), (&before, TaskState::Running));
     assert_eq!(world.state.tasks().count(), 5, "{}", world.tasks());
+}
+
+#[test]
+fn a_certificate_is_renewed_for_the_key_that_joined() {
+    let mut world = World::new(1);
+    let node = world.state.node(&id(1)).expect("a node").clone();
+    let csr = vec![1];
+    let mut renew = |node: &NodeId, key_digest| {
+        let (node, csr) = (node.clone(), csr.clone());
+        world.request(Request::Renew(Box::new(RenewRequest { node, csr, key_digest })))
+    };
+    let Ok(Response::Admitted(admission)) = renew(&node.id, node.key_digest) else {
+        panic!("a member is renewed")
+    };
+    assert_eq!((admission.node, admission.role), (node.id.clone(), node.role));
+    let other_key = renew(&node.id, [77; 32]).unwrap_err();
+    assert_eq!(other_key.class, Class::Unauthorized);
+    assert!(other_key.message.contains("another key"), "{}", other_key.message);
+    let stranger = renew(&NodeId::from_bits(99), node.key_digest).unwrap_err();
+    assert!(stranger.message.contains("no longer part"), "{}", stranger.message);
 }

@@ -1,0 +1,206 @@
+//! The OCI description of an exec'd process, derived from its container's own.
+//!
+//! Pure: what had to be read from the container comes in as arguments.
+
+use crate::{
+    runtime::spec::user::User,
+    types::{ExecSpec, TerminalSize},
+};
+use serde_json::{Value, json};
+
+/// Linux's capabilities, by number.
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// What a process is made from besides its own wishes.
+#[derive(Debug)]
+pub(super) struct Input<'a> {
+    /// The container's OCI specification, as JSON.
+    pub(super) container: &'a [u8],
+    /// What the process wants.
+    pub(super) exec: &'a ExecSpec,
+    /// Who it runs as; none is the container's user.
+    pub(super) user: Option<User>,
+    /// The capabilities that the node can give, a bit each.
+    pub(super) bounding: u64,
+    /// How large its terminal is at first.
+    pub(super) size: Option<TerminalSize>,
+}
+
+/// Returns the description, as JSON; none where the container's own cannot be read.
+pub(super) fn build(input: &Input<'_>) -> Option<Vec<u8>> {
+    let mut spec: Value = serde_json::from_slice(input.container).ok()?;
+    let mut process = spec.get_mut("process")?.take();
+    let exec = input.exec;
+    process["args"] = json!(exec.command);
+    process["terminal"] = json!(exec.tty);
+    process["env"] = json!(environment(&process["env"], exec));
+    if !exec.dir.is_empty() {
+        process["cwd"] = json!(exec.dir);
+    }
+    if let Some(user) = &input.user {
+        process["user"] =
+            json!({ "uid": user.uid, "gid": user.gid, "additionalGids": user.groups });
+        if user.uid != 0
+            && let Some(sets) = process["capabilities"].as_object_mut()
+        {
+            // As the kernel does it when a program is started by a user that is not root.
+            sets.remove("effective");
+            sets.remove("permitted");
+        }
+    }
+    if exec.privileged {
+        let all: Vec<&str> = (0..)
+            .zip(CAPABILITIES)
+            .filter(|(bit, _)| input.bounding & (1 << bit) != 0)
+            .map(|(_, name)| name)
+            .collect();
+        process["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all });
+    }
+    if let Some(size) = input.size.filter(|size| exec.tty && size.width > 0 && size.height > 0) {
+        process["consoleSize"] = json!({ "width": size.width, "height": size.height });
+    }
+    serde_json::to_vec(&process).ok()
+}
+
+/// Reads the capabilities that this process could pass on from `/proc/self/status`.
+pub(super) fn bounding(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+}
+
+/// The container's variables with the process's own over them; a name without `=` takes one away.
+fn environment(container: &Value, exec: &ExecSpec) -> Vec<String> {
+    let own = container.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut env: Vec<String> = own.map(str::to_owned).collect();
+    let name = |variable: &str| variable.split('=').next().unwrap_or("").to_owned();
+    if exec.tty && !env.iter().any(|variable| name(variable) == "TERM") {
+        env.push("TERM=xterm".to_owned());
+    }
+    for variable in &exec.env {
+        let same = env.iter().position(|known| name(known) == name(variable));
+        match (same, variable.contains('=')) {
+            (Some(at), true) => env[at].clone_from(variable),
+            (Some(at), false) => drop(env.remove(at)),
+            (None, true) => env.push(variable.clone()),
+            (None, false) => {}
+        }
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn check(exec: ExecSpec, user: Option<User>, expected: &Expect) {
+        let container = json!({"process": {
+            "args": ["/sbin/docker-init", "sh"], "terminal": false, "cwd": "/work",
+            "env": ["PATH=/bin", "A=1"], "noNewPrivileges": true, "oomScoreAdj": 7,
+            "user": {"uid": 0, "gid": 0, "additionalGids": [0]},
+            "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"],
+                             "permitted": ["CAP_KILL"]},
+        }});
+        let built = build(&Input {
+            container: container.to_string().as_bytes(),
+            exec: &exec,
+            user,
+            bounding: 0b10_0001,
+            size: Some(TerminalSize { width: 80, height: 25 }),
+        });
+        let value: Value = serde_json::from_slice(&built.unwrap()).unwrap();
+        expected.assert_eq(&value.to_string());
+    }
+
+    fn exec(command: &str) -> ExecSpec {
+        ExecSpec { command: vec![command.to_owned()], ..ExecSpec::default() }
+    }
+
+    #[test]
+    fn a_process_is_as_its_container_is() {
+        check(
+            exec("ls"),
+            None,
+            &expect![[
+                r#"{"args":["ls"],"capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]},"cwd":"/work","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[0],"gid":0,"uid":0}}"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn its_own_wishes_come_first() {
+        let spec = ExecSpec {
+            env: vec!["A=2".into(), "B=3".into(), "PATH".into(), "NONE".into()],
+            dir: "/x".into(),
+            privileged: true,
+            tty: true,
+            ..exec("sh")
+        };
+        check(
+            spec,
+            Some(User { uid: 0, gid: 5, groups: vec![5] }),
+            &expect![[
+                r#"{"args":["sh"],"capabilities":{"bounding":["CAP_CHOWN","CAP_KILL"],"effective":["CAP_CHOWN","CAP_KILL"],"permitted":["CAP_CHOWN","CAP_KILL"]},"consoleSize":{"height":25,"width":80},"cwd":"/x","env":["A=2","TERM=xterm","B=3"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":true,"user":{"additionalGids":[5],"gid":5,"uid":0}}"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn who_is_not_root_begins_without_capabilities() {
+        check(
+            exec("id"),
+            Some(User { uid: 33, gid: 33, groups: vec![33] }),
+            &expect![[
+                r#"{"args":["id"],"capabilities":{"bounding":["CAP_KILL"]},"cwd":"/work","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[33],"gid":33,"uid":33}}"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn capabilities_of_the_node_are_read() {
+        assert_eq!(bounding("CapEff:\t0\nCapBnd:\t000001ffffffffff\n"), 0x1ff_ffff_ffff);
+        assert_eq!(bounding("nothing"), 0);
+    }
+}

@@ -1,0 +1,144 @@
+//! Images: from a registry that asks for a login, and by hand to nodes of one's choice.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+
+use crate::host::{Host, Network, busybox_archive, can_run, eventually, which};
+use std::{fs, path::Path};
+
+/// The registry's only user is `fleet` with the password `secret`.
+const HTPASSWD: &str = "fleet:$2b$04$hBoSOSHGUgtssIoW35byuu5BUawwu7svc3jacb9mzdDWrq.4gSDdm\n";
+
+/// Starts a registry on this host's port 5000, and returns its address.
+fn start_registry(host: &mut Host) -> String {
+    let dir = host.dir.join("registry");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
+    let shown = dir.display();
+    let config = format!(
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {shown}/data\n\
+         http:\n  addr: {address}:5000\n\
+         auth:\n  htpasswd:\n    realm: fleet\n    path: {shown}/htpasswd\n",
+        address = host.address
+    );
+    fs::write(dir.join("config.yml"), config).unwrap();
+    let config = dir.join("config.yml").display().to_string();
+    host.run_beside("docker-registry", &["serve", &config]);
+    let address = format!("{}:5000", host.address);
+    eventually("the registry to answer", || {
+        let code = host
+            .sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' http://{address}/v2/ || true"));
+        (code == "401").then_some(())
+    });
+    address
+}
+
+/// Puts the test image into the registry as `name:tag`, by hand: two blobs and what names them.
+fn push(host: &Host, registry: &str, name: &str, tag: &str) {
+    let dir = host.dir.join("push");
+    fs::create_dir_all(&dir).unwrap();
+    busybox_archive(&dir, &["unused:1"]);
+    let script = format!(
+        r#"
+cd {dir}
+put() {{ # FILE
+  digest=sha256:$(sha256sum "$1" | cut -d' ' -f1)
+  url=$(curl -sS -u fleet:secret -X POST -D - -o /dev/null http://{registry}/v2/{name}/blobs/uploads/ |
+    tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
+  curl -sSf -u fleet:secret -X PUT -H 'Content-Type: application/octet-stream' \
+    --data-binary @"$1" "$url&digest=$digest"
+  echo "$digest"
+}}
+config=$(put config.json)
+layer=$(put layer.tar)
+type=application/vnd.oci.image
+printf '{{"schemaVersion":2,"mediaType":"%s.manifest.v1+json","config":{{"mediaType":"%s.config.v1+json","digest":"%s","size":%s}},"layers":[{{"mediaType":"%s.layer.v1.tar","digest":"%s","size":%s}}]}}' \
+  $type $type "$config" "$(stat -c%s config.json)" $type "$layer" "$(stat -c%s layer.tar)" >manifest
+curl -sSf -u fleet:secret -X PUT -H "Content-Type: $type.manifest.v1+json" \
+  --data-binary @manifest http://{registry}/v2/{name}/manifests/{tag}
+"#,
+        dir = dir.display()
+    );
+    host.sh(&script);
+}
+
+/// Writes a Docker client configuration with the login for the registry.
+fn docker_config(dir: &Path, registry: &str) -> String {
+    let folder = dir.join("docker");
+    fs::create_dir_all(&folder).unwrap();
+    // "fleet:secret" in base 64.
+    let text = format!(r#"{{"auths":{{"{registry}":{{"auth":"ZmxlZXQ6c2VjcmV0"}}}}}}"#);
+    fs::write(folder.join("config.json"), text).unwrap();
+    folder.display().to_string()
+}
+
+#[test]
+fn a_service_pulls_from_a_registry_with_the_users_login() {
+    if !can_run() {
+        return;
+    }
+    if which("docker-registry").is_none() {
+        eprintln!("skipped: needs docker-registry");
+        return;
+    }
+    let mut network = Network::configured_cluster(2, |first| {
+        format!("[registry]\nplain_http = [\"{first}:5000\"]\n")
+    });
+    let registry = start_registry(&mut network.hosts[0]);
+    push(network.manager(), &registry, "app", "1");
+    let image = format!("{registry}/app:1");
+    let manager = network.manager();
+
+    let says = manager.refused(&["image", "pull", &image]);
+    assert!(says.contains("unauthorized") || says.contains("denied"), "{says}");
+    let says = manager.refused(&["image", "pull", &format!("{registry}/app:none")]);
+    assert!(says.contains("app:none"), "{says}");
+
+    let login = docker_config(&manager.dir, &registry);
+    let create = ["service", "create", "-d", "--name", "web", "--mode", "global"];
+    let what = ["--with-registry-auth", &image, "sh", "-c", "while :; do sleep 1; done"];
+    manager.ok_with(&[("DOCKER_CONFIG", login.as_str())], &[&create[..], &what[..]].concat());
+    let tasks = manager.wait_running("web", 2);
+    assert!(tasks[0].starts_with("n1") && tasks[1].starts_with("n2"), "{tasks:?}");
+    let spec = manager.inspect("service", "web").to_string();
+    assert!(spec.contains("/app:1@sha256:"), "the tag is pinned: {spec}");
+    assert!(!spec.contains("c2VjcmV0") && !spec.contains("secret"), "no login is shown: {spec}");
+
+    // A node that comes later needs nothing but the service.
+    manager.ok_with(
+        &[("DOCKER_CONFIG", login.as_str())],
+        &["service", "update", "-d", "--with-registry-auth", "--env-add", "A=1", "web"],
+    );
+    eventually("the changed tasks", || {
+        let shown = manager.ok(&["service", "inspect", "--format", "json", "web"]);
+        (shown.contains("A=1") && manager.running("web").len() == 2).then_some(())
+    });
+}
+
+#[test]
+fn an_image_goes_to_the_nodes_that_are_named_and_its_tasks_with_it() {
+    if !can_run() {
+        return;
+    }
+    let network = Network::cluster(2);
+    let (manager, worker) = (&network.hosts[0], &network.hosts[1]);
+    let archive = busybox_archive(&manager.dir, &["only:1"]);
+    let archive = archive.to_str().unwrap();
+    let says = manager.refused(&["image", "load", "--nodes", "n9", "-i", archive]);
+    assert!(says.contains("n9"), "{says}");
+    manager.ok(&["image", "load", "-q", "--nodes", "n2", "-i", archive]);
+    let list = ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"];
+    assert!(worker.ok(&list).contains("only:1"));
+    assert!(!manager.ok(&list).contains("only:1"));
+    // Only the node that holds it can run what no registry has.
+    let create = ["service", "create", "-d", "--name", "here", "--replicas", "3", "only:1"];
+    manager.ok(&[&create[..], &["sh", "-c", "while :; do sleep 1; done"]].concat());
+    let tasks = manager.wait_running("here", 3);
+    assert!(tasks.iter().all(|task| task.starts_with("n2 ")), "{tasks:?}");
+    let says = worker.refused(&["image", "rm", "only:1"]);
+    assert!(says.contains("is using its referenced image"), "{says}");
+    manager.ok(&["service", "rm", "here"]);
+    eventually("the image to be free", || {
+        worker.midge(&["image", "rm", "only:1"]).status.success().then_some(())
+    });
+    assert!(!worker.ok(&list).contains("only:1"));
+}
