@@ -334,19 +334,20 @@ fn a_port_is_published_at_an_address_of_version_6() {
         smol::block_on(restarted.retain(&BTreeSet::from([web.id.clone()])));
         serve_at(&netns, "[::]:80");
         assert_eq!(inside(&outside, || ask_tcp("[2001:db8::1]:8080")), "2001:db8::2");
-        smol::block_on(restarted.unpublish(&web.id));
+        drop(restarted);
+        smol::block_on(machine.network.unpublish(&web.id));
         assert!(refuses("[2001:db8::1]:8080"));
 
         let every = task_at(2, "::");
-        let netns = prepare(&restarted, &every).netns.expect("a namespace");
-        publish(&restarted, &every).expect("publishes");
+        let netns = prepare(&machine.network, &every).netns.expect("a namespace");
+        publish(&machine.network, &every).expect("publishes");
         serve_at(&netns, "[::]:80");
         assert_eq!(inside(&outside, || ask_tcp("[2001:db8::1]:8080")), "2001:db8::2");
         let loopback = task_at(3, "::1");
-        prepare(&restarted, &loopback);
-        let refused = publish(&restarted, &loopback).expect_err("cannot be forwarded");
+        prepare(&machine.network, &loopback);
+        let refused = publish(&machine.network, &loopback).expect_err("cannot be forwarded");
         assert!(refused.message.contains("on ::1"), "{refused:?}");
-        smol::block_on(restarted.teardown());
+        smol::block_on(machine.network.teardown());
         assert_eq!(run("nft list ruleset"), "");
     });
 }

@@ -13,13 +13,14 @@ use super::{
     port::{self, Reservation},
     state::{Paths, Record},
     subnet::{self, Subnet},
+    sysctl,
 };
-use crate::types::{NetworkMode, NodeId, PortConfig, PortProtocol, PortStatus, Task, TaskId};
+use crate::types::{
+    NetworkMode, NodeId, PortConfig, PortProtocol, PortStatus, Task, TaskId, host_ips_meet,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -194,9 +195,9 @@ impl Worker {
         }
         netns::run_inside(&netns, || {
             match address6 {
-                Some(_) => enable_ipv6("eth0")?,
+                Some(_) => sysctl::enable_ipv6("eth0")?,
                 // None is made up that nobody asked for.
-                None => disable_ipv6("eth0"),
+                None => sysctl::disable_ipv6("eth0"),
             }
             link::with_netlink(async |netlink| {
                 netlink.configure_inside(address, bridge.subnet).await?;
@@ -218,23 +219,10 @@ impl Worker {
 
     /// Lets the bridge and the node forward version 6.
     fn enable_ipv6(&self) -> Result<(), NetworkError> {
-        const ALL: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
-        enable_ipv6(&self.bridge)?;
+        sysctl::enable_ipv6(&self.bridge)?;
         let gateway = self.address6(1);
         link::with_netlink(async |netlink| netlink.add_address6(&self.bridge, gateway).await)?;
-        if fs::read_to_string(ALL).is_ok_and(|text| text.trim() == "1") {
-            return Ok(());
-        }
-        // A node that forwards ignores what routers announce, and would lose its own address and
-        // route, unless it is told (2) to listen all the same.
-        let links = fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();
-        for listens in links.map(|link| link.path().join("accept_ra")) {
-            if fs::read_to_string(&listens).is_ok_and(|text| text.trim() == "1") {
-                fs::write(&listens, "2")
-                    .map_err(NetworkError::file("write kernel parameter", &listens))?;
-            }
-        }
-        set_sysctl(ALL, "1")
+        sysctl::forward_ipv6()
     }
 
     fn add_cable(
@@ -298,15 +286,15 @@ impl Worker {
     }
 
     fn configure_kernel(&self) -> Result<(), NetworkError> {
-        set_sysctl("/proc/sys/net/ipv4/ip_forward", "1")?;
+        sysctl::set("/proc/sys/net/ipv4/ip_forward", "1")?;
         let conf = format!("/proc/sys/net/ipv4/conf/{}", self.bridge);
-        set_sysctl(&format!("{conf}/route_localnet"), "1")?;
+        sysctl::set(&format!("{conf}/route_localnet"), "1")?;
         // Where forwarding was switched off for new links only.
-        set_sysctl(&format!("{conf}/forwarding"), "1")?;
+        sysctl::set(&format!("{conf}/forwarding"), "1")?;
         if self.records.lock().values().any(|record| record.address6.is_some()) {
             self.enable_ipv6()
         } else {
-            disable_ipv6(&self.bridge);
+            sysctl::disable_ipv6(&self.bridge);
             Ok(())
         }
     }
@@ -434,17 +422,9 @@ impl Worker {
     /// Tells whether a task's record has the port: one whose socket could not be had after a
     /// restart is published all the same.
     fn is_published(&self, (protocol, address, port): PortKey) -> bool {
-        let meets = |held: Option<IpAddr>| match (held, address) {
-            (None, None) => true,
-            (None, Some(other)) | (Some(other), None) => other.is_ipv4(),
-            (Some(held), Some(address)) => {
-                held.is_ipv4() == address.is_ipv4()
-                    && (held == address || held.is_unspecified() || address.is_unspecified())
-            }
-        };
         self.records.lock().values().filter(|record| record.address.is_some()).any(|record| {
             let mut ports = record.ports.iter().map(|status| key(&status.port));
-            ports.any(|held| (held.0, held.2) == (protocol, port) && meets(held.1))
+            ports.any(|held| (held.0, held.2) == (protocol, port) && host_ips_meet(held.1, address))
         })
     }
 
@@ -579,21 +559,6 @@ impl Worker {
     }
 }
 
-/// Lets a link have addresses of version 6: those it is given, at once, and no others.
-fn enable_ipv6(link: &str) -> Result<(), NetworkError> {
-    let conf = format!("/proc/sys/net/ipv6/conf/{link}");
-    if !Path::new(&conf).exists() {
-        return Err(NetworkError::Unsupported {
-            what: "publish ports at addresses of version 6".into(),
-            module: "ipv6",
-        });
-    }
-    for (name, value) in [("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")] {
-        set_sysctl(&format!("{conf}/{name}"), value)?;
-    }
-    Ok(())
-}
-
 /// The length of a host name made from a task's id, as Docker's.
 const HOSTNAME_LEN: usize = 12;
 
@@ -602,25 +567,5 @@ fn protocol_number(protocol: PortProtocol) -> u8 {
     match protocol {
         PortProtocol::Tcp => 6,
         PortProtocol::Udp => 17,
-    }
-}
-
-/// Sets a kernel parameter of this thread's network namespace, unless it has the value: the file
-/// may be read-only in a container that was set up rightly.
-fn set_sysctl(path: &str, value: &str) -> Result<(), NetworkError> {
-    if fs::read_to_string(path).is_ok_and(|text| text.trim() == value) {
-        return Ok(());
-    }
-    fs::write(path, value).map_err(NetworkError::file("write kernel parameter", path))
-}
-
-/// Keeps a link from giving itself an address of version 6. A kernel without version 6 has
-/// nothing to be switched off.
-fn disable_ipv6(link: &str) {
-    let path = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
-    if Path::new(&path).exists()
-        && let Err(error) = set_sysctl(&path, "1")
-    {
-        tracing::debug!(link, "version 6 stays on: {error}");
     }
 }

@@ -69,7 +69,7 @@ pub use node::{
 pub use platform::Platform;
 pub use service::{
     Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
-    UpdateState, UpdateStatus,
+    UpdateState, UpdateStatus, host_ips_meet,
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
 pub use task::{

@@ -118,7 +118,7 @@ impl Batch {
     /// Returns the bytes. Only the last message asks for an answer: errors come unasked, and an
     /// answer for each would overflow the socket's receive buffer. The markers around the batch
     /// have sequence number 0, messages are counted from 1.
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         write_message(&mut out, BATCH_BEGIN, NLM_F_REQUEST, 0, 0, NF_TABLES, &[]);
         for (sequence, (kind, body, _)) in (1_u32..).zip(&self.messages) {

@@ -63,6 +63,10 @@ pub(in super::super) struct Table<'a> {
 impl Table<'_> {
     /// Replaces what the kernel holds of the table.
     pub(in super::super) fn install(&self) -> Result<(), NetworkError> {
+        self.batch().commit().map_err(refused)
+    }
+
+    fn batch(&self) -> Batch {
         let mut batch = Batch::new(family_of(self.base));
         replace(&mut batch, self.name);
         batch.push(Kind::NewTable, name(self.name), "its table");
@@ -87,7 +91,7 @@ impl Table<'_> {
         // The last message carries the answer; the accepting rules come last for no other reason.
         self.rule(&mut batch, "forward", &Rule::default().came_by(self.bridge).accept());
         self.rule(&mut batch, "forward", &Rule::default().leaves_by(self.bridge).accept());
-        batch.commit().map_err(refused)
+        batch
     }
 
     /// Removes the table of that name, where there is one, among those of an address's version.
@@ -176,4 +180,30 @@ fn refused(refused: Refused) -> NetworkError {
         };
     }
     NetworkError::Filter { what: refused.what, source: refused.source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel's default of `net.core.wmem_max`.
+    const SEND_BUFFER: usize = 212_992;
+
+    #[test]
+    fn all_ports_fit_the_send_buffer() {
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let address: IpAddr = address.parse().expect("an address");
+            let forward =
+                Forward { protocol: 6, at: Some(address), published: 80, address, target: 80 };
+            let table = Table {
+                name: "midge_01234567",
+                bridge: "mdg01234567",
+                base: address,
+                mask: address,
+                forwards: vec![forward; super::super::super::worker::PORTS_MAX],
+            };
+            let len = table.batch().encode().len();
+            assert!(len < SEND_BUFFER, "{address}: {len}");
+        }
+    }
 }
