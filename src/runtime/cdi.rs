@@ -325,7 +325,7 @@ impl Node {
             found
         };
         node.mode = self.file_mode.or(node.mode);
-        node.uid = self.uid.or((uid > 0).then_some(uid));
+        node.uid = self.uid.or_else(|| (uid > 0).then_some(uid));
         node.gid = self.gid;
         Ok(node)
     }
