@@ -22,6 +22,9 @@ impl Agent {
         if (before.epoch, before.term) != (set.sequence.epoch, set.sequence.term) {
             self.sequence_dirty = true;
         }
+        if let Some(images) = set.images {
+            self.kept = Some(images);
+        }
         let listed: BTreeSet<TaskId> = set.tasks.iter().map(|task| task.id.clone()).collect();
         for task in set.tasks {
             self.assign_task(task, at);

@@ -10,6 +10,7 @@
 mod assign;
 pub mod event;
 mod expand;
+pub mod garbage;
 mod health;
 mod probe;
 mod report;

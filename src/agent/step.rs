@@ -16,7 +16,10 @@ use crate::types::{
     Date, FromManager, FromWorker, HeldImage, Moment, NodeDescription, Register, STOP_GRACE,
     Sequence, Task, TaskId, TaskReport, TaskState, TaskStatus,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// How many tasks are prepared at once: unpacking an image keeps a small board's core and SD card
 /// busy, and four of them hide a slow registry.
@@ -99,6 +102,8 @@ pub struct Agent {
     runtime_lost: u64,
     description: Option<Box<NodeDescription>>,
     images: Vec<HeldImage>,
+    /// Which of them services refer to, by digest, once a manager said so.
+    pub(super) kept: Option<BTreeSet<String>>,
     pub(super) leaving: Option<Leaving>,
     pub(super) out: Vec<Action>,
 }
@@ -140,6 +145,7 @@ impl Agent {
             runtime_lost: 0,
             description: None,
             images: Vec::new(),
+            kept: None,
             leaving: None,
             out: Vec::new(),
         };
@@ -220,6 +226,12 @@ impl Agent {
     #[must_use]
     pub fn images(&self) -> &[HeldImage] {
         &self.images
+    }
+
+    /// Returns which images services refer to, by digest, once a manager said so.
+    #[must_use]
+    pub fn kept_images(&self) -> Option<&BTreeSet<String>> {
+        self.kept.as_ref()
     }
 
     fn take(&mut self, event: Event, at: At) {

@@ -110,7 +110,7 @@ impl Bench {
     fn set(&mut self, complete: bool, tasks: Vec<Task>, removed: Vec<TaskId>) -> Assignments {
         self.number += 1;
         let sequence = Sequence { epoch: 1, term: 1, number: self.number };
-        Assignments { session: self.session, sequence, complete, tasks, removed }
+        Assignments { session: self.session, sequence, complete, tasks, removed, images: None }
     }
 
     fn assign(&mut self, complete: bool, tasks: Vec<Task>) -> Vec<Action> {

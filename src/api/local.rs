@@ -3,13 +3,19 @@
 use crate::{
     cluster::{Refusal, Request, Response},
     types::{
-        Availability, CgroupSupport, Cluster, ClusterSpec, Date, Health, HeldImage, Labels, NodeId,
-        Platform, PortConfig, RegistryCredential, Resources, Role, ServiceId, TaskId,
+        Availability, CgroupSupport, Chore, ChoreDone, Cluster, ClusterSpec, Date, Health,
+        HeldImage, Labels, NodeId, Occurrence, Platform, PortConfig, RegistryCredential, Resources,
+        Role, ServiceId, TaskId,
     },
+    util::board::Reading,
 };
 use bytes::Bytes;
 use futures_lite::Stream;
 use std::{future::Future, io, pin::Pin};
+
+pub use crate::types::{
+    RemovedImage as Removed, StoredImage as Image, StoredImageDetail as ImageDetail,
+};
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -73,8 +79,11 @@ pub trait LocalNode: Send + Sync + 'static {
     /// Lists the containers of tasks on this node.
     fn containers(&self) -> Answer<'_, Vec<Container>>;
 
-    /// Lists the named volumes of this node.
-    fn volumes(&self) -> Answer<'_, Vec<Volume>>;
+    /// Does something with what nodes store, on each of the nodes.
+    fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>>;
+
+    /// Begins to tell what happens: to the cluster on a manager, and to this node.
+    fn occurrences(&self) -> Answer<'_, Reading<Occurrence>>;
 
     /// Reads what tasks wrote, across nodes.
     fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>>;
@@ -195,65 +204,6 @@ pub struct JoinOptions {
     pub availability: Availability,
 }
 
-/// An image of this node.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Image {
-    /// The digest of its configuration (`sha256:...`), as Docker's ids.
-    pub id: String,
-    /// Familiar names with tags; empty where it is only known by digest.
-    pub tags: Vec<String>,
-    /// Familiar names with digests (`nginx@sha256:...`).
-    pub digests: Vec<String>,
-    /// When it was built.
-    pub created: Date,
-    /// Bytes of content and unpacked layers.
-    pub size: u64,
-    /// Labels of the image.
-    pub labels: Labels,
-    /// The platforms whose content is complete here.
-    pub platforms: Vec<Platform>,
-    /// How many containers use it.
-    pub containers: u64,
-}
-
-/// All that `inspect` shows of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ImageDetail {
-    /// What lists show as well.
-    pub image: Image,
-    /// The platform of what is shown.
-    pub platform: Platform,
-    /// The author; may be empty.
-    pub author: String,
-    /// What runs.
-    pub entrypoint: Vec<String>,
-    /// Its arguments.
-    pub command: Vec<String>,
-    /// `NAME=value`.
-    pub env: Vec<String>,
-    /// The working directory.
-    pub dir: String,
-    /// The user.
-    pub user: String,
-    /// The stop signal.
-    pub stop_signal: String,
-    /// `80/tcp`.
-    pub exposed_ports: Vec<String>,
-    /// Folders that become volumes.
-    pub volumes: Vec<String>,
-    /// The digests of the unpacked layers.
-    pub layers: Vec<String>,
-}
-
-/// What became of something that was to be removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removed {
-    /// This name is gone.
-    Untagged(String),
-    /// This content is gone.
-    Deleted(String),
-}
-
 /// What `pull` is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullOptions {
@@ -275,6 +225,17 @@ pub enum NodeSelector {
     All,
     /// These, by id or name.
     Named(Vec<String>),
+}
+
+/// What one node says to a chore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeAnswer {
+    /// The node; none outside of a cluster.
+    pub node: Option<NodeId>,
+    /// Its host name.
+    pub name: String,
+    /// What came of it, or why nothing did.
+    pub result: Result<ChoreDone, Refusal>,
 }
 
 /// One step of a pull or a load.
@@ -376,17 +337,6 @@ pub struct Container {
     pub health: Option<Health>,
     /// The path of its log file.
     pub log_path: String,
-}
-
-/// A named volume of this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
-    /// Its name.
-    pub name: String,
-    /// Where it is.
-    pub path: String,
-    /// When it was made.
-    pub created: Date,
 }
 
 /// One task whose log is wanted.

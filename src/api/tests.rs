@@ -6,3 +6,4 @@ mod docker;
 mod fake;
 mod options;
 mod refusals;
+mod storage;

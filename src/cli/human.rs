@@ -40,30 +40,7 @@ pub(crate) fn now() -> Date {
 
 /// Reads RFC 3339 in UTC, as the API writes it.
 pub(crate) fn parse_date(text: &str) -> Option<Date> {
-    let (day, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let mut day = day.split('-').map(str::parse::<i64>);
-    let (year, month, date) = (day.next()?.ok()?, day.next()?.ok()?, day.next()?.ok()?);
-    let mut time = time.splitn(3, ':');
-    let (hour, minute) = (time.next()?.parse::<i64>().ok()?, time.next()?.parse::<i64>().ok()?);
-    let (second, fraction) = match time.next()?.split_once('.') {
-        Some((second, fraction)) => (second.parse::<i64>().ok()?, fraction),
-        None => return from_parts(year, month, date, hour * 3_600 + minute * 60),
-    };
-    let nanos: u64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    let whole = from_parts(year, month, date, hour * 3_600 + minute * 60 + second)?;
-    Some(whole + Duration::from_nanos(nanos))
-}
-
-/// Days from the civil calendar, the inverse of how [`Date`] prints.
-fn from_parts(year: i64, month: i64, day: i64, seconds: i64) -> Option<Date> {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let month_shifted = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * month_shifted + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
-    Some(Date::from_unix_seconds(u64::try_from(days * 86_400 + seconds).ok()?))
+    Date::parse(text)
 }
 
 /// Says bytes in powers of 1024: `23.54GiB`.

@@ -4,8 +4,10 @@ use super::{
     client::{self, Call, Client, encode},
     exit::{CliError, Exit},
     human::{self, decimal_size, list, number, short_id, text},
+    nodes::{ask, confirm},
     output::{self, column},
     service,
+    volume::{report, since, some_failed, with_node},
 };
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -18,14 +20,14 @@ const LINE_MAX: usize = 1 << 20;
 /// Bring images to nodes, look at them, remove them
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
-    /// List the images of this node
+    /// List images
     #[command(visible_alias = "list")]
     Ls(LsArgs),
     /// Bring an image from its registry to this node
     Pull(PullArgs),
     /// Bring images from an archive of `docker save`, or of OCI layout, to nodes
     Load(LoadArgs),
-    /// Show everything about images of this node
+    /// Show everything about images
     Inspect {
         /// Names or ids
         #[arg(required = true, value_name = "IMAGE")]
@@ -33,13 +35,21 @@ pub(super) enum ImageCommand {
         /// `json`, or a template such as '{{.Id}}'
         #[arg(short, long)]
         format: Option<String>,
+        /// Ask these nodes instead of this one
+        #[arg(long, value_name = "all|NODE,...")]
+        nodes: Option<String>,
     },
-    /// Remove images from this node
+    /// Remove images that nothing uses
+    Prune(PruneArgs),
+    /// Remove images
     #[command(visible_alias = "remove")]
     Rm {
         /// Remove an image even while containers use it
         #[arg(short, long)]
         force: bool,
+        /// On these nodes instead of this one
+        #[arg(long, value_name = "all|NODE,...")]
+        nodes: Option<String>,
         /// Names or ids
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
@@ -54,12 +64,31 @@ pub(super) struct LsArgs {
     /// `table`, `json`, or a template such as '{{.Repository}} {{.Size}}'
     #[arg(long)]
     format: Option<String>,
+    /// Ask these nodes instead of this one
+    #[arg(long, value_name = "all|NODE,...")]
+    nodes: Option<String>,
     /// Do not cut ids
     #[arg(long)]
     no_trunc: bool,
     /// Print ids only
     #[arg(short, long)]
     quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PruneArgs {
+    /// Also images that have a tag
+    #[arg(short, long)]
+    all: bool,
+    /// Only images that fit (can be repeated): until, label, label!
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// On these nodes instead of this one
+    #[arg(long, value_name = "all|NODE,...")]
+    nodes: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -86,71 +115,124 @@ pub(super) struct LoadArgs {
 
 pub(super) fn run(client: &Client, command: ImageCommand) -> Result<Exit, CliError> {
     match command {
-        ImageCommand::Ls(args) => ls(client, &args)?,
+        ImageCommand::Ls(args) => return ls(client, &args),
         ImageCommand::Pull(args) => pull(client, &args)?,
         ImageCommand::Load(args) => return load(client, &args),
-        ImageCommand::Inspect { images, format } => {
+        ImageCommand::Inspect { images, format, nodes } => {
             let mut found = Vec::new();
             let exit = super::each(&images, |image| {
-                found.push(client.get(&format!("/images/{}/json", encode(image)))?);
-                Ok(())
+                let path = format!("/images/{}/json", encode(image));
+                let (answers, exit) = ask(client, Method::GET, &path, "", None, nodes.as_deref())?;
+                found.extend(answers.into_iter().map(with_node));
+                if exit == Exit::Ok { Ok(()) } else { Err(some_failed()) }
             });
             output::objects(format.as_deref(), &found)?;
             return exit;
         }
-        ImageCommand::Rm { force, images } => {
+        ImageCommand::Prune(args) => return prune(client, &args),
+        ImageCommand::Rm { force, nodes, images } => {
             return super::each(&images, |image| {
-                let path = format!("/images/{}?force={force}", encode(image));
-                for removed in human::items(client.delete(&path)?)? {
-                    for word in ["Untagged", "Deleted"] {
-                        if let Some(name) = removed[word].as_str() {
-                            output::line(&format!("{word}: {name}"))?;
-                        }
-                    }
+                let (path, query) =
+                    (format!("/images/{}", encode(image)), format!("force={force}"));
+                let nodes = nodes.as_deref();
+                let (answers, exit) = ask(client, Method::DELETE, &path, &query, None, nodes)?;
+                for answer in &answers {
+                    let removed = human::items(answer.value.clone())?;
+                    removed_lines(&removed).iter().try_for_each(|line| answer.line(line))?;
                 }
-                Ok(())
+                if exit == Exit::Ok { Ok(()) } else { Err(some_failed()) }
             });
         }
     }
     Ok(Exit::Ok)
 }
 
-fn ls(client: &Client, args: &LsArgs) -> Result<(), CliError> {
+fn removed_lines(removed: &[Value]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for removed in removed {
+        for word in ["Untagged", "Deleted"] {
+            lines.extend(removed[word].as_str().map(|name| format!("{word}: {name}")));
+        }
+    }
+    lines
+}
+
+fn prune(client: &Client, args: &PruneArgs) -> Result<Exit, CliError> {
+    let which = if args.all {
+        "all images without at least one container associated to them"
+    } else {
+        "all dangling images"
+    };
+    if !args.force && !confirm(&format!("WARNING! This will remove {which}."))? {
+        return Ok(Exit::Ok);
+    }
+    let mut filter = args.filter.clone();
+    filter.push(format!("dangling={}", !args.all));
+    let query = client::filters(&filter)?;
+    let nodes = args.nodes.as_deref();
+    let (answers, exit) = ask(client, Method::POST, "/images/prune", &query, None, nodes)?;
+    report(&answers, "Deleted Images:", |value| {
+        let removed = removed_lines(list(value, "/ImagesDeleted")).into_iter();
+        let lower = |line: String| {
+            line.replacen("Untagged", "untagged", 1).replacen("Deleted", "deleted", 1)
+        };
+        removed.map(lower).collect()
+    })?;
+    Ok(exit)
+}
+
+fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
     let query = match &args.name {
         Some(name) => client::filters(&[format!("reference={name}")])?,
         None => String::new(),
     };
-    let images = human::items(client.get(&format!("/images/json?{query}"))?)?;
-    if args.quiet {
-        return images
-            .iter()
-            .try_for_each(|image| output::line(&short_id(text(image, "/Id"), args.no_trunc)));
-    }
+    let nodes = args.nodes.as_deref();
+    let (answers, exit) = ask(client, Method::GET, "/images/json", &query, None, nodes)?;
     let mut rows: Vec<Map<String, Value>> = Vec::new();
-    for image in &images {
-        let names: Vec<&str> = list(image, "/RepoTags").iter().filter_map(Value::as_str).collect();
-        let names = if names.is_empty() { vec!["<none>:<none>"] } else { names };
-        for name in names {
-            let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
-            let created = crate::types::Date::from_unix_seconds(number(image, "/Created"));
-            let row = json!({
-                "Repository": repository,
-                "Tag": tag,
-                "ID": short_id(text(image, "/Id"), args.no_trunc),
-                "CreatedSince": human::ago(&json!(created.to_string())),
-                "Size": decimal_size(number(image, "/Size")),
-            });
-            rows.extend(row.as_object().cloned());
+    for answer in answers {
+        for image in human::items(answer.value)? {
+            if args.quiet {
+                output::line(&short_id(text(&image, "/Id"), args.no_trunc))?;
+                continue;
+            }
+            rows.extend(image_rows(&image, answer.node.as_deref(), args.no_trunc));
         }
     }
-    let columns = [
+    if args.quiet {
+        return Ok(exit);
+    }
+    let mut columns = vec![
         column("Repository", "REPOSITORY"),
         column("Tag", "TAG"),
         column("ID", "IMAGE ID"),
         column("CreatedSince", "CREATED"),
         column("Size", "SIZE"),
     ];
-    output::rows(args.format.as_deref(), &columns, &rows)
+    if nodes.is_some() {
+        columns.insert(0, column("Node", "NODE"));
+    }
+    output::rows(args.format.as_deref(), &columns, &rows)?;
+    Ok(exit)
+}
+
+/// Returns a row for each name of an image.
+fn image_rows(image: &Value, node: Option<&str>, no_trunc: bool) -> Vec<Map<String, Value>> {
+    let names: Vec<&str> = list(image, "/RepoTags").iter().filter_map(Value::as_str).collect();
+    let names = if names.is_empty() { vec!["<none>:<none>"] } else { names };
+    let row = |name: &str| {
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
+        let row = json!({
+            "Node": node,
+            "Repository": repository,
+            "Tag": tag,
+            "ID": short_id(text(image, "/Id"), no_trunc),
+            "CreatedSince": since(number(image, "/Created")),
+            "Size": decimal_size(number(image, "/Size")),
+            "Containers": number(image, "/Containers").to_string(),
+        });
+        row.as_object().cloned().unwrap_or_default()
+    };
+    names.into_iter().map(row).collect()
 }
 
 fn pull(client: &Client, args: &PullArgs) -> Result<(), CliError> {

@@ -5,10 +5,13 @@
 
 mod client;
 mod daemon;
+mod df;
+mod events;
 mod exit;
 mod human;
 mod image;
 mod node;
+mod nodes;
 mod output;
 mod service;
 mod swarm;
@@ -16,6 +19,7 @@ mod system;
 mod task;
 mod template;
 mod unsupported;
+mod volume;
 
 use clap::{Parser, Subcommand};
 use client::Client;
@@ -56,6 +60,14 @@ enum Command {
     /// Bring images to nodes, look at them, remove them
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Look at volumes, make them, remove them
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// Look at what takes the disk
+    #[command(subcommand)]
+    System(df::SystemCommand),
+    /// Tell what happens, as it happens
+    Events(events::EventsArgs),
     /// List the containers of this node
     Ps(system::PsArgs),
     /// Show what this node is and how it is
@@ -110,6 +122,9 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Node(command) => node::run(&client, command),
         Command::Service(command) => service::run(&client, command),
         Command::Image(command) => image::run(&client, command),
+        Command::Volume(command) => volume::run(&client, command),
+        Command::System(command) => df::run(&client, &command),
+        Command::Events(args) => events::run(&client, &args),
         Command::Ps(args) => system::ps(&client, &args),
         Command::Info(args) => system::info(&client, &args),
         Command::Version(args) => system::version(&client, &args),

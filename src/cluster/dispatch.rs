@@ -6,7 +6,7 @@
 
 use super::{Effect, Leader, State};
 use crate::types::{Assignments, Desired, FromManager, NodeId, Sequence, Task, TaskId, TaskState};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many reports of one session wait for their commit: a worker repeats what was dropped.
 const REPORTS_WAITING_MAX: usize = 1_024;
@@ -19,6 +19,8 @@ pub(super) struct Session {
     number: u64,
     /// What the node was told; none until the first complete set.
     sent: Option<BTreeMap<TaskId, Desired>>,
+    /// Which of its images it was told that services refer to.
+    kept: BTreeSet<String>,
     /// Nothing is sent before the node's own tasks are taken over.
     held: bool,
     /// What the node last said it had taken, where that was less than was sent.
@@ -29,7 +31,8 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
-        Self { id, number, sent: None, held: false, behind: None, reports: VecDeque::new() }
+        let (sent, behind, kept) = (None, None, BTreeSet::new());
+        Self { id, number, sent, kept, held: false, behind, reports: VecDeque::new() }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -125,6 +128,9 @@ impl Leader {
     pub(super) fn dispatch(&mut self, state: &State, effects: &mut Vec<Effect>) {
         let epoch = state.applied().epoch;
         let term = self.term();
+        if self.keep.refresh(state) {
+            self.due.nodes.extend(self.sessions.keys().cloned());
+        }
         for node in std::mem::take(&mut self.due.nodes) {
             let Some(session) = self.sessions.get_mut(&node).filter(|s| !s.held) else { continue };
             let given = |task: &&Task| task.status.state >= TaskState::Assigned;
@@ -140,13 +146,17 @@ impl Leader {
             let removed = before.into_keys().filter(|id| !now.contains_key(id));
             let removed: Vec<TaskId> = removed.collect();
             session.sent = Some(now);
-            if !complete && changed.is_empty() && removed.is_empty() {
+            let held = self.volatile.images.get(&node).map_or(&[][..], Vec::as_slice);
+            let kept = self.keep.of(held);
+            let images = (complete || session.kept != kept).then(|| kept.clone());
+            session.kept = kept;
+            if !complete && changed.is_empty() && removed.is_empty() && images.is_none() {
                 continue;
             }
             session.number += 1;
             let sequence = Sequence { epoch, term, number: session.number };
-            let set =
-                Assignments { session: session.id, sequence, complete, tasks: changed, removed };
+            let (session, tasks) = (session.id, changed);
+            let set = Assignments { session, sequence, complete, tasks, removed, images };
             assert!(!set.complete || set.removed.is_empty(), "a complete set removes by omission");
             let message = FromManager::Assignments(Box::new(set));
             effects.push(Effect::Send { node, message });

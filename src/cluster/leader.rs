@@ -17,7 +17,7 @@ pub(crate) mod tests;
 
 use super::{
     Applied, Change, Command, Effect, Event, Rejected, Request, State, Ticket, dispatch::Session,
-    join, liveness::Liveness, reconcile::Memory, schedule::Volatile,
+    join, keep::Keep, liveness::Liveness, reconcile::Memory, schedule::Volatile,
 };
 use crate::types::{
     Date, Entropy, LocalSuccessor, Moment, NodeDescription, NodeId, NodeState, ServiceId, TaskId,
@@ -111,6 +111,7 @@ pub struct Leader {
     pub(super) liveness: Liveness,
     pub(super) volatile: Volatile,
     pub(super) memory: Memory,
+    pub(super) keep: Keep,
     pub(super) wanted: Wanted,
     pub(super) due: Due,
     queue: VecDeque<Waiting>,
@@ -135,6 +136,7 @@ impl Leader {
             liveness: Liveness::new(state, now),
             volatile: Volatile::default(),
             memory: Memory::default(),
+            keep: Keep::new(),
             wanted: Wanted::default(),
             due: Due {
                 all_services: true,
@@ -270,6 +272,16 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         self.due.schedule = true;
+        if !matches!(
+            change,
+            Change::ReplaceTasks { .. }
+                | Change::Schedule { .. }
+                | Change::ReportTasks { .. }
+                | Change::AdoptTasks { .. }
+                | Change::RemoveTasks { .. }
+        ) {
+            self.keep.mark();
+        }
         match change {
             Change::CreateCluster { .. } | Change::UpdateCluster { .. } => {
                 self.due.all_services = true;

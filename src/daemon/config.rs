@@ -1,6 +1,6 @@
 //! The configuration file.
 
-use crate::types::Labels;
+use crate::{agent::garbage::GcLimits, types::Labels};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) runtime: String,
     /// Where images come from.
     pub(crate) registry: RegistryConfig,
+    /// When images that nothing uses are removed.
+    pub(crate) image_gc: ImageGc,
 }
 
 /// Where images come from.
@@ -36,6 +38,54 @@ pub(crate) struct RegistryConfig {
     pub(crate) mirrors: BTreeMap<String, Vec<String>>,
     /// Registries spoken to without TLS. Those on loopback always are.
     pub(crate) plain_http: Vec<String>,
+}
+
+/// When images that nothing uses are removed: `"off"`, or `{ high = "85%", low = "75%" }`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub(crate) struct ImageGc(pub(crate) Option<GcLimits>);
+
+impl Default for ImageGc {
+    /// The thresholds that the kubelet has, moved down a little on the low side: cards of 16 GB
+    /// get slow when nearly full, and one run should last for a while.
+    fn default() -> Self {
+        Self(Some(GcLimits { high: 85, low: 75 }))
+    }
+}
+
+impl TryFrom<toml::Value> for ImageGc {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        let expected = "image_gc is \"off\" or { high = \"85%\", low = \"75%\" }";
+        let table = match value {
+            toml::Value::String(word) if word == "off" => return Ok(Self(None)),
+            toml::Value::Table(table) => table,
+            _ => return Err(expected.to_owned()),
+        };
+        let Some(default) = Self::default().0 else { return Err(expected.to_owned()) };
+        let mut limits = default;
+        for (name, value) in table {
+            let percent = value.as_str().and_then(|text| text.strip_suffix('%'));
+            let percent = percent.and_then(|text| text.parse::<u8>().ok());
+            let percent = percent.filter(|percent| (1..=100).contains(percent));
+            let percent = percent.ok_or_else(|| {
+                format!("{name} of image_gc must be between \"1%\" and \"100%\": {expected}")
+            })?;
+            match name.as_str() {
+                "high" => limits.high = percent,
+                "low" => limits.low = percent,
+                other => return Err(format!("unknown field `{other}` in image_gc: {expected}")),
+            }
+        }
+        if limits.low >= limits.high {
+            return Err(format!(
+                "low of image_gc ({}%) must be below high ({}%)",
+                limits.low, limits.high
+            ));
+        }
+        Ok(Self(Some(limits)))
+    }
 }
 
 /// The configuration cannot be used.
@@ -112,6 +162,26 @@ mod tests {
         assert_eq!(config.runtime, "runc");
         assert_eq!(config.registry.mirrors["docker.io"], ["mirror.local:5000"]);
         assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn thresholds_of_image_removal_are_checked() {
+        let gc = |text: &str| Config::parse(text).map(|config| config.image_gc.0);
+        let limits = |high, low| Ok(Some(GcLimits { high, low }));
+        assert_eq!(gc(""), limits(85, 75));
+        assert_eq!(gc(r#"image_gc = "off""#), Ok(None));
+        assert_eq!(gc(r#"image_gc = { high = "90%", low = "50%" }"#), limits(90, 50));
+        assert_eq!(gc(r#"image_gc = { high = "80%" }"#), limits(80, 75));
+        for (text, why) in [
+            (r#"image_gc = "on""#, "image_gc is \"off\" or"),
+            (r#"image_gc = { high = "70%" }"#, "low of image_gc (75%) must be below high (70%)"),
+            (r#"image_gc = { high = "101%" }"#, "high of image_gc must be between"),
+            (r#"image_gc = { low = 5 }"#, "low of image_gc must be between"),
+            (r#"image_gc = { mid = "5%" }"#, "unknown field `mid` in image_gc"),
+        ] {
+            let error = gc(text).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

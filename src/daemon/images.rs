@@ -70,6 +70,9 @@ async fn load_here(
     let reader = Pieces { pieces, rest: Bytes::new() };
     let loaded = containers(shared).images().load(reader, &platform, progress).await;
     let loaded = loaded.map_err(|error| chain(&error))?;
+    for image in &loaded {
+        containers(shared).teller().image("load", &image.digest, &image.name);
+    }
     Ok(loaded.into_iter().map(|image| image.name).collect())
 }
 
@@ -268,6 +271,7 @@ pub(super) fn pull(
         let pulled = images.pull(&reference, options.credential.as_ref(), &platform, show).await;
         let last = match pulled {
             Ok(pulled) => {
+                containers(&shared).teller().pulled(&reference);
                 let status =
                     |status: String| Progress::Status { id: String::new(), status, amount: None };
                 sender.send(status(format!("Digest: {}", pulled.digest))).await.ok();
@@ -311,16 +315,17 @@ fn refusal(error: &ImageError) -> Refusal {
     Refusal::new(class, chain(error))
 }
 
-fn summary(image: ImageSummary, containers: u64) -> local::Image {
+pub(super) fn summary(image: ImageSummary) -> local::Image {
     local::Image {
         id: image.id,
         tags: image.names,
         digests: image.digests,
         created: image.created,
         size: image.size,
+        shared: image.shared,
         labels: image.labels,
         platforms: image.platforms,
-        containers,
+        containers: u64::try_from(image.users.len()).unwrap_or(u64::MAX),
     }
 }
 
@@ -328,7 +333,7 @@ fn summary(image: ImageSummary, containers: u64) -> local::Image {
 pub(super) async fn list(shared: &Shared) -> Result<Vec<local::Image>, Refusal> {
     let images = containers(shared).images().list().await;
     let images = images.map_err(|error| Refusal::new(Class::Internal, chain(&error)))?;
-    Ok(images.into_iter().map(|image| summary(image, 0)).collect())
+    Ok(images.into_iter().map(summary).collect())
 }
 
 /// Shows one image.
@@ -337,7 +342,7 @@ pub(super) async fn inspect(shared: &Shared, name: &str) -> Result<ImageDetail, 
         containers(shared).images().inspect(name).await.map_err(|error| refusal(&error))?;
     let config = detail.config;
     Ok(ImageDetail {
-        image: summary(detail.summary, 0),
+        image: summary(detail.summary),
         platform: detail.platform,
         author: String::new(),
         entrypoint: config.entrypoint,
@@ -360,11 +365,25 @@ pub(super) async fn remove(
 ) -> Result<Vec<Removed>, Refusal> {
     let removed = containers(shared).images().remove(name, force).await;
     let removed = removed.map_err(|error| refusal(&error))?;
-    Ok(removed
-        .into_iter()
-        .map(|removal| match removal {
-            Removal::Untagged(name) => Removed::Untagged(name),
-            Removal::Deleted(id) => Removed::Deleted(id),
-        })
-        .collect())
+    Ok(told(shared, removed))
+}
+
+/// Tells what was removed, and returns it.
+pub(super) fn told(shared: &Shared, removed: Vec<Removal>) -> Vec<Removed> {
+    let teller = containers(shared).teller();
+    let ids = removed.iter().find_map(|removal| match removal {
+        Removal::Deleted(id) => Some(id.clone()),
+        Removal::Untagged(_) => None,
+    });
+    let tell = |removal: Removal| match removal {
+        Removal::Untagged(name) => {
+            teller.image("untag", ids.as_deref().unwrap_or(&name), &name);
+            Removed::Untagged(name)
+        }
+        Removal::Deleted(id) => {
+            teller.image("delete", &id, &id);
+            Removed::Deleted(id)
+        }
+    };
+    removed.into_iter().map(tell).collect()
 }

@@ -1,7 +1,7 @@
 //! What the API asks of this node.
 
 use super::{
-    Shared, images, logs,
+    Shared, chores, images, logs,
     member::{Member, host_of},
     swarm,
 };
@@ -10,8 +10,8 @@ use crate::{
         error::{NOT_A_MANAGER, NOT_IN_SWARM},
         local::{
             Answer, BoxFuture, BoxStream, Container, ContainerState, Image, ImageDetail, Info,
-            InitOptions, JoinOptions, LocalNode, LogItem, LogOptions, NodeSelector, Progress,
-            PullOptions, Removed, Resolved, SwarmState, Volume,
+            InitOptions, JoinOptions, LocalNode, LogItem, LogOptions, NodeAnswer, NodeSelector,
+            Progress, PullOptions, Removed, Resolved, SwarmState,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
@@ -19,15 +19,16 @@ use crate::{
     pki::TokenText,
     runtime::ContainerInfo,
     types::{
-        Cluster, Date, Node, NodeId, NodeState, PortConfig, RegistryCredential, Role, TaskState,
-        image::Reference,
+        Chore, Cluster, Date, Node, NodeId, NodeState, Occurrence, PortConfig, RegistryCredential,
+        Role, TaskState, image::Reference,
     },
+    util::board::Reading,
 };
 use base64::Engine as _;
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -138,9 +139,18 @@ impl LocalNode for Local {
         Box::pin(self.list_containers())
     }
 
-    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
-        let folder = self.0.options.data_dir.join("volumes");
-        Box::pin(smol::unblock(move || Ok(volumes(&folder))))
+    fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>> {
+        Box::pin(async move {
+            let targets = self.targets(nodes).await?;
+            Ok(chores::everywhere(&self.0, targets, chore).await)
+        })
+    }
+
+    fn occurrences(&self) -> Answer<'_, Reading<Occurrence>> {
+        let reading = self.0.containers.teller().board().read();
+        let busy = "too many clients follow the events of this node";
+        let reading = reading.ok_or_else(|| Refusal::new(Class::Unavailable, busy));
+        Box::pin(async move { reading })
     }
 
     fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>> {
@@ -182,23 +192,6 @@ fn pem(der: &[u8]) -> String {
     }
     pem.push_str("-----END CERTIFICATE-----\n");
     pem
-}
-
-fn volumes(folder: &std::path::Path) -> Vec<Volume> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().join("_data").is_dir())
-        .map(|entry| {
-            let created = entry.metadata().and_then(|metadata| metadata.modified()).ok();
-            let since = created.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-            Volume {
-                name: entry.file_name().to_string_lossy().into_owned(),
-                path: entry.path().join("_data").to_string_lossy().into_owned(),
-                created: Date::EPOCH + since.unwrap_or_default(),
-            }
-        })
-        .collect()
 }
 
 impl Local {

@@ -124,7 +124,11 @@ async fn start_now(
             epoch: membership.epoch,
         }),
     };
-    let options = node::Options { node: membership.node.clone(), agent: agent::Options::default() };
+    let options = node::Options {
+        node: membership.node.clone(),
+        agent: agent::Options::default(),
+        occurrences: containers.teller().board().clone(),
+    };
     let (handle, run) = node::new(options, ports);
     let (sender, ended) = async_channel::bounded(1);
     smol::spawn(async move {

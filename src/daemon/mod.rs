@@ -4,8 +4,10 @@
 //! parts in order, carries requests between them, and ends them on a signal.
 
 mod address;
+mod chores;
 mod config;
 mod describe;
+mod garbage;
 mod host;
 mod images;
 mod local;
@@ -17,6 +19,7 @@ mod ports;
 mod renewal;
 mod streams;
 mod swarm;
+mod teller;
 mod workload;
 
 use crate::{
@@ -175,6 +178,7 @@ pub(crate) struct Shared {
     clock: TrustedClock,
     resolver: Resolver,
     containers: Containers,
+    collector: Arc<garbage::Collector>,
     member: Mutex<Option<Arc<Member>>>,
     /// Taken by whoever changes the membership: one at a time.
     changing: smol::lock::Mutex<()>,
@@ -330,9 +334,12 @@ fn compose(
     })
     .map_err(|error| DaemonError::Other(runtime::image::chain(&error)))?;
     let last_seen = Membership::load(&options.data_dir)?.map(|m| m.last_seen);
+    let collector = garbage::Collector::new(&options.data_dir, config.image_gc.0);
+    let collector = Arc::new(collector);
     let containers = Containers::new(
         runtime,
         images,
+        Arc::clone(&collector),
         network,
         Machine::look(),
         config.engine_labels.clone(),
@@ -345,6 +352,7 @@ fn compose(
         clock: TrustedClock::system(last_seen.unwrap_or_default()),
         resolver,
         containers,
+        collector,
         member: Mutex::new(None),
         changing: smol::lock::Mutex::new(()),
         failed,
@@ -359,6 +367,7 @@ async fn serve(options: Options, config: Config) -> Result<(), DaemonError> {
     let (failed, failures) = async_channel::bounded(1);
     let shared = compose(options, config, failed)?;
     let listener = api::bind(&shared.options.socket)?;
+    garbage::start(&shared);
     if let Some(membership) = Membership::load(&shared.options.data_dir)? {
         resume(&shared, membership).await?;
     }

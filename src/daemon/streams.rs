@@ -1,6 +1,6 @@
 //! What other nodes ask over streams: to join, for logs, to take an image.
 
-use super::{Shared, images, logs, membership::Membership};
+use super::{Shared, chores, images, logs, membership::Membership};
 use crate::{
     cluster::{Class, Refusal, RenewRequest, Request, Response},
     node::Handle,
@@ -59,6 +59,10 @@ async fn answer(
         },
         StreamRequest::LoadImage { .. } => match stream.accept().await {
             Ok((sender, receiver)) => images::serve_load(shared, sender, receiver).await,
+            Err(error) => Err(error),
+        },
+        StreamRequest::Chore(chore) => match stream.accept().await {
+            Ok((sender, _)) => chores::serve(shared, *chore, sender).await,
             Err(error) => Err(error),
         },
         StreamRequest::Renew { csr } => {

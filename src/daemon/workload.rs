@@ -1,6 +1,6 @@
 //! The containers of this node: runtime, images and network put together.
 
-use super::describe::Machine;
+use super::{describe::Machine, garbage::Collector, teller::Teller};
 use crate::{
     agent::{Action, Event, Failure, Observed, Phase, Prepared, ProbeResult},
     network::Network,
@@ -8,12 +8,18 @@ use crate::{
     runtime::{self, ContainerSetup, ExecError, ProbeOutput, Runtime, containerd::image::Images},
     types::{
         CgroupSupport, EngineDescription, HealthState, Labels, NodeDescription, Platform,
-        PortStatus, Task, TaskId,
+        PortStatus, Task, TaskId, image::Reference,
     },
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// How many events wait for the node's loop. The loop takes them at once; a burst is all
 /// containers of a node ending together.
@@ -32,10 +38,12 @@ pub(super) struct Containers {
 struct Inner {
     runtime: Runtime,
     images: Images,
+    collector: Arc<Collector>,
     network: Network,
     machine: Machine,
     engine_labels: Labels,
     cgroup_parent: String,
+    teller: Arc<Teller>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     /// Whether the network has been told which tasks are still there since this process began.
@@ -47,19 +55,25 @@ impl Containers {
     pub(super) fn new(
         runtime: Runtime,
         images: Images,
+        collector: Arc<Collector>,
         network: Network,
         machine: Machine,
         engine_labels: Labels,
         cgroup_parent: String,
     ) -> Self {
         let (sender, events) = async_channel::bounded(EVENTS_MAX);
+        let teller = Arc::new(Teller::new());
+        let told = Arc::clone(&teller);
+        runtime.volumes().tell(move |news| told.volume(&news));
         let inner = Inner {
             runtime,
             images,
+            collector,
             network,
             machine,
             engine_labels,
             cgroup_parent,
+            teller,
             events,
             sender,
             retained: smol::lock::Mutex::new(false),
@@ -78,6 +92,7 @@ impl Containers {
         while let Ok(event) = events.recv().await {
             let event = match event {
                 Event::Exited { task, phase } => {
+                    self.inner.teller.died(&task, &phase);
                     self.inner.network.unpublish(&task).await;
                     Event::Exited { task, phase }
                 }
@@ -181,6 +196,11 @@ impl Containers {
         &self.inner.network
     }
 
+    /// Returns what tells users what happens here.
+    pub(super) fn teller(&self) -> &Arc<Teller> {
+        &self.inner.teller
+    }
+
     pub(super) fn machine(&self) -> &Machine {
         &self.inner.machine
     }
@@ -191,6 +211,9 @@ impl Containers {
         let network = &self.inner.network;
         let mut retained = self.inner.retained.lock().await;
         if !*retained {
+            for info in self.inner.runtime.list().await.unwrap_or_default() {
+                self.inner.teller.adopt(&info);
+            }
             network.retain(&containers.iter().map(|c| c.task.clone()).collect()).await;
             *retained = true;
         }
@@ -198,7 +221,10 @@ impl Containers {
         for container in &mut containers {
             match &mut container.phase {
                 Phase::Running { ports, .. } => *ports = network.ports(&container.task),
-                Phase::Exited { .. } => network.unpublish(&container.task).await,
+                Phase::Exited { .. } => {
+                    self.inner.teller.died(&container.task, &container.phase);
+                    network.unpublish(&container.task).await;
+                }
                 Phase::Created => {}
             }
         }
@@ -233,7 +259,20 @@ impl Containers {
             }
             _ => container.image.clone(),
         };
-        let image = images.ensure(&wanted, credential, &platform, |_| {}).await?;
+        let pulled = AtomicBool::new(false);
+        let note = |step: runtime::image::Progress| {
+            // The first step after the registry has answered.
+            if step.step == runtime::image::Step::PullingLayer {
+                pulled.store(true, Ordering::Relaxed);
+            }
+        };
+        let image = images.ensure(&wanted, credential, &platform, note).await?;
+        self.inner.collector.used(&image.digest).await;
+        if pulled.into_inner()
+            && let Ok(reference) = Reference::parse(&wanted)
+        {
+            self.inner.teller.pulled(&reference);
+        }
         let setup = ContainerSetup {
             netns: setup.netns,
             hostname: setup.hostname,
@@ -242,13 +281,21 @@ impl Containers {
             hostname_file: None,
             cgroup_parent: self.inner.cgroup_parent.clone(),
         };
-        runtime.prepare(task, &setup, &image).await
+        let container = runtime.prepare(task, &setup, &image).await?;
+        // Only what is told of it would be missing.
+        if let Ok(Some(info)) = runtime.info(&task.id).await {
+            self.inner.teller.created(&info);
+        }
+        Ok(container)
     }
 
     async fn start(&self, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
         let ports = self.inner.network.publish(task).await?;
         match self.inner.runtime.start(task).await {
-            Ok(pid) => Ok((pid, ports)),
+            Ok(pid) => {
+                self.inner.teller.started(&task.id);
+                Ok((pid, ports))
+            }
             Err(failure) => {
                 self.inner.network.unpublish(&task.id).await;
                 Err(failure)
@@ -276,8 +323,14 @@ impl Containers {
     }
 
     async fn stop(&self, task: TaskId, signal: &str, grace: Duration) -> Event {
+        let teller = &self.inner.teller;
+        let (runs, begun) = (teller.runs(&task), Instant::now());
+        teller.stopping(&task, signal);
         match self.inner.runtime.stop(&task, signal, grace).await {
             Ok(phase) => {
+                if runs {
+                    teller.stopped(&task, &phase, begun.elapsed(), grace);
+                }
                 self.inner.network.unpublish(&task).await;
                 Event::Exited { task, phase }
             }
@@ -287,6 +340,7 @@ impl Containers {
 
     async fn remove(&self, task: &TaskId) -> Result<(), Failure> {
         self.inner.runtime.remove(task).await?;
+        self.inner.teller.removed(task);
         self.inner.network.remove(task).await
     }
 }
@@ -329,6 +383,7 @@ impl Workload for Containers {
 
     fn tell(&self, task: &TaskId, state: HealthState) {
         tracing::info!(%task, %state, "the container's health changed");
+        self.inner.teller.container(task, &format!("health_status: {state}"), &[]);
     }
 
     fn events(&self) -> Receiver<Event> {

@@ -10,6 +10,7 @@ use crate::{
 };
 use async_channel::{Receiver, Sender};
 use std::{
+    collections::BTreeSet,
     fmt,
     future::Future,
     pin::Pin,
@@ -115,6 +116,7 @@ pub(super) enum ManagerCall {
 #[derive(Debug)]
 pub(super) enum WorkerCall {
     Tasks { reply: Sender<Vec<LocalTask>> },
+    Kept { reply: Sender<Option<BTreeSet<String>>> },
     Leave,
 }
 
@@ -223,10 +225,28 @@ impl Handle {
     ///
     /// `Unavailable` where the node ended or does not answer within `limit`.
     pub async fn agent_tasks(&self, limit: Duration) -> Result<Vec<LocalTask>, Refusal> {
+        self.ask_agent(limit, |reply| WorkerCall::Tasks { reply }).await
+    }
+
+    /// Returns which images services refer to, by digest; none where no manager has said so since
+    /// the node began.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::agent_tasks`].
+    pub async fn kept_images(&self, limit: Duration) -> Result<Option<BTreeSet<String>>, Refusal> {
+        self.ask_agent(limit, |reply| WorkerCall::Kept { reply }).await
+    }
+
+    async fn ask_agent<T>(
+        &self,
+        limit: Duration,
+        call: impl FnOnce(Sender<T>) -> WorkerCall,
+    ) -> Result<T, Refusal> {
         let (_, sleep) = (self.timer)(limit);
         let (reply, answer) = async_channel::bounded(1);
         let answered = async {
-            let sent = self.worker.send(WorkerCall::Tasks { reply }).await;
+            let sent = self.worker.send(call(reply)).await;
             sent.map_err(|_| self.gone())?;
             answer.recv().await.map_err(|_| self.gone())
         };

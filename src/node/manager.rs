@@ -19,9 +19,13 @@ use super::{
     wait,
 };
 use crate::{
-    cluster::{self, Applied, Class, Command, Event, Leader, Refusal, State, Ticket},
+    cluster::{
+        self, Applied, Class, Command, Event, Leader, Refusal, State, Ticket,
+        occurrences::{self, Before},
+    },
     consensus::{Committed, Leadership, Notice, ProposeError},
-    types::{FromWorker, Moment, NodeId, Version},
+    types::{FromWorker, Moment, NodeId, Occurrence, Version},
+    util::board::Board,
 };
 use async_channel::{Receiver, Sender};
 use requests::{Requests, Waiting, answer};
@@ -66,6 +70,7 @@ pub(super) struct Channels {
 pub(super) struct Context {
     pub(super) epoch: u64,
     pub(super) shared: Arc<Shared>,
+    pub(super) occurrences: Board<Occurrence>,
 }
 
 /// What a node said.
@@ -119,8 +124,11 @@ struct Manager<H, L, P, A> {
     authority: A,
     shared: Arc<Shared>,
     epoch: u64,
+    occurrences: Board<Occurrence>,
     state: State,
     leadership: Leadership,
+    /// The member that led last: between two leaders there is none.
+    last_leader: Option<u64>,
     leader: Option<Leader>,
     requests: Requests,
     bootstrap: Option<Bootstrap>,
@@ -148,8 +156,10 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         authority,
         shared: context.shared,
         epoch: context.epoch,
+        occurrences: context.occurrences,
         state: State::default(),
         leadership: Leadership::default(),
+        last_leader: None,
         leader: None,
         requests: Requests::default(),
         bootstrap: None,
@@ -300,7 +310,11 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         let commands = cluster::decode_entry(&entry.data)
             .map_err(|error| format!("cannot read log entry {}: {error}", entry.index))?;
         let apply = |command: Command| {
+            let before = Before::of(&self.state, &command);
             let outcome = self.state.apply(version, entry.term, &command);
+            if let Some(occurrence) = before.occurrence(&self.state) {
+                self.occurrences.post(occurrence);
+            }
             (command, outcome)
         };
         let outcomes: Vec<_> = commands.into_iter().map(apply).collect();
@@ -330,6 +344,13 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             status.term = leadership.term;
             status.leader = leadership.leader;
         });
+        if let Some(leader) = leadership.leader {
+            let date = self.host.date();
+            let last = self.last_leader.replace(leader);
+            for told in occurrences::leadership(&self.state, last, leader, date) {
+                self.occurrences.post(told);
+            }
+        }
         if !leadership.leading {
             if before.leading {
                 tracing::warn!(term = leadership.term, "this manager no longer leads");

@@ -32,7 +32,11 @@ mod worker;
 
 pub use handle::{Handle, LocalTask, Status};
 
-use crate::{agent, types::NodeId};
+use crate::{
+    agent,
+    types::{NodeId, Occurrence},
+    util::board::Board,
+};
 use async_channel::{Receiver, Sender};
 use futures_util::FutureExt as _;
 use handle::{Calls, Shared};
@@ -58,6 +62,8 @@ pub struct Options {
     pub node: NodeId,
     /// The agent's.
     pub agent: agent::Options,
+    /// Where a manager tells users what happens to the cluster.
+    pub occurrences: Board<Occurrence>,
 }
 
 /// Everything a node touches.
@@ -164,7 +170,11 @@ where
                 log,
                 peers.clone(),
                 authority,
-                manager::Context { epoch, shared: Arc::clone(&shared) },
+                manager::Context {
+                    epoch,
+                    shared: Arc::clone(&shared),
+                    occurrences: options.occurrences.clone(),
+                },
                 channels,
             );
             host.spawn(guarded(node.clone(), "manager", run, ended_tx.clone()));

@@ -276,6 +276,9 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
                 // Whoever asked may be gone.
                 let _gone = reply.try_send(self.agent.tasks().map(local).collect());
             }
+            Wake::Call(WorkerCall::Kept { reply }) => {
+                let _gone = reply.try_send(self.agent.kept_images().cloned());
+            }
             Wake::Deadline => {}
         }
     }

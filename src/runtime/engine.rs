@@ -18,7 +18,9 @@ use super::{
     logs,
     oci::OciRuntime,
     prepare::noted_health,
-    signal, spec, watch,
+    signal, spec,
+    volumes::Volumes,
+    watch,
 };
 use crate::{
     agent::{self, Failure, Phase},
@@ -81,6 +83,7 @@ pub struct Runtime {
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) link: Link,
+    volumes: Volumes,
     /// One lock a task that something is done to.
     locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
     /// Ids of containers that are being made: their snapshots are no leftovers.
@@ -122,6 +125,7 @@ impl Runtime {
         let link = Link::new(config.socket.clone(), &config.namespace);
         let (sender, events) = async_channel::bounded(EVENTS);
         let shared = Arc::new(Shared {
+            volumes: Volumes::new(&config.data_dir),
             config,
             link,
             locks: Mutex::default(),
@@ -324,8 +328,7 @@ impl Runtime {
         let snapshotter = record.map(|record| record.snapshotter).or_else(|| folder.snapshotter());
         let snapshotter = snapshotter.unwrap_or_else(|| SNAPSHOTTER.to_owned());
         snapshot::remove(link, &snapshotter, id).await.map_err(failed)?;
-        let removed = self.remove_files(id).await;
-        removed.map_err(|error| disk("cannot remove the container's files", &error))?;
+        self.remove_files(id).await?;
         self.forget_lock(task);
         Ok(())
     }
@@ -391,6 +394,41 @@ impl Runtime {
     #[must_use]
     pub fn logs(&self, task: &TaskId, options: LogOptions) -> async_channel::Receiver<LogLine> {
         logs::read(self.folder(task.as_str()), options)
+    }
+
+    /// Returns one container of this node, with what lists show of it.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away.
+    pub async fn info(&self, task: &TaskId) -> Result<Option<ContainerInfo>, Failure> {
+        let record = container::get(&self.shared.link, task.as_str()).await;
+        let record = record.map_err(|error| error.failure("cannot ask for a container"))?;
+        let Some(record) = record else { return Ok(None) };
+        let phase = self.shared.phase(&record.id, None).await?;
+        Ok(Some(info(record, task.clone(), phase, &self.shared.config.data_dir)))
+    }
+
+    /// Returns how many bytes each container's own files take, its image's left out.
+    ///
+    /// # Errors
+    ///
+    /// containerd is away.
+    pub async fn sizes(&self) -> Result<BTreeMap<String, u64>, Failure> {
+        let link = &self.shared.link;
+        let failed = |error: CallError| error.failure("cannot measure the containers");
+        let mut sizes = BTreeMap::new();
+        for record in container::list(link).await.map_err(failed)? {
+            let size = snapshot::usage(link, &record.snapshotter, &record.id).await;
+            sizes.insert(record.id, size.map_err(failed)?);
+        }
+        Ok(sizes)
+    }
+
+    /// Returns the volumes of this node.
+    #[must_use]
+    pub fn volumes(&self) -> &Volumes {
+        &self.shared.volumes
     }
 
     pub(super) fn folder(&self, id: &str) -> Folder {
@@ -483,11 +521,17 @@ impl Shared {
         let folder = self.folder(id);
         let record = container::get(&self.link, id).await.ok().flatten();
         let group = record.as_ref().and_then(|record| cgroup_of(&record.spec));
+        let (volumes, container) = (self.volumes.clone(), id.to_owned());
         let noted = smol::unblock(move || {
             let root = Path::new(cgroups::ROOT);
             let out_of_memory = group.is_some_and(|group| cgroups::ran_out_of_memory(root, &group));
-            let exit = folder.read_exit().unwrap_or(Exit { code, date, out_of_memory });
-            (folder.write_exit(&exit), exit)
+            let before = folder.read_exit();
+            let exit = before.unwrap_or(Exit { code, date, out_of_memory });
+            let written = folder.write_exit(&exit);
+            if before.is_none() && written.is_ok() {
+                volumes.let_go(&container);
+            }
+            (written, exit)
         });
         let (written, exit) = noted.await;
         match written {

@@ -1,4 +1,4 @@
-//! What midge keeps of one container on disk: log, own volumes, whether it was started and how it
+//! What midge keeps of one container on disk: log, volumes it uses, whether it was started and how it
 //! ended.
 //!
 //! containerd forgets how a process ended when its shim is deleted or the machine restarts; these
@@ -10,9 +10,6 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
-
-/// The file that lists the volumes with a file system of their own.
-const DEVICE_VOLUMES: &str = "device-volumes";
 
 /// The folder of one container.
 #[derive(Debug, Clone)]
@@ -35,11 +32,6 @@ impl Folder {
         self.path.join("log.json")
     }
 
-    /// Returns the folder of the `index`th volume of the container's own.
-    pub(super) fn volume(&self, index: usize) -> PathBuf {
-        self.path.join("volumes").join(index.to_string())
-    }
-
     pub(super) fn hostname(&self) -> PathBuf {
         self.path.join("hostname")
     }
@@ -49,28 +41,6 @@ impl Folder {
         fs::create_dir_all(&self.path)?;
         fs::write(self.path.join("snapshotter"), snapshotter)?;
         fs::write(self.hostname(), format!("{hostname}\n"))
-    }
-
-    /// Notes the volumes of this container that a file system is mounted for.
-    pub(super) fn note_device_volumes(&self, names: &[String]) -> io::Result<()> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        fs::write(self.path.join(DEVICE_VOLUMES), names.join("\n"))
-    }
-
-    /// Returns what [`Folder::note_device_volumes`] noted.
-    pub(super) fn device_volumes(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.path.join(DEVICE_VOLUMES)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// Tells whether another container than `own` noted the volume.
-    pub(super) fn others_use(data_dir: &Path, own: &Self, name: &str) -> bool {
-        let all = fs::read_dir(data_dir.join("containers")).into_iter().flatten().flatten();
-        all.map(|entry| Self { path: entry.path() })
-            .filter(|folder| folder.path != own.path)
-            .any(|folder| folder.device_volumes().iter().any(|known| known == name))
     }
 
     /// Returns the snapshotter that holds the container's snapshot, where it was noted.

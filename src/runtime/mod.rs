@@ -33,7 +33,8 @@ mod signal;
 mod signals;
 mod spec;
 mod volume;
-mod volume_mount;
+mod volume_part;
+mod volumes;
 mod watch;
 
 pub use cdi::CDI_DIRS;
@@ -50,6 +51,7 @@ pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
 pub use oci::{OciError, OciRuntime};
+pub use volumes::{ANONYMOUS, VolumeError, VolumeNews, VolumeOptionError, VolumeWanted, Volumes};
 
 use std::path::PathBuf;
 

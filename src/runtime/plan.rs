@@ -1,19 +1,21 @@
 //! Which files and folders of the node a container mounts, and what has to be made for that.
 //!
 //! Decides from the task and the image alone; what there is on the node is looked at by
-//! [`Planned::check`], and only [`Planned::make`] changes it.
+//! [`Planned::check`], and only [`Planned::make`] changes it; volumes are made by
+//! [`Volumes`].
 
 use super::{
     PreparedImage,
     engine::{disk, permanent},
-    folder::Folder,
     mountinfo::{self, Mounted},
     spec::mount::{Access, MountPoint, MountSource},
-    volume, volume_mount,
+    volumes::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, own_name},
 };
 use crate::{
     agent::Failure,
-    types::{BindOptions, Mount, MountKind, Propagation, Task, VolumeOptions},
+    types::{
+        BindOptions, Labels, Mount, MountKind, Propagation, Task, VolumeOptions, is_volume_name,
+    },
 };
 use std::{
     collections::BTreeSet,
@@ -76,27 +78,23 @@ pub(super) enum Need {
 /// How a container uses a volume.
 #[derive(Debug, Clone)]
 pub(super) struct VolumeUse {
+    /// Which, and what it is made with.
+    pub(super) wanted: VolumeWanted,
     /// The folder of its content.
     pub(super) root: PathBuf,
-    /// Its name; empty is one of the container's own.
-    pub(super) name: String,
     /// Whether the image's content goes into it when it is empty.
     pub(super) fill: bool,
     /// The folder inside it that is mounted; empty is all of it.
     pub(super) subpath: String,
-    /// What is mounted at the root before the volume is used.
-    pub(super) device: Option<volume_mount::Device>,
 }
 
 /// Where a container's mounts come from.
 #[derive(Debug)]
 pub(super) struct Places<'a> {
-    /// The node's data directory.
-    pub(super) data_dir: &'a Path,
+    /// The node's volumes.
+    pub(super) volumes: &'a Volumes,
     /// Where parts of volumes are mounted for the container; see [`VolumeUse::subpath`].
     pub(super) parts: &'a Path,
-    /// The container's own folder.
-    pub(super) folder: &'a Folder,
 }
 
 /// Decides what is mounted where: the task's mounts, and a volume of the container's own for each
@@ -108,9 +106,13 @@ pub(super) fn plan(
     abilities: Abilities,
 ) -> Result<Vec<Planned>, Failure> {
     let mut own = 0;
-    let mut next_own = || {
+    let mut next_own = |options: &VolumeOptions| {
+        let name = own_name(task.id.as_str(), own);
         own += 1;
-        places.folder.volume(own - 1)
+        let anonymous = (ANONYMOUS.to_owned(), String::new());
+        let labels: Labels = options.labels.clone().into_iter().chain([anonymous]).collect();
+        let options = VolumeOptions { labels, ..options.clone() };
+        VolumeWanted { name, options, owner: Some(task.id.to_string()) }
     };
     let mut all = Vec::new();
     let mut targets = BTreeSet::new();
@@ -124,17 +126,16 @@ pub(super) fn plan(
                 bind(mount, source, *options, target, abilities)?
             }
             MountKind::Volume { name, options } => {
-                let root = if name.is_empty() {
-                    next_own()
-                } else if volume::is_name(name) {
-                    places.data_dir.join("volumes").join(name).join("_data")
+                let wanted = if name.is_empty() {
+                    next_own(options)
+                } else if is_volume_name(name) {
+                    let (name, options) = (name.clone(), options.clone());
+                    VolumeWanted { name, options, owner: None }
                 } else {
-                    return Err(permanent(format!(
-                        "{name:?} includes invalid characters for a local volume name, only \
-                         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"
-                    )));
+                    return Err(permanent(VolumeError::Name(name.clone()).to_string()));
                 };
-                named(mount, name, options, target, root, places.parts.join(index.to_string()))?
+                let root = places.volumes.content(&wanted.name);
+                volume(mount, wanted, target, root, places.parts.join(index.to_string()))?
             }
             MountKind::Tmpfs { options } => {
                 let source = MountSource::Memory { size: options.size_bytes, mode: options.mode };
@@ -149,10 +150,10 @@ pub(super) fn plan(
     for target in &image.config.volumes {
         let target = clean(target)?;
         if targets.insert(target.clone()) {
-            let root = next_own();
+            let wanted = next_own(&VolumeOptions::default());
+            let root = places.volumes.content(&wanted.name);
             let mount = MountPoint::folder(root.clone(), target, false);
-            let (name, subpath) = (String::new(), String::new());
-            let need = VolumeUse { root, name, fill: true, subpath, device: None };
+            let need = VolumeUse { wanted, root, fill: true, subpath: String::new() };
             all.push(Planned { mount, need: Need::Volume(need) });
         }
     }
@@ -202,21 +203,15 @@ fn bind(
     Ok(Planned { mount, need: Need::Bind { source, options } })
 }
 
-fn named(
+fn volume(
     mount: &Mount,
-    name: &str,
-    options: &VolumeOptions,
+    wanted: VolumeWanted,
     target: String,
     root: PathBuf,
     part: PathBuf,
 ) -> Result<Planned, Failure> {
-    if !matches!(options.driver.as_str(), "" | "local") {
-        let driver = &options.driver;
-        return Err(permanent(format!(
-            "error looking up volume plugin {driver}: plugin {driver:?} not found: volumes of this \
-             node have the driver \"local\""
-        )));
-    }
+    wanted.check().map_err(|error| permanent(error.to_string()))?;
+    let options = &wanted.options;
     let subpath = options.subpath.trim_end_matches('/');
     let is_inner = Path::new(subpath)
         .components()
@@ -225,20 +220,14 @@ fn named(
         let subpath = &options.subpath;
         return Err(permanent(format!("the volume subpath {subpath:?} must be a relative path")));
     }
-    if !subpath.is_empty() && name.is_empty() {
+    if !subpath.is_empty() && wanted.owner.is_some() {
         return Err(permanent("must not set Subpath when using anonymous volumes".to_owned()));
     }
-    let device = volume_mount::Device::parse(&options.options)
-        .map_err(|error| permanent(format!("volume {name:?}: {error}")))?;
     let seen = if subpath.is_empty() { root.clone() } else { part };
-    let use_of = VolumeUse {
-        root,
-        name: name.to_owned(),
-        // What is mounted is a part that somebody made: it is not the image's to fill.
-        fill: !options.no_copy && subpath.is_empty(),
-        subpath: subpath.to_owned(),
-        device,
-    };
+    // What is mounted is a part that somebody made: it is not the image's to fill.
+    let fill = !options.no_copy && subpath.is_empty();
+    let subpath = subpath.to_owned();
+    let use_of = VolumeUse { wanted, root, fill, subpath };
     Ok(Planned {
         mount: MountPoint::folder(seen, target, mount.read_only),
         need: Need::Volume(use_of),
@@ -275,7 +264,7 @@ impl Planned {
         }
     }
 
-    /// Makes what is missing. Blocks.
+    /// Makes a source that is missing and may be made. Blocks.
     pub(super) fn make(&self) -> Result<(), Failure> {
         match &self.need {
             Need::Bind { source, options } if options.create_source && !source.exists() => {
@@ -283,9 +272,6 @@ impl Planned {
                     disk(&format!("cannot make the bind source {}", source.display()), &error)
                 })
             }
-            Need::Volume(VolumeUse { root, device: Some(device), name, .. }) => device
-                .mount(root)
-                .map_err(|error| disk(&format!("cannot mount the volume {name:?}"), &error)),
             _ => Ok(()),
         }
     }

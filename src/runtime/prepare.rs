@@ -12,12 +12,14 @@ use super::{
     engine::{Runtime, Shared, disk, permanent},
     folder::Folder,
     host,
+    image::chain,
     log_config::{LogSetup, Origin},
     mountinfo,
     plan::{self, Abilities, Need, Places, Planned, VolumeUse},
     rootfs::{self, FsMount},
-    spec::{self, Facts, Input, edits::Edits, user},
-    volume, volume_mount,
+    spec::{self, Facts, Input, edits::Edits, mount::MountSource, user},
+    volume, volume_part,
+    volumes::{VolumeError, VolumeWanted},
 };
 use crate::{
     agent::{Failure, Prepared},
@@ -25,14 +27,14 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-/// How long mounting a volume may take: a server that is away answers in its own time, if ever.
-const MOUNT_LIMIT: Duration = Duration::from_secs(30);
+/// How long mounting a task's volumes may take: the kernel's own patience with an NFS server that
+/// does not answer is minutes, and whoever waits for the task should hear why before.
+const MOUNT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Names a container that is being made, until dropped.
 struct Preparing {
@@ -122,7 +124,9 @@ impl Runtime {
             let architecture = Platform::normalized("linux", std::env::consts::ARCH, "");
             spec::check(&task, &setup, &image.config, &facts, &architecture.architecture)
                 .map_err(|error| permanent(error.to_string()))?;
-            let planned = runtime.plan(&task, &image, facts.kernel)?;
+            let recursive_read_only = runtime.shared.config.oci.recursive_read_only;
+            let abilities = Abilities { kernel: facts.kernel, recursive_read_only };
+            let planned = runtime.plan(&task, &image, abilities)?;
             let mounts =
                 mountinfo::read().map_err(|error| disk("cannot read the node's mounts", &error))?;
             for planned in &planned {
@@ -140,16 +144,11 @@ impl Runtime {
         &self,
         task: &Task,
         image: &PreparedImage,
-        kernel: (u32, u32),
+        abilities: Abilities,
     ) -> Result<Vec<Planned>, Failure> {
-        let folder = self.folder(task.id.as_str());
-        let places = Places {
-            data_dir: &self.shared.config.data_dir,
-            parts: &self.parts(task.id.as_str()),
-            folder: &folder,
-        };
-        let recursive_read_only = self.shared.config.oci.recursive_read_only;
-        plan::plan(task, image, &places, Abilities { kernel, recursive_read_only })
+        let parts = self.parts(task.id.as_str());
+        let places = Places { volumes: self.volumes(), parts: &parts };
+        plan::plan(task, image, &places, abilities)
     }
 
     async fn make<G: Send + Sync + 'static>(
@@ -164,36 +163,13 @@ impl Runtime {
         let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot create the container");
         let Checked { facts, planned, mut edits, log, labels } = checked;
-        let folder = self.folder(id);
-        let hostname = spec::hostname(id, setup).to_owned();
-        let made = {
-            let (folder, snapshotter) = (folder.clone(), image.snapshotter.clone());
-            let devices = device_volumes(&planned);
-            smol::unblock(move || {
-                folder.create(&snapshotter, &hostname)?;
-                folder.note_device_volumes(&devices)?;
-                log.write(&folder.log())
-            })
-        };
-        made.await.map_err(|error| disk("cannot make the container's folder", &error))?;
+        self.make_folder(task, setup, image, log, &planned).await?;
         self.reached(Step::Folder)?;
         let mounts = snapshot::prepare(link, &image.snapshotter, id, &image.chain_id);
         let mounts = mounts.await.map_err(failed)?;
         self.reached(Step::Snapshot)?;
 
-        let look = Look {
-            mounts,
-            at: self.shared.config.run_dir.join("rootfs").join(id),
-            planned: planned.clone(),
-            user: if task.spec.container.user.is_empty() {
-                image.config.user.clone()
-            } else {
-                task.spec.container.user.clone()
-            },
-            groups: task.spec.container.groups.clone(),
-            cdi: task.spec.container.devices.iter().filter_map(cdi_name).collect(),
-            cdi_dirs: self.shared.config.cdi_dirs.clone(),
-        };
+        let look = self.look_of(task, image, mounts, planned.clone());
         // The guards go along: whoever comes next must wait for the thread, even if nobody waits
         // for this call any more.
         let guards = Arc::clone(guards);
@@ -202,15 +178,12 @@ impl Runtime {
             drop(guards);
             looked
         });
-        let (user, more) = within(MOUNT_LIMIT, looked).await.unwrap_or_else(|| {
-            let message = format!("the task's volumes were not mounted within {MOUNT_LIMIT:?}");
-            Err(Failure { message, temporary: true })
-        })?;
+        let (user, more) = looked.await?;
         edits.extend(more);
         self.reached(Step::Look)?;
 
         let mut setup = setup.clone();
-        setup.hostname_file.get_or_insert_with(|| folder.hostname());
+        setup.hostname_file.get_or_insert_with(|| self.folder(id).hostname());
         let platform = Platform::normalized("linux", std::env::consts::ARCH, "");
         let spec = &task.spec.container;
         // The orphans of a container that sees the node's processes are the node's own init's.
@@ -242,6 +215,55 @@ impl Runtime {
         self.reached(Step::Record)
     }
 
+    /// Makes the container's folder, what it binds where that may be made, and its volumes.
+    async fn make_folder(
+        &self,
+        task: &Task,
+        setup: &ContainerSetup,
+        image: &PreparedImage,
+        log: LogSetup,
+        planned: &[Planned],
+    ) -> Result<(), Failure> {
+        let id = task.id.as_str();
+        let (folder, snapshotter) = (self.folder(id), image.snapshotter.clone());
+        let hostname = spec::hostname(id, setup).to_owned();
+        let made = smol::unblock(move || {
+            folder.create(&snapshotter, &hostname)?;
+            log.write(&folder.log())
+        });
+        made.await.map_err(|error| disk("cannot make the container's folder", &error))?;
+        let (volumes, id, planned) = (self.volumes().clone(), id.to_owned(), planned.to_vec());
+        mounting(smol::unblock(move || {
+            planned.iter().try_for_each(Planned::make)?;
+            let wanted = planned.iter().filter_map(|planned| match &planned.need {
+                Need::Volume(volume) => Some(volume.wanted.clone()),
+                _ => None,
+            });
+            let wanted: Vec<VolumeWanted> = wanted.collect();
+            volumes.attach(&id, &wanted).map_err(|error| refused_volume(&error))
+        }))
+        .await
+    }
+
+    fn look_of(
+        &self,
+        task: &Task,
+        image: &PreparedImage,
+        mounts: Vec<FsMount>,
+        planned: Vec<Planned>,
+    ) -> Look {
+        let spec = &task.spec.container;
+        Look {
+            mounts,
+            at: self.shared.config.run_dir.join("rootfs").join(task.id.as_str()),
+            planned,
+            user: if spec.user.is_empty() { &image.config.user } else { &spec.user }.clone(),
+            groups: spec.groups.clone(),
+            cdi: spec.devices.iter().filter_map(cdi_name).collect(),
+            cdi_dirs: self.shared.config.cdi_dirs.clone(),
+        }
+    }
+
     /// Takes back what was made of a container that could not be. What cannot be taken back now is
     /// found by [`Runtime::remove`].
     async fn take_back(&self, task: &Task, image: &PreparedImage) {
@@ -255,26 +277,25 @@ impl Runtime {
         if let Err(error) = snapshot::remove(link, &image.snapshotter, id).await {
             tracing::warn!(%error, container = id, "cannot take back a container's snapshot");
         }
-        if let Err(error) = self.remove_files(id).await {
-            tracing::warn!(%error, container = id, "cannot take back a container's files");
+        if let Err(failure) = self.remove_files(id).await {
+            let error = failure.message;
+            tracing::warn!(error, container = id, "cannot take back a container's files");
         }
     }
 
-    /// Removes everything of a container that lies on the node's disk.
-    pub(super) async fn remove_files(&self, id: &str) -> io::Result<()> {
+    /// Removes everything of a container that lies on the node's disk, and the volumes that go
+    /// with it.
+    pub(super) async fn remove_files(&self, id: &str) -> Result<(), Failure> {
         let rootfs = self.shared.config.run_dir.join("rootfs").join(id);
         let (folder, parts) = (self.folder(id), self.parts(id));
-        let data_dir = self.shared.config.data_dir.clone();
+        let (volumes, id) = (self.volumes().clone(), id.to_owned());
         smol::unblock(move || {
+            let failed = |error| disk("cannot remove the container's files", &error);
             // Only the empty folder of a mount point.
             drop(std::fs::remove_dir(rootfs));
-            volume_mount::unmount_parts(&parts)?;
-            for name in folder.device_volumes() {
-                if !Folder::others_use(&data_dir, &folder, &name) {
-                    volume_mount::unmount(&volume_root(&data_dir, &name))?;
-                }
-            }
-            folder.remove()
+            volume_part::unmount_all(&parts).map_err(failed)?;
+            volumes.forget(&id).map_err(|error| refused_volume(&error))?;
+            folder.remove().map_err(failed)
         })
         .await
     }
@@ -282,27 +303,23 @@ impl Runtime {
     /// Mounts what a container is about to need: after a restart of the machine nothing of what
     /// was mounted when it was prepared is left.
     pub(super) async fn mount_volumes(&self, task: &Task) -> Result<(), Failure> {
-        let planned = self.plan(task, &PreparedImage::default(), (0, 0))?;
-        let mount = move || {
+        // What cannot be was refused when it was prepared.
+        let able = Abilities { kernel: (u32::MAX, 0), recursive_read_only: true };
+        let planned = self.plan(task, &PreparedImage::default(), able)?;
+        let (volumes, id) = (self.volumes().clone(), task.id.to_string());
+        mounting(smol::unblock(move || {
+            volumes.mount_for(&id).map_err(|error| refused_volume(&error))?;
             for planned in &planned {
-                planned.make()?;
                 let Need::Volume(volume) = &planned.need else { continue };
-                if volume.subpath.is_empty() {
-                    continue;
+                let MountSource::Path { path, .. } = &planned.mount.source else { continue };
+                if !volume.subpath.is_empty() {
+                    volume_part::mount(&open_part(volume)?, path)
+                        .map_err(|error| disk("cannot mount a part of a volume", &error))?;
                 }
-                let part = open_part(volume)?;
-                let spec::mount::MountSource::Path { path, .. } = &planned.mount.source else {
-                    continue;
-                };
-                volume_mount::mount_part(&part, path)
-                    .map_err(|error| disk("cannot mount a part of a volume", &error))?;
             }
             Ok(())
-        };
-        within(MOUNT_LIMIT, smol::unblock(mount)).await.unwrap_or_else(|| {
-            let message = format!("the task's volumes were not mounted within {MOUNT_LIMIT:?}");
-            Err(Failure { message, temporary: true })
-        })
+        }))
+        .await
     }
 
     /// Returns the folder that parts of volumes are mounted below for a container.
@@ -341,17 +358,20 @@ pub(super) fn noted_health(spec: &serde_json::Value) -> ImageHealth {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-fn volume_root(data_dir: &Path, name: &str) -> PathBuf {
-    data_dir.join("volumes").join(name).join("_data")
+/// Waits for mounts, but not for ever: that of a server which is away hangs.
+async fn mounting(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    within(MOUNT_LIMIT, work).await.unwrap_or_else(|| {
+        let seconds = MOUNT_LIMIT.as_secs();
+        let message = format!("mounting the task's volumes takes more than {seconds} s");
+        Err(Failure { message, temporary: true })
+    })
 }
 
-/// Returns the names of the volumes that a file system is mounted for.
-fn device_volumes(planned: &[Planned]) -> Vec<String> {
-    let name = |planned: &Planned| match &planned.need {
-        Need::Volume(VolumeUse { name, device: Some(_), .. }) => Some(name.clone()),
-        _ => None,
-    };
-    planned.iter().filter_map(name).collect()
+fn refused_volume(error: &VolumeError) -> Failure {
+    Failure {
+        message: chain(error),
+        temporary: matches!(error, VolumeError::Disk { .. } | VolumeError::Mount { .. }),
+    }
 }
 
 fn cdi_name(device: &Device) -> Option<String> {
@@ -363,7 +383,7 @@ fn cdi_name(device: &Device) -> Option<String> {
 
 /// Finds the devices that the task names by their paths; all of them where it is privileged.
 fn devices(task: &Task) -> Result<Edits, Failure> {
-    let refused = |error: device::DeviceError| permanent(super::image::chain(&error));
+    let refused = |error: device::DeviceError| permanent(chain(&error));
     let spec = &task.spec.container;
     let mut edits = Edits::default();
     if spec.privileged {
@@ -416,9 +436,6 @@ struct Look {
 
 impl Look {
     fn run(&self) -> Result<(user::User, Edits), Failure> {
-        for planned in &self.planned {
-            planned.make()?;
-        }
         let mut volumes = Vec::new();
         for planned in &self.planned {
             let Need::Volume(volume) = &planned.need else { continue };
@@ -442,16 +459,16 @@ impl Look {
             .map_err(|error| permanent(error.to_string()))?;
         let names: Vec<&str> = self.cdi.iter().map(String::as_str).collect();
         let edits = cdi::resolve(&names, &self.cdi_dirs, user.uid)
-            .map_err(|error| permanent(super::image::chain(&error)))?;
+            .map_err(|error| permanent(chain(&error)))?;
         Ok((user, edits))
     }
 }
 
 /// Opens the part of a volume that is to be mounted; it must be there.
 fn open_part(volume: &VolumeUse) -> Result<rustix::fd::OwnedFd, Failure> {
-    let VolumeUse { name, subpath, root, .. } = volume;
-    std::fs::create_dir_all(root).map_err(|error| disk("cannot make a volume", &error))?;
-    volume_mount::open_part(root, subpath).map_err(|error| {
+    let VolumeUse { wanted, subpath, root, .. } = volume;
+    volume_part::open(root, subpath).map_err(|error| {
+        let name = &wanted.name;
         permanent(format!("cannot access path {subpath:?} of the volume {name:?}: {error}"))
     })
 }

@@ -14,15 +14,6 @@ use std::{ffi::CStr, io, path::Path};
 /// How deep folders may lie in each other; every level holds two descriptors open.
 const DEPTH_MAX: usize = 200;
 
-/// What a volume's name may be: Docker's rule, which keeps it from being a path.
-pub(super) fn is_name(name: &str) -> bool {
-    let word = |b: u8| b.is_ascii_alphanumeric();
-    name.len() >= 2
-        && name.len() <= 255
-        && name.bytes().next().is_some_and(word)
-        && name.bytes().all(|b| word(b) || b"_.-".contains(&b))
-}
-
 /// Makes the folder of a volume, where it is missing, and opens it, locked against others who
 /// would fill it at the same time. Blocks while they do.
 pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {

@@ -14,6 +14,7 @@ use crate::{
     runtime::fake::{Fake, Faults},
     store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
     types::{NodeDescription, NodeId, Platform, Resources},
+    util::board::{Board, BoardLimits},
 };
 use async_channel::{Receiver, Sender};
 use std::{
@@ -195,7 +196,8 @@ impl World {
         };
         let (inputs_tx, inputs) = async_channel::bounded(4_096);
         let peers = SimPeers { world: self.clone(), node: node.clone(), inputs };
-        let options = Options { node: node.clone(), agent: agent::Options::default() };
+        let occurrences = Board::new(BoardLimits { recent: 1, waiting: 1, readers: 0 });
+        let options = Options { node: node.clone(), agent: agent::Options::default(), occurrences };
         workload.watch();
         let events = workload.events.0.clone();
         let (handle, node_run) = node::new(options, Ports { host, disk, peers, workload, manager });

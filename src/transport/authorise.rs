@@ -16,7 +16,9 @@ pub fn may(own: Role, peer: Option<&Identity>, request: &StreamRequest) -> bool 
             own == Role::Manager && peer.is_some()
         }
         StreamRequest::Relay(_) | StreamRequest::Raft => own == Role::Manager && is_manager(peer),
-        StreamRequest::Logs(_) | StreamRequest::LoadImage { .. } => is_manager(peer),
+        StreamRequest::Logs(_) | StreamRequest::LoadImage { .. } | StreamRequest::Chore(_) => {
+            is_manager(peer)
+        }
     }
 }
 
@@ -29,7 +31,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         cluster::{JoinRequest, Query, Request},
-        types::{Availability, ClusterId, JoinToken, NodeDescription, NodeId},
+        types::{Availability, Chore, ClusterId, JoinToken, NodeDescription, NodeId},
     };
 
     pub(in crate::transport) fn join_request() -> JoinRequest {
@@ -68,6 +70,11 @@ pub(super) mod tests {
             (StreamRequest::Renew { csr: Vec::new() }, [false, true, true], [false, false, false]),
             (StreamRequest::Logs(Box::default()), [false, false, true], [false, false, true]),
             (StreamRequest::LoadImage { size: 1 }, [false, false, true], [false, false, true]),
+            (
+                StreamRequest::Chore(Box::new(Chore::Usage)),
+                [false, false, true],
+                [false, false, true],
+            ),
         ];
         for (request, to_manager, to_worker) in table {
             let peers = [None, Some(&worker), Some(&manager)];

@@ -2,6 +2,7 @@
 
 use super::{Task, TaskId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The place of one set of assignments in a manager's stream of them.
 ///
@@ -33,4 +34,7 @@ pub struct Assignments {
     pub tasks: Vec<Task>,
     /// Tasks that the node may forget, once stopped. Empty in a complete set.
     pub removed: Vec<TaskId>,
+    /// The digests of those of the node's images that services refer to, where that changed since
+    /// it was last said; always said in a complete set.
+    pub images: Option<BTreeSet<String>>,
 }

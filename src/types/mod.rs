@@ -32,9 +32,11 @@ pub mod image;
 mod mount;
 mod name;
 mod node;
+mod occurrence;
 mod platform;
 mod service;
 mod session;
+mod storage;
 mod task;
 pub mod template;
 mod time;
@@ -61,17 +63,24 @@ pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
 pub use mount::{InvalidMount, validate_mounts};
-pub use name::{InvalidName, SERVICE_NAME_MAX, validate_hostname, validate_service_name};
+pub use name::{
+    InvalidName, SERVICE_NAME_MAX, is_volume_name, validate_hostname, validate_service_name,
+};
 pub use node::{
     Availability, CgroupSupport, EngineDescription, HeldImage, ManagerStatus, Node,
     NodeDescription, NodeSpec, NodeState, NodeStatus, Role,
 };
+pub use occurrence::{Occurrence, OccurrenceKind};
 pub use platform::Platform;
 pub use service::{
     Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
     UpdateState, UpdateStatus, host_ips_meet,
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
+pub use storage::{
+    Chore, ChoreDone, NewVolume, Prune, RemovedImage, StorageUse, StoredContainer, StoredImage,
+    StoredImageDetail, StoredVolume,
+};
 pub use task::{
     Attachment, Desired, ImagePin, LogConfig, NetworkMode, Placement, PortStatus, REASONS_MAX,
     RESTART_DELAY, RESTART_MAX_DELAY, Reason, ReasonCode, RegistryCredential, ResourceLimits,

@@ -1,10 +1,7 @@
 //! What mounts must satisfy, before and after their templates are expanded.
 
-use super::{BindOptions, Mount, MountKind, Propagation, VolumeOptions};
+use super::{BindOptions, Mount, MountKind, Propagation, VolumeOptions, name::is_volume_name};
 use std::collections::BTreeSet;
-
-/// The longest name of a volume: a folder is named after it, and file systems end at 255 bytes.
-const VOLUME_NAME_MAX: usize = 255;
 
 /// A mount that breaks the rules. The texts are Docker's where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +53,9 @@ pub enum InvalidMount {
          [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: {0}"
     )]
     VolumeName(String),
+    /// A name of a volume that Docker refuses as well.
+    #[error("invalid volume mount source, must have at least 2 characters: {0}")]
+    ShortVolumeName(String),
     /// A volume that starts empty and cannot be written to; names the target.
     #[error("must not set ReadOnly mode when using anonymous volumes (target {0})")]
     AnonymousReadOnly(String),
@@ -132,11 +132,10 @@ fn bind(mount: &Mount, source: &str, options: &BindOptions) -> Result<(), Invali
 }
 
 fn volume(mount: &Mount, name: &str, options: &VolumeOptions) -> Result<(), InvalidMount> {
-    let first = name.as_bytes().first();
-    let fits = name.len() <= VOLUME_NAME_MAX
-        && first.is_none_or(u8::is_ascii_alphanumeric)
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-    if !fits {
+    if name.len() == 1 {
+        return Err(InvalidMount::ShortVolumeName(name.to_owned()));
+    }
+    if !name.is_empty() && !is_volume_name(name) {
         return Err(InvalidMount::VolumeName(name.to_owned()));
     }
     if name.is_empty() && mount.read_only {

@@ -54,6 +54,19 @@ pub fn validate_hostname(name: &str) -> Result<(), InvalidName> {
     if fits { Ok(()) } else { Err(InvalidName::NotHostname(name.to_owned())) }
 }
 
+/// The longest name of a volume: a folder is named after it, and file systems end at 255 bytes.
+const VOLUME_NAME_MAX: usize = 255;
+
+/// Tells whether the text can be a volume's name, by Docker's rule, which keeps it from being a
+/// path: at least two characters of `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
+#[must_use]
+pub fn is_volume_name(name: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric();
+    (2..=VOLUME_NAME_MAX).contains(&name.len())
+        && name.bytes().next().is_some_and(word)
+        && name.bytes().all(|b| word(b) || b"_.-".contains(&b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +81,15 @@ mod tests {
             assert_eq!(validate_service_name(bad), Err(InvalidName::NotDnsLabel), "{bad}");
         }
         assert_eq!(validate_service_name(&"a".repeat(64)), Err(InvalidName::TooLong));
+    }
+
+    #[test]
+    fn volume_names_are_no_paths() {
+        for good in ["ab", "A.b_c-1", "1a", &"a".repeat(255)] {
+            assert!(is_volume_name(good), "{good}");
+        }
+        for bad in ["", "a", ".a", "-a", "a/b", "..", "a b", &"a".repeat(256)] {
+            assert!(!is_volume_name(bad), "{bad}");
+        }
     }
 }

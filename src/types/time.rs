@@ -127,6 +127,24 @@ impl fmt::Display for Date {
     }
 }
 
+impl Date {
+    /// Reads RFC 3339 in UTC, as [`Date`] prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (day, time) = text.strip_suffix('Z')?.split_once('T')?;
+        let mut day = day.split('-').map(str::parse::<i64>);
+        let (year, month, date) = (day.next()?.ok()?, day.next()?.ok()?, day.next()?.ok()?);
+        let mut time = time.splitn(3, ':');
+        let (hour, minute) = (time.next()?.parse::<i64>().ok()?, time.next()?.parse::<i64>().ok()?);
+        let second = time.next()?;
+        let (second, fraction) = second.split_once('.').unwrap_or((second, ""));
+        let nanos: u64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+        let seconds = hour * 3_600 + minute * 60 + second.parse::<i64>().ok()?;
+        let whole = u64::try_from(days_from_civil(year, month, date) * 86_400 + seconds).ok()?;
+        Some(Self::from_unix_seconds(whole) + Duration::from_nanos(nanos))
+    }
+}
+
 /// Returns year, month and day of the day this many days after 1970-01-01, in the Gregorian
 /// calendar (Howard Hinnant's `civil_from_days`, for dates after the epoch only).
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
@@ -143,6 +161,17 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+/// Returns how many days after 1970-01-01 a day is, the inverse of [`civil_from_days`].
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month_shifted = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * month_shifted + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +185,10 @@ mod tests {
             (4_102_444_799_000_000_001, "2099-12-31T23:59:59.000000001Z"),
         ] {
             assert_eq!(Date::from_unix_nanos(nanos).to_string(), text);
+            assert_eq!(Date::parse(text), Some(Date::from_unix_nanos(nanos)));
+        }
+        for wrong in ["", "Z", "2026-11-21", "2026-11-21T03:24Z", "2026-11-21T03:24:29"] {
+            assert_eq!(Date::parse(wrong), None, "{wrong}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Missing batteries, without a word of our domain.
 
+pub mod board;
 pub mod dns;
 pub mod docker_config;
 pub mod hello;

@@ -1,7 +1,10 @@
 //! What flows on a stream once it was granted: log lines, and how the loading of images goes.
 
 use super::Message;
-use crate::types::{Date, TaskId};
+use crate::{
+    cluster::Refusal,
+    types::{ChoreDone, Date, TaskId},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -58,4 +61,13 @@ pub enum LoadFrame {
 impl Message for LoadFrame {
     /// An archive of 1,000 names of 255 characters takes 256 KB.
     const LEN_MAX: usize = 1 << 20;
+}
+
+/// What came of a chore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChoreFrame(pub Result<ChoreDone, Refusal>);
+
+impl Message for ChoreFrame {
+    /// A node with 4,000 images, volumes and containers of 1 KB each takes 12 MB to describe.
+    const LEN_MAX: usize = 16 * 1024 * 1024;
 }

@@ -10,7 +10,7 @@
 mod content;
 mod stream;
 
-pub use content::{ArchiveFrame, LoadFrame, LogFrame};
+pub use content::{ArchiveFrame, ChoreFrame, LoadFrame, LogFrame};
 pub use stream::{LogsRequest, StreamReply, StreamRequest};
 
 use crate::types::{FromManager, FromWorker};

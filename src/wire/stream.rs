@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{Admission, JoinRequest, Refusal, Request, Response},
-    types::{Date, TaskId},
+    types::{Chore, Date, TaskId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ pub enum StreamRequest {
         /// Its size in bytes.
         size: u64,
     },
+    /// A manager asks something of what a node stores. Answered, after [`StreamReply::Ready`], by
+    /// one `ChoreFrame`.
+    Chore(Box<Chore>),
 }
 
 /// Which lines of which tasks' logs.

@@ -149,7 +149,7 @@ impl Network {
              ip -n {tag}n{number} link set eth0 up"
         ));
         let dir = self.dir.path().join(format!("n{number}"));
-        fs::create_dir(&dir).unwrap();
+        fs::create_dir_all(&dir).unwrap();
         let mut host = Host {
             number,
             namespace: format!("{tag}n{number}"),
@@ -190,6 +190,11 @@ impl Network {
             (ready.lines().filter(|line| *line == "Ready").count() == nodes).then_some(())
         });
         network
+    }
+
+    /// The folder that everything of this network is in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Brings the test image to every node as `bb:1` and `bb:2`.
@@ -241,7 +246,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    fn inside(&self, program: &Path) -> Command {
+    /// Returns a command that runs a program on this host.
+    pub(crate) fn inside(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.namespace)).arg("--").arg(program);
         command

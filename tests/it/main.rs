@@ -1,6 +1,7 @@
 //! Black-box tests: one binary, so that linking is paid once.
 
 mod docker;
+mod events;
 mod faults;
 mod host;
 mod images;

@@ -265,7 +265,14 @@ impl World {
                 let _ = listed;
                 let tasks = Vec::new();
                 let removed = Vec::new();
-                self.assign(Assignments { session, sequence, complete: true, tasks, removed });
+                self.assign(Assignments {
+                    session,
+                    sequence,
+                    complete: true,
+                    tasks,
+                    removed,
+                    images: None,
+                });
             }
             Move::LoseRuntime => {
                 let event = self.fake.lose_runtime();

@@ -199,6 +199,7 @@ fn an_answer_to_a_register_without_the_successor_is_not_heard() {
         complete: true,
         tasks: Vec::new(),
         removed: Vec::new(),
+        images: None,
     };
     let actions = bench.step(Event::Message(FromManager::Assignments(Box::new(set))));
     let stops = actions.iter().any(|action| matches!(action, Action::Stop { .. }));

@@ -279,3 +279,45 @@ pub struct Network {
     #[serde(skip)]
     pub version: ObjectVersion,
 }
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EventMessage {
+    /// The action again, for containers and images.
+    #[serde(rename = "status", skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// The actor's id again, for containers and images.
+    #[serde(rename = "id", skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The image, for containers and images.
+    #[serde(rename = "from", skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// What it happened to.
+    pub r#type: String,
+    /// What.
+    pub action: String,
+    /// To which.
+    pub actor: EventActor,
+    /// `swarm` or `local`.
+    #[serde(rename = "scope")]
+    pub scope: String,
+    /// When, in seconds.
+    #[serde(rename = "time")]
+    pub time: u64,
+    /// When, in nanoseconds.
+    #[serde(rename = "timeNano")]
+    pub time_nano: u64,
+}
+
+/// What something happened to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventActor {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// What else is to be said of it.
+    #[serde(rename = "Attributes")]
+    pub attributes: BTreeMap<String, String>,
+}

@@ -21,7 +21,7 @@ pub struct ImageSummary {
     pub created: u64,
     /// Bytes.
     pub size: u64,
-    /// Not known.
+    /// Bytes that other images have as well; -1 where that was not counted.
     pub shared_size: i64,
     /// Labels.
     pub labels: Labels,

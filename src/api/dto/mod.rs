@@ -10,6 +10,7 @@ mod engine;
 mod image;
 mod node;
 mod service;
+mod storage;
 mod task;
 
 pub use cluster::*;
@@ -18,6 +19,7 @@ pub use engine::*;
 pub use image::*;
 pub use node::*;
 pub use service::*;
+pub use storage::*;
 pub use task::*;
 
 use serde::{Deserialize, Deserializer, Serialize};

@@ -1,18 +1,21 @@
 //! Images.
 
-use super::super::{
-    convert::{date, joined_architecture},
-    dto,
-    error::{invalid, unsupported},
-    filter::Filters,
-    local::{Image, NodeSelector, PullOptions, Removed},
-    route::{Call, Reply, json, streaming},
-    stream::{progress_lines, streamed, upload},
+use super::{
+    super::{
+        convert::{date, joined_architecture},
+        dto,
+        error::{invalid, unsupported},
+        filter::Filters,
+        local::{Image, ImageDetail, PullOptions, Removed},
+        route::{Call, Reply, json, streaming},
+        stream::{progress_lines, streamed, upload},
+    },
+    chore::{self, odd, value},
 };
 use crate::{
     cluster::Refusal,
     types::{
-        Platform,
+        Chore, ChoreDone, Platform,
         image::{Reference, is_digest},
     },
 };
@@ -20,12 +23,12 @@ use crate::{
 /// The filters of images that midge has.
 const FILTERS: &[&str] = &["reference", "label", "dangling"];
 
-/// How many nodes may be named for one load: far more than anyone types.
-const NODES_MAX: usize = 1_000;
-
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
-    let mut images = call.node.images().await?;
+    json(&listed(call.node.images().await?, &filters))
+}
+
+fn listed(mut images: Vec<Image>, filters: &Filters) -> Vec<dto::ImageSummary> {
     images.retain(|image| {
         filters.fits("reference", |wanted| {
             image.tags.iter().any(|tag| {
@@ -34,7 +37,33 @@ pub(crate) async fn list(call: Call) -> Reply {
         }) && filters.fits("dangling", |wanted| image.tags.is_empty() == (wanted == "true"))
             && filters.labels("label", &image.labels)
     });
-    json(&images.iter().map(summary).collect::<Vec<_>>())
+    images.iter().map(summary).collect()
+}
+
+/// The same on several nodes.
+pub(crate) async fn list_nodes(call: Call) -> Reply {
+    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    chore::ask(&call, Chore::Images, |done| match done {
+        ChoreDone::Images(images) => value(&listed(images, &filters)),
+        _ => Err(odd("a list of images")),
+    })
+    .await
+}
+
+/// Removes what nothing uses: without a tag, or all where `dangling` says so.
+pub(crate) async fn prune(call: Call) -> Reply {
+    let filters =
+        Filters::parse(call.query.get("filters"), &["dangling", "until", "label", "label!"])?;
+    let all =
+        filters.values("dangling").iter().any(|value| matches!(value.as_str(), "false" | "0"));
+    let prune = chore::prune(&filters, all)?;
+    chore::ask(&call, Chore::PruneImages(prune), |done| match done {
+        ChoreDone::ImagesRemoved { removed, freed } => {
+            value(&dto::ImagesPruned { images_deleted: gone(removed), space_reclaimed: freed })
+        }
+        _ => Err(odd("pruned images")),
+    })
+    .await
 }
 
 pub(super) fn summary(image: &Image) -> dto::ImageSummary {
@@ -45,7 +74,7 @@ pub(super) fn summary(image: &Image) -> dto::ImageSummary {
         repo_digests: image.digests.clone(),
         created: image.created.unix_seconds(),
         size: image.size,
-        shared_size: -1,
+        shared_size: image.shared.and_then(|n| i64::try_from(n).ok()).unwrap_or(-1),
         labels: image.labels.clone(),
         containers: image.containers,
         platforms: image.platforms.iter().map(ToString::to_string).collect(),
@@ -53,9 +82,22 @@ pub(super) fn summary(image: &Image) -> dto::ImageSummary {
 }
 
 pub(crate) async fn inspect(call: Call) -> Reply {
-    let detail = call.node.image(call.name().to_owned()).await?;
+    json(&inspected(call.node.image(call.name().to_owned()).await?))
+}
+
+/// The same on several nodes.
+pub(crate) async fn inspect_nodes(call: Call) -> Reply {
+    let chore = Chore::Image { name: call.name().to_owned() };
+    chore::ask(&call, chore, |done| match done {
+        ChoreDone::Image(detail) => value(&inspected(*detail)),
+        _ => Err(odd("an image")),
+    })
+    .await
+}
+
+fn inspected(detail: ImageDetail) -> dto::ImageInspect {
     let keys = |names: Vec<String>| names.into_iter().map(|name| (name, dto::Empty {})).collect();
-    json(&dto::ImageInspect {
+    dto::ImageInspect {
         id: detail.image.id,
         repo_tags: detail.image.tags,
         repo_digests: detail.image.digests,
@@ -79,16 +121,30 @@ pub(crate) async fn inspect(call: Call) -> Reply {
         size: detail.image.size,
         root_fs: dto::RootFs { r#type: "layers".to_owned(), layers: detail.layers },
         platforms: detail.image.platforms.iter().map(ToString::to_string).collect(),
-    })
+    }
 }
 
 pub(crate) async fn remove(call: Call) -> Reply {
     let removed = call.node.image_remove(call.name().to_owned(), call.query.flag("force")).await?;
+    json(&gone(removed))
+}
+
+/// The same on several nodes.
+pub(crate) async fn remove_nodes(call: Call) -> Reply {
+    let (name, force) = (call.name().to_owned(), call.query.flag("force"));
+    chore::ask(&call, Chore::RemoveImage { name, force }, |done| match done {
+        ChoreDone::ImagesRemoved { removed, .. } => value(&gone(removed)),
+        _ => Err(odd("removed images")),
+    })
+    .await
+}
+
+fn gone(removed: Vec<Removed>) -> Vec<dto::ImageRemoved> {
     let shown = removed.into_iter().map(|what| match what {
         Removed::Untagged(name) => dto::ImageRemoved { untagged: name, ..Default::default() },
         Removed::Deleted(digest) => dto::ImageRemoved { deleted: digest, ..Default::default() },
     });
-    json(&shown.collect::<Vec<_>>())
+    shown.collect()
 }
 
 pub(crate) async fn pull(call: Call) -> Reply {
@@ -122,18 +178,7 @@ fn to_platform(text: &str) -> Result<Platform, Refusal> {
 }
 
 pub(crate) async fn load(call: Call) -> Reply {
-    let nodes = match call.query.get("nodes") {
-        None => NodeSelector::Local,
-        Some("all") => NodeSelector::All,
-        Some(names) => {
-            let names: Vec<String> =
-                names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-            if names.is_empty() || names.len() > NODES_MAX {
-                return Err(invalid(format!("between 1 and {NODES_MAX} nodes must be named")));
-            }
-            NodeSelector::Named(names)
-        }
-    };
+    let nodes = chore::nodes(&call)?.unwrap_or_default();
     let steps = call.node.image_load(nodes, upload(call.body)).await?;
     Ok(streaming("application/json", streamed(progress_lines(steps))))
 }

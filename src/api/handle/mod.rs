@@ -1,6 +1,8 @@
 //! One file a resource: from a request to the local node and back.
 
+mod chore;
 pub(super) mod container;
+pub(super) mod events;
 pub(super) mod image;
 pub(super) mod network;
 pub(super) mod node;
@@ -8,6 +10,7 @@ pub(super) mod service;
 pub(super) mod swarm;
 pub(super) mod system;
 pub(super) mod task;
+pub(super) mod volume;
 
 use super::{
     error::{invalid, not_found, unexpected},

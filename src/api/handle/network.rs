@@ -1,4 +1,4 @@
-//! The networks that every node has, and its volumes.
+//! The networks that every node has.
 
 use super::super::{
     convert::date,
@@ -7,7 +7,6 @@ use super::super::{
     filter::Filters,
     route::{Call, Reply, json},
 };
-use serde_json::json as value;
 
 /// Name and driver of each network.
 const NETWORKS: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
@@ -47,22 +46,4 @@ pub(crate) async fn inspect(call: Call) -> Reply {
         Some((name, driver)) => json(&network(name, driver)),
         None => Err(not_found(format!("network {} not found", call.name()))),
     }
-}
-
-pub(crate) async fn volumes(call: Call) -> Reply {
-    let filters =
-        Filters::parse(call.query.get("filters"), &["name", "driver", "label", "dangling"])?;
-    let volumes = call.node.volumes().await?;
-    let shown = volumes.iter().filter(|volume| {
-        filters.fits("name", |wanted| volume.name.contains(wanted))
-            && filters.fits("driver", |wanted| wanted == "local")
-            && filters.labels("label", &crate::types::Labels::new())
-    });
-    let shown = shown.map(|volume| {
-        value!({
-            "Name": volume.name, "Driver": "local", "Mountpoint": volume.path,
-            "CreatedAt": date(volume.created), "Labels": {}, "Options": {}, "Scope": "local",
-        })
-    });
-    json(&value!({ "Volumes": shown.collect::<Vec<_>>(), "Warnings": null }))
 }

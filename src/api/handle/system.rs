@@ -1,16 +1,15 @@
-//! Ping, version, info, events.
+//! Ping, version, info.
 
 use super::super::{
     API_VERSION, API_VERSION_MIN,
     convert::cluster,
     dto,
     local::Info,
-    route::{Call, Reply, bytes_with, json, streaming},
-    stream,
+    route::{Call, Reply, bytes_with, json},
 };
 use crate::types::{Date, Role};
 use http::{HeaderValue, StatusCode, header};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Docker's own registry, which its client shows.
 const INDEX_SERVER: &str = "https://index.docker.io/v1/";
@@ -182,28 +181,4 @@ fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
         warnings: (!info.warnings.is_empty()).then_some(info.warnings),
         ..Default::default()
     }
-}
-
-/// A stream that stays open until the client leaves or `until` has come. midge reports no events
-/// yet: an empty stream is the true answer, and clients that follow it go on working.
-pub(crate) async fn events(call: Call) -> Reply {
-    let until = call.query.date("until")?;
-    let wait = until.map(|until| until.since(now()));
-    let body = futures_lite::stream::unfold(wait, |wait| async move {
-        match wait {
-            Some(wait) => drop(async_io::Timer::after(wait.max(Duration::ZERO)).await),
-            None => std::future::pending::<()>().await,
-        }
-        None
-    });
-    Ok(streaming("application/json", stream::streamed(body)))
-}
-
-pub(crate) async fn disk_usage(call: Call) -> Reply {
-    let images = call.node.images().await?;
-    let size: u64 = images.iter().map(|image| image.size).sum();
-    let images: Vec<dto::ImageSummary> = images.iter().map(super::image::summary).collect();
-    json(&serde_json::json!({
-        "LayersSize": size, "Images": images, "Containers": [], "Volumes": [], "BuildCache": [],
-    }))
 }

@@ -4,6 +4,7 @@ use crate::{
     api::local::*,
     cluster::{Class, Query, Refusal, Rejected, Request, Response},
     types::*,
+    util::board::{Board, BoardLimits, Reading},
 };
 use bytes::Bytes;
 use futures_lite::{StreamExt, stream};
@@ -29,6 +30,10 @@ pub(super) struct Fake {
     pub(super) held: Mutex<Vec<(NodeId, HeldImage)>>,
     pub(super) requests: Mutex<Vec<Request>>,
     pub(super) uploaded: Mutex<Vec<u8>>,
+    /// What was asked of what nodes store, and what they say.
+    pub(super) chores: Mutex<Vec<(NodeSelector, Chore)>>,
+    pub(super) done: Mutex<Option<Result<ChoreDone, Refusal>>>,
+    pub(super) board: Board<Occurrence>,
     /// How many log streams are open.
     pub(super) following: Arc<AtomicU64>,
     index: AtomicU64,
@@ -82,6 +87,9 @@ impl Fake {
             held: Mutex::default(),
             requests: Mutex::default(),
             uploaded: Mutex::default(),
+            chores: Mutex::default(),
+            done: Mutex::default(),
+            board: Board::new(BoardLimits { recent: 16, waiting: 16, readers: 2 }),
             following: Arc::default(),
             index: AtomicU64::new(10),
             refusal: Mutex::default(),
@@ -276,8 +284,20 @@ impl LocalNode for Fake {
         ready(Ok(Vec::new()))
     }
 
-    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
-        ready(Ok(Vec::new()))
+    fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>> {
+        let result = self.done.lock().unwrap().clone();
+        self.chores.lock().unwrap().push((nodes.clone(), chore));
+        let answer = |node: &Node| NodeAnswer {
+            node: Some(node.id.clone()),
+            name: node.description.hostname.clone(),
+            result: result.clone().unwrap_or(Err(Refusal::new(Class::NotFound, "no such thing"))),
+        };
+        let nodes = if nodes == NodeSelector::Local { &self.nodes[..1] } else { &self.nodes[..] };
+        ready(Ok(nodes.iter().map(answer).collect()))
+    }
+
+    fn occurrences(&self) -> Answer<'_, Reading<Occurrence>> {
+        ready(self.board.read().ok_or_else(|| Refusal::new(Class::Unavailable, "too many")))
     }
 
     fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>> {

@@ -153,6 +153,7 @@ impl Leader {
         if self.volatile.images.get(node) != Some(&images) {
             self.volatile.images.insert(node.clone(), images);
             self.due.schedule = true;
+            self.due.nodes.insert(node.clone());
         }
         let known = state.node(node);
         let same = known.is_some_and(|known| {

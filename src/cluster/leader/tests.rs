@@ -7,4 +7,4 @@ mod random;
 mod services;
 mod world;
 
-pub(crate) use world::{World, replicated};
+pub(crate) use world::{World, id, replicated};

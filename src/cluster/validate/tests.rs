@@ -49,7 +49,7 @@ fn a_plain_service_is_accepted() {
     spec.task.reservations = Resources { nano_cpus: NANO_CPUS_MIN, memory_bytes: MEMORY_MIN };
     spec.task.container.mounts = vec![
         mount(MountKind::Bind { source: "/a".into(), options: BindOptions::default() }, "/x"),
-        mount(MountKind::Volume { name: "v".into(), options: VolumeOptions::default() }, "/y"),
+        mount(MountKind::Volume { name: "vv".into(), options: VolumeOptions::default() }, "/y"),
         mount(MountKind::Volume { name: String::new(), options: VolumeOptions::default() }, "/z"),
         mount(MountKind::Tmpfs { options: TmpfsOptions::default() }, "/t"),
     ];
@@ -190,6 +190,15 @@ fn mounts_are_checked() {
         expect![
             "Invalid: invalid volume mount source, must not be an absolute path and only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: /v"
         ],
+    );
+    refused(
+        |s| {
+            s.task.container.mounts = vec![mount(
+                MountKind::Volume { name: "v".into(), options: VolumeOptions::default() },
+                "/x",
+            )]
+        },
+        expect!["Invalid: invalid volume mount source, must have at least 2 characters: v"],
     );
 }
 

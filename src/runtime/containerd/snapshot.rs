@@ -8,7 +8,7 @@ use crate::runtime::rootfs::FsMount;
 use containerd_client::{
     services::v1::snapshots::{
         ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-        snapshots_client::SnapshotsClient,
+        UsageRequest, snapshots_client::SnapshotsClient,
     },
     types,
 };
@@ -76,6 +76,23 @@ pub(in crate::runtime) async fn remove(
         })
         .await;
     found(removed).map(|_| ())
+}
+
+/// Returns how many bytes the snapshot `key` itself takes; 0 for one that is not there.
+pub(in crate::runtime) async fn usage(
+    link: &Link,
+    snapshotter: &str,
+    key: &str,
+) -> Result<u64, CallError> {
+    let request =
+        link.request(UsageRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() });
+    let usage = link
+        .call("snapshots.usage", CALL_LIMIT, |channel| async move {
+            SnapshotsClient::with_origin(channel, Link::origin()).usage(request).await
+        })
+        .await;
+    let size = found(usage)?.map_or(0, |usage| usage.size);
+    Ok(u64::try_from(size).unwrap_or(0))
 }
 
 /// Returns the keys of the snapshots that belong to tasks.

@@ -115,8 +115,23 @@ pub struct ImageSummary {
     pub size: u64,
     /// Labels.
     pub labels: Labels,
+    /// How many of these bytes other images have as well, where that was counted.
+    pub shared: Option<u64>,
+    /// When its names last changed.
+    pub updated: Date,
+    /// The containers that use it.
+    pub users: Vec<String>,
     /// The platforms whose content is complete.
     pub platforms: Vec<Platform>,
+}
+
+/// What the images of a node take of its disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageDisk {
+    /// Bytes, packed and unpacked, what several images have in common counted once.
+    pub total: u64,
+    /// The images; their sizes are packed and unpacked as well.
+    pub images: Vec<ImageSummary>,
 }
 
 /// An image in full.
@@ -212,6 +227,16 @@ pub enum PullError {
         /// Which.
         what: String,
     },
+    /// The disk is too full for it.
+    #[error("no room for image {image}: it needs about {}, {} free", megabytes(*needed), megabytes(*free))]
+    NoRoom {
+        /// The image.
+        image: String,
+        /// How many bytes it takes, packed and unpacked.
+        needed: u64,
+        /// How many there are.
+        free: u64,
+    },
     /// It took too long as a whole.
     #[error("pulling {image} took more than {hours} hours")]
     Late {
@@ -232,7 +257,7 @@ impl PullError {
         match self {
             Self::Registry(error) => error.is_temporary(),
             Self::Runtime(error) => error.is_temporary(),
-            Self::Corrupt { .. } | Self::Late { .. } => true,
+            Self::Corrupt { .. } | Self::Late { .. } | Self::NoRoom { .. } => true,
             Self::Reference(_) | Self::Document { .. } | Self::Platform { .. } => false,
         }
     }
@@ -301,6 +326,12 @@ pub enum ImageError {
     /// containerd.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+}
+
+/// Says bytes as people read them off disks.
+fn megabytes(bytes: u64) -> String {
+    let tenths = bytes / 100_000;
+    format!("{}.{} MB", tenths / 10, tenths % 10)
 }
 
 /// Returns an error with its causes, as one line for a user.

@@ -1,9 +1,10 @@
 //! What is here: lists, single images by name or id, and the inventory for the manager.
 
 use super::{
-    Document, Images, SNAPSHOTTER,
-    link::{CALL_LIMIT, absent, call, code_is},
+    Document, Images,
+    link::{CALL_LIMIT, call},
     normalized,
+    usage::Users,
 };
 use crate::{
     runtime::image::{
@@ -15,12 +16,11 @@ use crate::{
         image::{Reference, is_digest},
     },
 };
-use containerd_client::services::v1::{ListImagesRequest, snapshots::UsageRequest};
+use containerd_client::services::v1::ListImagesRequest;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use tonic::Code;
 
 /// How many digits an id needs at least, so that a short name is not taken for one.
 const ID_DIGITS_MIN: usize = 4;
@@ -63,6 +63,11 @@ impl Surveyed {
         found.into_iter().collect()
     }
 
+    /// Returns manifest and configuration of each platform that is here.
+    pub(super) fn contents(&self) -> impl Iterator<Item = (&Manifest, &Config)> {
+        self.variants.iter().map(|variant| (&variant.manifest, &*variant.config))
+    }
+
     fn answers_to(&self, id: &str) -> bool {
         let digits = id.trim_start_matches("sha256:");
         let has = |digest: &str| digest.trim_start_matches("sha256:").starts_with(digits);
@@ -94,9 +99,10 @@ impl Images {
     ///
     /// containerd fails.
     pub async fn list(&self) -> Result<Vec<ImageSummary>, RuntimeError> {
+        let users = self.users().await?;
         let mut summaries = Vec::new();
         for image in self.survey().await? {
-            summaries.push(self.summary(&image).await?);
+            summaries.push(self.summary(&image, &users).await?);
         }
         summaries.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.names.cmp(&b.names)));
         Ok(summaries)
@@ -109,7 +115,7 @@ impl Images {
     /// There is none, the id fits several, or containerd fails.
     pub async fn inspect(&self, name: &str) -> Result<ImageDetail, ImageError> {
         let found = self.find(name).await?;
-        let summary = self.summary(&found.image).await?;
+        let summary = self.summary(&found.image, &self.users().await?).await?;
         let config = found.image.variant().map(|variant| Arc::clone(&variant.config));
         let config = config.unwrap_or_default();
         Ok(ImageDetail {
@@ -247,8 +253,20 @@ impl Images {
         Ok(self.root(digest).await?.map(|(root, _)| root))
     }
 
-    async fn summary(&self, image: &Surveyed) -> Result<ImageSummary, RuntimeError> {
+    pub(super) async fn summary(
+        &self,
+        image: &Surveyed,
+        users: &Users,
+    ) -> Result<ImageSummary, RuntimeError> {
         let mut summary = ImageSummary {
+            users: image
+                .records
+                .iter()
+                .filter_map(|name| users.get(name))
+                .flatten()
+                .cloned()
+                .collect(),
+            updated: image.updated,
             id: image.id(),
             target: image.target.clone(),
             platforms: image.platforms(),
@@ -276,15 +294,10 @@ impl Images {
 
     /// Returns the unpacked size, or the packed one of what is not unpacked.
     async fn size(&self, variant: &Variant) -> Result<u64, RuntimeError> {
-        let mut snapshots = self.link.snapshots().await?;
         let mut size = 0;
         let chain = document::chain_ids(&variant.config.diff_ids);
         for (layer, key) in variant.manifest.layers.iter().zip(chain) {
-            let message = UsageRequest { snapshotter: SNAPSHOTTER.to_owned(), key };
-            let usage = call("measure", CALL_LIMIT, snapshots.usage(self.link.request(message)));
-            let usage = absent(code_is(Code::NotFound), usage).await?;
-            let unpacked = usage.and_then(|usage| u64::try_from(usage.size).ok());
-            size += unpacked.unwrap_or(layer.size);
+            size += self.snapshot_size(&key).await?.unwrap_or(layer.size);
         }
         Ok(size)
     }

@@ -15,7 +15,9 @@ mod load;
 mod local;
 mod pull;
 mod remove;
+mod room;
 mod unpack;
+mod usage;
 mod watch;
 
 #[cfg(test)]
@@ -30,7 +32,8 @@ use document::{Config, Root};
 use link::Link;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 use tonic::metadata::{Ascii, MetadataValue};
 
@@ -46,12 +49,18 @@ pub const SNAPSHOTTER: &str = "overlayfs";
 #[error("invalid containerd namespace {0:?}")]
 pub struct InvalidNamespace(pub String);
 
+/// Asked before a pull writes so many bytes: makes room where there is none, and returns how many
+/// are free then; none where nobody knows.
+pub type MakeRoom =
+    Box<dyn Fn(u64) -> Pin<Box<dyn Future<Output = Option<u64>> + Send>> + Send + Sync>;
+
 /// The images of one node. Clones share everything.
 #[derive(Clone)]
 pub struct Images {
     link: Arc<Link>,
     registry: Registry,
     documents: Arc<Mutex<BTreeMap<String, Document>>>,
+    room: Arc<OnceLock<MakeRoom>>,
 }
 
 #[derive(Clone)]
@@ -87,6 +96,7 @@ impl Images {
             link: Arc::new(Link::new(socket, name)),
             registry: Registry::new(registries, resolve),
             documents: Arc::default(),
+            room: Arc::default(),
         })
     }
 
@@ -113,6 +123,11 @@ impl Images {
         };
         let platforms = platforms.iter().map(normalized).collect();
         Ok(Resolved { digest: fetched.digest, media_type, size, platforms })
+    }
+
+    /// Says whom to ask, before a pull, whether there is room for it; once.
+    pub fn ask_for_room(&self, room: MakeRoom) {
+        let _set_before = self.room.set(room);
     }
 
     fn remembered(&self, digest: &str) -> Option<Document> {

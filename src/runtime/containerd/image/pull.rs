@@ -153,6 +153,7 @@ impl Images {
         if !platform.runs(&config.platform) {
             return Err(mismatch(reference, platform, &[config.platform]));
         }
+        self.check_room(reference, manifest, &config).await?;
         for layer in &manifest.layers {
             report(progress, layer, Step::PullingLayer, 0);
         }

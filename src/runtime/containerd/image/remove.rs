@@ -2,7 +2,7 @@
 
 use super::{
     Images,
-    link::{CALL_LIMIT, SLOW_CALL_LIMIT, absent, call, code_is, origin},
+    link::{SLOW_CALL_LIMIT, absent, call, code_is},
     local::record_name,
 };
 use crate::{
@@ -12,9 +12,7 @@ use crate::{
     },
     types::image::Reference,
 };
-use containerd_client::services::v1::{
-    DeleteImageRequest, ListContainersRequest, containers_client::ContainersClient,
-};
+use containerd_client::services::v1::DeleteImageRequest;
 use std::collections::BTreeMap;
 use tonic::Code;
 
@@ -95,22 +93,19 @@ impl Images {
         action: String,
         remedy: &'static str,
     ) -> Result<(), ImageError> {
-        let channel = self.link.channel().await?;
-        let mut containers = ContainersClient::with_origin(channel, origin());
-        let list = containers.list(self.link.request(ListContainersRequest::default()));
-        let list = call("list containers", CALL_LIMIT, list).await.map_err(RuntimeError::from)?;
-        let user = list.containers.into_iter().find(|c| records.contains(&c.image));
+        let users = self.users().await.map_err(ImageError::Runtime)?;
+        let user = records.iter().filter_map(|record| users.get(record)).flatten().next();
         match user {
             None => Ok(()),
             Some(user) => {
-                let id: String = user.id.chars().take(12).collect();
+                let id: String = user.chars().take(12).collect();
                 let reason = format!("container {id} is using its referenced image");
                 Err(ImageError::Conflict { action, remedy, reason })
             }
         }
     }
 
-    async fn unname(&self, record: &str, sync: bool) -> Result<(), RuntimeError> {
+    pub(super) async fn unname(&self, record: &str, sync: bool) -> Result<(), RuntimeError> {
         let mut images = self.link.images().await?;
         let message = DeleteImageRequest { name: record.to_owned(), sync, ..Default::default() };
         let delete = images.delete(self.link.request(message));

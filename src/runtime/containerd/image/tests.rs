@@ -370,3 +370,78 @@ fn oci_archive(built: &Built, names: &[(&str, &str)]) -> Vec<u8> {
     files.push(("index.json".into(), index.to_string().into_bytes()));
     archive(&files)
 }
+
+#[test]
+fn room_is_asked_for_before_anything_is_fetched() {
+    let Some(containerd) = Containerd::start() else { return };
+    let layer = noise(3 << 20);
+    let registry = SmallRegistry::start(build("amd64", "", &[&layer], true), Behaviour::default());
+    let name = format!("{}/bb:1", registry.address);
+    let images = containerd.images("midge-room", RegistryConfig::default());
+    let asked = Arc::new(Mutex::new((Vec::new(), 0_u64)));
+    let told = Arc::clone(&asked);
+    images.ask_for_room(Box::new(move |needed| {
+        let mut asked = told.lock().unwrap();
+        asked.0.push(needed);
+        let free = asked.1;
+        Box::pin(async move { Some(free) })
+    }));
+    smol::block_on(async {
+        let failure = images.ensure(&name, None, &node(), quiet).await.unwrap_err();
+        assert!(failure.temporary, "room may be made");
+        let text = &failure.message;
+        assert!(text.starts_with(&format!("no room for image {name}: it needs about ")), "{text}");
+        assert!(text.ends_with(" MB, 0.0 MB free"), "{text}");
+        assert_eq!(images.list().await.unwrap(), [], "and nothing was fetched");
+        let needed = asked.lock().unwrap().0[0];
+        // Three MiB packed, at most three times that unpacked, and what stays free beside.
+        assert!((16 + 3..16 + 4 * 3 + 1).contains(&(needed >> 20)), "{needed}");
+        asked.lock().unwrap().1 = needed;
+        images.ensure(&name, None, &node(), quiet).await.unwrap();
+        assert_eq!(asked.lock().unwrap().0.len(), 2);
+        images.ensure(&name, None, &node(), quiet).await.unwrap();
+        assert_eq!(asked.lock().unwrap().0.len(), 2, "what is here needs no room");
+    });
+}
+
+#[test]
+fn disk_use_counts_what_is_shared_once_and_forgetting_frees_it() {
+    let Some(containerd) = Containerd::start() else { return };
+    let Some(registry) = RealRegistry::start(false) else { return };
+    let host = &registry.address;
+    let (base, own) = (noise(200_000), noise(50_000));
+    let small = build("amd64", "", &[&base], true);
+    let large = build("amd64", "", &[&base, &own], true);
+    registry.push("bb", &small, "small", None);
+    registry.push("bb", &large, "large", None);
+    let images = containerd.images("midge-disk", RegistryConfig::default());
+    smol::block_on(async {
+        for tag in ["small", "large"] {
+            let name = parse(&format!("{host}/bb:{tag}"));
+            images.pull(&name, None, &node(), quiet).await.unwrap();
+        }
+        images.tag(&format!("{host}/bb:small"), "again:1").await.unwrap();
+        let disk = images.disk().await.unwrap();
+        let of = |disk: &crate::runtime::image::ImageDisk, built: &Built| {
+            disk.images.iter().find(|image| image.target == built.root()).cloned().unwrap()
+        };
+        let (s, l) = (of(&disk, &small), of(&disk, &large));
+        assert_eq!(s.shared, l.shared, "the base");
+        assert!(s.shared.unwrap() >= 400_000, "packed and unpacked: {s:?}");
+        assert!(l.size - l.shared.unwrap() >= 100_000, "{l:?}");
+        assert_eq!(disk.total, s.size + l.size - s.shared.unwrap());
+        assert_eq!(s.users, [""; 0]);
+
+        let gone = images.forget(&small.root()).await.unwrap();
+        assert_eq!(gone.len(), 3, "both names and the image: {gone:?}");
+        assert_eq!(images.forget(&small.root()).await.unwrap(), []);
+        let left = images.disk().await.unwrap();
+        assert_eq!(left.images.len(), 1);
+        assert_eq!(of(&left, &large).shared, Some(0));
+        assert!(disk.total - left.total < 10_000, "the base is still used: {}", left.total);
+        images.forget(&large.root()).await.unwrap();
+        assert_eq!(images.disk().await.unwrap().total, 0);
+        let root = images.root_dir().await.unwrap().expect("containerd names its folder");
+        assert!(root.starts_with(containerd.dir.path()) && root.is_dir(), "{root:?}");
+    });
+}

@@ -1,0 +1,252 @@
+//! Chores: what users ask of what this node stores, and of what others do.
+
+use super::{Shared, garbage, host::SystemEntropy, images, member::containers};
+use crate::{
+    agent::garbage::is_wanted,
+    api::local::NodeAnswer,
+    cluster::{Class, Refusal},
+    runtime::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, image::chain},
+    transport::{ByteSender, Endpoint, StreamError},
+    types::{
+        Chore, ChoreDone, Entropy, NewVolume, NodeId, Prune, StorageUse, StoredContainer,
+        StoredImage, StoredVolume, image::Reference,
+    },
+    wire::{ChoreFrame, StreamRequest},
+};
+use futures_lite::FutureExt as _;
+use std::{sync::Arc, time::Duration};
+
+/// How long a node may take to begin.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a chore may take: counting the files of volumes and removing images is the disk's
+/// work, and an SD card does some hundred files a second.
+const CHORE_LIMIT: Duration = Duration::from_secs(600);
+
+/// What is said of a chore that took longer.
+const LATE: &str = "it did not finish in time";
+
+/// Does a chore for another node.
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    chore: Chore,
+    mut sender: ByteSender,
+) -> Result<(), StreamError> {
+    let frame = ChoreFrame(run(shared, chore).await);
+    sender.send(&frame).await?;
+    sender.finish().await
+}
+
+/// Does a chore on each of several nodes, all at once; the answers come in order of names.
+pub(super) async fn everywhere(
+    shared: &Arc<Shared>,
+    targets: Vec<images::Target>,
+    chore: Chore,
+) -> Vec<NodeAnswer> {
+    let endpoint = shared.member().map(|member| member.endpoint.clone());
+    let mut asked = Vec::new();
+    for target in targets {
+        let (shared, endpoint, chore) = (Arc::clone(shared), endpoint.clone(), chore.clone());
+        asked.push(smol::spawn(async move {
+            match target {
+                images::Target::Here => {
+                    let node = shared.member().map(|member| member.membership.node.clone());
+                    let name = containers(&shared).machine().hostname.clone();
+                    NodeAnswer { node, name, result: run(&shared, chore).await }
+                }
+                images::Target::There(node, name) => {
+                    let result = ask(endpoint.as_ref(), &node, chore).await;
+                    NodeAnswer { node: Some(node), name, result }
+                }
+            }
+        }));
+    }
+    let mut answers = Vec::new();
+    for answer in asked {
+        answers.push(answer.await);
+    }
+    answers.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
+    answers
+}
+
+async fn ask(
+    endpoint: Option<&Endpoint>,
+    node: &NodeId,
+    chore: Chore,
+) -> Result<ChoreDone, Refusal> {
+    let away = |error: &str| {
+        Refusal::new(Class::Unavailable, format!("node {node} is not available: {error}"))
+    };
+    let Some(endpoint) = endpoint else { return Err(away("this node is in no cluster")) };
+    let request = StreamRequest::Chore(Box::new(chore));
+    let opened = endpoint.open_stream(node, request, OPEN_LIMIT).await;
+    let (_sender, mut receiver) = opened.map_err(|error| away(&error.to_string()))?;
+    let answer = async { receiver.receive::<ChoreFrame>().await };
+    let late = async {
+        smol::Timer::after(CHORE_LIMIT).await;
+        Ok(Some(ChoreFrame(Err(away(LATE)))))
+    };
+    match answer.or(late).await {
+        Ok(Some(ChoreFrame(result))) => result,
+        Ok(None) => Err(away("the connection was cut off")),
+        Err(error) => Err(away(&error.to_string())),
+    }
+}
+
+/// Does a chore on this node.
+pub(super) async fn run(shared: &Shared, chore: Chore) -> Result<ChoreDone, Refusal> {
+    let work = async {
+        match chore {
+            Chore::Images => Ok(ChoreDone::Images(images::list(shared).await?)),
+            Chore::Image { name } => {
+                Ok(ChoreDone::Image(Box::new(images::inspect(shared, &name).await?)))
+            }
+            Chore::RemoveImage { name, force } => {
+                let removed = images::remove(shared, &name, force).await?;
+                Ok(ChoreDone::ImagesRemoved { removed, freed: 0 })
+            }
+            Chore::PruneImages(prune) => prune_images(shared, &prune).await,
+            Chore::Usage => Ok(ChoreDone::Usage(Box::new(usage(shared).await?))),
+            volumes => {
+                let store = containers(shared).runtime().volumes().clone();
+                let done = smol::unblock(move || volume_chore(&store, volumes)).await;
+                done.map_err(|error| refusal(&error))
+            }
+        }
+    };
+    let late = async {
+        smol::Timer::after(CHORE_LIMIT).await;
+        Err(Refusal::new(Class::Unavailable, LATE))
+    };
+    Box::pin(work).or(late).await
+}
+
+fn refusal(error: &VolumeError) -> Refusal {
+    let class = match error {
+        VolumeError::NotFound(_) | VolumeError::Driver(_) => Class::NotFound,
+        VolumeError::Name(_) | VolumeError::Options(_) => Class::Invalid,
+        VolumeError::InUse { .. } => Class::Conflict,
+        VolumeError::Mount { .. } | VolumeError::Disk { .. } => Class::Internal,
+    };
+    Refusal::new(class, chain(error))
+}
+
+fn volume_chore(volumes: &Volumes, chore: Chore) -> Result<ChoreDone, VolumeError> {
+    match chore {
+        Chore::Volumes => Ok(ChoreDone::Volumes(volumes.list()?)),
+        Chore::Volume { name } => Ok(ChoreDone::Volume(Box::new(volumes.get(&name)?))),
+        Chore::CreateVolume(new) => Ok(ChoreDone::Volume(Box::new(volumes.create(&wanted(new))?))),
+        Chore::RemoveVolume { name, force } => {
+            volumes.remove(&name, force)?;
+            Ok(ChoreDone::Done)
+        }
+        Chore::PruneVolumes(prune) => {
+            let (mut removed, mut freed) = (Vec::new(), 0);
+            for volume in volumes.list()? {
+                if !prune.takes_volume(&volume, ANONYMOUS) {
+                    continue;
+                }
+                let size = volumes.size(&volume).unwrap_or(0);
+                match volumes.remove(&volume.name, true) {
+                    Ok(()) => {
+                        freed += size;
+                        removed.push(volume.name);
+                    }
+                    // A task began to use it meanwhile.
+                    Err(VolumeError::InUse { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(ChoreDone::VolumesRemoved { removed, freed })
+        }
+        // The others are not about volumes; `run` has them.
+        Chore::Images
+        | Chore::Image { .. }
+        | Chore::RemoveImage { .. }
+        | Chore::PruneImages(_)
+        | Chore::Usage => Ok(ChoreDone::Done),
+    }
+}
+
+fn wanted(new: NewVolume) -> VolumeWanted {
+    let NewVolume { mut name, mut options } = new;
+    if name.is_empty() {
+        let (high, low) = (SystemEntropy.next_u128(), SystemEntropy.next_u128());
+        name = format!("{high:032x}{low:032x}");
+        options.labels.insert(ANONYMOUS.to_owned(), String::new());
+    }
+    VolumeWanted { name, options, owner: None }
+}
+
+async fn prune_images(shared: &Shared, prune: &Prune) -> Result<ChoreDone, Refusal> {
+    let failed = |error: &dyn std::error::Error| Refusal::new(Class::Internal, chain(error));
+    let store = containers(shared).images();
+    let before = store.disk().await.map_err(|error| failed(&error))?;
+    let wanted = garbage::wanted(shared).await?;
+    let mut removed = Vec::new();
+    let total = before.total;
+    for image in before.images {
+        let target = image.target.clone();
+        let names: Vec<String> = image.names.iter().chain(&image.digests).cloned().collect();
+        // A task that is being prepared has no container yet that would keep its image.
+        if is_wanted(&wanted, &names, &target) {
+            continue;
+        }
+        if prune.takes_image(&images::summary(image)) {
+            let gone = store.forget(&target).await.map_err(|error| failed(&error))?;
+            removed.extend(images::told(shared, gone));
+        }
+    }
+    let after = store.disk().await.map_err(|error| failed(&error))?;
+    Ok(ChoreDone::ImagesRemoved { removed, freed: total.saturating_sub(after.total) })
+}
+
+/// Adds up what takes this node's disk.
+async fn usage(shared: &Shared) -> Result<StorageUse, Refusal> {
+    let runtime = containers(shared).runtime();
+    let images = containers(shared).images().disk().await;
+    let images = images.map_err(|error| Refusal::new(Class::Internal, chain(&error)))?;
+    let away = |failure: crate::agent::Failure| Refusal::new(Class::Unavailable, failure.message);
+    let sizes = runtime.sizes().await.map_err(away)?;
+    let list = runtime.list().await.map_err(away)?;
+    let store = runtime.volumes().clone();
+    let volumes = smol::unblock(move || {
+        let mut volumes = store.list()?;
+        for volume in &mut volumes {
+            volume.size = store.size(volume);
+        }
+        Ok(volumes)
+    });
+    let volumes: Vec<StoredVolume> = volumes.await.map_err(|error| refusal(&error))?;
+    let total = images.total;
+    let mut ids = std::collections::BTreeMap::new();
+    let mut shown: Vec<StoredImage> = Vec::new();
+    for image in images.images {
+        ids.extend(image.users.iter().map(|user| (user.clone(), image.id.clone())));
+        shown.push(images::summary(image));
+    }
+    let stored = list.into_iter().map(|info| {
+        let uses = volumes.iter().filter(|volume| volume.users.contains(&info.container));
+        let name = info.labels.get("com.docker.swarm.task.name").unwrap_or(&info.container);
+        let image = Reference::parse(&info.image).map(|reference| reference.to_string());
+        StoredContainer {
+            name: name.clone(),
+            image: image.unwrap_or(info.image),
+            image_id: ids.get(&info.container).cloned().unwrap_or_default(),
+            command: info.command,
+            created: info.created,
+            state: match info.phase {
+                crate::agent::Phase::Created => "created",
+                crate::agent::Phase::Running { .. } => "running",
+                crate::agent::Phase::Exited { .. } => "exited",
+            }
+            .to_owned(),
+            size: sizes.get(&info.container).copied().unwrap_or(0),
+            volumes: u64::try_from(uses.count()).unwrap_or(u64::MAX),
+            labels: info.labels,
+            id: info.container,
+        }
+    });
+    let containers = stored.collect();
+    Ok(StorageUse { images_size: total, images: shown, containers, volumes })
+}
