@@ -21,8 +21,8 @@ pub(crate) struct Config {
     pub(crate) node_labels: Labels,
     /// `engine.labels.*`.
     pub(crate) engine_labels: Labels,
-    /// What starts containers: `auto` (or empty) is crun where it works, else runc; or one of
-    /// both by name, or the path of another. Containers keep the one they were made with.
+    /// What starts containers: `auto` (or empty) is runc, or crun where there is no runc; or one
+    /// of both by name, or the path of another. Containers keep the one they were made with.
     pub(crate) runtime: String,
     /// Where images come from.
     pub(crate) registry: RegistryConfig,

@@ -1,7 +1,10 @@
-//! Which program starts containers: runc, or crun where it is installed, which starts them faster
-//! and in less memory.
+//! Which program starts containers: runc, or another that is configured, or crun where there is no
+//! runc.
 //!
-//! A container keeps the one it was made with. Must not know containerd.
+//! crun starts containers some 20 % faster, but is not taken by itself beside a runc: crun 1.8
+//! mounts what lies below a bind mount that is to be flat, and refuses nodes that mount both
+//! versions of the control groups. A container keeps the one it was made with. Must not know
+//! containerd.
 
 use serde::Deserialize;
 use std::{
@@ -52,9 +55,9 @@ impl OciRuntime {
     /// Chooses as configured: `auto`, the name of one, or its path. Runs programs; blocks for as
     /// long as they take.
     ///
-    /// `auto` takes crun where it starts a container here: some builds of it refuse a kernel or
-    /// the way that control groups are mounted. `executable`, linked statically, is what runs in
-    /// that container, and `scratch` a folder that may be made for it.
+    /// `auto` takes runc, and without one crun where it starts a container here. `executable`,
+    /// linked statically, is what runs in that container, and `scratch` a folder that may be made
+    /// for it.
     ///
     /// # Errors
     ///
@@ -72,20 +75,20 @@ impl OciRuntime {
         folders: &[PathBuf],
     ) -> Result<Self, OciError> {
         if matches!(wanted, "" | "auto") {
+            if let Some(Ok(runc)) = find("runc", folders).map(|path| Self::probe(&path)) {
+                return Ok(runc);
+            }
             if let Some(path) = find("crun", folders) {
-                match start_container(&path, executable, "--version", scratch)
-                    .and_then(|()| Self::probe(&path))
-                {
-                    Ok(runtime) => return Ok(runtime),
+                let started = start_container(&path, executable, "--version", scratch);
+                match started.and_then(|()| Self::probe(&path)) {
+                    Ok(crun) => return Ok(crun),
                     Err(error) => {
-                        let path = path.display();
-                        tracing::info!(%error, %path, "crun does not work here, runc is taken");
+                        tracing::info!(%error, path = %path.display(), "crun does not work here");
                     }
                 }
             }
-            // What cannot be asked here the shim may find all the same: its path is another.
-            let runc = find("runc", folders).map(|path| Self::probe(&path));
-            return Ok(runc.and_then(Result::ok).unwrap_or_default());
+            // What is not found here the shim may find all the same: its path is another.
+            return Ok(Self::default());
         }
         let path = if wanted.starts_with('/') {
             Some(PathBuf::from(wanted)).filter(|path| path.exists())
@@ -247,15 +250,10 @@ mod tests {
         let expected =
             "cannot find the OCI runtime \"crun\": install it, or set runtime = \"auto\"";
         assert_eq!(missing, expected);
-        let features =
-            "[ \"$1\" = features ] && echo '{\"mountOptions\":[\"ro\",\"rro\"]}'; exit 0";
-        let runc = program(dir.path(), "runc", features);
-        let found = OciRuntime { binary: Some(runc), recursive_read_only: true };
-        assert_eq!(choose("").unwrap(), found);
         // Says its version, but starts no container.
         let says = "[ \"$1\" = --version ] && echo crun version 1.8.1";
         let crun = program(dir.path(), "crun", says);
-        assert_eq!(choose("auto").unwrap(), found);
+        assert_eq!(choose("auto").unwrap(), OciRuntime::default());
         let named = OciRuntime { binary: Some(crun.clone()), recursive_read_only: true };
         assert_eq!(choose("crun").unwrap(), named);
         assert_eq!(choose(&crun.display().to_string()).unwrap(), named);
@@ -263,7 +261,13 @@ mod tests {
         program(dir.path(), "crun", runs);
         let plain = OciRuntime { binary: Some(crun), recursive_read_only: false };
         assert_eq!(choose("auto").unwrap(), plain);
+        let features =
+            "[ \"$1\" = features ] && echo '{\"mountOptions\":[\"ro\",\"rro\"]}'; exit 0";
+        let runc = program(dir.path(), "runc", features);
+        let found = OciRuntime { binary: Some(runc), recursive_read_only: true };
+        assert_eq!(choose("").unwrap(), found);
         assert_eq!(choose("runc").unwrap(), found);
+        assert_eq!(choose("crun").unwrap(), plain);
         assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
         program(dir.path(), "crun", "exit 1");
         assert!(matches!(choose("crun"), Err(OciError::Broken { .. })));
