@@ -3,9 +3,10 @@
 use crate::{
     cluster::{Refusal, Request, Response},
     types::{
-        Availability, CgroupSupport, Chore, ChoreDone, Cluster, ClusterSpec, Date, Health,
-        HeldImage, Labels, NodeId, Occurrence, Platform, PortConfig, RegistryCredential, Resources,
-        Role, ServiceId, TaskId,
+        Availability, CgroupSupport, Chore, ChoreDone, Cluster, ClusterSpec, Date, ExecSpec,
+        Health, HeldImage, Labels, NodeId, Occurrence, PathStat, Platform, PortConfig,
+        ProcessTable, RegistryCredential, Resources, Role, ServiceId, TaskId, TaskSpec,
+        TerminalSize, UnpackOptions, Usage,
     },
     util::board::Reading,
 };
@@ -87,6 +88,138 @@ pub trait LocalNode: Send + Sync + 'static {
 
     /// Reads what tasks wrote, across nodes.
     fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>>;
+
+    // What is done with running containers, on this node and on others.
+
+    /// Notes a command that is to run in a container; returns its id.
+    fn exec_create(&self, place: Place, spec: ExecSpec) -> Answer<'_, String>;
+
+    /// Runs it.
+    fn exec_start(&self, id: String, options: StartOptions) -> Answer<'_, Started>;
+
+    /// Tells its terminal its size.
+    fn exec_resize(&self, id: String, size: TerminalSize) -> Answer<'_, ()>;
+
+    /// Returns how it is.
+    fn exec_state(&self, id: String) -> Answer<'_, ExecState>;
+
+    /// Looks at a path in a container.
+    fn path_stat(&self, place: Place, path: String) -> Answer<'_, PathStat>;
+
+    /// Packs a path of a container. An archive that breaks off ends with an error.
+    fn pack(&self, place: Place, path: String) -> Answer<'_, (PathStat, Archive)>;
+
+    /// Unpacks an archive in a folder of a container.
+    fn unpack(
+        &self,
+        place: Place,
+        path: String,
+        options: UnpackOptions,
+        archive: Archive,
+    ) -> Answer<'_, ()>;
+
+    /// Reads what the kernel counts of a container, once a second and so many times.
+    fn usage(&self, place: Place, times: Option<u32>) -> Answer<'_, BoxStream<Usage>>;
+
+    /// Lists the processes of a container; the options are those of `ps`.
+    fn processes(&self, place: Place, options: String) -> Answer<'_, ProcessTable>;
+}
+
+/// An archive on its way.
+pub type Archive = BoxStream<io::Result<Bytes>>;
+
+/// Where a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its task.
+    pub task: TaskId,
+    /// Its node; none is this one.
+    pub node: Option<NodeId>,
+}
+
+/// How a command is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StartOptions {
+    /// Nobody listens to it.
+    pub detach: bool,
+    /// How large its terminal is at first.
+    pub size: Option<TerminalSize>,
+}
+
+/// A command after it was started.
+pub enum Started {
+    /// It runs, and nobody listens.
+    Detached,
+    /// It runs, with its streams.
+    Attached(ExecStream),
+    /// The program cannot be executed; the exit status is noted.
+    Failed {
+        /// Why.
+        message: String,
+        /// Whether the client is a terminal.
+        tty: bool,
+    },
+}
+
+/// The streams of a running command. Dropped, the command's terminal hangs up and its input ends.
+pub struct ExecStream {
+    /// Whether it has a terminal, whose output is one stream.
+    pub tty: bool,
+    /// To the command; dropped, its input ends.
+    pub input: async_channel::Sender<ExecInput>,
+    /// From the command, to its end.
+    pub output: BoxStream<ExecItem>,
+}
+
+impl std::fmt::Debug for Started {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Detached => "Detached",
+            Self::Attached(_) => "Attached",
+            Self::Failed { .. } => "Failed",
+        })
+    }
+}
+
+impl std::fmt::Debug for ExecStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ExecStream")
+    }
+}
+
+/// To a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecInput {
+    /// Its input.
+    Data(Bytes),
+    /// This was all.
+    End,
+}
+
+/// From a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecItem {
+    /// It printed.
+    Stdout(Bytes),
+    /// It printed an error.
+    Stderr(Bytes),
+    /// It did not end by itself, or was lost. The last of all.
+    Failed(String),
+}
+
+/// How a command is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecState {
+    /// In whose container.
+    pub task: TaskId,
+    /// What it is.
+    pub spec: ExecSpec,
+    /// Whether it runs.
+    pub running: bool,
+    /// Its process; 0 where none runs.
+    pub pid: u32,
+    /// How it ended.
+    pub exit_code: Option<i32>,
 }
 
 /// Where a node stands with regard to a cluster; Docker's words.
@@ -132,6 +265,8 @@ pub struct Info {
     pub control_available: bool,
     /// The manager that leads, as far as this node knows.
     pub leader: Option<NodeId>,
+    /// What is wrong with it as a manager; empty where nothing is.
+    pub manager_error: String,
     /// The address under which others reach it, without a port.
     pub node_address: String,
     /// The managers it knows: id and `host:port`.
@@ -337,6 +472,27 @@ pub struct Container {
     pub health: Option<Health>,
     /// The path of its log file.
     pub log_path: String,
+    /// What is mounted in it.
+    pub mounts: Vec<MountPoint>,
+    /// Whether the kernel ended it for want of memory.
+    pub out_of_memory: bool,
+    /// What it was asked to be.
+    pub spec: Box<TaskSpec>,
+}
+
+/// Something mounted in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// `bind`, `volume` or `tmpfs`.
+    pub kind: &'static str,
+    /// The volume's name; empty for everything else and for a container's own.
+    pub name: String,
+    /// The path on the node; empty for memory.
+    pub source: String,
+    /// The path inside.
+    pub target: String,
+    /// Whether it cannot be written to.
+    pub read_only: bool,
 }
 
 /// One task whose log is wanted.

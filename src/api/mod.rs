@@ -16,6 +16,7 @@ pub mod route;
 pub mod server;
 mod stall;
 pub mod stream;
+mod upgrade;
 
 pub use local::LocalNode;
 pub use server::{BindError, bind, serve};

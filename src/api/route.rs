@@ -38,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Incoming,
+    /// The connection itself, where the client wants it to become something else.
+    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
 impl Call {
@@ -130,6 +132,15 @@ static ROUTES: &[Route] = routes![
     GET "distribution/{*}/json" 1 . 30 => image::resolve,
     GET "containers/json" 1 . 24 => container::list,
     GET "containers/{}/json" 1 . 24 => container::inspect,
+    POST "containers/{}/exec" 1 . 24 => exec::create,
+    POST "exec/{}/start" 1 . 24 => exec::start,
+    POST "exec/{}/resize" 1 . 24 => exec::resize,
+    GET "exec/{}/json" 1 . 24 => exec::inspect,
+    HEAD "containers/{}/archive" 1 . 24 => archive::stat,
+    GET "containers/{}/archive" 1 . 24 => archive::get,
+    PUT "containers/{}/archive" 1 . 24 => archive::put,
+    GET "containers/{}/stats" 1 . 24 => stats::stats,
+    GET "containers/{}/top" 1 . 24 => stats::top,
     GET "networks" 1 . 24 => network::list,
     GET "networks/{}" 1 . 24 => network::inspect,
     GET "volumes" 1 . 24 => volume::list,
@@ -202,7 +213,8 @@ pub(crate) async fn dispatch(
     node: Arc<dyn LocalNode>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let mut path: Vec<String> =
         parts.uri.path().trim_start_matches('/').split('/').map(str::to_owned).collect();
     let asked = path.first().and_then(|segment| version(segment));
@@ -225,7 +237,7 @@ pub(crate) async fn dispatch(
             continue;
         }
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let call = Call { node, params, query, headers: parts.headers, body };
+        let call = Call { node, params, query, headers: parts.headers, body, upgrade };
         return match (route.handler)(call).await {
             Ok(response) => response,
             Err(refusal) => refused(&refusal),

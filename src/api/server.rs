@@ -190,7 +190,8 @@ async fn connection(
             .header_read_timeout(HEADER_WAIT)
             .max_header_size(HEADER_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(FuturesIo::new(Stall::new(stream, WRITE_WAIT)), service);
+            .serve_connection(FuturesIo::new(Stall::new(stream, WRITE_WAIT)), service)
+            .with_upgrades();
         let mut connection = pin!(connection);
         let ended = async { Some(connection.as_mut().await) }
             .or(async {

@@ -25,6 +25,11 @@ impl<S> Stall<S> {
         Self { stream, wait, timer: None }
     }
 
+    /// Returns the connection.
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// Passes a result on, and turns a pending one into an error once the time is over.
     fn judge<T>(
         &mut self,

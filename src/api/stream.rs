@@ -2,7 +2,7 @@
 
 use super::{
     dto,
-    local::{BoxStream, LogItem, LogLine, LogSource, Progress},
+    local::{BoxStream, ExecInput, ExecItem, ExecStream, LogItem, LogLine, LogSource, Progress},
 };
 use crate::types::Date;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,8 +11,9 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use std::{convert::Infallible, io, time::Duration};
 
-/// The body of every answer.
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// The body of every answer. An error cuts the connection, so that the client never takes a part
+/// for the whole.
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// How long an upload may stand still. A load over a slow link trickles, it does not stop: after a
 /// minute without a byte the client is gone.
@@ -25,7 +26,12 @@ const FRAME_HEADER: usize = 8;
 const SYSTEM_ERROR: u8 = 3;
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).boxed_unsync()
+    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// A body that may break off.
+pub(crate) fn fallible(items: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    StreamBody::new(items.map(|bytes| bytes.map(Frame::data))).boxed_unsync()
 }
 
 pub(crate) fn streamed(items: impl Stream<Item = Bytes> + Send + 'static) -> Body {
@@ -162,6 +168,63 @@ fn fixed_date(date: Date) -> String {
     format!("{}.{:09}Z", seconds.trim_end_matches('Z'), date.unix_nanos() % 1_000_000_000)
 }
 
+/// The streams of a command as a client reads them: as they are for a terminal, else in Docker's
+/// frames.
+pub(crate) struct ExecBytes {
+    tty: bool,
+    pieces: ExecPieces,
+}
+
+/// Both directions.
+pub(crate) struct ExecPieces {
+    /// None where nothing takes input.
+    pub(crate) input: Option<async_channel::Sender<ExecInput>>,
+    pub(crate) output: BoxStream<Bytes>,
+}
+
+impl ExecBytes {
+    pub(crate) fn running(exec: ExecStream) -> Self {
+        let ExecStream { tty, input, output } = exec;
+        let output = output.map(move |item| match item {
+            ExecItem::Stdout(bytes) | ExecItem::Stderr(bytes) if tty => bytes,
+            ExecItem::Stdout(bytes) => frame(1, &[&bytes]),
+            ExecItem::Stderr(bytes) => frame(2, &[&bytes]),
+            ExecItem::Failed(text) => complaint(&text, tty),
+        });
+        let pieces = ExecPieces { input: Some(input), output: output.boxed() };
+        Self { tty, pieces }
+    }
+
+    /// A command that could not be run: all there is is why.
+    pub(crate) fn failed(message: &str, tty: bool) -> Self {
+        let output = stream::once(complaint(message, tty)).boxed();
+        Self { tty, pieces: ExecPieces { input: None, output } }
+    }
+
+    /// Returns the media type.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.tty {
+            "application/vnd.docker.raw-stream"
+        } else {
+            "application/vnd.docker.multiplexed-stream"
+        }
+    }
+
+    pub(crate) fn into_pieces(self) -> ExecPieces {
+        self.pieces
+    }
+
+    /// Ends the input at once.
+    pub(crate) fn output_only(self) -> BoxStream<Bytes> {
+        self.pieces.output
+    }
+}
+
+fn complaint(text: &str, tty: bool) -> Bytes {
+    let line = format!("{text}\r\n");
+    if tty { Bytes::from(line) } else { frame(2, &[line.as_bytes()]) }
+}
+
 /// Turns an upload into a stream of its bytes. Ends with an error where the client stops sending.
 pub(crate) fn upload(body: Incoming) -> BoxStream<io::Result<Bytes>> {
     Box::pin(stream::unfold(Some(body), |body| async move {
@@ -197,6 +260,27 @@ mod tests {
             "2026-11-21T03:24:29.694735240Z"
         );
         assert_eq!(fixed_date(Date::from_unix_seconds(1)), "1970-01-01T00:00:01.000000000Z");
+    }
+
+    #[test]
+    fn commands_are_framed_unless_they_have_a_terminal() {
+        let read = |tty: bool| {
+            let (input, _) = async_channel::bounded(1);
+            let items = [
+                ExecItem::Stdout("a".into()),
+                ExecItem::Stderr("b".into()),
+                ExecItem::Failed("c".to_owned()),
+            ];
+            let output = stream::iter(items).boxed();
+            let exec = ExecBytes::running(ExecStream { tty, input, output });
+            let pieces: Vec<Bytes> = smol::block_on(exec.output_only().collect());
+            pieces.concat()
+        };
+        assert_eq!(
+            read(false),
+            b"\x01\0\0\0\0\0\0\x01a\x02\0\0\0\0\0\0\x01b\x02\0\0\0\0\0\0\x03c\r\n"
+        );
+        assert_eq!(read(true), b"abc\r\n");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The API against a node that is none: real requests over a real socket, and the `docker` command
 //! where it is installed.
 
+mod containers;
 mod contract;
 mod docker;
 mod fake;

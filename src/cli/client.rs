@@ -3,8 +3,13 @@
 use super::exit::{CliError, Exit};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, StreamBody};
-use hyper::{Method, Request, Response, StatusCode, body::Frame, body::Incoming};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header::HeaderValue,
+};
 use serde_json::Value;
+use smol::net::unix::UnixStream;
 use smol_hyper::rt::FuturesIo;
 use std::{io::Read, path::PathBuf, time::Duration};
 
@@ -105,6 +110,51 @@ impl Client {
         })
     }
 
+    /// Asks for a header of what is at `path`; none where nothing is there.
+    pub(crate) fn head(&self, path: &str, header: &str) -> Result<Option<String>, CliError> {
+        smol::block_on(async {
+            let body = Either::Left(Full::default());
+            let request = request(Method::HEAD, path, &Call::default(), body)?;
+            let response = self.dispatch(request).await?;
+            if response.status() == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            if !response.status().is_success() {
+                // The answer to a HEAD has no body that could say why: a GET has.
+                let body = Either::Left(Full::default());
+                self.send(Method::GET, path, &Call::default(), body).await?;
+            }
+            let value = response.headers().get(header).and_then(|value| value.to_str().ok());
+            value
+                .map(|value| Some(value.to_owned()))
+                .ok_or_else(|| CliError::failure(format!("the answer has no header {header}")))
+        })
+    }
+
+    /// Sends a POST that turns the connection into something else; returns the connection, and
+    /// what came over it already.
+    pub(crate) async fn hijack(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<(UnixStream, Bytes), CliError> {
+        let call = Call { body: Some(body.clone()), ..Call::default() };
+        let mut request =
+            request(Method::POST, path, &call, Either::Left(Full::from(body.to_string())))?;
+        let headers = request.headers_mut();
+        headers.insert("connection", HeaderValue::from_static("Upgrade"));
+        headers.insert("upgrade", HeaderValue::from_static("tcp"));
+        let response = self.dispatch(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refused(response).await);
+        }
+        let upgraded = hyper::upgrade::on(response).await.map_err(|error| broken(&error))?;
+        let parts = upgraded
+            .downcast::<FuturesIo<UnixStream>>()
+            .map_err(|_| CliError::failure("the connection is of another kind"))?;
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -112,7 +162,12 @@ impl Client {
         call: &Call,
         body: Body,
     ) -> Result<Response<Incoming>, CliError> {
-        let connect = smol::net::unix::UnixStream::connect(&self.socket);
+        let response = self.dispatch(request(method, path, call, body)?).await?;
+        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+    }
+
+    async fn dispatch(&self, request: Request<Body>) -> Result<Response<Incoming>, CliError> {
+        let connect = UnixStream::connect(&self.socket);
         let late = async {
             smol::Timer::after(CONNECT_LIMIT).await;
             Err(std::io::ErrorKind::TimedOut.into())
@@ -125,26 +180,12 @@ impl Client {
                 .await
                 .map_err(|error| broken(&error))?;
         smol::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "the connection to the daemon ended");
             }
         })
         .detach();
-        let mut request = Request::builder().method(method).uri(path).header("host", "midge");
-        if call.body.is_some() {
-            request = request.header("content-type", "application/json");
-        }
-        if matches!(body, Either::Right(_)) {
-            request = request.header("content-type", "application/x-tar");
-        }
-        if let Some(auth) = &call.registry_auth {
-            request = request.header("x-registry-auth", auth);
-        }
-        let request = request
-            .body(body)
-            .map_err(|error| CliError::failure(format!("cannot ask for {path}: {error}")))?;
-        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+        sender.send_request(request).await.map_err(|error| broken(&error))
     }
 
     fn unreachable(&self, error: &std::io::Error) -> CliError {
@@ -162,6 +203,20 @@ impl Client {
             hint: Some(hint),
         }
     }
+}
+
+fn request(method: Method, path: &str, call: &Call, body: Body) -> Result<Request<Body>, CliError> {
+    let mut request = Request::builder().method(method).uri(path).header("host", "midge");
+    if call.body.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    if matches!(body, Either::Right(_)) {
+        request = request.header("content-type", "application/x-tar");
+    }
+    if let Some(auth) = &call.registry_auth {
+        request = request.header("x-registry-auth", auth);
+    }
+    request.body(body).map_err(|error| CliError::failure(format!("cannot ask for {path}: {error}")))
 }
 
 fn broken(error: &hyper::Error) -> CliError {

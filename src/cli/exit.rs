@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Unreachable,
     /// The daemon's configuration is wrong; nothing was started.
     Config,
+    /// As the command ended that was run in a container.
+    Of(u8),
 }
 
 impl Exit {
@@ -26,6 +28,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Unreachable => 3,
             Self::Config => 64,
+            Self::Of(code) => code,
         }
     }
 }

@@ -4,20 +4,25 @@
 //! cluster's insides: whatever it can do, any client of the API can.
 
 mod client;
+mod cp;
 mod daemon;
 mod df;
 mod events;
+mod exec;
 mod exit;
 mod human;
 mod image;
 mod node;
 mod nodes;
 mod output;
+mod pieces;
 mod service;
+mod stats;
 mod swarm;
 mod system;
 mod task;
 mod template;
+mod top;
 mod unsupported;
 mod volume;
 
@@ -70,6 +75,14 @@ enum Command {
     Events(events::EventsArgs),
     /// List the containers of this node
     Ps(system::PsArgs),
+    /// Run a command in a running container, on any node
+    Exec(exec::ExecArgs),
+    /// Copy files between here and a running container, on any node
+    Cp(cp::CpArgs),
+    /// Show what running containers use
+    Stats(stats::StatsArgs),
+    /// List the processes of a running container
+    Top(top::TopArgs),
     /// Show what this node is and how it is
     Info(system::InfoArgs),
     /// Show the versions of this program and of the daemon
@@ -126,6 +139,10 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::System(command) => df::run(&client, &command),
         Command::Events(args) => events::run(&client, &args),
         Command::Ps(args) => system::ps(&client, &args),
+        Command::Exec(args) => exec::run(&client, &args),
+        Command::Cp(args) => cp::run(&client, &args),
+        Command::Stats(args) => stats::run(&client, &args),
+        Command::Top(args) => top::run(&client, &args),
         Command::Info(args) => system::info(&client, &args),
         Command::Version(args) => system::version(&client, &args),
         Command::Hidden(command) => system::hidden(command),

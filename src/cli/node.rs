@@ -129,6 +129,9 @@ fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
 
 fn row(node: &Value, own: &str) -> Map<String, Value> {
     let manager = match node.get("ManagerStatus") {
+        Some(status) if !text(status, "/Message").is_empty() => {
+            format!("Blocked: {}", text(status, "/Message"))
+        }
         Some(status) if status["Leader"] == true => "Leader".to_owned(),
         Some(status) => capitalized(text(status, "/Reachability")),
         None => String::new(),
@@ -206,6 +209,9 @@ fn pretty(node: &Value) -> Result<(), CliError> {
         line(" Address:\t\t", text(manager, "/Addr"));
         line(" Raft Status:\t\t", &capitalized(text(manager, "/Reachability")));
         line(" Leader:\t\t", if manager["Leader"] == true { "Yes" } else { "No" });
+        if !text(manager, "/Message").is_empty() {
+            line(" Message:\t\t", text(manager, "/Message"));
+        }
     }
     let description = &node["Description"];
     line("Platform:", "");

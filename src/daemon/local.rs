@@ -9,18 +9,20 @@ use crate::{
     api::{
         error::{NOT_A_MANAGER, NOT_IN_SWARM},
         local::{
-            Answer, BoxFuture, BoxStream, Container, ContainerState, Image, ImageDetail, Info,
-            InitOptions, JoinOptions, LocalNode, LogItem, LogOptions, NodeAnswer, NodeSelector,
-            Progress, PullOptions, Removed, Resolved, SwarmState,
+            Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
+            ImageDetail, Info, InitOptions, JoinOptions, LocalNode, LogItem, LogOptions,
+            MountPoint, NodeAnswer, NodeSelector, Place, Progress, PullOptions, Removed, Resolved,
+            StartOptions, Started, SwarmState,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
     node::LocalTask,
     pki::TokenText,
-    runtime::ContainerInfo,
+    runtime::{ContainerInfo, Mounted},
     types::{
-        Chore, Cluster, Date, Node, NodeId, NodeState, Occurrence, PortConfig, RegistryCredential,
-        Role, TaskState, image::Reference,
+        Chore, Cluster, Date, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, PortConfig,
+        ProcessTable, RegistryCredential, Role, TaskState, TerminalSize, UnpackOptions, Usage,
+        image::Reference,
     },
     util::board::Reading,
 };
@@ -164,6 +166,48 @@ impl LocalNode for Local {
             Ok(reader.read(options))
         })
     }
+
+    fn exec_create(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {
+        self.create_exec(place, spec)
+    }
+
+    fn exec_start(&self, id: String, options: StartOptions) -> Answer<'_, Started> {
+        Box::pin(self.start_exec(id, options))
+    }
+
+    fn exec_resize(&self, id: String, size: TerminalSize) -> Answer<'_, ()> {
+        Box::pin(async move { self.resize_exec(&id, size) })
+    }
+
+    fn exec_state(&self, id: String) -> Answer<'_, ExecState> {
+        Box::pin(async move { self.show_exec(&id) })
+    }
+
+    fn path_stat(&self, place: Place, path: String) -> Answer<'_, PathStat> {
+        Box::pin(self.stat_path(place, path))
+    }
+
+    fn pack(&self, place: Place, path: String) -> Answer<'_, (PathStat, Archive)> {
+        Box::pin(self.pack_path(place, path))
+    }
+
+    fn unpack(
+        &self,
+        place: Place,
+        path: String,
+        options: UnpackOptions,
+        archive: Archive,
+    ) -> Answer<'_, ()> {
+        Box::pin(self.unpack_archive(place, path, options, archive))
+    }
+
+    fn usage(&self, place: Place, times: Option<u32>) -> Answer<'_, BoxStream<Usage>> {
+        Box::pin(self.container_usage(place, times))
+    }
+
+    fn processes(&self, place: Place, options: String) -> Answer<'_, ProcessTable> {
+        Box::pin(self.list_processes(place, options))
+    }
 }
 
 /// Waits, a bounded time, until a manager that was just started leads: whoever asks in that moment
@@ -300,6 +344,7 @@ impl Local {
         }
         info.node_address = host_of(&membership.advertise);
         if membership.role == Role::Manager {
+            info.manager_error = status.manager_health.clone().unwrap_or_default();
             info.control_available = true;
             info.leader = status.leading.then(|| membership.node.clone());
             info.managers = vec![(membership.node.clone(), membership.advertise.clone())];
@@ -364,7 +409,31 @@ impl Local {
             addresses: address.map(|address| address.to_string()).into_iter().collect(),
             tty: task.spec.container.tty,
             health: health.clone().filter(|_| running),
-            log_path: String::new(),
+            log_path: info.log_path.to_string_lossy().into_owned(),
+            mounts: info.mounts.into_iter().map(|mount| self.mount_point(mount)).collect(),
+            out_of_memory: matches!(
+                info.phase,
+                crate::agent::Phase::Exited { out_of_memory: true, .. }
+            ),
+            spec: Box::new(task.spec.clone()),
         }
+    }
+
+    /// Tells what a mount is by where its files are.
+    fn mount_point(&self, mount: Mounted) -> MountPoint {
+        let Mounted { source, target, read_only } = mount;
+        let Some(source) = source else {
+            let (name, source) = (String::new(), String::new());
+            return MountPoint { kind: "tmpfs", name, source, target, read_only };
+        };
+        let data = &self.0.options.data_dir;
+        let path = std::path::Path::new(&source);
+        let volume = path.strip_prefix(data.join("volumes")).ok();
+        let name = volume.and_then(|rest| rest.iter().next()).unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        // A container's own volumes lie with its log.
+        let is_volume = volume.is_some() || path.starts_with(data.join("containers"));
+        let kind = if is_volume { "volume" } else { "bind" };
+        MountPoint { kind, name, source, target, read_only }
     }
 }

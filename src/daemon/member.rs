@@ -104,7 +104,10 @@ async fn start_now(
     let containers = shared.containers.clone();
     let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
     let engine = match membership.role {
-        Role::Manager => Some((open_store(&shared.options.data_dir)?, LogPort::new())),
+        Role::Manager => {
+            let store = open_store(&shared.options.data_dir)?;
+            Some((Arc::clone(&store), LogPort::new(store)))
+        }
         Role::Worker => None,
     };
     let credentials = Credentials {

@@ -6,7 +6,9 @@
 mod address;
 mod chores;
 mod config;
+mod container;
 mod describe;
+mod exec;
 mod garbage;
 mod host;
 mod images;
@@ -162,6 +164,7 @@ impl DaemonError {
             Self::Bind(_) => "another program may use the port; join or init with another one: \
                               --listen-addr 0.0.0.0:PORT"
                 .to_owned(),
+            Self::Store(error) => error.hint()?.to_owned(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "the daemon runs as root".to_owned()
             }
@@ -184,6 +187,10 @@ pub(crate) struct Shared {
     changing: smol::lock::Mutex<()>,
     /// Told when the daemon must end with an error.
     failed: async_channel::Sender<String>,
+    /// Commands in containers that clients made here.
+    execs: exec::Execs,
+    /// What is being done with this node's containers.
+    work: container::Work,
 }
 
 impl std::fmt::Debug for Shared {
@@ -356,6 +363,8 @@ fn compose(
         member: Mutex::new(None),
         changing: smol::lock::Mutex::new(()),
         failed,
+        execs: exec::Execs::default(),
+        work: container::Work::default(),
     }))
 }
 

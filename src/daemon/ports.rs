@@ -7,7 +7,7 @@ use crate::{
     consensus::{Consensus, Notice, OnSmol, ProposeError, SnapshotInterval},
     node::ports::{AgentDisk, Authority, DiskError, Log, PeerInput, Peers},
     pki::{self, Identity},
-    store::AgentStore,
+    store::{AgentStore, ManagerStore},
     transport::{Endpoint, Input},
     types::{Cluster, FromManager, FromWorker, NodeId, Sequence},
 };
@@ -24,16 +24,18 @@ const INPUTS_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct LogPort {
     engine: Arc<smol::lock::OnceCell<Consensus<OnSmol>>>,
+    store: Arc<ManagerStore>,
     snapshot_interval: SnapshotInterval,
     channel: (Sender<Notice>, Receiver<Notice>),
 }
 
 impl LogPort {
-    /// Makes a log without an engine: proposals wait for it.
-    pub(super) fn new() -> Self {
+    /// Makes the log that is in `store`, without an engine: proposals wait for it.
+    pub(super) fn new(store: Arc<ManagerStore>) -> Self {
         let default = crate::types::ClusterSpec::default().snapshot_interval;
         let snapshot_interval = SnapshotInterval::new(default);
-        Self { engine: Arc::default(), snapshot_interval, channel: Consensus::<OnSmol>::channel() }
+        let channel = Consensus::<OnSmol>::channel();
+        Self { engine: Arc::default(), store, snapshot_interval, channel }
     }
 
     /// Returns the channel of notices, for the engine.
@@ -72,6 +74,10 @@ impl Log for LogPort {
 
     fn notices(&self) -> Receiver<Notice> {
         self.channel.1.clone()
+    }
+
+    fn commit_under_way(&self) -> Option<Duration> {
+        self.store.commit_under_way()
     }
 
     fn set_snapshot_interval(&self, entries: u64) {

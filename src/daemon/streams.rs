@@ -1,6 +1,7 @@
-//! What other nodes ask over streams: to join, for logs, to take an image.
+//! What other nodes ask over streams: to join, for logs, to take an image, to do
+//! something with a container.
 
-use super::{Shared, chores, images, logs, membership::Membership};
+use super::{Shared, chores, container, images, logs, membership::Membership};
 use crate::{
     cluster::{Class, Refusal, RenewRequest, Request, Response},
     node::Handle,
@@ -59,6 +60,10 @@ async fn answer(
         },
         StreamRequest::LoadImage { .. } => match stream.accept().await {
             Ok((sender, receiver)) => images::serve_load(shared, sender, receiver).await,
+            Err(error) => Err(error),
+        },
+        StreamRequest::Container(request) => match stream.accept().await {
+            Ok((sender, receiver)) => container::serve(shared, *request, sender, receiver).await,
             Err(error) => Err(error),
         },
         StreamRequest::Chore(chore) => match stream.accept().await {

@@ -245,6 +245,7 @@ mod tests {
             log_path: std::path::PathBuf::new(),
             health: crate::types::ImageHealth::default(),
             phase,
+            mounts: Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@
 //! the others', and hand that out as snapshots and assignments. A member that stops does no harm,
 //! and a newer binary reads what an older one could not.
 
+mod disk;
 mod effects;
 mod requests;
 
@@ -133,6 +134,7 @@ struct Manager<H, L, P, A> {
     requests: Requests,
     bootstrap: Option<Bootstrap>,
     proposals: Proposals,
+    disk: disk::Disk,
     last_tick: Moment,
     news: Sender<News>,
 }
@@ -164,6 +166,7 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         requests: Requests::default(),
         bootstrap: None,
         proposals: Proposals::default(),
+        disk: disk::Disk::default(),
         news: news_tx,
     };
     let ended = manager.drive(&channels, &notices, &news).await;
@@ -407,12 +410,14 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         let leader = self.leader.as_ref().and_then(Leader::next_deadline);
         let bootstrap = self.bootstrap.as_ref().map(|bootstrap| bootstrap.deadline);
         let ours = wait::earlier(self.requests.next_deadline(), bootstrap);
+        let ours = wait::earlier(ours, self.disk.deadline());
         wait::earlier(leader.map(|deadline| deadline.max(floor)), ours)
     }
 
     /// Does what is due.
     fn tick(&mut self) {
         let now = self.host.now();
+        self.look_at_disk();
         self.requests.expire(now, &unavailable("no answer in time; try again"));
         if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.deadline <= now)
             && let Some(bootstrap) = self.bootstrap.take()

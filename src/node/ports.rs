@@ -48,6 +48,9 @@ pub trait Log: Clone + Send + Sync + 'static {
     /// Returns the channel of notices. Called once.
     fn notices(&self) -> Receiver<Notice>;
 
+    /// Returns for how long the disk has been at the write that is under way, where there is one.
+    fn commit_under_way(&self) -> Option<Duration>;
+
     /// Sets how many entries lie between snapshots, from the next entry on.
     fn set_snapshot_interval(&self, entries: u64);
 }

@@ -112,6 +112,8 @@ pub struct ContainerInfo {
     pub labels: Labels,
     /// The newest file of its log.
     pub log_path: PathBuf,
+    /// What its task and its image had mounted in it.
+    pub mounts: Vec<spec::Mounted>,
     /// How it is.
     pub phase: Phase,
     /// What its image says of its health.
@@ -582,6 +584,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
         command,
         created: record.created.unwrap_or_default(),
         labels: record.labels.into_iter().collect(),
+        mounts: spec::mounted(&spec),
         log_path: Folder::new(data_dir, &record.id).log(),
         container: record.id,
         phase,
@@ -589,7 +592,7 @@ fn info(record: Record, task: TaskId, phase: Phase, data_dir: &Path) -> Containe
     }
 }
 
-fn cgroup_of(spec: &[u8]) -> Option<String> {
+pub(super) fn cgroup_of(spec: &[u8]) -> Option<String> {
     let spec: serde_json::Value = serde_json::from_slice(spec).ok()?;
     Some(spec["linux"]["cgroupsPath"].as_str()?.to_owned())
 }

@@ -95,8 +95,9 @@ pub struct Fake {
     next_pid: u32,
     /// Times each task was started, for "a task runs at most once".
     starts: BTreeMap<TaskId, u32>,
-    /// Tasks of which a probe has succeeded, for "none with a check runs before".
-    well: BTreeSet<TaskId>,
+    /// Whether a probe of each task has ever succeeded, for "none with a check runs before", and
+    /// how many have failed since.
+    probes: BTreeMap<TaskId, (bool, u32)>,
 }
 
 impl Fake {
@@ -110,7 +111,7 @@ impl Fake {
             up: true,
             next_pid: 1_000,
             starts: BTreeMap::new(),
-            well: BTreeSet::new(),
+            probes: BTreeMap::new(),
         }
     }
 
@@ -248,7 +249,13 @@ impl Fake {
     /// Tells whether a probe of the task's container has ever succeeded.
     #[must_use]
     pub fn was_well(&self, task: &TaskId) -> bool {
-        self.well.contains(task)
+        self.probes.get(task).is_some_and(|(well, _)| *well)
+    }
+
+    /// Returns how many probes of the task's container failed since the last that succeeded.
+    #[must_use]
+    pub fn failed_probes(&self, task: &TaskId) -> u32 {
+        self.probes.get(task).map_or(0, |(_, failed)| *failed)
     }
 
     /// Tells whether there is any container, whatever its state.
@@ -352,10 +359,12 @@ impl Fake {
             ["until", seconds] => ran < number(seconds),
             _ => false,
         };
+        let (was_well, failed) = self.probes.entry(task.clone()).or_default();
         if well && !sick {
-            self.well.insert(task.clone());
+            (*was_well, *failed) = (true, 0);
             return Ok(ProbeResult { code: Some(0), output: String::new() });
         }
+        *failed += 1;
         let output = if sick { "sick" } else { "not well" };
         Ok(ProbeResult { code: Some(1), output: output.to_owned() })
     }

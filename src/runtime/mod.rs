@@ -27,11 +27,13 @@ mod mountinfo;
 mod oci;
 mod plan;
 mod prepare;
+mod processes;
 pub mod registry;
 mod rootfs;
 mod signal;
 mod signals;
 mod spec;
+mod usage;
 mod volume;
 mod volume_part;
 mod volumes;
@@ -41,8 +43,8 @@ pub use cdi::CDI_DIRS;
 pub use cgroups::{cgroups, remove_cgroup};
 pub use engine::{Config, ContainerInfo, Runtime};
 pub use exec::{
-    Exec, ExecControl, ExecError, ExecEvent, ExecExit, ExecOutput, ExecStdin, PROBE_OUTPUT_MAX,
-    ProbeOutput,
+    Exec, ExecControl, ExecError, ExecEvent, ExecExit, ExecOutput, ExecStdin, Inside,
+    PROBE_OUTPUT_MAX, ProbeOutput,
 };
 pub use helper::{INIT_MODE, LOGGER_MODE, helper_path, install_helper};
 pub use image_config::{ImageConfig, PreparedImage};
@@ -51,6 +53,7 @@ pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
 pub use oci::{OciError, OciRuntime};
+pub use spec::Mounted;
 pub use volumes::{ANONYMOUS, VolumeError, VolumeNews, VolumeOptionError, VolumeWanted, Volumes};
 
 use std::path::PathBuf;

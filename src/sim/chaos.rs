@@ -27,6 +27,7 @@ impl World {
             permanent: u32::try_from(executor.below(30)).expect("it is below 30"),
             crash: u32::try_from(executor.below(300)).expect("it is below 300"),
             inventory: (Duration::ZERO, Duration::from_secs(executor.below(20))),
+            sick: u32::try_from(executor.below(200)).expect("it is below 200"),
             crash_after: (Duration::from_millis(10), Duration::from_secs(30)),
             ..Faults::default()
         };

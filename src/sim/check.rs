@@ -7,7 +7,7 @@ use crate::{
     consensus::Committed,
     types::{
         Availability, Desired, FromWorker, Mode, NodeId, Sequence, Task, TaskId, TaskState,
-        UpdateState, Version,
+        TaskStatus, UpdateState, Version,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,18 +51,40 @@ impl World {
             self.0.executor.record(u64::from(*byte));
         }
         checks.after_entry(entry.index);
+        for task in checks.state.tasks().filter(|task| task.status.state == TaskState::Running) {
+            self.check_well(task.node.as_ref(), task, &task.status);
+        }
+    }
+
+    /// A task with a check never runs before its container was found well.
+    fn check_well(&self, node: Option<&NodeId>, task: &Task, status: &TaskStatus) {
+        let checked = task.spec.container.health.is_some();
+        if !checked || status.state != TaskState::Running {
+            return;
+        }
+        let machines = self.machines();
+        // A node that was removed takes its containers with it.
+        let Some(machine) = node.and_then(|node| machines.get(node)) else { return };
+        let well = machine.fake.lock().unwrap().was_well(&task.id);
+        assert!(well, "{} runs and was never found well", task.id);
     }
 
     /// A daemon is about to do something to a container.
     pub(super) fn check_action(&self, node: &NodeId, action: &Action) {
         let (Action::Stop { task, .. } | Action::Remove { task }) = action else { return };
-        let runs = self.machines()[node].fake.lock().unwrap().running().contains(task);
+        let (runs, failed) = {
+            let machines = self.machines();
+            let fake = machines[node].fake.lock().unwrap();
+            (fake.running().contains(task), fake.failed_probes(task))
+        };
         if !runs {
             return;
         }
         let checks = self.checks();
         let wanted = checks.state.task(task).is_some_and(|task| {
-            task.desired.is_wanted()
+            let retries = task.spec.container.health.as_ref().map_or(u32::MAX, |it| it.retries);
+            failed < retries
+                && task.desired.is_wanted()
                 && task.status.state.is_live()
                 && task.node.as_ref() == Some(node)
         });
@@ -75,6 +97,21 @@ impl World {
 
     /// A daemon says something to its manager.
     pub(super) fn check_said(&self, node: &NodeId, message: &FromWorker) {
+        if let FromWorker::Register(register) = message {
+            for made in &register.successors {
+                self.check_well(Some(node), &made.task, &made.task.status);
+            }
+        }
+        let reports = match message {
+            FromWorker::Register(register) => register.tasks.as_slice(),
+            FromWorker::Report { tasks, .. } => tasks.as_slice(),
+            _ => &[],
+        };
+        for report in reports {
+            if let Some(task) = self.checks().state.task(&report.task) {
+                self.check_well(Some(node), task, &report.status);
+            }
+        }
         if let FromWorker::Heartbeat { applied, .. } = message {
             let mut checks = self.checks();
             let before = checks.sequences.entry(node.clone()).or_default();

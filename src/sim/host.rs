@@ -63,10 +63,20 @@ pub(super) struct SimLog {
     /// Set once the engine has started, for which the driver must be reading notices.
     pub(super) engine: Arc<OnceLock<Consensus<OnSim>>>,
     pub(super) notices: Receiver<Notice>,
+    /// Since when the disk has been at one write.
+    pub(super) hangs: Arc<Mutex<Option<Moment>>>,
+    pub(super) executor: Executor,
 }
 
 impl Log for SimLog {
     async fn propose(&self, entry: Vec<u8>, limit: Duration) -> Result<u64, ProposeError> {
+        let late = self.executor.now() + limit;
+        while self.commit_under_way().is_some() {
+            if self.executor.now() >= late {
+                return Err(ProposeError::Timeout(limit));
+            }
+            self.executor.sleep(Duration::from_millis(100)).await;
+        }
         match self.engine.get() {
             Some(engine) => engine.propose(entry, limit).await,
             None => Err(ProposeError::NotLeader { leader: None }),
@@ -82,6 +92,11 @@ impl Log for SimLog {
 
     fn notices(&self) -> Receiver<Notice> {
         self.notices.clone()
+    }
+
+    fn commit_under_way(&self) -> Option<Duration> {
+        let since = *self.hangs.lock().unwrap();
+        since.map(|since| self.executor.now().since(since))
     }
 
     /// The simulation keeps its own, so that snapshots come often.

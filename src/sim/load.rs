@@ -6,8 +6,9 @@ use crate::{
     cluster::{Change, Class, Command, JoinRequest, Query, Refusal, Request, Response},
     types::{
         Availability, Cluster, ClusterId, ClusterSpec, Constraint, ContainerSpec, Date, Entropy,
-        JoinToken, JoinTokens, Mode, Node, NodeDescription, NodeId, NodeSpec, NodeStatus,
-        RequestId, RestartPolicy, Role, RootCa, Service, ServiceId, ServiceSpec, TaskSpec, Version,
+        HealthCheck, HealthTest, JoinToken, JoinTokens, Mode, Node, NodeDescription, NodeId,
+        NodeSpec, NodeStatus, RequestId, RestartPolicy, Role, RootCa, Service, ServiceId,
+        ServiceSpec, TaskSpec, Version,
     },
 };
 use std::time::Duration;
@@ -24,7 +25,7 @@ impl Entropy for Executor {
 const WORKER_TOKEN: JoinToken = JoinToken(1);
 
 impl World {
-    fn request_id(&self) -> RequestId {
+    pub(super) fn request_id(&self) -> RequestId {
         RequestId::generate(&mut self.0.executor.clone())
     }
 
@@ -171,6 +172,11 @@ impl World {
         };
         let mut spec = service_spec(&name, mode);
         spec.task.restart.delay = Duration::from_millis(executor.below(3_000));
+        if executor.chance(300) {
+            // Well before its start period is over; later only the weather is against it.
+            let seconds = executor.below(15).to_string();
+            spec.task.container.health = Some(health_check(&["after", &seconds]));
+        }
         if executor.chance(200) {
             let zone = if executor.chance(500) { "a" } else { "b" };
             let constraint = Constraint::parse(&format!("node.labels.zone=={zone}"));
@@ -237,6 +243,18 @@ impl World {
     fn any<'a, T>(&self, all: &'a [T]) -> Option<&'a T> {
         let drawn = self.0.executor.below(u64::try_from(all.len()).expect("a usize fits"));
         all.get(usize::try_from(drawn).expect("it came from a usize"))
+    }
+}
+
+/// Returns a check by what the virtual runtime understands.
+pub(super) fn health_check(words: &[&str]) -> HealthCheck {
+    HealthCheck {
+        test: HealthTest::Command(words.iter().map(|word| (*word).to_owned()).collect()),
+        interval: Duration::from_secs(3),
+        start_period: Duration::from_secs(20),
+        start_interval: Duration::from_secs(1),
+        retries: 2,
+        ..HealthCheck::default()
     }
 }
 

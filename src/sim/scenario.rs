@@ -3,16 +3,18 @@
 //! A line that begins with `> ` is a command; the lines after it are what it shows. Nodes are
 //! called `n0` (the manager), `n1` and so on in the order they joined.
 //!
-//! - `join N`, `create NAME N|global [zone=Z]`, `scale NAME N`, `update NAME`, `remove NAME`
+//! - `join N`, `create NAME N|global [zone=Z] [well=never|after:SECONDS|until:SECONDS]`, `scale
+//!   NAME N`, `update NAME`, `remove NAME`
 //! - `drain|pause|active NODE`, `label NODE ZONE`, `forget NODE`
 //! - `kill NODE NAME`: ends one container of the service there
 //! - `crash NODE` ends the daemon, `off NODE` the machine, `on NODE` starts either
 //! - `cut NODE`, `mend NODE`: the link to the manager; `all` for every worker
+//! - `hang`, `mend-disk`: the disk of the manager's log; `try NAME`: creates a service, once
 //! - `wait SECONDS`, `settle`: until all is as it should be
 //! - `show`: nodes, wanted tasks, containers
 
 use super::{
-    load::service_spec,
+    load::{health_check, service_spec},
     run::flag,
     world::{Crash, World},
 };
@@ -105,6 +107,10 @@ impl World {
                     let constraint = Constraint::parse(&format!("node.labels.zone=={zone}"));
                     spec.task.placement.constraints.push(constraint.unwrap());
                 }
+                for well in rest.iter().filter_map(|word| word.strip_prefix("well=")) {
+                    let words: Vec<&str> = well.split(':').collect();
+                    spec.task.container.health = Some(health_check(&words));
+                }
                 if let Err(refusal) = self.create(spec).await {
                     return format!("{refusal}\n");
                 }
@@ -145,6 +151,9 @@ impl World {
             ["off", node] => self.crash(&self.node_named(node), Crash::Power),
             ["on", node] => self.start(&self.node_named(node)),
             ["cut" | "mend", which] => self.part(words[0] == "cut", which),
+            ["hang"] => *self.0.hangs.lock().unwrap() = Some(self.0.executor.now()),
+            ["mend-disk"] => *self.0.hangs.lock().unwrap() = None,
+            ["try", name] => return self.try_once(name).await,
             ["wait", seconds] => {
                 self.0.executor.sleep(Duration::from_secs(seconds.parse().unwrap())).await;
             }
@@ -153,6 +162,21 @@ impl World {
             other => panic!("{other:?} is no command"),
         }
         String::new()
+    }
+
+    /// Asks for a service; shows the answer and how long it took, in seconds.
+    async fn try_once(&self, name: &str) -> String {
+        let (request, begun) = (self.request_id(), self.0.executor.now());
+        let spec = Box::new(service_spec(name, Mode::Replicated { replicas: 1 }));
+        let handle = self.handle(&self.manager()).expect("the manager runs");
+        let limit = Duration::from_secs(60);
+        let result = handle.request(Request::CreateService { request, spec }, limit).await;
+        let took = self.0.executor.now().since(begun).as_secs();
+        let health = handle.status().manager_health.unwrap_or_default();
+        match result {
+            Ok(_) => format!("done after {took} s\n{health}\n"),
+            Err(refusal) => format!("refused after {took} s: {refusal}\n{health}\n"),
+        }
     }
 
     fn node_named(&self, name: &str) -> NodeId {

@@ -55,6 +55,8 @@ pub(super) struct Inner {
     /// The first is the manager.
     pub(super) names: Mutex<Vec<NodeId>>,
     pub(super) checks: Mutex<Checks>,
+    /// Since when the disk of the manager's log has been at one write.
+    pub(super) hangs: Arc<Mutex<Option<crate::types::Moment>>>,
     seed: u64,
     verbose: bool,
 }
@@ -71,6 +73,7 @@ impl World {
             machines: Mutex::default(),
             names: Mutex::default(),
             checks: Mutex::default(),
+            hangs: Arc::default(),
             seed,
             verbose,
         }))
@@ -236,7 +239,8 @@ impl World {
             }
         });
         self.trace(|| format!("the log starts for {owner}"));
-        SimLog { engine, notices }
+        let (hangs, executor) = (Arc::clone(&self.0.hangs), executor.clone());
+        SimLog { engine, notices, hangs, executor }
     }
 
     fn start_log(

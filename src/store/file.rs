@@ -57,6 +57,8 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         message: String,
+        /// Whether there is no room left.
+        full: bool,
     },
 }
 
@@ -69,6 +71,7 @@ impl OpenError {
                 Some("stop the other daemon, or give this one a data directory of its own")
             }
             Self::Newer { .. } => Some("install the midge that wrote it, or a newer one"),
+            Self::Failed { full: true, .. } => Some("make room on the disk and start again"),
             Self::Failed { .. } => None,
         }
     }
@@ -86,7 +89,9 @@ struct Unopened {
 impl Unopened {
     fn failed(path: &Path, error: &io::Error) -> Self {
         let (path, message) = (path.to_owned(), error.to_string());
-        Self { error: OpenError::Failed { path, message }, kind: error.kind() }
+        let full =
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        Self { error: OpenError::Failed { path, message, full }, kind: error.kind() }
     }
 }
 

@@ -16,9 +16,10 @@ pub fn may(own: Role, peer: Option<&Identity>, request: &StreamRequest) -> bool 
             own == Role::Manager && peer.is_some()
         }
         StreamRequest::Relay(_) | StreamRequest::Raft => own == Role::Manager && is_manager(peer),
-        StreamRequest::Logs(_) | StreamRequest::LoadImage { .. } | StreamRequest::Chore(_) => {
-            is_manager(peer)
-        }
+        StreamRequest::Logs(_)
+        | StreamRequest::LoadImage { .. }
+        | StreamRequest::Container(_)
+        | StreamRequest::Chore(_) => is_manager(peer),
     }
 }
 
@@ -31,7 +32,10 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         cluster::{JoinRequest, Query, Request},
-        types::{Availability, Chore, ClusterId, JoinToken, NodeDescription, NodeId},
+        types::{
+            Availability, Chore, ClusterId, ExecSpec, JoinToken, NodeDescription, NodeId, TaskId,
+        },
+        wire::{ContainerOp, ContainerRequest},
     };
 
     pub(in crate::transport) fn join_request() -> JoinRequest {
@@ -45,6 +49,11 @@ pub(super) mod tests {
             address: String::new(),
             advertise: String::new(),
         }
+    }
+
+    fn exec() -> ContainerRequest {
+        let op = ContainerOp::Exec { spec: ExecSpec::default(), detach: false, size: None };
+        ContainerRequest { task: TaskId::from_bits(1), op }
     }
 
     #[test]
@@ -70,6 +79,11 @@ pub(super) mod tests {
             (StreamRequest::Renew { csr: Vec::new() }, [false, true, true], [false, false, false]),
             (StreamRequest::Logs(Box::default()), [false, false, true], [false, false, true]),
             (StreamRequest::LoadImage { size: 1 }, [false, false, true], [false, false, true]),
+            (
+                StreamRequest::Container(Box::new(exec())),
+                [false, false, true],
+                [false, false, true],
+            ),
             (
                 StreamRequest::Chore(Box::new(Chore::Usage)),
                 [false, false, true],

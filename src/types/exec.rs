@@ -89,7 +89,7 @@ pub struct Usage {
     /// At most so many; none is no limit.
     pub pids_limit: Option<u64>,
     /// What was read from and written to disks.
-    pub disks: Vec<DiskUsage>,
+    pub disks: Vec<DeviceUsage>,
     /// What each interface carried, by name; empty where the container uses the node's network.
     pub networks: BTreeMap<String, NetworkUsage>,
 }
@@ -148,7 +148,7 @@ impl MemoryUsage {
 
 /// What one disk did for a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DiskUsage {
+pub struct DeviceUsage {
     /// The device's major number.
     pub major: u64,
     /// The device's minor number.

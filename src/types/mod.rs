@@ -54,7 +54,7 @@ pub use container::{
     NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
 };
 pub use exec::{
-    CpuUsage, DiskUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
+    CpuUsage, DeviceUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
     TerminalSize, UnpackOptions, Usage,
 };
 pub use expand::{ExpandFailed, TemplateContext, expand_container, has_templates};

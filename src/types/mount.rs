@@ -1,6 +1,6 @@
 //! What mounts must satisfy, before and after their templates are expanded.
 
-use super::{BindOptions, Mount, MountKind, Propagation, VolumeOptions, name::is_volume_name};
+use super::{BindOptions, Mount, MountKind, Propagation, VolumeOptions, is_volume_name};
 use std::collections::BTreeSet;
 
 /// A mount that breaks the rules. The texts are Docker's where it has one.
@@ -49,13 +49,10 @@ pub enum InvalidMount {
     NonRecursiveBoth(String),
     /// Not the name of a volume.
     #[error(
-        "invalid volume mount source, must not be an absolute path and only \
-         [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: {0}"
+        "invalid volume mount source, must not be an absolute path, have at least 2 characters, \
+         and only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: {0}"
     )]
     VolumeName(String),
-    /// A name of a volume that Docker refuses as well.
-    #[error("invalid volume mount source, must have at least 2 characters: {0}")]
-    ShortVolumeName(String),
     /// A volume that starts empty and cannot be written to; names the target.
     #[error("must not set ReadOnly mode when using anonymous volumes (target {0})")]
     AnonymousReadOnly(String),
@@ -132,9 +129,6 @@ fn bind(mount: &Mount, source: &str, options: &BindOptions) -> Result<(), Invali
 }
 
 fn volume(mount: &Mount, name: &str, options: &VolumeOptions) -> Result<(), InvalidMount> {
-    if name.len() == 1 {
-        return Err(InvalidMount::ShortVolumeName(name.to_owned()));
-    }
     if !name.is_empty() && !is_volume_name(name) {
         return Err(InvalidMount::VolumeName(name.to_owned()));
     }

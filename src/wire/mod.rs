@@ -7,9 +7,11 @@
 //! The types are encoded by the order of their variants and fields, so those are only ever
 //! appended to, and a changed layout is a new [`VERSION`].
 
+mod container;
 mod content;
 mod stream;
 
+pub use container::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest};
 pub use content::{ArchiveFrame, ChoreFrame, LoadFrame, LogFrame};
 pub use stream::{LogsRequest, StreamReply, StreamRequest};
 

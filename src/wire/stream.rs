@@ -1,5 +1,6 @@
 //! The first frame in each direction of a stream: what is asked, and what comes of it.
 
+use super::ContainerRequest;
 use crate::{
     cluster::{Admission, JoinRequest, Refusal, Request, Response},
     types::{Chore, Date, TaskId},
@@ -34,6 +35,8 @@ pub enum StreamRequest {
         /// Its size in bytes.
         size: u64,
     },
+    /// A manager does something with a container of a node, after [`StreamReply::Ready`].
+    Container(Box<ContainerRequest>),
     /// A manager asks something of what a node stores. Answered, after [`StreamReply::Ready`], by
     /// one `ChoreFrame`.
     Chore(Box<Chore>),

@@ -69,7 +69,7 @@ fn sh(command: &str) {
 }
 
 /// A process that is ended when dropped.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     fn start(mut command: Command, log: &Path) -> Self {
@@ -235,12 +235,13 @@ impl Drop for Network {
 /// One host.
 pub(crate) struct Host {
     number: usize,
-    namespace: String,
+    /// The name of its network namespace.
+    pub(crate) namespace: String,
     switch: String,
     pub(crate) address: String,
     pub(crate) dir: PathBuf,
     containerd: Option<Process>,
-    daemon: Option<Process>,
+    pub(crate) daemon: Option<Process>,
     /// What else runs on this host.
     beside: Vec<Process>,
 }

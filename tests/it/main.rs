@@ -2,6 +2,7 @@
 
 mod docker;
 mod events;
+mod exec;
 mod faults;
 mod host;
 mod images;

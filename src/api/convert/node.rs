@@ -113,6 +113,7 @@ pub fn from_node(node: &Node, leader: Option<&NodeId>, tls: &dto::TlsInfo) -> dt
             }
             .to_owned(),
             addr: manager.address.clone(),
+            message: String::new(),
         }),
     }
 }

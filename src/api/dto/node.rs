@@ -153,4 +153,7 @@ pub struct ManagerStatus {
     pub reachability: String,
     /// Where others reach it.
     pub addr: String,
+    /// What is wrong with it; midge's own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub message: String,
 }

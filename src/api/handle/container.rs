@@ -5,10 +5,11 @@ use super::{
         convert::date,
         dto,
         filter::Filters,
-        local::{Container, ContainerState},
+        local::{Container, ContainerState, MountPoint},
         route::{Call, Reply, json},
     },
     system::now,
+    target,
 };
 use crate::types::{Date, Health, HealthState};
 use serde_json::{Value, json as value};
@@ -118,10 +119,7 @@ fn human(duration: Duration) -> String {
 }
 
 pub(crate) async fn inspect(call: Call) -> Reply {
-    let name = call.name().trim_start_matches('/');
-    let containers = call.node.containers().await?;
-    let named = |container: &Container| container.name == name;
-    let found = super::find("No such container:", name, containers, |found| &found.id, named)?;
+    let found = target::find(call.node.as_ref(), call.name()).await?.container;
     let running = found.state == ContainerState::Running;
     let mut shown = value!({
         "Id": found.id,
@@ -133,7 +131,7 @@ pub(crate) async fn inspect(call: Call) -> Reply {
             "Running": running,
             "Paused": false,
             "Restarting": false,
-            "OOMKilled": false,
+            "OOMKilled": found.out_of_memory,
             "Dead": false,
             "Pid": found.pid,
             "ExitCode": found.exit_code.unwrap_or(0),
@@ -147,23 +145,72 @@ pub(crate) async fn inspect(call: Call) -> Reply {
         "RestartCount": 0,
         "Driver": "overlayfs",
         "Platform": "linux",
+        "ExecIDs": null,
+        "HostConfig": host_config(&found),
+        "Mounts": found.mounts.iter().map(mount_point).collect::<Vec<_>>(),
         "Config": {
-            "Image": found.image,
-            "Cmd": found.command,
-            "Env": found.env,
-            "Labels": found.labels,
+            "Hostname": found.spec.container.hostname,
+            "User": found.spec.container.user,
             "Tty": found.tty,
+            "Env": found.env,
+            "Cmd": found.command,
+            "Image": found.image,
+            "WorkingDir": found.spec.container.dir,
+            "Labels": found.labels,
         },
-        "HostConfig": { "NetworkMode": found.network },
         "NetworkSettings": {
             "Networks": { found.network: { "IPAddress": address(&found.addresses) } },
         },
-        "Mounts": [],
     });
     if let Some(health) = &found.health {
         shown["State"]["Health"] = show_health(health);
     }
     json(&shown)
+}
+
+/// What the container was asked to be, in the words of `docker run`.
+fn host_config(found: &Container) -> Value {
+    let spec = &found.spec;
+    let binds: Vec<String> = found
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind == "bind")
+        .map(|mount| {
+            let access = if mount.read_only { "ro" } else { "rw" };
+            format!("{}:{}:{access}", mount.source, mount.target)
+        })
+        .collect();
+    value!({
+        "Binds": binds,
+        "NetworkMode": found.network,
+        // Tasks are one-shot: what replaces one is another container.
+        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "AutoRemove": false,
+        "Privileged": false,
+        "ReadonlyRootfs": spec.container.read_only,
+        "Init": spec.container.init,
+        "LogConfig": { "Type": "json-file", "Config": {} },
+        "Memory": spec.limits.memory_bytes,
+        "MemoryReservation": spec.reservations.memory_bytes,
+        "NanoCpus": spec.limits.nano_cpus,
+        "PidsLimit": (spec.limits.pids > 0).then_some(spec.limits.pids),
+    })
+}
+
+fn mount_point(mount: &MountPoint) -> Value {
+    let mut shown = value!({
+        "Type": mount.kind,
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": "",
+        "RW": !mount.read_only,
+        "Propagation": if mount.kind == "bind" { "rprivate" } else { "" },
+    });
+    if mount.kind == "volume" {
+        shown["Name"] = value!(mount.name);
+        shown["Driver"] = value!("local");
+    }
+    shown
 }
 
 fn address(addresses: &[String]) -> &str {

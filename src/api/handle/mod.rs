@@ -1,14 +1,18 @@
 //! One file a resource: from a request to the local node and back.
 
+pub(super) mod archive;
 mod chore;
 pub(super) mod container;
 pub(super) mod events;
+pub(super) mod exec;
 pub(super) mod image;
 pub(super) mod network;
 pub(super) mod node;
 pub(super) mod service;
+pub(super) mod stats;
 pub(super) mod swarm;
 pub(super) mod system;
+mod target;
 pub(super) mod task;
 pub(super) mod volume;
 

@@ -5,9 +5,13 @@ use super::super::{
     dto,
     error::unexpected,
     filter::Filters,
+    local::Info,
     route::{Call, Reply, empty, json, request_id},
 };
-use crate::cluster::{Request, Response};
+use crate::{
+    cluster::{Refusal, Request, Response},
+    types::Node,
+};
 use http::StatusCode;
 
 /// Docker's filters of nodes.
@@ -28,25 +32,38 @@ pub(crate) async fn list(call: Call) -> Reply {
             && filters.labels("engine.label", &node.description.engine.labels)
             && filters.labels("node.label", &node.spec.labels)
     });
-    let (tls, leader) = context(&call).await?;
-    let nodes: Vec<dto::Node> =
-        nodes.iter().map(|found| node::from_node(found, leader.as_ref(), &tls)).collect();
+    let context = Context::of(&call).await?;
+    let nodes: Vec<dto::Node> = nodes.iter().map(|found| context.show(found)).collect();
     json(&nodes)
 }
 
 pub(crate) async fn inspect(call: Call) -> Reply {
     let found = super::find_node(call.node.as_ref(), call.name()).await?;
-    let (tls, leader) = context(&call).await?;
-    json(&node::from_node(&found, leader.as_ref(), &tls))
+    json(&Context::of(&call).await?.show(&found))
 }
 
 /// What of a node's JSON is not the node's own.
-async fn context(
-    call: &Call,
-) -> Result<(dto::TlsInfo, Option<crate::types::NodeId>), crate::cluster::Refusal> {
-    let local = call.node.as_ref();
-    let found = super::cluster(local).await?;
-    Ok((cluster::tls_info(&found, local), local.info().await.leader))
+struct Context {
+    tls: dto::TlsInfo,
+    info: Info,
+}
+
+impl Context {
+    async fn of(call: &Call) -> Result<Self, Refusal> {
+        let local = call.node.as_ref();
+        let found = super::cluster(local).await?;
+        Ok(Self { tls: cluster::tls_info(&found, local), info: local.info().await })
+    }
+
+    fn show(&self, found: &Node) -> dto::Node {
+        let mut shown = node::from_node(found, self.info.leader.as_ref(), &self.tls);
+        if let Some(manager) = &mut shown.manager_status
+            && self.info.node.as_ref() == Some(&found.id)
+        {
+            manager.message.clone_from(&self.info.manager_error);
+        }
+        shown
+    }
 }
 
 pub(crate) async fn update(mut call: Call) -> Reply {

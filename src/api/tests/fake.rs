@@ -30,6 +30,7 @@ pub(super) struct Fake {
     pub(super) held: Mutex<Vec<(NodeId, HeldImage)>>,
     pub(super) requests: Mutex<Vec<Request>>,
     pub(super) uploaded: Mutex<Vec<u8>>,
+    pub(super) execs: Mutex<Vec<(Place, ExecSpec)>>,
     /// What was asked of what nodes store, and what they say.
     pub(super) chores: Mutex<Vec<(NodeSelector, Chore)>>,
     pub(super) done: Mutex<Option<Result<ChoreDone, Refusal>>>,
@@ -87,6 +88,7 @@ impl Fake {
             held: Mutex::default(),
             requests: Mutex::default(),
             uploaded: Mutex::default(),
+            execs: Mutex::default(),
             chores: Mutex::default(),
             done: Mutex::default(),
             board: Board::new(BoardLimits { recent: 16, waiting: 16, readers: 2 }),
@@ -186,6 +188,20 @@ fn ready<'a, T: Send + 'a>(answer: Result<T, Refusal>) -> Answer<'a, T> {
     Box::pin(async move { answer })
 }
 
+fn stat(mode: u32) -> PathStat {
+    PathStat { name: "file".to_owned(), size: 2, mode, ..PathStat::default() }
+}
+
+/// An archive of one file.
+pub(super) fn archive() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(2);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "file", &b"hi"[..]).unwrap();
+    builder.into_inner().unwrap()
+}
+
 impl LocalNode for Fake {
     fn request(&self, request: Request) -> Answer<'_, Response> {
         ready(self.answer(request))
@@ -282,6 +298,107 @@ impl LocalNode for Fake {
 
     fn containers(&self) -> Answer<'_, Vec<Container>> {
         ready(Ok(Vec::new()))
+    }
+
+    fn exec_create(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {
+        self.execs.lock().unwrap().push((place, spec));
+        ready(Ok("e1".to_owned()))
+    }
+
+    /// Echoes its input once that has ended, and says so on the other stream. A program called
+    /// `nope` is not there.
+    fn exec_start(&self, id: String, options: StartOptions) -> Answer<'_, Started> {
+        let (_, spec) = self.execs.lock().unwrap().last().cloned().unwrap();
+        assert_eq!(id, "e1");
+        if spec.command[0] == "nope" {
+            let message = "nope: not found".to_owned();
+            return ready(Ok(Started::Failed { message, tty: spec.tty }));
+        }
+        if options.detach {
+            return ready(Ok(Started::Detached));
+        }
+        let (input, received) = async_channel::bounded(1);
+        let output = stream::unfold((received, false), |(received, ended)| async move {
+            if ended {
+                return None;
+            }
+            match received.recv().await {
+                Ok(ExecInput::Data(bytes)) => Some((ExecItem::Stdout(bytes), (received, false))),
+                _ => Some((ExecItem::Stderr("end\n".into()), (received, true))),
+            }
+        });
+        let exec = ExecStream { tty: spec.tty, input, output: output.boxed() };
+        ready(Ok(Started::Attached(exec)))
+    }
+
+    fn exec_resize(&self, _: String, size: TerminalSize) -> Answer<'_, ()> {
+        ready(if size.width == 80 {
+            Ok(())
+        } else {
+            Err(Refusal::new(Class::Conflict, "exec command e1 is not running"))
+        })
+    }
+
+    fn exec_state(&self, id: String) -> Answer<'_, ExecState> {
+        let all = self.execs.lock().unwrap();
+        let Some((place, spec)) = all.last().cloned().filter(|_| id == "e1") else {
+            return ready(Err(Refusal::new(Class::NotFound, "No such exec instance: x")));
+        };
+        let exit_code = Some(if spec.command[0] == "nope" { 127 } else { 7 });
+        ready(Ok(ExecState { task: place.task, spec, running: false, pid: 0, exit_code }))
+    }
+
+    fn path_stat(&self, _: Place, path: String) -> Answer<'_, PathStat> {
+        ready(match path.as_str() {
+            "/file" | "/file/" => Ok(stat(0o100_644)),
+            "/" | "/tmp" => Ok(stat(0o040_755)),
+            _ => Err(Refusal::new(Class::NotFound, format!("Could not find the file {path}"))),
+        })
+    }
+
+    fn pack(&self, _: Place, path: String) -> Answer<'_, (PathStat, Archive)> {
+        let whole = Ok(Bytes::from(archive()));
+        let items = match path.as_str() {
+            "/file" => vec![whole],
+            // An archive that breaks off in the middle.
+            _ => vec![Ok(Bytes::from_static(b"begun")), Err(std::io::ErrorKind::Other.into())],
+        };
+        ready(Ok((stat(0o100_644), stream::iter(items).boxed())))
+    }
+
+    fn unpack(
+        &self,
+        _: Place,
+        path: String,
+        options: UnpackOptions,
+        mut archive: Archive,
+    ) -> Answer<'_, ()> {
+        Box::pin(async move {
+            assert!(options.keep_kinds && !options.own_to_user, "{path}");
+            while let Some(bytes) = archive.next().await {
+                self.uploaded.lock().unwrap().extend_from_slice(&bytes.unwrap());
+            }
+            Ok(())
+        })
+    }
+
+    fn usage(&self, _: Place, times: Option<u32>) -> Answer<'_, BoxStream<Usage>> {
+        let usage = |n: u64| Usage {
+            date: Date::from_unix_seconds(n),
+            cpu: CpuUsage { total: n * 100, system: n * 1_000, online: 2, ..CpuUsage::default() },
+            memory: MemoryUsage { usage: 1 << 20, limit: 4 << 20, ..MemoryUsage::default() },
+            pids: 3,
+            ..Usage::default()
+        };
+        let count = u64::from(times.unwrap_or(3));
+        ready(Ok(stream::iter((1..=count).map(usage)).boxed()))
+    }
+
+    fn processes(&self, _: Place, options: String) -> Answer<'_, ProcessTable> {
+        ready(Ok(ProcessTable {
+            titles: vec!["PID".to_owned(), "CMD".to_owned()],
+            rows: vec![vec!["1".to_owned(), format!("sh {options}")]],
+        }))
     }
 
     fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>> {

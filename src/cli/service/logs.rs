@@ -6,16 +6,11 @@ use crate::cli::{
     exit::{CliError, Exit},
     human::{number, text},
     output,
+    pieces::{Pieces, STDERR},
 };
 use clap::Args;
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// The header of one piece of a multiplexed stream: which stream, and how long.
-const HEADER: usize = 8;
-
-/// The longest piece that is believed: the logger splits lines at 16 KiB.
-const PIECE_MAX: usize = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogsArgs {
@@ -110,39 +105,11 @@ pub(super) fn run(client: &Client, args: &LogsArgs) -> Result<Exit, CliError> {
         }
         for (stream, piece) in pieces.feed(bytes)? {
             let line = if args.raw { names.raw(&piece) } else { names.prefixed(&piece) };
-            if stream == 2 { output::raw_note(&line) } else { output::raw(&line)? }
+            if stream == STDERR { output::raw_note(&line) } else { output::raw(&line)? }
         }
         Ok(true)
     })?;
     Ok(Exit::Ok)
-}
-
-/// Puts the pieces of a multiplexed stream together.
-#[derive(Debug, Default)]
-struct Pieces {
-    rest: Vec<u8>,
-}
-
-impl Pieces {
-    fn feed(&mut self, bytes: &[u8]) -> Result<Vec<(u8, Vec<u8>)>, CliError> {
-        self.rest.extend_from_slice(bytes);
-        let mut pieces = Vec::new();
-        loop {
-            let Some(header) = self.rest.first_chunk::<HEADER>() else { return Ok(pieces) };
-            let stream = header[0];
-            let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            if length > PIECE_MAX {
-                return Err(CliError::failure("unreadable log stream"));
-            }
-            if self.rest.len() < HEADER + length {
-                return Ok(pieces);
-            }
-            let piece = self.rest[HEADER..HEADER + length].to_vec();
-            self.rest.drain(..HEADER + length);
-            pieces.push((stream, piece));
-        }
-    }
 }
 
 /// Turns the ids in front of each line into the names people know.

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     cluster::{
-        self, Admission, Applied, Class, Command, Effect, Event, Refusal, Rejected, Response,
-        Ticket,
+        self, Admission, Applied, Class, Command, Effect, Event, Refusal, Rejected, Request,
+        Response, Ticket,
     },
     consensus::ProposeError,
     node::{
@@ -33,12 +33,14 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     }
 
     /// Proposes a batch. A leader has one under way at most; one of its predecessor's may still
-    /// be, and then this one waits for it, since both would be decided on the same state.
-    fn propose(&mut self, commands: Vec<Command>) {
-        if self.proposals.under_way.is_some() {
+    /// be, and then this one waits for it, since both would be decided on the same state. A disk
+    /// that hangs is given nothing more: what is queued behind its write would be so for ever.
+    pub(super) fn propose(&mut self, commands: Vec<Command>) {
+        if self.proposals.under_way.is_some() || self.disk.hangs() {
             self.proposals.next = Some(commands);
             return;
         }
+        self.disk.expect(self.host.now());
         self.proposals.last += 1;
         let number = self.proposals.last;
         self.proposals.under_way = Some(number);
@@ -59,17 +61,21 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             return;
         }
         self.proposals.under_way = None;
+        self.look_at_disk();
         let health = match &result {
             Err(ProposeError::Timeout(limit)) => {
                 Some(format!("a change of the cluster was not on disk after {limit:?}"))
             }
             _ => None,
         };
-        self.shared.set(|status| status.manager_health = health);
+        if !self.disk.hangs() {
+            self.shared.set(|status| status.manager_health = health);
+        }
         if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.proposed) {
             self.bootstrap_ended(&result);
         }
         if let Some(commands) = self.proposals.next.take() {
+            // Kept once more where the disk hangs.
             self.propose(commands);
         } else if let Err(error) = result {
             tracing::warn!(%error, "a change of the cluster was not committed");
@@ -84,6 +90,11 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 if elsewhere {
                     let text = "another manager leads; ask that one";
                     return answer(&reply, Err(unavailable(text)));
+                }
+                if let Some(refusal) = self.disk.refusal()
+                    && !matches!(request, Request::Read(_))
+                {
+                    return answer(&reply, Err(refusal));
                 }
                 // Without a leader anywhere an election is under way, and it is worth waiting for.
                 if let Some(ticket) = self.requests.hold(request, deadline, reply)

@@ -20,6 +20,7 @@ struct Pending {
     held: Option<Request>,
     /// The signing request, kept until the answer, which a certificate goes into.
     csr: Option<Vec<u8>>,
+    is_read: bool,
     deadline: Moment,
     reply: Sender<Result<Response, Refusal>>,
 }
@@ -57,7 +58,8 @@ impl Requests {
             Request::Renew(renew) => Some(renew.csr.clone()),
             _ => None,
         };
-        let pending = Pending { held: Some(request), csr, deadline, reply };
+        let is_read = matches!(request, Request::Read(_));
+        let pending = Pending { held: Some(request), csr, is_read, deadline, reply };
         self.pending.insert(self.last, pending);
         Some(self.last)
     }
@@ -94,6 +96,13 @@ impl Requests {
     pub(super) fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
         if let Some(waiting) = self.take(ticket) {
             answer(&waiting.reply, Err(refusal));
+        }
+    }
+
+    /// Refuses everything that is more than a read.
+    pub(super) fn refuse_changes(&mut self, refusal: &Refusal) {
+        for (_, pending) in self.pending.extract_if(.., |_, pending| !pending.is_read) {
+            answer(&pending.reply, Err(refusal.clone()));
         }
     }
 

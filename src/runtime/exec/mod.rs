@@ -15,7 +15,7 @@ pub use streams::{ExecControl, ExecEvent, ExecExit, ExecOutput, ExecStdin};
 
 use super::{
     containerd::{
-        container,
+        container::{self, Record},
         exec::{self, Key},
         link::{CallError, Link},
         task::{self, State},
@@ -126,6 +126,15 @@ pub struct Exec {
     pub stdin: Option<ExecStdin>,
     /// What it prints and how it ends. Dropped before the end, the process is killed.
     pub output: ExecOutput,
+}
+
+/// The files of a running container.
+#[derive(Debug)]
+pub struct Inside {
+    /// Its root folder.
+    pub root: Root,
+    /// The user and group that it runs as.
+    pub user: (u32, u32),
 }
 
 /// What became of a probe.
@@ -267,13 +276,16 @@ impl Runtime {
         Ok(Exec { pid, control, stdin, output })
     }
 
-    /// Opens the root folder of the task's container, as its own processes see it.
+    /// Opens the files of the task's container, as its own processes see them: with its volumes,
+    /// and read-only where they are.
     ///
     /// # Errors
     ///
     /// The container does not run.
-    pub async fn root(&self, task: &TaskId) -> Result<(Root, u32), ExecError> {
-        root(&self.shared.link, task).await
+    pub async fn inside(&self, task: &TaskId) -> Result<Inside, ExecError> {
+        let record = record(&self.shared.link, task).await?;
+        let root = root(&self.shared.link, task).await?;
+        Ok(Inside { root, user: process::user(&record.spec) })
     }
 }
 
@@ -284,10 +296,8 @@ async fn describe(
     spec: &ExecSpec,
     size: Option<TerminalSize>,
 ) -> Result<Vec<u8>, ExecError> {
-    let id = task.as_str();
-    let record = container::get(&shared.link, id).await.map_err(|error| asking(&error))?;
-    let record = record.ok_or_else(|| ExecError::NoContainer(task.clone()))?;
-    let (root, _) = root(&shared.link, task).await?;
+    let record = record(&shared.link, task).await?;
+    let root = root(&shared.link, task).await?;
     let wanted = spec.user.clone();
     let looked = smol::unblock(move || {
         let user = if wanted.is_empty() { None } else { Some(resolve(&root, &wanted)?) };
@@ -303,7 +313,12 @@ async fn describe(
     })
 }
 
-async fn root(link: &Link, task: &TaskId) -> Result<(Root, u32), ExecError> {
+async fn record(link: &Link, task: &TaskId) -> Result<Record, ExecError> {
+    let record = container::get(link, task.as_str()).await.map_err(|error| asking(&error))?;
+    record.ok_or_else(|| ExecError::NoContainer(task.clone()))
+}
+
+async fn root(link: &Link, task: &TaskId) -> Result<Root, ExecError> {
     let pid = running(link, task).await?;
     let open = smol::unblock(move || Root::open(Path::new(&format!("/proc/{pid}/root"))));
     let opened = open.await;
@@ -311,12 +326,11 @@ async fn root(link: &Link, task: &TaskId) -> Result<(Root, u32), ExecError> {
     if running(link, task).await? != pid {
         return Err(ExecError::NotRunning(task.clone()));
     }
-    let root = opened.map_err(|error| ExecError::io("cannot enter the container", &error))?;
-    Ok((root, pid))
+    opened.map_err(|error| ExecError::io("cannot enter the container", &error))
 }
 
 /// Returns the container's first process.
-async fn running(link: &Link, task: &TaskId) -> Result<u32, ExecError> {
+pub(super) async fn running(link: &Link, task: &TaskId) -> Result<u32, ExecError> {
     match task::get(link, task.as_str()).await.map_err(|error| asking(&error))? {
         Some(State::Running { pid }) => Ok(pid),
         Some(State::Created | State::Stopped { .. }) | None => {
@@ -334,7 +348,7 @@ fn resolve(root: &Root, wanted: &str) -> Result<user::User, UserError> {
     user::resolve(wanted, &[], &text("/etc/passwd"), &text("/etc/group"))
 }
 
-fn asking(error: &CallError) -> ExecError {
+pub(super) fn asking(error: &CallError) -> ExecError {
     error.failure("cannot ask for the container").into()
 }
 

@@ -104,6 +104,14 @@ pub(super) fn build(input: &Input<'_>) -> Option<Vec<u8>> {
     serde_json::to_vec(&process).ok()
 }
 
+/// Returns the user and group that the container runs as; root where it does not say.
+pub(super) fn user(container: &[u8]) -> (u32, u32) {
+    let spec: Value = serde_json::from_slice(container).unwrap_or_default();
+    let id = |name: &str| spec["process"]["user"][name].as_u64().unwrap_or_default();
+    let id = |name: &str| u32::try_from(id(name)).unwrap_or_default();
+    (id("uid"), id("gid"))
+}
+
 /// Reads the capabilities that this process could pass on from `/proc/self/status`.
 pub(super) fn bounding(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));

@@ -7,10 +7,14 @@ mod capabilities;
 pub(super) mod edits;
 mod limits;
 pub(super) mod mount;
+mod mounted;
 mod seccomp;
 mod seccomp_profile;
 mod security;
 pub(super) mod user;
+
+pub use mounted::Mounted;
+pub(super) use mounted::mounted;
 
 use super::{ContainerSetup, ImageConfig, cgroups::Controllers};
 use crate::types::{NamespaceMode, Propagation, Task};

@@ -128,7 +128,7 @@ fn call<'a>(name: &str, arguments: Vec<Value<'a>>) -> Result<Value<'a>, InvalidT
         "and" | "or" => {
             let decides = |value: &Value<'_>| truth(value) == (name == "or");
             let found = arguments.iter().find(|value| decides(value));
-            found.or(arguments.last()).cloned().ok_or_else(wrong)?
+            found.or_else(|| arguments.last()).cloned().ok_or_else(wrong)?
         }
         "print" => text(&arguments, "")?,
         "join" => match arguments.as_slice() {

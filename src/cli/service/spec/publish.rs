@@ -148,7 +148,7 @@ fn removed(text: &str) -> Result<Removed, CliError> {
             .hint("name the port inside the container, for example 80 or 53/udp")
     };
     if text.contains('=') {
-        let port = long(text).map_err(|message| CliError::usage(message))?;
+        let port = long(text).map_err(CliError::usage)?;
         let target = u16::try_from(number(&port, "/TargetPort")).map_err(|_| invalid())?;
         let published = u16::try_from(number(&port, "/PublishedPort")).ok().filter(|p| *p != 0);
         let mode =

@@ -1,0 +1,470 @@
+//! What users do with containers, wherever these run: the asking side of `wire`'s container
+//! streams, and the commands that were made and are not yet forgotten.
+
+use super::{Shared, logs::streams_of, swarm};
+use crate::{
+    api::local::{
+        Answer, Archive, BoxStream, ExecInput, ExecItem, ExecState, ExecStream, Place,
+        StartOptions, Started,
+    },
+    cluster::{Class, Refusal},
+    transport::{ByteReceiver, ByteSender, StreamError},
+    types::{ExecSpec, NodeId, PathStat, ProcessTable, TerminalSize, UnpackOptions, Usage},
+    wire::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest, StreamRequest},
+};
+use async_channel::{Receiver, Sender};
+use bytes::Bytes;
+use futures_lite::{FutureExt as _, StreamExt as _};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long a node may take to begin.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the first answer may take: runc on a board that starts everything at once.
+const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+
+/// Pieces between a stream and the client: a slow one makes the command wait.
+const PIECES_MAX: usize = 8;
+
+/// Sizes of a terminal that wait to be told: only the last matters, and a window that is dragged
+/// sends many.
+const SIZES_MAX: usize = 4;
+
+/// How many commands are remembered. Clients ask how one ended right after it did.
+const EXECS_MAX: usize = 1_000;
+
+/// How long one that ended, or was never started, is remembered; Docker's five minutes.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// A command.
+#[derive(Debug)]
+struct Entry {
+    place: Place,
+    spec: ExecSpec,
+    state: Life,
+}
+
+#[derive(Debug)]
+enum Life {
+    Made(Instant),
+    Starting,
+    Running { pid: u32, sizes: Sender<TerminalSize> },
+    Ended { code: i32, at: Instant },
+}
+
+/// The commands that were made on this node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Execs {
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+}
+
+impl Execs {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, place: Place, spec: ExecSpec) -> Result<String, Refusal> {
+        let mut entries = self.lock();
+        entries.retain(|_, entry| match entry.state {
+            Life::Made(at) | Life::Ended { at, .. } => at.elapsed() < REMEMBERED,
+            Life::Starting | Life::Running { .. } => true,
+        });
+        if entries.len() >= EXECS_MAX {
+            let text = format!("{EXECS_MAX} commands run or have just ended; try again later");
+            return Err(Refusal::new(Class::Unavailable, text));
+        }
+        let id = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        entries.insert(id.clone(), Entry { place, spec, state: Life::Made(Instant::now()) });
+        Ok(id)
+    }
+
+    fn set(&self, id: &str, state: Life) {
+        if let Some(entry) = self.lock().get_mut(id) {
+            entry.state = state;
+        }
+    }
+
+    fn end(&self, id: &str, code: i32) {
+        self.set(id, Life::Ended { code, at: Instant::now() });
+    }
+
+    /// Takes a command that was made, to start it.
+    fn take(&self, id: &str) -> Result<(Place, ExecSpec), Refusal> {
+        let mut entries = self.lock();
+        let entry = entries.get_mut(id).ok_or_else(|| no_exec(id))?;
+        match entry.state {
+            Life::Made(_) => {}
+            Life::Ended { .. } => {
+                let text = format!("exec command {id} has already run");
+                return Err(Refusal::new(Class::Conflict, text));
+            }
+            Life::Starting | Life::Running { .. } => {
+                let text = format!("exec command {id} is already running");
+                return Err(Refusal::new(Class::Conflict, text));
+            }
+        }
+        entry.state = Life::Starting;
+        Ok((entry.place.clone(), entry.spec.clone()))
+    }
+
+    fn show(&self, id: &str) -> Result<ExecState, Refusal> {
+        let entries = self.lock();
+        let entry = entries.get(id).ok_or_else(|| no_exec(id))?;
+        let (running, pid, exit_code) = match &entry.state {
+            Life::Made(_) | Life::Starting => (false, 0, None),
+            Life::Running { pid, .. } => (true, *pid, None),
+            Life::Ended { code, .. } => (false, 0, Some(*code)),
+        };
+        let (task, spec) = (entry.place.task.clone(), entry.spec.clone());
+        Ok(ExecState { task, spec, running, pid, exit_code })
+    }
+
+    fn resize(&self, id: &str, size: TerminalSize) -> Result<(), Refusal> {
+        let entries = self.lock();
+        match &entries.get(id).ok_or_else(|| no_exec(id))?.state {
+            Life::Running { sizes, .. } => {
+                // Full: the next one will tell.
+                let _told = sizes.try_send(size);
+                Ok(())
+            }
+            _ => {
+                let text = format!("exec command {id} is not running");
+                Err(Refusal::new(Class::Conflict, text))
+            }
+        }
+    }
+}
+
+fn no_exec(id: &str) -> Refusal {
+    Refusal::new(Class::NotFound, format!("No such exec instance: {id}"))
+}
+
+fn oddly() -> Refusal {
+    Refusal::new(Class::Internal, "the container's node answered oddly")
+}
+
+fn unreachable(node: &NodeId, error: StreamError) -> Refusal {
+    match error {
+        StreamError::Refused(refusal) => refusal,
+        error => Refusal::new(Class::Unavailable, format!("node {node} is not available: {error}")),
+    }
+}
+
+/// A stream to a container's node.
+struct Line {
+    node: NodeId,
+    sender: ByteSender,
+    receiver: ByteReceiver,
+}
+
+impl Line {
+    async fn open(shared: &Shared, place: &Place, op: ContainerOp) -> Result<Self, Refusal> {
+        let member = shared.member().ok_or_else(swarm::not_in_swarm)?;
+        let node = place.node.clone().unwrap_or_else(|| member.membership.node.clone());
+        let request = ContainerRequest { task: place.task.clone(), op };
+        let request = StreamRequest::Container(Box::new(request));
+        let opened = member.endpoint.open_stream(&node, request, OPEN_LIMIT).await;
+        let (sender, receiver) = opened.map_err(|error| unreachable(&node, error))?;
+        Ok(Self { node, sender, receiver })
+    }
+
+    /// Waits for the next frame; a refusal becomes an error.
+    async fn next(&mut self) -> Result<ContainerFrame, Refusal> {
+        match self.receiver.receive::<ContainerFrame>().await {
+            Ok(Some(ContainerFrame::Refused { refusal, .. })) => Err(refusal),
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) => Err(oddly()),
+            Err(error) => Err(unreachable(&self.node, error)),
+        }
+    }
+
+    /// Waits for the first frame, but not for ever.
+    async fn first(&mut self) -> Result<ContainerFrame, Refusal> {
+        let node = self.node.clone();
+        let late = async {
+            smol::Timer::after(ANSWER_LIMIT).await;
+            let text = format!("node {node} did not answer within {ANSWER_LIMIT:?}");
+            Err(Refusal::new(Class::Unavailable, text))
+        };
+        self.next().or(late).await
+    }
+}
+
+/// What the API asks of containers.
+impl super::local::Local {
+    pub(super) fn create_exec(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {
+        Box::pin(async move { self.0.execs.add(place, spec) })
+    }
+
+    pub(super) fn show_exec(&self, id: &str) -> Result<ExecState, Refusal> {
+        self.0.execs.show(id)
+    }
+
+    pub(super) fn resize_exec(&self, id: &str, size: TerminalSize) -> Result<(), Refusal> {
+        self.0.execs.resize(id, size)
+    }
+
+    pub(super) async fn start_exec(
+        &self,
+        id: String,
+        options: StartOptions,
+    ) -> Result<Started, Refusal> {
+        let execs = self.0.execs.clone();
+        let (place, spec) = execs.take(&id)?;
+        let tty = spec.tty;
+        let op = ContainerOp::Exec { spec, detach: options.detach, size: options.size };
+        let opened = async {
+            let mut line = Line::open(&self.0, &place, op).await?;
+            let late = async {
+                smol::Timer::after(ANSWER_LIMIT).await;
+                Err(StreamError::Timeout(ANSWER_LIMIT))
+            };
+            let first = line.receiver.receive::<ContainerFrame>().or(late).await;
+            let first = first.map_err(|error| unreachable(&line.node, error))?;
+            Ok::<_, Refusal>((line, first))
+        };
+        let (line, first) = match opened.await {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                // As a shell: what cannot be run exits with this.
+                execs.end(&id, NOT_STARTED);
+                return Err(refusal);
+            }
+        };
+        match first {
+            Some(ContainerFrame::Started { pid }) => {
+                let (sizes, queue) = async_channel::bounded(SIZES_MAX);
+                execs.set(&id, Life::Running { pid, sizes });
+                if options.detach {
+                    smol::spawn(wait_for(execs, id, line)).detach();
+                    return Ok(Started::Detached);
+                }
+                Ok(Started::Attached(attach(execs, id, line, queue, tty)))
+            }
+            Some(ContainerFrame::Refused { refusal, code: Some(code) }) => {
+                execs.end(&id, code);
+                Ok(Started::Failed { message: refusal.message, tty })
+            }
+            Some(ContainerFrame::Refused { refusal, code: None }) => {
+                execs.end(&id, NOT_STARTED);
+                Err(refusal)
+            }
+            _ => {
+                execs.end(&id, NOT_STARTED);
+                Err(oddly())
+            }
+        }
+    }
+
+    pub(super) async fn stat_path(&self, place: Place, path: String) -> Result<PathStat, Refusal> {
+        let mut line = Line::open(&self.0, &place, ContainerOp::Stat { path }).await?;
+        match line.first().await? {
+            ContainerFrame::Stat(stat) => Ok(stat),
+            _ => Err(oddly()),
+        }
+    }
+
+    pub(super) async fn pack_path(
+        &self,
+        place: Place,
+        path: String,
+    ) -> Result<(PathStat, Archive), Refusal> {
+        let mut line = Line::open(&self.0, &place, ContainerOp::Pack { path }).await?;
+        let ContainerFrame::Stat(stat) = line.first().await? else { return Err(oddly()) };
+        let (pieces, queue) = async_channel::bounded(PIECES_MAX);
+        let work = smol::spawn(async move {
+            loop {
+                let piece = match line.next().await {
+                    Ok(ContainerFrame::Data(bytes)) => Ok(Bytes::from(bytes)),
+                    Ok(ContainerFrame::Done) => return,
+                    Ok(_) => Err(io::Error::other(oddly())),
+                    Err(refusal) => Err(io::Error::other(refusal)),
+                };
+                let ended = piece.is_err();
+                if pieces.send(piece).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        Ok((stat, streams_of(queue, work)))
+    }
+
+    pub(super) async fn unpack_archive(
+        &self,
+        place: Place,
+        path: String,
+        options: UnpackOptions,
+        mut archive: Archive,
+    ) -> Result<(), Refusal> {
+        let op = ContainerOp::Unpack { path, options };
+        let Line { node, mut sender, mut receiver } = Line::open(&self.0, &place, op).await?;
+        let up = async {
+            while let Some(piece) = archive.next().await {
+                let piece = piece.map_err(|error| {
+                    Refusal::new(Class::Invalid, format!("the archive was cut off: {error}"))
+                })?;
+                if sender.send(&ContainerInput::Data(piece.into())).await.is_err() {
+                    break;
+                }
+            }
+            // Where the stream broke, the other direction tells why.
+            let _sent = sender.send(&ContainerInput::End).await;
+            futures_lite::future::pending::<Result<(), Refusal>>().await
+        };
+        let down = async {
+            match receiver.receive::<ContainerFrame>().await {
+                Ok(Some(ContainerFrame::Done)) => Ok(()),
+                Ok(Some(ContainerFrame::Refused { refusal, .. })) => Err(refusal),
+                Ok(_) => Err(oddly()),
+                Err(error) => Err(unreachable(&node, error)),
+            }
+        };
+        down.or(up).await
+    }
+
+    pub(super) async fn container_usage(
+        &self,
+        place: Place,
+        times: Option<u32>,
+    ) -> Result<BoxStream<Usage>, Refusal> {
+        let mut line = Line::open(&self.0, &place, ContainerOp::Usage { times }).await?;
+        let ContainerFrame::Usage(first) = line.first().await? else { return Err(oddly()) };
+        let (items, queue) = async_channel::bounded(1);
+        let work = smol::spawn(async move {
+            let mut next = *first;
+            loop {
+                if items.send(next).await.is_err() {
+                    return;
+                }
+                match line.next().await {
+                    Ok(ContainerFrame::Usage(usage)) => next = *usage,
+                    _ => return,
+                }
+            }
+        });
+        Ok(streams_of(queue, work))
+    }
+
+    pub(super) async fn list_processes(
+        &self,
+        place: Place,
+        options: String,
+    ) -> Result<ProcessTable, Refusal> {
+        let mut line = Line::open(&self.0, &place, ContainerOp::Processes { options }).await?;
+        match line.first().await? {
+            ContainerFrame::Processes(table) => Ok(table),
+            _ => Err(oddly()),
+        }
+    }
+}
+
+/// What a command counts as having exited with that could not be run at all, as Docker has it.
+const NOT_STARTED: i32 = 126;
+
+/// What one counts as having exited with whose node was lost meanwhile.
+const LOST: i32 = 255;
+
+/// Waits for the end of a command that nobody listens to.
+async fn wait_for(execs: Execs, id: String, mut line: Line) {
+    let code = match line.next().await {
+        Ok(ContainerFrame::Exited { code, .. }) => code,
+        _ => LOST,
+    };
+    execs.end(&id, code);
+}
+
+/// Carries a command's streams between its node and the client.
+fn attach(
+    execs: Execs,
+    id: String,
+    line: Line,
+    sizes: Receiver<TerminalSize>,
+    tty: bool,
+) -> ExecStream {
+    let (input, queue) = async_channel::bounded(PIECES_MAX);
+    let (items, output) = async_channel::bounded(PIECES_MAX);
+    let ending = Ending { execs, id, code: LOST };
+    let work = smol::spawn(async move { carry(line, queue, sizes, items, ending).await });
+    ExecStream { tty, input, output: streams_of(output, work) }
+}
+
+/// Notes how a command ended, also where nobody waited for that.
+struct Ending {
+    execs: Execs,
+    id: String,
+    code: i32,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.execs.end(&self.id, self.code);
+    }
+}
+
+async fn carry(
+    line: Line,
+    input: Receiver<ExecInput>,
+    sizes: Receiver<TerminalSize>,
+    items: Sender<ExecItem>,
+    mut ending: Ending,
+) {
+    let Line { node, mut sender, mut receiver } = line;
+    let up = async {
+        let mut open = true;
+        loop {
+            let data = async {
+                if !open {
+                    return futures_lite::future::pending().await;
+                }
+                match input.recv().await {
+                    Ok(ExecInput::Data(bytes)) => ContainerInput::Data(bytes.into()),
+                    Ok(ExecInput::End) | Err(_) => ContainerInput::End,
+                }
+            };
+            let size = async {
+                match sizes.recv().await {
+                    Ok(size) => ContainerInput::Resize(size),
+                    Err(_) => futures_lite::future::pending().await,
+                }
+            };
+            let frame = size.or(data).await;
+            open &= frame != ContainerInput::End;
+            if sender.send(&frame).await.is_err() {
+                // The other direction tells why.
+                return futures_lite::future::pending().await;
+            }
+        }
+    };
+    let down = async {
+        loop {
+            let item = match receiver.receive::<ContainerFrame>().await {
+                Ok(Some(ContainerFrame::Stdout(bytes))) => ExecItem::Stdout(bytes.into()),
+                Ok(Some(ContainerFrame::Stderr(bytes))) => ExecItem::Stderr(bytes.into()),
+                Ok(Some(ContainerFrame::Exited { code, reason })) => {
+                    return (code, reason);
+                }
+                Ok(Some(ContainerFrame::Refused { refusal, .. })) => {
+                    return (LOST, refusal.message);
+                }
+                Ok(_) => return (LOST, oddly().message),
+                Err(error) => return (LOST, unreachable(&node, error).message),
+            };
+            if items.send(item).await.is_err() {
+                return (LOST, String::new());
+            }
+        }
+    };
+    let (code, reason) = down.or(up).await;
+    ending.code = code;
+    // Noted before the client is told: it asks at once.
+    drop(ending);
+    if !reason.is_empty() {
+        // The client has gone where nobody takes it.
+        items.send(ExecItem::Failed(reason)).await.ok();
+    }
+}
