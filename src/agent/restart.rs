@@ -8,8 +8,8 @@ use super::{
     task::{At, Entry},
 };
 use crate::types::{
-    Date, Desired, LocalSuccessor, Moment, ReasonCode, RestartCondition, ServiceId, Task, TaskId,
-    TaskState, TaskStatus, Version,
+    Date, Desired, LocalSuccessor, Moment, ReasonCode, ServiceId, Task, TaskId, TaskState,
+    TaskStatus, Version,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -127,13 +127,9 @@ impl Agent {
 
     /// Returns when `entry` is to be replaced, if it is and no manager comes before.
     fn replace_at(&self, entry: &Entry, now: Moment) -> Option<Moment> {
-        let wanted = entry.assigned && entry.task.desired == Desired::Running;
+        let wanted = entry.assigned && entry.task.desired.may_run();
         let (ended, _) = entry.ended.filter(|_| wanted)?;
-        let restarts = match entry.task.spec.restart.condition {
-            RestartCondition::None => false,
-            RestartCondition::OnFailure => entry.status.state != TaskState::Complete,
-            RestartCondition::Any => true,
-        };
+        let restarts = entry.task.restarts_after(entry.status.state);
         let by_itself = matches!(
             entry.status.state,
             TaskState::Complete | TaskState::Failed | TaskState::Rejected
@@ -149,12 +145,16 @@ impl Agent {
     /// Tells whether another task of the same place is there or coming.
     fn is_filled(&self, entry: &Entry) -> bool {
         self.tasks.values().any(|other| {
+            // A place of a job is done once, whichever of its tasks did it.
+            let done = other.status.state == TaskState::Complete
+                && entry.task.is_job()
+                && other.task.job_iteration == entry.task.job_iteration;
             other.task.id != entry.task.id
                 && other.assigned
                 && other.task.service == entry.task.service
                 && other.task.slot == entry.task.slot
-                && other.task.desired.is_wanted()
-                && (other.status.state.is_live() || other.task.created > entry.task.created)
+                && (done || other.task.desired.is_wanted())
+                && (done || other.status.state.is_live() || other.task.created > entry.task.created)
         })
     }
 
@@ -189,7 +189,7 @@ impl Agent {
             .collect();
         for id in release {
             if let Some(entry) = self.tasks.get_mut(&id) {
-                entry.desire(Desired::Running);
+                entry.desire(entry.task.goal());
             }
         }
         let candidates: Vec<TaskId> = self
@@ -273,7 +273,7 @@ fn succeed(old: &Entry, date: Date) -> Task {
             message: "restarted by the node without a manager".into(),
             ..TaskStatus::default()
         },
-        desired: Desired::Running,
+        desired: old.task.goal(),
         predecessor: Some(old.task.id.clone()),
         delay: Duration::ZERO,
         failures,

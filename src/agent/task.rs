@@ -320,7 +320,7 @@ impl Entry {
         }
         match self.body.container {
             Container::Absent if self.status.state < TaskState::Starting => Next::Do(Work::Prepare),
-            Container::Created if self.task.desired == Desired::Running => Next::Do(Work::Start),
+            Container::Created if self.task.desired.may_run() => Next::Do(Work::Start),
             Container::Running if self.unhealthy.is_some() => Next::Do(Work::Stop),
             _ => Next::Nothing,
         }

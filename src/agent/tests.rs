@@ -2,6 +2,7 @@
 
 mod chaos;
 mod health;
+mod jobs;
 mod life;
 mod offline;
 mod templates;
@@ -37,6 +38,8 @@ fn task(n: u128, desired: Desired) -> Task {
         predecessor: None,
         delay: Duration::ZERO,
         failures: 0,
+        job_iteration: None,
+        generic: Vec::new(),
         reasons: Vec::new(),
         attachments: Vec::new(),
     }

@@ -72,6 +72,9 @@ impl Filters {
 /// nodes hold an image whose digest stayed the same.
 #[must_use]
 pub fn is_up_to_date(task: &Task, service: &Service, node: Option<&Node>) -> bool {
+    if let Some(job) = service.job {
+        return task.job_iteration == Some(job.iteration);
+    }
     if task.spec_version == service.spec_version {
         return true;
     }

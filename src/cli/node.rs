@@ -5,6 +5,7 @@ use super::{
     exit::{CliError, Exit},
     human::{self, capitalized, number, parse_label, text},
     output::{self, column},
+    service::shown_generic,
     swarm::Availability,
     task,
 };
@@ -223,6 +224,10 @@ fn pretty(node: &Value) -> Result<(), CliError> {
     line("Resources:", "");
     line(" CPUs:\t\t\t", &(number(description, "/Resources/NanoCPUs") / 1_000_000_000).to_string());
     line(" Memory:\t\t", &human::binary_size(number(description, "/Resources/MemoryBytes")));
+    let others = shown_generic(&description["Resources"]);
+    if !others.is_empty() {
+        line(" Generic:\t\t", &others);
+    }
     if let Some(cgroups) = description.get("Cgroups").and_then(Value::as_object) {
         let there: Vec<&str> = ["cpu", "memory", "pids"]
             .into_iter()

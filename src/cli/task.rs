@@ -129,7 +129,17 @@ fn table(client: &Client, mut filter: Vec<String>, args: &TableArgs) -> Result<(
 
 /// Returns what tells the tasks of a global service apart.
 fn slot_node(task: &Value) -> String {
-    if number(task, "/Slot") == 0 { text(task, "/NodeID").to_owned() } else { String::new() }
+    if place(task) == text(task, "/NodeID") { place(task) } else { String::new() }
+}
+
+/// Returns the last part of a task's name: its slot, or its node. A job's slots begin at 0, which
+/// only the name tells from none.
+pub(super) fn place(task: &Value) -> String {
+    match (text(task, "/Name").rsplit_once('.'), number(task, "/Slot")) {
+        (Some((_, place)), _) => place.to_owned(),
+        (None, 0) => text(task, "/NodeID").to_owned(),
+        (None, slot) => slot.to_string(),
+    }
 }
 
 /// Names of services and nodes by id.
@@ -166,10 +176,7 @@ impl Names {
 }
 
 fn row(task: &Value, names: &Names, no_trunc: bool, history: bool) -> Map<String, Value> {
-    let slot = match number(task, "/Slot") {
-        0 => text(task, "/NodeID").to_owned(),
-        slot => slot.to_string(),
-    };
+    let slot = place(task);
     let name = if names.resolve {
         format!("{}.{slot}", names.service(task))
     } else {

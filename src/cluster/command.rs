@@ -1,9 +1,9 @@
 //! Commands: the only things that ever change the cluster's state.
 
 use crate::types::{
-    Cluster, ClusterSpec, Date, Desired, JoinTokens, ManagerStatus, Node, NodeDescription, NodeId,
-    NodeSpec, NodeState, RequestId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskStatus,
-    UpdateStatus, Version,
+    Cluster, ClusterSpec, Date, Desired, GenericResource, JoinTokens, ManagerStatus, Node,
+    NodeDescription, NodeId, NodeSpec, NodeState, RequestId, Service, ServiceId, ServiceSpec, Task,
+    TaskId, TaskStatus, UpdateStatus, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -173,6 +173,8 @@ pub struct Decision {
     pub node: Option<NodeId>,
     /// Why nothing fits; empty otherwise.
     pub error: String,
+    /// What the task gets of the node's generic resources.
+    pub generic: Vec<GenericResource>,
 }
 
 /// What a command did.

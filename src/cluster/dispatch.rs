@@ -15,7 +15,7 @@ const REPORTS_WAITING_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: u64,
-    /// The number of the last set sent; 0 before the first.
+    /// The number of the last set sent, in this session or before it; 0 before the first.
     number: u64,
     /// What the node was told; none until the first complete set.
     sent: Option<BTreeMap<TaskId, Desired>>,
@@ -33,10 +33,6 @@ impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
         let (sent, behind, kept) = (None, None, BTreeSet::new());
         Self { id, number, sent, kept, held: false, behind, reports: VecDeque::new() }
-    }
-
-    pub(super) fn number(&self) -> u64 {
-        self.number
     }
 
     /// Tells whether the node was told of one of these tasks.
@@ -75,6 +71,7 @@ impl Leader {
             // A register that came late began this session a second time, after it was forgotten:
             // what follows must count on from what the node holds, or it takes it for old.
             session.number = applied.number;
+            self.numbers.insert(node.clone(), applied.number);
             session.behind = None;
             session.sent = None;
             self.due.nodes.insert(node.clone());
@@ -99,6 +96,7 @@ impl Leader {
 
     pub(super) fn forget_node(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
         self.sessions.remove(node);
+        self.numbers.remove(node);
         self.liveness.forget(node);
         self.volatile.images.remove(node);
         self.wanted.node_states.remove(node);
@@ -154,6 +152,7 @@ impl Leader {
                 continue;
             }
             session.number += 1;
+            self.numbers.insert(node.clone(), session.number);
             let sequence = Sequence { epoch, term, number: session.number };
             let (session, tasks) = (session.id, changed);
             let set = Assignments { session, sequence, complete, tasks, removed, images };

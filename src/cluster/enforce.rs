@@ -1,9 +1,9 @@
 //! The constraint enforcer: which running tasks their nodes may no longer keep.
 //!
 //! Swarm's rule: only on ACTIVE nodes; against the service's present constraints and the node's
-//! total of CPU and memory. A changed service spec is the orchestrator's affair, not ours.
+//! total of CPU, memory and generic resources. A changed service spec is the orchestrator's affair, not ours.
 
-use super::State;
+use super::{State, schedule::GenericLeft};
 use crate::types::{
     Availability, Date, Node, NodeState, Resources, Task, TaskId, TaskState, TaskStatus,
 };
@@ -27,6 +27,7 @@ fn enforce_node(state: &State, node: &Node, date: Date) -> Vec<(TaskId, TaskStat
     // A node that never registered has said nothing of its resources yet.
     let described = node.description.resources != Resources::default();
     let mut left = node.description.resources;
+    let mut generic = GenericLeft::of(&node.description.generic);
     let mut rejected = Vec::new();
     let mut live: Vec<&Task> = state
         .tasks_on_node(&node.id)
@@ -37,19 +38,25 @@ fn enforce_node(state: &State, node: &Node, date: Date) -> Vec<(TaskId, TaskStat
         .collect();
     // The longest there stays.
     live.sort_by_key(|task| (task.created, &task.id));
-    for task in live {
+    for task in &live {
+        // A held replacement uses nothing before its predecessor stopped.
+        let before = task.predecessor.as_ref();
+        let before = before.and_then(|id| live.iter().copied().find(|other| other.id == *id));
         let meets = state.service(&task.service).is_none_or(|service| {
             let constraints = &service.spec.task.placement.constraints;
             constraints.iter().all(|constraint| constraint.matches(node))
         });
         let wanted = task.spec.reservations;
-        let cpus = left.nano_cpus.checked_sub(wanted.nano_cpus);
-        let memory = left.memory_bytes.checked_sub(wanted.memory_bytes);
-        match (meets, cpus, memory) {
+        let held = before.map(|before| before.spec.reservations).unwrap_or_default();
+        let more = |wanted: u64, held: u64| wanted.saturating_sub(held);
+        let cpus = left.nano_cpus.checked_sub(more(wanted.nano_cpus, held.nano_cpus));
+        let memory = left.memory_bytes.checked_sub(more(wanted.memory_bytes, held.memory_bytes));
+        let has = meets && generic.take(task, before);
+        match (has, cpus, memory) {
             (true, Some(nano_cpus), Some(memory_bytes)) => {
                 left = Resources { nano_cpus, memory_bytes };
             }
-            (true, _, _) if !described => {}
+            _ if meets && !described => {}
             _ => rejected.push((task.id.clone(), rejection(task, date))),
         }
     }

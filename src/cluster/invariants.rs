@@ -1,7 +1,7 @@
 //! What must hold of the cluster's state after every command; checked by the simulation.
 
 use super::{SlotKey, State};
-use crate::types::{Desired, Mode, REASONS_MAX, Task, TaskState};
+use crate::types::{Desired, GenericResource, NodeId, REASONS_MAX, Task, TaskState};
 use std::collections::BTreeMap;
 
 /// Checks the whole state.
@@ -18,7 +18,8 @@ pub fn check(state: &State) -> Result<(), String> {
         check_task(state, task).map_err(|broken| format!("task {}: {broken}", task.id))?;
         let (running, held) = slots.entry(SlotKey::of(task)).or_default();
         match task.desired {
-            Desired::Running => *running += 1,
+            _ if task.is_complete_job() => {}
+            Desired::Running | Desired::Complete => *running += 1,
             Desired::Ready => *held += 1,
             Desired::Shutdown | Desired::Remove => {}
         }
@@ -28,6 +29,7 @@ pub fn check(state: &State) -> Result<(), String> {
             return Err(format!("{key:?} has {running} tasks desired running and {held} held"));
         }
     }
+    check_generic(state)?;
     for service in state.services() {
         let named = state.service_by_name(&service.spec.name);
         if named.map(|named| &named.id) != Some(&service.id) {
@@ -45,18 +47,43 @@ pub fn check(state: &State) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that no two tasks may run with the same thing. One that is held may have been promised
+/// what its predecessor still uses.
+fn check_generic(state: &State) -> Result<(), String> {
+    let mut users: BTreeMap<(&NodeId, &GenericResource), &Task> = BTreeMap::new();
+    for task in state.tasks() {
+        let uses = (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+            && task.desired.may_run();
+        let Some(node) = task.node.as_ref().filter(|_| uses) else { continue };
+        let named = |resource: &&GenericResource| matches!(resource, GenericResource::Named { .. });
+        for resource in task.generic.iter().filter(named) {
+            if let Some(other) = users.insert((node, resource), task) {
+                return Err(format!("{resource} of {node} is {}'s and {}'s", other.id, task.id));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check_task(state: &State, task: &Task) -> Result<(), String> {
     match state.service(&task.service) {
         None if task.desired != Desired::Remove => {
             return Err(format!("service {} is gone, and it is {}", task.service, task.desired));
         }
-        Some(service) if matches!(service.spec.mode, Mode::Global) != (task.slot == 0) => {
+        Some(service) if service.spec.mode.is_per_node() != (task.slot == 0) => {
             return Err(format!("slot {} does not fit the service's mode", task.slot));
+        }
+        Some(service) if service.job.is_some() != service.spec.mode.is_job() => {
+            return Err("its service's mode does not fit its iteration".to_owned());
+        }
+        Some(service) if task.job_iteration > service.job.map(|job| job.iteration) => {
+            return Err(format!("iteration {:?} was never begun", task.job_iteration));
         }
         _ => {}
     }
     if let Some(node) = &task.node
         && state.node(node).is_none()
+        && !task.is_complete_job()
     {
         return Err(format!("node {node} is gone"));
     }

@@ -108,6 +108,9 @@ pub struct Leader {
     term: u64,
     random: Random,
     pub(super) sessions: BTreeMap<NodeId, Session>,
+    /// The number of the last set that each node was sent in this term. Outlives its sessions: one
+    /// that is begun a second time, after it was forgotten, must not use a number twice.
+    pub(super) numbers: BTreeMap<NodeId, u64>,
     pub(super) liveness: Liveness,
     pub(super) volatile: Volatile,
     pub(super) memory: Memory,
@@ -133,6 +136,7 @@ impl Leader {
             term,
             random: Random(seed),
             sessions: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             liveness: Liveness::new(state, now),
             volatile: Volatile::default(),
             memory: Memory::default(),

@@ -28,6 +28,9 @@ pub(super) fn history(state: &State, service: &Service) -> Vec<TaskId> {
             slots.entry(SlotKey::of(task)).or_default().push(task);
         }
     }
+    // What a job's tasks came to is counted while its iteration lasts, and history after.
+    let iteration = service.job.map(|job| job.iteration);
+    let past = |task: &Task| task.is_complete_job() && task.job_iteration != iteration;
     let Ok(limit) = usize::try_from(limit) else { return gone };
     // The attempts that the restart policy counts must stay countable.
     let attempts = usize::try_from(service.spec.task.restart.max_attempts).unwrap_or(usize::MAX);
@@ -37,7 +40,9 @@ pub(super) fn history(state: &State, service: &Service) -> Vec<TaskId> {
         // The newest tells whether the slot is done; it stays whatever the limit.
         let beyond = tasks.iter().skip(limit.max(1));
         gone.extend(
-            beyond.filter(|task| !task.desired.is_wanted() && is_over(task)).map(|t| t.id.clone()),
+            beyond
+                .filter(|task| (!task.desired.is_wanted() || past(task)) && is_over(task))
+                .map(|task| task.id.clone()),
         );
     }
     gone

@@ -5,6 +5,7 @@
 //! comes of it, it decides nothing more.
 
 mod global;
+mod job;
 mod memory;
 mod replicated;
 
@@ -60,8 +61,8 @@ pub(super) struct Slot<'a> {
 impl<'a> Slot<'a> {
     fn of(key: SlotKey, all: Vec<&'a Task>) -> Option<Self> {
         let newest = all.iter().copied().max_by_key(|task| age(task))?;
-        let find = |desired| all.iter().copied().find(|task| task.desired == desired);
-        let (running, held) = (find(Desired::Running), find(Desired::Ready));
+        let running = all.iter().copied().find(|task| task.desired.may_run());
+        let held = all.iter().copied().find(|task| task.desired == Desired::Ready);
         Some(Self { key, running, held, newest, all })
     }
 
@@ -133,9 +134,14 @@ impl<'a> Pass<'a> {
         let stands = match service.spec.mode {
             Mode::Replicated { replicas } => self.replicated(service, replicas),
             Mode::Global => self.global(service),
+            Mode::ReplicatedJob { .. } | Mode::GlobalJob => {
+                self.job(service);
+                assert!(self.changes.len() <= CHANGES_MAX, "{TOO_MANY_CHANGES}");
+                return;
+            }
         };
         self.update(service, stands);
-        assert!(self.changes.len() <= CHANGES_MAX, "one look decides a bounded number of changes");
+        assert!(self.changes.len() <= CHANGES_MAX, "{TOO_MANY_CHANGES}");
     }
 
     /// Returns how far a task has come, soft states included.
@@ -206,7 +212,7 @@ impl<'a> Pass<'a> {
     ) -> Stand {
         let stand = self.failure_stand(service, task);
         if let Some(held) = held.filter(|held| !is_ended(held)) {
-            self.replace(vec![], vec![(task, Desired::Shutdown), (held, Desired::Running)]);
+            self.replace(vec![], vec![(task, Desired::Shutdown), (held, held.goal())]);
             return stand;
         }
         let mut desire = vec![(task, Desired::Shutdown)];
@@ -299,7 +305,7 @@ impl<'a> Pass<'a> {
         let free = predecessor.is_none_or(|before| self.is_out_of_the_way(before));
         let until = if free { due } else { due + PREDECESSOR_WAIT };
         if self.now >= until {
-            self.replace(vec![], vec![(held, Desired::Running)]);
+            self.replace(vec![], vec![(held, held.goal())]);
         } else {
             self.wake_at(until);
         }
@@ -362,7 +368,7 @@ impl<'a> Pass<'a> {
         if self.now < due {
             self.wake_at(due);
         } else if lost {
-            self.replace(vec![], vec![(running, Desired::Shutdown), (held, Desired::Running)]);
+            self.replace(vec![], vec![(running, Desired::Shutdown), (held, held.goal())]);
         } else {
             self.replace(vec![], vec![(running, Desired::Shutdown)]);
         }
@@ -451,12 +457,17 @@ impl<'a> Pass<'a> {
                 message: "pending task scheduling".to_owned(),
                 ..TaskStatus::default()
             },
-            desired: making.desired,
+            job_iteration: service.job.map(|job| job.iteration),
+            desired: match making.desired {
+                Desired::Running if service.job.is_some() => Desired::Complete,
+                desired => desired,
+            },
             predecessor: making.predecessor,
             delay: making.delay,
             failures: making.failures,
             reasons: vec![Reason { code: making.reason, date: self.date }],
             attachments: vec![attachment],
+            generic: Vec::new(),
         }
     }
 }
@@ -480,3 +491,5 @@ fn template(service: &Service, old: Option<&Task>, reason: ReasonCode) -> Templa
 
 /// One change a slot at most, and a service has no more slots than are validated.
 const CHANGES_MAX: usize = 1_000_000;
+
+const TOO_MANY_CHANGES: &str = "one look decides a bounded number of changes";

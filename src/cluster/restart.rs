@@ -4,7 +4,7 @@
 //! how many failed in a row before, and the tasks that history keeps.
 
 use super::{SlotKey, State};
-use crate::types::{Date, Reason, ReasonCode, RestartCondition, RestartPolicy, Task, TaskState};
+use crate::types::{Date, Reason, ReasonCode, RestartPolicy, Task, TaskState};
 use std::time::Duration;
 
 /// A run of so long is healthy, whatever the delay: crash loops are shorter.
@@ -13,11 +13,7 @@ const HEALTHY_RUN: Duration = Duration::from_secs(10);
 /// Tells whether the policy lets `task`, which ended at `date`, be replaced.
 pub(super) fn is_allowed(state: &State, task: &Task, date: Date) -> bool {
     let policy = &task.spec.restart;
-    let condition = match policy.condition {
-        RestartCondition::None => false,
-        RestartCondition::OnFailure => task.status.state != TaskState::Complete,
-        RestartCondition::Any => true,
-    };
+    let condition = task.restarts_after(task.status.state);
     if !condition || policy.max_attempts == 0 {
         return condition;
     }
@@ -26,9 +22,14 @@ pub(super) fn is_allowed(state: &State, task: &Task, date: Date) -> bool {
         matches!(reason.code, ReasonCode::Restarted | ReasonCode::LocalRestart)
             && (policy.window.is_zero() || date.since(reason.date) < policy.window)
     };
-    let restarts = state.tasks_in_slot(&key).filter(|other| {
-        other.spec_version == task.spec_version && other.reasons.iter().any(is_restart)
-    });
+    // A job's spec may change without its tasks being run anew.
+    let same = |other: &Task| match task.job_iteration {
+        Some(_) => other.job_iteration == task.job_iteration,
+        None => other.spec_version == task.spec_version,
+    };
+    let restarts = state
+        .tasks_in_slot(&key)
+        .filter(|other| same(other) && other.reasons.iter().any(is_restart));
     u64::try_from(restarts.count()).unwrap_or(u64::MAX) < policy.max_attempts
 }
 

@@ -31,7 +31,9 @@ pub(super) fn is_fresh(service: &Service, task: &Task) -> bool {
 
 /// Tells whether `task` is made from a spec that its service no longer has.
 pub(super) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
-    if task.spec_version == service.spec_version {
+    // What a job's task runs changes only with the iteration.
+    let same = service.job.is_some_and(|job| task.job_iteration == Some(job.iteration));
+    if same || task.spec_version == service.spec_version {
         return false;
     }
     if task.endpoint != service.spec.endpoint {

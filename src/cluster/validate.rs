@@ -12,8 +12,8 @@ mod signal;
 
 use super::request::{Class, Refusal};
 use crate::types::{
-    Labels, Mode, Placement, RestartPolicy, ServiceSpec, TaskSpec, constraint,
-    validate_service_name,
+    GenericReservations, GenericResource, Labels, Mode, Placement, RestartPolicy, ServiceSpec,
+    TaskSpec, constraint, validate_service_name,
 };
 use std::time::Duration;
 
@@ -67,7 +67,16 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
     {
         return Err(invalid(format!("{replicas} replicas are more than {REPLICAS_MAX}")));
     }
-    if spec.mode == Mode::Global && spec.task.placement.max_replicas_per_node > 0 {
+    if let Mode::ReplicatedJob { max_concurrent, total_completions } = spec.mode {
+        for (what, count) in
+            [("completions", total_completions), ("tasks at a time", max_concurrent)]
+        {
+            if count > REPLICAS_MAX {
+                return Err(invalid(format!("{count} {what} are more than {REPLICAS_MAX}")));
+            }
+        }
+    }
+    if spec.mode.is_per_node() && spec.task.placement.max_replicas_per_node > 0 {
         return Err(invalid(
             "replicas-max-per-node can only be used with replicated or replicated-job mode",
         ));
@@ -137,6 +146,7 @@ fn task_spec(service: &ServiceSpec) -> Result<(), Refusal> {
 
 fn resources(spec: &TaskSpec) -> Result<(), Refusal> {
     let (reserved, limits) = (&spec.reservations, &spec.limits);
+    generic(&spec.generic)?;
     for nano_cpus in [reserved.nano_cpus, limits.nano_cpus] {
         if nano_cpus != 0 && nano_cpus < NANO_CPUS_MIN {
             let cpus = Cpus(nano_cpus);
@@ -181,6 +191,20 @@ fn resources(spec: &TaskSpec) -> Result<(), Refusal> {
             "reserved memory {} is above its limit {}",
             reserved.memory_bytes, limits.memory_bytes
         )));
+    }
+    Ok(())
+}
+
+fn generic(wanted: &GenericReservations) -> Result<(), Refusal> {
+    count("generic resources", wanted.len(), LIST_MAX)?;
+    for (kind, count) in wanted {
+        GenericResource::parse(&format!("{kind}={count}"))
+            .map_err(|error| invalid(error.to_string()))?;
+        if *count == 0 {
+            return Err(invalid(format!(
+                "invalid argument for resource {kind}: at least 1 is expected"
+            )));
+        }
     }
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! The configuration file.
 
-use crate::{agent::garbage::GcLimits, types::Labels};
-use serde::Deserialize;
+use crate::{
+    agent::garbage::GcLimits,
+    types::{GenericResource, Labels},
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -24,10 +27,20 @@ pub(crate) struct Config {
     /// What starts containers: `auto` (or empty) is runc, or crun where there is no runc; or one
     /// of both by name, or the path of another. Containers keep the one they were made with.
     pub(crate) runtime: String,
+    /// What this node has besides CPU and memory, `KIND=NAME` or `KIND=COUNT` each.
+    #[serde(deserialize_with = "generic_resources")]
+    pub(crate) generic_resources: Vec<GenericResource>,
     /// Where images come from.
     pub(crate) registry: RegistryConfig,
     /// When images that nothing uses are removed.
     pub(crate) image_gc: ImageGc,
+}
+
+fn generic_resources<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<GenericResource>, D::Error> {
+    let entries = Vec::<String>::deserialize(deserializer)?;
+    GenericResource::parse_list(&entries).map_err(D::Error::custom)
 }
 
 /// Where images come from.
@@ -152,6 +165,7 @@ mod tests {
             node_labels = { zone = "a" }
             engine_labels = { gpu = "yes" }
             runtime = "runc"
+            generic_resources = ["gpu=GPU-2", "gpu=GPU-1", "ssd=3"]
             [registry]
             mirrors = { "docker.io" = ["mirror.local:5000"] }
             plain_http = ["mirror.local:5000"]
@@ -160,6 +174,9 @@ mod tests {
         .unwrap();
         assert_eq!(config.node_labels["zone"], "a");
         assert_eq!(config.runtime, "runc");
+        let resources: Vec<String> =
+            config.generic_resources.iter().map(ToString::to_string).collect();
+        assert_eq!(resources, ["gpu=GPU-1", "gpu=GPU-2", "ssd=3"]);
         assert_eq!(config.registry.mirrors["docker.io"], ["mirror.local:5000"]);
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }
@@ -182,6 +199,12 @@ mod tests {
             let error = gc(text).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn wrong_resources_are_errors() {
+        let error = Config::parse("generic_resources = [\"gpu\"]").unwrap_err();
+        assert!(error.contains("invalid generic-resource format `gpu`"), "{error}");
     }
 
     #[test]

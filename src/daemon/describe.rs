@@ -1,6 +1,6 @@
 //! What this machine is.
 
-use crate::types::{Labels, Resources};
+use crate::types::{GenericResource, Labels, Resources};
 use std::fs;
 
 /// The machine, as far as it does not change while the daemon runs.
@@ -12,6 +12,8 @@ pub(crate) struct Machine {
     pub(crate) machine_id: String,
     /// All of its CPU and memory.
     pub(crate) resources: Resources,
+    /// What else it has, as its operator says.
+    pub(crate) generic: Vec<GenericResource>,
     /// The kernel's release.
     pub(crate) kernel: String,
     /// The kernel's word for the processor (`x86_64`, `aarch64`, `armv7l`).
@@ -23,8 +25,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Looks at the machine.
-    pub(crate) fn look() -> Self {
+    /// Looks at the machine. What else it has, nobody can see.
+    pub(crate) fn look(generic: Vec<GenericResource>) -> Self {
         let uname = rustix::system::uname();
         let os = os_release();
         let field = |name: &str| os.get(name).cloned().unwrap_or_default();
@@ -37,6 +39,7 @@ impl Machine {
                 nano_cpus: processors * 1_000_000_000,
                 memory_bytes: total_memory(),
             },
+            generic,
             kernel: uname.release().to_string_lossy().into_owned(),
             architecture: uname.machine().to_string_lossy().into_owned(),
             operating_system: field("PRETTY_NAME"),
@@ -79,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_machine_has_memory_and_processors() {
-        let machine = Machine::look();
+        let machine = Machine::look(Vec::new());
         assert!(machine.resources.memory_bytes > 1 << 20);
         assert!(machine.resources.nano_cpus >= 1_000_000_000);
         assert!(!machine.hostname.is_empty() && !machine.kernel.is_empty());

@@ -348,7 +348,7 @@ fn compose(
         images,
         Arc::clone(&collector),
         network,
-        Machine::look(),
+        Machine::look(config.generic_resources.clone()),
         config.engine_labels.clone(),
         format!("/midge/{id}"),
     );

@@ -135,6 +135,7 @@ impl Containers {
             hostname: machine.hostname.clone(),
             platform,
             resources: machine.resources,
+            generic: machine.generic.clone(),
             engine: EngineDescription {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 labels: engine_labels.clone(),
@@ -154,6 +155,7 @@ impl Containers {
                 hostname: self.inner.machine.hostname.clone(),
                 platform: self.platform().await,
                 resources: self.inner.machine.resources,
+                generic: self.inner.machine.generic.clone(),
                 engine: EngineDescription {
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     labels: self.inner.engine_labels.clone(),

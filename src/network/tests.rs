@@ -128,6 +128,8 @@ fn task(number: u128, mode: NetworkMode, ports: &[(PortProtocol, u16, u16)]) -> 
         predecessor: None,
         delay: Duration::ZERO,
         failures: 0,
+        job_iteration: None,
+        generic: Vec::new(),
         reasons: Vec::new(),
         attachments: Vec::new(),
     }

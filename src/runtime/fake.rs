@@ -44,6 +44,8 @@ pub struct Faults {
     pub crash_after: (Duration, Duration),
     /// What it then exits with.
     pub exit_code: i32,
+    /// The container of a job's task that does not crash ends well between these.
+    pub job: (Duration, Duration),
     /// The chance that a probe fails although the container is well.
     pub sick: u32,
     /// A probe takes between these, at most its timeout.
@@ -63,6 +65,7 @@ impl Default for Faults {
             crash: 0,
             crash_after: (Duration::from_secs(1), Duration::from_secs(600)),
             exit_code: 1,
+            job: (Duration::from_secs(1), Duration::from_secs(10)),
             sick: 0,
             probe: (Duration::from_millis(10), Duration::from_millis(300)),
         }
@@ -329,7 +332,10 @@ impl Fake {
         let ports = self.bind(&task.id)?;
         let crashes = self.chance(self.faults.crash);
         let after = self.between(self.faults.crash_after);
-        let ends = crashes.then_some((now + after, self.faults.exit_code));
+        let mut ends = crashes.then_some((now + after, self.faults.exit_code));
+        if task.is_job() && !crashes {
+            ends = Some((now + self.between(self.faults.job), 0));
+        }
         self.next_pid += 1;
         let pid = self.next_pid;
         *self.starts.entry(task.id.clone()).or_default() += 1;

@@ -45,6 +45,8 @@ pub(super) fn task(number: u128, script: &str) -> Task {
         predecessor: None,
         delay: Duration::ZERO,
         failures: 0,
+        job_iteration: None,
+        generic: Vec::new(),
         reasons: Vec::new(),
         attachments: Vec::new(),
     }

@@ -1,6 +1,6 @@
 //! What must hold after every event, and when a cluster has come to rest.
 
-use super::world::World;
+use super::{jobs, world::World};
 use crate::{
     agent::Action,
     cluster::{State, decode_entry, invariants},
@@ -136,6 +136,9 @@ impl World {
                     return Some(format!("{} has {count} of {replicas}", service.spec.name));
                 }
             }
+            if let Some(unrest) = jobs::unrest(state, service) {
+                return Some(unrest);
+            }
         }
         for task in state.tasks() {
             if task.desired.is_wanted() && !settled(task) && !is_frozen(state, task) {
@@ -157,7 +160,7 @@ impl World {
         for (node, machine) in machines.iter() {
             let should: BTreeSet<TaskId> = state
                 .tasks_on_node(node)
-                .filter(|task| task.desired == Desired::Running)
+                .filter(|task| task.desired.may_run())
                 .filter(|task| task.status.state == TaskState::Running)
                 .map(|task| task.id.clone())
                 .collect();
@@ -177,14 +180,15 @@ impl World {
 /// Tells whether nothing more will become of a wanted task.
 fn settled(task: &Task) -> bool {
     let waits = task.status.state == TaskState::Pending && !task.status.error.is_empty();
-    task.desired == Desired::Running && (task.status.state == TaskState::Running || waits)
+    let ended = if task.is_job() { TaskState::Complete } else { TaskState::Running };
+    task.desired.may_run() && (task.status.state == ended || waits)
 }
 
 /// Tells whether a replacement rightly waits for a user while its predecessor runs on: its node
 /// was paused before it could start, or there is no node for it.
 fn is_frozen(state: &State, task: &Task) -> bool {
     let before = task.predecessor.as_ref().and_then(|id| state.task(id));
-    let runs = before.is_some_and(|it| it.desired == Desired::Running && settled(it));
+    let runs = before.is_some_and(|it| it.desired.may_run() && settled(it));
     let paused = task
         .node
         .as_ref()
@@ -199,6 +203,7 @@ impl Checks {
         if let Err(broken) = invariants::check(&self.state) {
             panic!("after entry {index}: {broken}");
         }
+        jobs::check_made(&self.state, |task| self.tasks.contains_key(task));
         let mut now = BTreeMap::new();
         for task in self.state.tasks() {
             let known = (task.status.state, task.desired, task.node.clone());

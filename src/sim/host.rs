@@ -134,14 +134,16 @@ pub(super) struct SimWorkload {
 }
 
 impl SimWorkload {
-    /// Tells when the next container ends by itself.
+    /// Tells when containers end by themselves, as long as any will.
     pub(super) fn watch(&self) {
         let me = self.clone();
         self.host.executor.spawn(async move {
-            let next = me.fake.lock().unwrap().next_exit();
-            let Some(at) = next else { return };
-            me.host.executor.sleep_until(at).await;
-            me.tell_exits().await;
+            loop {
+                let next = me.fake.lock().unwrap().next_exit();
+                let Some(at) = next else { return };
+                me.host.executor.sleep_until(at).await;
+                me.tell_exits().await;
+            }
         });
     }
 

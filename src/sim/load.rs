@@ -165,10 +165,14 @@ impl World {
     /// Draws a service.
     fn draw_service(&self, name: String) -> ServiceSpec {
         let executor = &self.0.executor;
-        let mode = if executor.chance(250) {
-            Mode::Global
-        } else {
-            Mode::Replicated { replicas: executor.below(6) }
+        let mode = match executor.below(20) {
+            0..=4 => Mode::Global,
+            5..=7 => Mode::ReplicatedJob {
+                max_concurrent: executor.below(4),
+                total_completions: executor.below(8),
+            },
+            8..=9 => Mode::GlobalJob,
+            _ => Mode::Replicated { replicas: executor.below(6) },
         };
         let mut spec = service_spec(&name, mode);
         spec.task.restart.delay = Duration::from_millis(executor.below(3_000));
@@ -176,6 +180,13 @@ impl World {
             // Well before its start period is over; later only the weather is against it.
             let seconds = executor.below(15).to_string();
             spec.task.container.health = Some(health_check(&["after", &seconds]));
+        }
+        if mode.is_job() && executor.chance(300) {
+            spec.task.restart.max_attempts = 1 + executor.below(3);
+        }
+        if executor.chance(100) {
+            let kind = if executor.chance(500) { "gpu" } else { "ssd" };
+            spec.task.generic.insert(kind.to_owned(), 1 + executor.below(2));
         }
         if executor.chance(200) {
             let zone = if executor.chance(500) { "a" } else { "b" };
@@ -200,6 +211,10 @@ impl World {
                 match (executor.below(3), spec.mode) {
                     (0 | 1, Mode::Replicated { .. }) => {
                         spec.mode = Mode::Replicated { replicas: executor.below(8) };
+                    }
+                    (0 | 1, Mode::ReplicatedJob { max_concurrent, .. }) => {
+                        let total_completions = executor.below(10);
+                        spec.mode = Mode::ReplicatedJob { max_concurrent, total_completions };
                     }
                     (2, _) => spec.task.force_update += 1,
                     _ => spec.task.container.env = vec![format!("V={}", executor.below(9))],

@@ -12,6 +12,7 @@ mod chaos;
 mod check;
 mod executor;
 mod host;
+mod jobs;
 mod load;
 mod network;
 mod on_sim;

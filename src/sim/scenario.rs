@@ -3,8 +3,8 @@
 //! A line that begins with `> ` is a command; the lines after it are what it shows. Nodes are
 //! called `n0` (the manager), `n1` and so on in the order they joined.
 //!
-//! - `join N`, `create NAME N|global [zone=Z] [well=never|after:SECONDS|until:SECONDS]`, `scale
-//!   NAME N`, `update NAME`, `remove NAME`
+//! - `join N`, `create NAME N|global|job:N/N|global-job [zone=Z] [gpu=N] [attempts=N]
+//!   [well=never|after:SECONDS|until:SECONDS]`, `scale NAME N`, `update NAME`, `remove NAME`
 //! - `drain|pause|active NODE`, `label NODE ZONE`, `forget NODE`
 //! - `kill NODE NAME`: ends one container of the service there
 //! - `crash NODE` ends the daemon, `off NODE` the machine, `on NODE` starts either
@@ -110,6 +110,12 @@ impl World {
                 for well in rest.iter().filter_map(|word| word.strip_prefix("well=")) {
                     let words: Vec<&str> = well.split(':').collect();
                     spec.task.container.health = Some(health_check(&words));
+                }
+                for count in rest.iter().filter_map(|word| word.strip_prefix("gpu=")) {
+                    spec.task.generic.insert("gpu".to_owned(), count.parse().unwrap());
+                }
+                for count in rest.iter().filter_map(|word| word.strip_prefix("attempts=")) {
+                    spec.task.restart.max_attempts = count.parse().unwrap();
                 }
                 if let Err(refusal) = self.create(spec).await {
                     return format!("{refusal}\n");
@@ -257,11 +263,12 @@ impl World {
 
     fn line_of(&self, task: &Task) -> String {
         let node = task.node.as_ref().map_or_else(|| "-".to_owned(), |node| self.name(node));
-        let slot = if task.slot == 0 { node.clone() } else { task.slot.to_string() };
+        let slot = if task.slot == 0 { node.clone() } else { task.slot_number().to_string() };
         let why: Vec<_> = task.reasons.iter().map(|reason| format!("{:?}", reason.code)).collect();
         let error = if task.status.error.is_empty() { "" } else { ": " };
+        let has: String = task.generic.iter().map(|resource| format!(" {resource}")).collect();
         format!(
-            "{}.{slot} {node} {}/{} {}{error}{}",
+            "{}.{slot} {node} {}/{} {}{has}{error}{}",
             task.service_name,
             task.desired,
             task.status.state,
@@ -280,5 +287,14 @@ fn parse_mode(text: &str) -> Mode {
     if text == "global" {
         return Mode::Global;
     }
-    Mode::Replicated { replicas: text.parse().expect("a number of replicas is expected") }
+    if text == "global-job" {
+        return Mode::GlobalJob;
+    }
+    let number = |text: &str| text.parse().expect("a number is expected");
+    if let Some(job) = text.strip_prefix("job:") {
+        let (at_a_time, total) = job.split_once('/').expect("how many at a time, and in all");
+        let (max_concurrent, total_completions) = (number(at_a_time), number(total));
+        return Mode::ReplicatedJob { max_concurrent, total_completions };
+    }
+    Mode::Replicated { replicas: number(text) }
 }

@@ -13,7 +13,7 @@ use crate::{
     node::{self, Ended, Handle, ManagerPorts, Options, Ports},
     runtime::fake::{Fake, Faults},
     store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
-    types::{NodeDescription, NodeId, Platform, Resources},
+    types::{GenericResource, NodeDescription, NodeId, Platform, Resources},
     util::board::{Board, BoardLimits},
 };
 use async_channel::{Receiver, Sender};
@@ -364,6 +364,10 @@ impl World {
                 ..Platform::default()
             },
             resources: Resources { nano_cpus: 4_000_000_000, memory_bytes: 4 << 30 },
+            generic: GenericResource::parse_list(
+                &["gpu=a", "gpu=b", "gpu=c", "ssd=4"].map(str::to_owned),
+            )
+            .expect("it is well formed"),
             machine_id: self.name(node),
             ..NodeDescription::default()
         }

@@ -16,7 +16,7 @@ pub struct Sequence {
     pub epoch: u64,
     /// The leader's term in the consensus group.
     pub term: u64,
-    /// Counts the sets of this session, from 1.
+    /// Counts the sets that the node was sent in this term, from 1.
     pub number: u64,
 }
 

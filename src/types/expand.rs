@@ -55,7 +55,7 @@ impl<'a> TemplateContext<'a> {
             architecture: node.platform.kernel_name(),
             task: task.id.as_str(),
             task_name: task.full_name(),
-            slot: if task.slot == 0 { id.to_owned() } else { task.slot.to_string() },
+            slot: if task.slot == 0 { id.to_owned() } else { task.slot_number().to_string() },
         }
     }
 

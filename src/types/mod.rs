@@ -14,6 +14,7 @@
 //!   most once, and what replaces it is a new task.
 //! - **slot**: the place of a replicated service that a chain of tasks fills one after another,
 //!   numbered from 1. A task of a global service has slot 0 and is known by its node.
+//! - **job**: a service whose tasks run to their end; an **iteration** is one time it is set off.
 //! - **observed state**: how far a task has come; only ever rises. See [`TaskState`].
 //! - **desired state**: how far the manager wants it to come; only ever rises. See [`Desired`].
 //! - **assignment**: a task that was given to a node; a node's set of them is sent as
@@ -26,9 +27,11 @@ pub mod constraint;
 mod container;
 mod exec;
 mod expand;
+mod generic;
 mod health;
 mod id;
 pub mod image;
+mod job;
 mod mount;
 mod name;
 mod node;
@@ -58,10 +61,14 @@ pub use exec::{
     TerminalSize, UnpackOptions, Usage,
 };
 pub use expand::{ExpandFailed, TemplateContext, expand_container, has_templates};
+pub use generic::{
+    GENERIC_RESOURCES_MAX, GenericReservations, GenericResource, InvalidGenericResource,
+};
 pub use health::{Health, HealthState, ImageHealth, Probe, ProbeLog};
 pub use id::{
     ClusterId, Entropy, ID_LEN, InvalidId, NetworkId, NodeId, RequestId, ServiceId, TaskId,
 };
+pub use job::{JobPlace, JobStatus, JobTally, job_place};
 pub use mount::{InvalidMount, validate_mounts};
 pub use name::{
     InvalidName, SERVICE_NAME_MAX, is_volume_name, validate_hostname, validate_service_name,

@@ -1,6 +1,6 @@
 //! Nodes: what a user sets, what the node says of itself, and what the manager sees of it.
 
-use super::{Date, Labels, NodeId, Platform, Resources, Version};
+use super::{Date, GenericResource, Labels, NodeId, Platform, Resources, Version};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -126,6 +126,8 @@ pub struct NodeDescription {
     pub platform: Platform,
     /// All of its CPU and memory.
     pub resources: Resources,
+    /// What else it has, in order.
+    pub generic: Vec<GenericResource>,
     /// The engine.
     pub engine: EngineDescription,
     /// What the kernel can limit.

@@ -1,6 +1,6 @@
 //! Services: what a user asks for.
 
-use super::{Date, Labels, ServiceId, TaskSpec, Version};
+use super::{Date, JobStatus, Labels, ServiceId, TaskSpec, Version};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -14,6 +14,15 @@ pub enum Mode {
     },
     /// One task on every node that fits.
     Global,
+    /// So many slots, in each of which one task comes to its end, wherever they fit.
+    ReplicatedJob {
+        /// How many run at a time; 0 is no bound.
+        max_concurrent: u64,
+        /// How many slots. 0 is legal.
+        total_completions: u64,
+    },
+    /// One task comes to its end on every node that fits.
+    GlobalJob,
 }
 
 impl Default for Mode {
@@ -158,6 +167,8 @@ pub struct Service {
     pub previous_spec: Option<Box<ServiceSpec>>,
     /// How far an update has come; none since creation or where none was needed.
     pub update: Option<UpdateStatus>,
+    /// How often it was set off; of jobs, and only of them.
+    pub job: Option<JobStatus>,
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Tasks: one attempt to run a service's template on one node.
 
 use super::{
-    Constraint, ContainerSpec, Date, Endpoint, Labels, NetworkId, NodeId, Platform, PortConfig,
-    ServiceId, TaskId, Version,
+    Constraint, ContainerSpec, Date, Endpoint, GenericReservations, GenericResource, Labels,
+    NetworkId, NodeId, Platform, PortConfig, ServiceId, TaskId, Version,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -102,6 +102,8 @@ pub enum Desired {
     /// Running.
     #[default]
     Running,
+    /// Run to its end: what a job's task is wanted to come to.
+    Complete,
     /// Stopped, kept as history.
     Shutdown,
     /// Stopped, then forgotten.
@@ -109,10 +111,17 @@ pub enum Desired {
 }
 
 impl Desired {
-    /// Tells whether the manager still wants the task to run, now or later.
+    /// Tells whether the manager still wants the task to run, now or later. That a job's task has
+    /// run is wanted for ever.
     #[must_use]
     pub fn is_wanted(self) -> bool {
-        self <= Self::Running
+        self <= Self::Complete
+    }
+
+    /// Tells whether nothing holds the task back.
+    #[must_use]
+    pub fn may_run(self) -> bool {
+        matches!(self, Self::Running | Self::Complete)
     }
 
     /// Returns the name that Docker's API uses.
@@ -121,6 +130,7 @@ impl Desired {
         match self {
             Self::Ready => "ready",
             Self::Running => "running",
+            Self::Complete => "complete",
             Self::Shutdown => "shutdown",
             Self::Remove => "remove",
         }
@@ -283,6 +293,8 @@ pub struct TaskSpec {
     pub container: ContainerSpec,
     /// What the node must have left; the scheduler's currency.
     pub reservations: Resources,
+    /// What it must have for itself besides, of each kind.
+    pub generic: GenericReservations,
     /// What it may use at most.
     pub limits: ResourceLimits,
     /// What happens when it ends.
@@ -404,6 +416,8 @@ pub struct Task {
     pub endpoint: Endpoint,
     /// The version of the service's spec that it was made from.
     pub spec_version: Version,
+    /// Of a job's task: the iteration it counts for.
+    pub job_iteration: Option<u64>,
     /// How far it has come.
     pub status: TaskStatus,
     /// How far it should come.
@@ -419,15 +433,24 @@ pub struct Task {
     pub reasons: Vec<Reason>,
     /// Its networks.
     pub attachments: Vec<Attachment>,
+    /// What it was given of its node, along with it.
+    pub generic: Vec<GenericResource>,
 }
 
 impl Task {
+    /// Returns the number of its slot as people know it: Docker's tools count the slots of a job
+    /// from 0. Also 0 where a service has no slots.
+    #[must_use]
+    pub fn slot_number(&self) -> u64 {
+        self.slot.saturating_sub(u64::from(self.is_job()))
+    }
+
     /// Returns the name that tables show: `web.1`, or `web.<node id>` for a global service.
     #[must_use]
     pub fn short_name(&self) -> String {
         match (self.slot, &self.node) {
             (0, Some(node)) => format!("{}.{node}", self.service_name),
-            (slot, _) => format!("{}.{slot}", self.service_name),
+            _ => format!("{}.{}", self.service_name, self.slot_number()),
         }
     }
 
@@ -441,6 +464,17 @@ impl Task {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.desired.is_wanted() && self.status.state.is_live()
+    }
+
+    /// Tells whether its restart policy wants a task in its place once it ended so. A job's task
+    /// that came to its end is never run again.
+    #[must_use]
+    pub fn restarts_after(&self, state: TaskState) -> bool {
+        match self.spec.restart.condition {
+            RestartCondition::None => false,
+            RestartCondition::Any if !self.is_job() => true,
+            RestartCondition::Any | RestartCondition::OnFailure => state != TaskState::Complete,
+        }
     }
 
     /// Adds a reason, dropping the oldest one beyond [`REASONS_MAX`].

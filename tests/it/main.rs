@@ -6,6 +6,7 @@ mod exec;
 mod faults;
 mod host;
 mod images;
+mod jobs;
 mod joining;
 mod mistakes;
 mod options;

@@ -161,13 +161,17 @@ impl World {
         self.given |= listed;
         let mut tasks = Vec::new();
         for n in 0..12u8 {
-            let desired = if bit(stop, n) { Desired::Shutdown } else { Desired::Running };
+            // Every third is of a job.
+            let mut one = task(u128::from(n) + 1, Desired::Shutdown);
+            one.job_iteration = n.is_multiple_of(3).then_some(1);
+            if !bit(stop, n) {
+                one.desired = one.goal();
+            }
             if bit(listed, n) {
-                let mut task = task(u128::from(n) + 1, desired);
                 if n % 3 == 0 {
-                    task.spec.container.health = Some(check());
+                    one.spec.container.health = Some(check());
                 }
-                tasks.push(task);
+                tasks.push(one);
             }
             if complete && !bit(listed, n) || bit(listed, n) && bit(stop, n) {
                 self.stoppable.insert(id(u128::from(n) + 1));

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod container;
+mod job;
 mod mount;
 pub mod node;
 mod security;

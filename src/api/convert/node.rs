@@ -1,6 +1,6 @@
 //! Nodes.
 
-use super::{date, version};
+use super::{date, job, version};
 use crate::{
     api::{dto, error::invalid},
     cluster::Refusal,
@@ -76,6 +76,7 @@ pub fn from_node(node: &Node, leader: Option<&NodeId>, tls: &dto::TlsInfo) -> dt
             resources: dto::NodeResources {
                 nano_cpus: description.resources.nano_cpus,
                 memory_bytes: description.resources.memory_bytes,
+                generic_resources: job::from_generic(&description.generic),
             },
             engine: dto::Engine {
                 engine_version: description.engine.version.clone(),

@@ -1,6 +1,6 @@
 //! Services: every option is taken, or refused by name.
 
-use super::{container::to_container, duration, show};
+use super::{container::to_container, duration, job, show};
 use crate::{
     api::{
         dto::{self, is_unset},
@@ -8,7 +8,7 @@ use crate::{
     },
     cluster::Refusal,
     types::{
-        Constraint, Endpoint, EndpointMode, LogConfig, Mode, NetworkMode, Placement, Platform,
+        Constraint, Endpoint, EndpointMode, LogConfig, NetworkMode, Placement, Platform,
         PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY, ResourceLimits, Resources,
         RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec, TaskSpec,
     },
@@ -47,22 +47,12 @@ fn refuse_unsupported(spec: &dto::ServiceSpec) -> Result<(), Refusal> {
         (&container.open_stdin, "--interactive", "ContainerSpec.OpenStdin"),
         (&task.plugin_spec, "plugin service", "TaskTemplate.PluginSpec"),
         (&task.network_attachment_spec, "attachment", "TaskTemplate.NetworkAttachmentSpec"),
-        (
-            &resources.reservations.generic_resources,
-            "--generic-resource",
-            "Resources.Reservations.GenericResources",
-        ),
-        (
-            &resources.limits.generic_resources,
-            "--generic-resource",
-            "Resources.Limits.GenericResources",
-        ),
     ];
     for (value, flag, field) in fields {
         refuse(!is_unset(value), flag, field)?;
     }
-    refuse(!spec.mode.replicated_job.is_null(), "--mode replicated-job", "Mode.ReplicatedJob")?;
-    refuse(!spec.mode.global_job.is_null(), "--mode global-job", "Mode.GlobalJob")?;
+    let limited = !resources.limits.generic_resources.is_empty();
+    refuse(limited, "--generic-resource", "Resources.Limits.GenericResources")?;
     refuse(
         !matches!(task.runtime.as_str(), "" | "container"),
         "--runtime",
@@ -116,6 +106,8 @@ pub fn to_spec(
     dto: &dto::ServiceSpec,
     previous: Option<&ServiceSpec>,
 ) -> Result<ServiceSpec, Refusal> {
+    let mode = job::to_mode(&dto.mode)?;
+    job::refuse_orders(dto, mode)?;
     refuse_unsupported(dto)?;
     let template = &dto.task_template;
     let mut container =
@@ -133,6 +125,7 @@ pub fn to_spec(
             nano_cpus: to_cpus(resources.reservations.nano_cpus)?,
             memory_bytes: to_memory(resources.reservations.memory_bytes)?,
         },
+        generic: job::to_generic(&resources.reservations.generic_resources)?,
         limits: to_limits(resources, previous.map(|old| &old.task.limits))?,
         restart: to_restart(template.restart_policy.as_ref(), previous)?,
         placement: to_placement(&template.placement, same_image)?,
@@ -147,7 +140,7 @@ pub fn to_spec(
         name: dto.name.clone(),
         labels: dto.labels.clone(),
         task,
-        mode: to_mode(&dto.mode)?,
+        mode,
         endpoint: to_endpoint(&dto.endpoint_spec, previous.map(|old| &old.endpoint))?,
     })
 }
@@ -297,17 +290,6 @@ fn to_network(networks: &[dto::NetworkAttachment]) -> Result<NetworkMode, Refusa
         other => Err(unsupported(format!(
             "network {other:?}: overlay networks are not supported yet; use bridge, host or none"
         ))),
-    }
-}
-
-fn to_mode(dto: &dto::ServiceMode) -> Result<Mode, Refusal> {
-    match (&dto.replicated, &dto.global) {
-        (Some(_), Some(_)) => Err(invalid("must specify only one service mode")),
-        (None, Some(_)) => Ok(Mode::Global),
-        (replicated, None) => {
-            let replicas = replicated.as_ref().and_then(|mode| mode.replicas).unwrap_or(1);
-            Ok(Mode::Replicated { replicas })
-        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! Services, as they are shown.
 
 use super::{
-    container::from_container, date, joined_architecture, nanos, service::order_defaults, version,
+    container::from_container, date, job, joined_architecture, nanos, service::order_defaults,
+    version,
 };
 use crate::{
     api::dto,
     types::{
-        Date, EndpointMode, ImagePin, LogConfig, Mode, NetworkMode, Placement, PortConfig,
-        PublishMode, ResourceLimits, Resources, RestartCondition, STOP_GRACE, Service, ServiceSpec,
-        TaskSpec, UpdateState,
+        Date, EndpointMode, ImagePin, LogConfig, NetworkMode, Placement, PortConfig, PublishMode,
+        ResourceLimits, RestartCondition, STOP_GRACE, Service, ServiceSpec, TaskSpec, UpdateState,
     },
 };
 use serde_json::Value;
@@ -38,6 +38,7 @@ pub fn from_service(service: &Service, defaults: bool) -> dto::Service {
             completed_at: (update.completed != Date::EPOCH).then(|| date(update.completed)),
             message: update.message.clone(),
         }),
+        job_status: service.job.map(job::from_status),
         service_status: None,
         image_pin: service.spec.task.pin.as_ref().map(from_pin),
     }
@@ -62,13 +63,7 @@ pub fn from_spec(spec: &ServiceSpec, defaults: bool) -> dto::ServiceSpec {
         name: spec.name.clone(),
         labels: spec.labels.clone(),
         task_template,
-        mode: match spec.mode {
-            Mode::Replicated { replicas } => dto::ServiceMode {
-                replicated: Some(dto::Replicated { replicas: Some(replicas) }),
-                ..Default::default()
-            },
-            Mode::Global => dto::ServiceMode { global: Some(dto::Empty {}), ..Default::default() },
-        },
+        mode: job::from_mode(spec.mode),
         update_config: if defaults { order_defaults() } else { Value::Null },
         rollback_config: if defaults { order_defaults() } else { Value::Null },
         networks: Vec::new(),
@@ -106,7 +101,7 @@ pub fn from_task_spec(task: &TaskSpec) -> dto::TaskTemplate {
     let restart = &task.restart;
     dto::TaskTemplate {
         container_spec: from_container(&task.container),
-        resources: from_resources(&task.reservations, &task.limits),
+        resources: from_resources(task),
         restart_policy: Some(dto::RestartPolicy {
             condition: match restart.condition {
                 RestartCondition::None => "none",
@@ -137,18 +132,20 @@ fn from_log(log: &LogConfig) -> dto::Driver {
     dto::Driver { name: log.driver.clone(), options: log.options.clone() }
 }
 
-fn from_resources(reserved: &Resources, limits: &ResourceLimits) -> dto::ResourceRequirements {
+fn from_resources(task: &TaskSpec) -> dto::ResourceRequirements {
+    let (reserved, limits) = (&task.reservations, &task.limits);
     let amount = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     dto::ResourceRequirements {
         limits: dto::Amounts {
             nano_cpus: amount(limits.nano_cpus),
             memory_bytes: amount(limits.memory_bytes),
             pids: amount(limits.pids),
-            generic_resources: Value::Null,
+            generic_resources: Vec::new(),
         },
         reservations: dto::Amounts {
             nano_cpus: amount(reserved.nano_cpus),
             memory_bytes: amount(reserved.memory_bytes),
+            generic_resources: job::from_reservations(&task.generic),
             ..Default::default()
         },
         swap_bytes: swap_bytes(limits),

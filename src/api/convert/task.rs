@@ -1,6 +1,6 @@
 //! Tasks.
 
-use super::{date, show, version};
+use super::{date, job, show, version};
 use crate::{
     api::dto,
     types::{ReasonCode, Task, TaskStatus},
@@ -23,11 +23,14 @@ pub fn from_task(task: &Task) -> dto::Task {
         labels: crate::types::Labels::new(),
         spec: show::from_task_spec(&task.spec),
         service_id: task.service.to_string(),
-        slot: task.slot,
+        slot: task.slot_number(),
         node_id: task.node.as_ref().map(ToString::to_string).unwrap_or_default(),
         status: from_status(&task.status),
         desired_state: task.desired.as_str().to_owned(),
         networks_attachments: Vec::new(),
+        job_iteration: task.job_iteration.map(|index| dto::Iteration { index }),
+        generic_resources: job::from_generic(&task.generic),
+        assigned_generic_resources: job::from_generic(&task.generic),
         addresses: addresses.collect(),
         reasons: reasons.collect(),
     }

@@ -7,6 +7,7 @@
 mod cluster;
 mod container;
 mod engine;
+mod generic;
 mod image;
 mod node;
 mod service;
@@ -16,6 +17,7 @@ mod task;
 pub use cluster::*;
 pub use container::*;
 pub use engine::*;
+pub use generic::*;
 pub use image::*;
 pub use node::*;
 pub use service::*;

@@ -1,6 +1,6 @@
 //! Nodes.
 
-use super::{ObjectVersion, Platform, is_default, nullable};
+use super::{GenericResource, ObjectVersion, Platform, is_default, nullable};
 use crate::types::Labels;
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +76,7 @@ pub struct Cgroups {
 }
 
 /// What a node has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeResources {
     /// Billionths of a processor.
@@ -84,6 +84,9 @@ pub struct NodeResources {
     pub nano_cpus: u64,
     /// Bytes.
     pub memory_bytes: u64,
+    /// What else it has.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub generic_resources: Vec<GenericResource>,
 }
 
 /// The engine of a node.

@@ -1,6 +1,9 @@
 //! Services and task templates.
 
-use super::{ContainerSpec, Driver, ObjectVersion, is_default, is_unset, nullable};
+use super::{
+    ContainerSpec, Driver, GenericResource, JobStatus, ObjectVersion, ReplicatedJob, is_default,
+    is_unset, nullable,
+};
 use crate::types::Labels;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -106,9 +109,9 @@ pub struct Amounts {
     /// Processes and threads.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub pids: i64,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub generic_resources: Value,
+    /// Of each kind so many; only as reservations.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub generic_resources: Vec<GenericResource>,
 }
 
 /// What happens when a task ends.
@@ -207,12 +210,12 @@ pub struct ServiceMode {
     /// One a node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub global: Option<Empty>,
-    /// Not supported.
-    #[serde(skip_serializing_if = "Value::is_null")]
-    pub replicated_job: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "Value::is_null")]
-    pub global_job: Value,
+    /// So many that run to their end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicated_job: Option<ReplicatedJob>,
+    /// One a node that runs to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_job: Option<Empty>,
 }
 
 /// An object without fields.
@@ -287,6 +290,9 @@ pub struct Service {
     /// How far an update has come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update_status: Option<UpdateStatus>,
+    /// How often it was set off; of jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_status: Option<JobStatus>,
     /// How many run; where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_status: Option<ServiceStatus>,
@@ -342,6 +348,9 @@ pub struct ServiceStatus {
     pub desired_tasks: u64,
     /// Of jobs.
     pub completed_tasks: u64,
+    /// midge's own: slots of a job that failed too often.
+    #[serde(skip_serializing_if = "is_default")]
+    pub given_up_tasks: u64,
 }
 
 /// The answer to a create.

@@ -1,6 +1,9 @@
 //! Tasks.
 
-use super::{NetworkAttachment, ObjectVersion, Port, TaskTemplate, is_default, nullable};
+use super::{
+    GenericResource, Iteration, NetworkAttachment, ObjectVersion, Port, TaskTemplate, is_default,
+    nullable,
+};
 use crate::types::Labels;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +31,7 @@ pub struct Task {
     /// Its service.
     #[serde(rename = "ServiceID")]
     pub service_id: String,
-    /// Its slot.
+    /// Its slot; a job's are counted from 0.
     #[serde(skip_serializing_if = "is_default")]
     pub slot: u64,
     /// Its node.
@@ -41,6 +44,15 @@ pub struct Task {
     /// Its overlay networks: none yet.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub networks_attachments: Vec<NetworkAttachment>,
+    /// Of a job: the iteration it counts for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_iteration: Option<Iteration>,
+    /// What it was given of its node's generic resources, as Docker's client reads it.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub generic_resources: Vec<GenericResource>,
+    /// The same, as Docker's description of the API calls it.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub assigned_generic_resources: Vec<GenericResource>,
     /// midge's own: its addresses.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub addresses: Vec<String>,

@@ -11,8 +11,8 @@ use super::super::{
 use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
     types::{
-        ImagePin, Mode, Node, NodeId, NodeState, Platform, Service, ServiceSpec, Task, TaskState,
-        image::Reference,
+        ImagePin, JobTally, Mode, Node, NodeId, NodeState, Platform, Service, ServiceSpec, Task,
+        TaskState, image::Reference,
     },
 };
 use http::StatusCode;
@@ -29,6 +29,8 @@ pub(crate) async fn list(call: Call) -> Reply {
         let mode = match service.spec.mode {
             Mode::Replicated { .. } => "replicated",
             Mode::Global => "global",
+            Mode::ReplicatedJob { .. } => "replicated-job",
+            Mode::GlobalJob => "global-job",
         };
         filters.fits("id", |id| service.id.as_str().starts_with(id))
             && filters.fits("name", |name| service.spec.name.starts_with(name))
@@ -56,12 +58,22 @@ fn status(service: &Service, tasks: &[Task], nodes: &[Node]) -> dto::ServiceStat
         let node = nodes.iter().find(|node| Some(&node.id) == id.as_ref());
         node.is_none_or(|node| node.status.state == NodeState::Down)
     };
-    let own = || tasks.iter().filter(|task| task.service == service.id);
+    // Of a job, only the present iteration is of interest.
+    let iteration = service.job.map(|job| job.iteration);
+    let own = || {
+        tasks.iter().filter(|task| task.service == service.id && task.job_iteration == iteration)
+    };
     let running = own().filter(|task| {
         task.status.state == TaskState::Running && task.desired.is_wanted() && !lost(&task.node)
     });
+    let tally = JobTally::of(service, own());
+    let job = tally.unwrap_or_default();
     let wanted = match service.spec.mode {
         Mode::Replicated { replicas } => replicas,
+        // As Docker: how many may run at a time, also when all is done.
+        Mode::ReplicatedJob { max_concurrent: 0, total_completions } => total_completions,
+        Mode::ReplicatedJob { max_concurrent, .. } => max_concurrent,
+        Mode::GlobalJob => job.active + job.complete + job.given_up,
         Mode::Global => {
             let nodes: BTreeSet<&NodeId> = own()
                 .filter(|task| task.desired.is_wanted())
@@ -73,7 +85,8 @@ fn status(service: &Service, tasks: &[Task], nodes: &[Node]) -> dto::ServiceStat
     dto::ServiceStatus {
         running_tasks: u64::try_from(running.count()).unwrap_or(u64::MAX),
         desired_tasks: wanted,
-        completed_tasks: 0,
+        completed_tasks: job.complete,
+        given_up_tasks: job.given_up,
     }
 }
 
@@ -189,7 +202,7 @@ pub(crate) async fn update(mut call: Call) -> Reply {
     if spec.name != found.spec.name {
         return Err(unsupported("renaming services is not supported"));
     }
-    if std::mem::discriminant(&spec.mode) != std::mem::discriminant(&found.spec.mode) {
+    if !spec.mode.is_like(found.spec.mode) {
         return Err(unsupported("service mode change is not allowed"));
     }
     spec.task.credential = match super::credential(&call)? {

@@ -172,6 +172,8 @@ mod tests {
             failures: 0,
             reasons: Vec::new(),
             attachments: Vec::new(),
+            generic: Vec::new(),
+            job_iteration: None,
         };
         of_task(&task).unwrap()
     }

@@ -19,7 +19,7 @@ const FILTERS: &[&str] =
     &["id", "label", "name", "node", "service", "desired-state", "runtime", "_up-to-date"];
 
 /// The desired states there are.
-const DESIRED: [&str; 4] = ["ready", "running", "shutdown", "remove"];
+const DESIRED: [&str; 5] = ["ready", "running", "complete", "shutdown", "remove"];
 
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;

@@ -136,6 +136,7 @@ impl Fake {
                     spec_version: version,
                     previous_spec: None,
                     update: None,
+                    job: None,
                 };
                 self.tasks.lock().unwrap().push(task(&service, 1, &self.nodes[0].id));
                 services.push(service);
@@ -179,6 +180,8 @@ pub(super) fn task(service: &Service, slot: u64, node: &NodeId) -> Task {
         predecessor: None,
         delay: Duration::ZERO,
         failures: 0,
+        job_iteration: None,
+        generic: Vec::new(),
         reasons: Vec::new(),
         attachments: Vec::new(),
     }

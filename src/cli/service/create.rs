@@ -1,6 +1,6 @@
 //! `midge service create`.
 
-use super::{WaitArgs, progress, resolve, spec::*};
+use super::{WaitArgs, generic, progress, resolve, spec::*};
 use crate::cli::{
     client::{Call, Client},
     exit::{CliError, Exit},
@@ -20,8 +20,13 @@ pub(in crate::cli) struct CreateArgs {
     /// What the service is called
     #[arg(long)]
     name: Option<String>,
-    /// So many tasks (replicated), or one on every node that fits (global)
-    #[arg(long, default_value = "replicated", value_name = "replicated|global")]
+    /// So many tasks (replicated), or one on every node that fits (global); as a job, until each
+    /// has come to its end
+    #[arg(
+        long,
+        default_value = "replicated",
+        value_name = "replicated|global|replicated-job|global-job"
+    )]
     mode: String,
     /// Set an environment variable (can be repeated)
     #[arg(short, long, value_parser = parse_env, value_name = "NAME[=VALUE]")]
@@ -41,6 +46,9 @@ pub(in crate::cli) struct CreateArgs {
     /// Spread over the values of a label, for example spread=node.labels.zone (can be repeated)
     #[arg(long, value_parser = parse_preference, value_name = "spread=LABEL")]
     placement_pref: Vec<Value>,
+    /// Reserve so many things of a kind that nodes declare, for example gpu=1 (can be repeated)
+    #[arg(long, value_parser = generic::parse, value_name = "KIND=N")]
+    generic_resource: Vec<Value>,
     /// Publish ports on the task's node: mode=host,target=80,published=8080, or
     /// ADDRESS:8080:80 (can be repeated)
     #[arg(short, long, value_parser = parse_publish, value_name = "PORTS")]
@@ -67,9 +75,8 @@ impl CreateArgs {
         let mode = match self.mode.as_str() {
             "replicated" => json!({"Replicated": {"Replicas": 1}}),
             "global" => json!({"Global": {}}),
-            mode @ ("replicated-job" | "global-job") => {
-                return Err(CliError::usage(format!("error: mode {mode} is not supported yet")));
-            }
+            "replicated-job" => json!({"ReplicatedJob": {}}),
+            "global-job" => json!({"GlobalJob": {}}),
             mode => {
                 return Err(CliError::usage(format!(
                     "Unknown mode: {mode}, only replicated and global supported"
@@ -105,6 +112,11 @@ impl CreateArgs {
         if !self.container_label.is_empty() {
             container["Labels"] = merge_labels(&Value::Null, &self.container_label, &[]);
         }
+        set(
+            &mut task["Resources"]["Reservations"],
+            "GenericResources",
+            generic::merge(&[], &self.generic_resource, &[])?,
+        );
         set(
             &mut task["Placement"],
             "Constraints",

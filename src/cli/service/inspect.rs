@@ -2,7 +2,7 @@
 
 mod container;
 
-use super::get;
+use super::{generic, get, job};
 use crate::cli::{
     client::Client,
     each,
@@ -51,7 +51,9 @@ fn pretty(service: &Value) -> Result<(), CliError> {
             line(&format!(" {key}="), value.as_str().unwrap_or(""));
         }
     }
-    if service["Spec"]["Mode"].get("Global").is_some() {
+    if service.get("JobStatus").is_some() {
+        job::pretty(service, &mut line);
+    } else if service["Spec"]["Mode"].get("Global").is_some() {
         line("Service Mode:\t", "Global");
     } else {
         line("Service Mode:\t", "Replicated");
@@ -122,7 +124,8 @@ fn swap(resources: &Value, line: &mut impl FnMut(&str, &str)) {
 fn resources(title: &str, resources: &Value, line: &mut impl FnMut(&str, &str)) {
     let (cpus, memory) = (number(resources, "/NanoCPUs"), number(resources, "/MemoryBytes"));
     let pids = number(resources, "/Pids");
-    if cpus == 0 && memory == 0 && pids == 0 {
+    let others = generic::shown(resources);
+    if cpus == 0 && memory == 0 && pids == 0 && others.is_empty() {
         return;
     }
     line(&format!(" {title}:"), "");
@@ -136,5 +139,8 @@ fn resources(title: &str, resources: &Value, line: &mut impl FnMut(&str, &str)) 
     }
     if pids > 0 {
         line("  PIDs:\t\t", &pids.to_string());
+    }
+    if !others.is_empty() {
+        line("  Generic:\t", &others);
     }
 }

@@ -4,7 +4,7 @@ use super::get;
 use crate::cli::{
     client::{Call, Client, encode},
     exit::{CliError, Exit},
-    human::{number, text},
+    human::text,
     output,
     pieces::{Pieces, STDERR},
 };
@@ -176,9 +176,9 @@ impl Names<'_> {
                 "" => cut(node),
                 host => host.to_owned(),
             };
-            let slot = match number(&found, "/Slot") {
-                0 => cut(node),
-                slot => slot.to_string(),
+            let slot = match super::super::task::place(&found) {
+                place if place.is_empty() || place == node => cut(node),
+                slot => slot,
             };
             let service = match text(&service, "/Spec/Name") {
                 "" => cut(text(&found, "/ServiceID")),

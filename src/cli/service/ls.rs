@@ -1,5 +1,6 @@
 //! `midge service ls`.
 
+use super::job;
 use crate::{
     cli::{
         client::{self, Client},
@@ -49,7 +50,6 @@ pub(super) fn run(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
 }
 
 fn row(service: &Value) -> Map<String, Value> {
-    let global = service["Spec"]["Mode"].get("Global").is_some();
     let running = number(service, "/ServiceStatus/RunningTasks");
     let desired = number(service, "/ServiceStatus/DesiredTasks");
     let max = number(service, "/Spec/TaskTemplate/Placement/MaxReplicas");
@@ -57,8 +57,8 @@ fn row(service: &Value) -> Map<String, Value> {
     let row = json!({
         "ID": short_id(text(service, "/ID"), false),
         "Name": text(service, "/Spec/Name"),
-        "Mode": if global { "global" } else { "replicated" },
-        "Replicas": format!("{running}/{desired}{bound}"),
+        "Mode": job::mode_name(service),
+        "Replicas": format!("{running}/{desired}{bound}{}", job::completions(service)),
         "Image": shown_image(text(service, "/Spec/TaskTemplate/ContainerSpec/Image")),
         "Ports": ports(list(service, "/Spec/EndpointSpec/Ports")),
     });

@@ -1,7 +1,9 @@
 //! `midge service`.
 
 mod create;
+mod generic;
 mod inspect;
+mod job;
 mod logs;
 mod ls;
 mod progress;
@@ -17,8 +19,9 @@ use super::{
     output, task,
 };
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+pub(super) use generic::shown as shown_generic;
 pub(super) use ls::{ports, shown_image};
 pub(super) use resolve::registry_auth;
 
@@ -141,12 +144,11 @@ fn scale(client: &Client, args: &ScaleArgs) -> Result<Exit, CliError> {
         })?;
         let service = get(client, name)?;
         let mut spec = service["Spec"].clone();
-        if spec["Mode"].get("Replicated").is_none() {
-            return Err(CliError::failure(format!(
+        job::apply(Some(replicas), None, &mut spec).map_err(|_| {
+            CliError::failure(format!(
                 "{name}: scale can only be used with replicated or replicated-job mode"
-            )));
-        }
-        spec["Mode"]["Replicated"]["Replicas"] = json!(replicas);
+            ))
+        })?;
         post_update(client, &service, spec, "", None)?;
         output::line(&format!("{name} scaled to {replicas}"))?;
         scaled.push(text(&service, "/ID").to_owned());

@@ -3,7 +3,7 @@
 //! Polls three reads five times a second, as Docker's client does; plain lines where stdout is no
 //! terminal, one a change.
 
-use super::WaitArgs;
+use super::{WaitArgs, job};
 use crate::cli::{
     client::{Client, encode},
     exit::{CliError, Exit},
@@ -49,7 +49,11 @@ pub(super) fn wait(client: &Client, id: &str, wait: WaitArgs) -> Result<Exit, Cl
     if wait.detach {
         return Ok(Exit::Ok);
     }
-    let mut screen = Screen { quiet: wait.quiet, ..Screen::default() };
+    let service = client.get(&format!("/services/{}", encode(id)))?;
+    if service.get("JobStatus").is_some() {
+        return job::wait(client, &service, wait);
+    }
+    let mut screen = Screen::new(wait.quiet);
     let mut stable_since: Option<Instant> = None;
     loop {
         let progress = read(client, id)?;
@@ -130,13 +134,17 @@ fn read(client: &Client, id: &str) -> Result<Progress, CliError> {
 
 /// What was shown last, so that it can be drawn over, or left alone where nothing changed.
 #[derive(Default)]
-struct Screen {
+pub(super) struct Screen {
     quiet: bool,
     lines: usize,
     last: String,
 }
 
 impl Screen {
+    pub(super) fn new(quiet: bool) -> Self {
+        Self { quiet, ..Self::default() }
+    }
+
     fn show(&mut self, progress: &Progress, verify: &str) -> Result<(), CliError> {
         if self.quiet {
             return Ok(());
@@ -157,11 +165,16 @@ impl Screen {
         if !verify.is_empty() {
             lines.push(verify.to_owned());
         }
+        self.draw(&lines)
+    }
+
+    /// Draws these lines over the last ones.
+    pub(super) fn draw(&mut self, lines: &[String]) -> Result<(), CliError> {
         let mut text = String::new();
         if self.lines > 0 {
             text.push_str(&format!("\x1b[{}A", self.lines));
         }
-        for line in &lines {
+        for line in lines {
             text.push_str(&format!("\x1b[2K{line}\n"));
         }
         // Lines that were there and are no longer.
@@ -176,7 +189,7 @@ impl Screen {
         if output::stdout_is_terminal() { self.show(progress, "") } else { Ok(()) }
     }
 
-    fn say(&self, line: &str) -> Result<(), CliError> {
+    pub(super) fn say(&self, line: &str) -> Result<(), CliError> {
         if self.quiet { Ok(()) } else { output::line(line) }
     }
 }

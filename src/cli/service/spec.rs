@@ -9,6 +9,7 @@ mod mount;
 mod parse;
 mod publish;
 
+use super::job;
 use crate::cli::{
     exit::CliError,
     human::{parse_bytes, parse_cpus, parse_duration},
@@ -46,7 +47,10 @@ pub(super) struct ScalarArgs {
     /// Make the root file system read-only
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     read_only: Option<bool>,
-    /// How many tasks
+    /// At most so many tasks of a job at a time (default: all of --replicas)
+    #[arg(long, value_name = "N")]
+    max_concurrent: Option<u64>,
+    /// How many tasks; of a job, how many must come to their end
     #[arg(long, value_name = "N")]
     pub(super) replicas: Option<u64>,
     /// At most so many tasks on a node; 0 is no bound
@@ -104,15 +108,9 @@ fn nanos(duration: Duration) -> u64 {
 impl ScalarArgs {
     /// Writes what was given into the spec.
     pub(super) fn apply(&self, spec: &mut Value) -> Result<(), CliError> {
-        if let Some(replicas) = self.replicas {
-            if spec["Mode"].get("Replicated").is_none() {
-                return Err(CliError::failure(
-                    "replicas can only be used with replicated or replicated-job mode",
-                ));
-            }
-            spec["Mode"]["Replicated"]["Replicas"] = json!(replicas);
-        }
-        if self.replicas_max_per_node.is_some() && spec["Mode"].get("Global").is_some() {
+        job::apply(self.replicas, self.max_concurrent, spec)?;
+        let per_node = ["Global", "GlobalJob"].iter().any(|m| spec["Mode"].get(m).is_some());
+        if self.replicas_max_per_node.is_some() && per_node {
             return Err(CliError::failure(
                 "replicas-max-per-node can only be used with replicated or replicated-job mode",
             ));

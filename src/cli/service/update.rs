@@ -1,6 +1,6 @@
 //! `midge service update`.
 
-use super::{WaitArgs, get, post_update, progress, resolve, spec::*};
+use super::{WaitArgs, generic, get, post_update, progress, resolve, spec::*};
 use crate::cli::{
     client::Client,
     exit::{CliError, Exit},
@@ -62,6 +62,12 @@ pub(in crate::cli) struct UpdateArgs {
     /// Remove a placement preference (can be repeated)
     #[arg(long, value_parser = parse_preference, value_name = "spread=LABEL")]
     placement_pref_rm: Vec<Value>,
+    /// Reserve so many things of a kind, or another number of them (can be repeated)
+    #[arg(long, value_parser = generic::parse, value_name = "KIND=N")]
+    generic_resource_add: Vec<Value>,
+    /// Reserve nothing of a kind any more (can be repeated)
+    #[arg(long, value_name = "KIND")]
+    generic_resource_rm: Vec<String>,
     /// Publish a port (can be repeated)
     #[arg(long, value_parser = parse_publish, value_name = "PORTS")]
     publish_add: Vec<Ports>,
@@ -90,11 +96,16 @@ pub(in crate::cli) struct UpdateArgs {
 
 impl UpdateArgs {
     fn apply(&self, spec: &mut Value) -> Result<(), CliError> {
+        let counted = ["Replicated", "ReplicatedJob"].iter().any(|m| spec["Mode"].get(m).is_some());
+        if self.scalars.replicas.is_some() && !counted {
+            return Err(CliError::failure("replicas can only be used with replicated mode"));
+        }
         self.scalars.apply(spec)?;
         spec["Labels"] = merge_labels(&spec["Labels"], &self.label_add, &self.label_rm);
         let task = &mut spec["TaskTemplate"];
         self.apply_container(&mut task["ContainerSpec"])?;
         self.apply_placement(task);
+        self.apply_generic(task)?;
         if self.force {
             let force = task["ForceUpdate"].as_u64().unwrap_or(0);
             task["ForceUpdate"] = json!(force + 1);
@@ -141,6 +152,20 @@ impl UpdateArgs {
         networks.retain(|n| !self.network_rm.iter().any(|rm| rm == text(n, "/Target")));
         networks.extend(self.network_add.iter().map(|n| json!({"Target": n})));
         set_list(task, "Networks", networks);
+    }
+
+    fn apply_generic(&self, task: &mut Value) -> Result<(), CliError> {
+        let (add, remove) = (&self.generic_resource_add, &self.generic_resource_rm);
+        if add.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        let old = take_list(task, "/Resources/Reservations/GenericResources");
+        let merged = generic::merge(&old, add, remove)?;
+        if task["Resources"]["Reservations"].is_null() {
+            task["Resources"]["Reservations"] = json!({});
+        }
+        set_list(&mut task["Resources"]["Reservations"], "GenericResources", merged);
+        Ok(())
     }
 
     fn apply_ports(&self, endpoint: &mut Value) -> Result<(), CliError> {

@@ -111,8 +111,7 @@ impl Leader {
     ) {
         // A register that came twice must not start the numbers of its session anew: a later set
         // under an earlier number would be taken for an old one.
-        let number = self.sessions.get(node).filter(|known| known.id == register.session);
-        let number = number.map_or(0, Session::number);
+        let number = self.numbers.get(node).copied().unwrap_or_default();
         self.sessions.insert(node.clone(), Session::new(register.session, number));
         self.heard(state, now, node);
         self.want_node_state(state, node, NodeState::Ready, "");

@@ -7,7 +7,7 @@ use crate::{
         validate,
     },
     types::{
-        ClusterSpec, Date, JoinToken, JoinTokens, Mode, NODE_CERT_EXPIRY_MIN, NodeId, NodeSpec,
+        ClusterSpec, Date, JoinToken, JoinTokens, NODE_CERT_EXPIRY_MIN, NodeId, NodeSpec,
         NodeState, RequestId, Role, Service, ServiceId, ServiceSpec, Version,
     },
 };
@@ -173,6 +173,7 @@ fn new_service(id: ServiceId, spec: ServiceSpec, date: Date) -> Service {
         spec_version: Version::ZERO,
         previous_spec: None,
         update: None,
+        job: None,
     }
 }
 
@@ -198,7 +199,7 @@ fn check_update(service: &Service, version: Version, spec: &ServiceSpec) -> Resu
     if service.spec.name != spec.name {
         return Err(Refusal::new(Class::Unsupported, "renaming services is not supported"));
     }
-    if matches!(service.spec.mode, Mode::Global) != matches!(spec.mode, Mode::Global) {
+    if !service.spec.mode.is_like(spec.mode) {
         return Err(Refusal::new(Class::Unsupported, "service mode change is not allowed"));
     }
     check_spec(spec)

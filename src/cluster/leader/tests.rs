@@ -1,6 +1,7 @@
 //! Scenarios: a leader, its state and some workers, on a clock that jumps.
 
 mod bounds;
+mod jobs;
 mod local;
 mod nodes;
 mod random;

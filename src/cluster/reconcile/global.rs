@@ -23,9 +23,9 @@ impl<'a> Pass<'a> {
             let fits = service.spec.task.placement.constraints.iter().all(|c| c.matches(node));
             match slot {
                 Some(slot) if slot.is_wanted() => {
-                    if let Some(stand) = self.on_node(service, node, &slot, fits) {
-                        stands.push((slot, stand));
-                    }
+                    let takes_part = self.takes_part(node, &slot, fits);
+                    let stand = takes_part.then(|| self.keep(service, &slot));
+                    stands.extend(stand.map(|stand| (slot, stand)));
                 }
                 Some(slot) if fits && takes_tasks(node) && self.is_done(&slot) => {
                     let stand = self.keep(service, &slot);
@@ -42,20 +42,13 @@ impl<'a> Pass<'a> {
         stands
     }
 
-    /// A node that has a wanted task; returns how it stands towards an update, where it takes
-    /// part in it.
-    fn on_node(
-        &mut self,
-        service: &Service,
-        node: &Node,
-        slot: &Slot<'a>,
-        fits: bool,
-    ) -> Option<Stand> {
+    /// A node that has a wanted task; tells whether its task is to be kept up.
+    pub(super) fn takes_part(&mut self, node: &Node, slot: &Slot<'a>, fits: bool) -> bool {
         let wanted = || slot.running.into_iter().chain(slot.held);
         if !fits || node.spec.availability == Availability::Drain {
             let desire = wanted().map(|task| (task, Desired::Shutdown)).collect();
             self.replace(vec![], desire);
-            return None;
+            return false;
         }
         if node.status.state == NodeState::Down {
             // Nothing takes its place elsewhere, so it stays wanted: should the node come back,
@@ -65,7 +58,7 @@ impl<'a> Pass<'a> {
             if !desire.is_empty() {
                 self.replace(vec![], desire);
             }
-            return None;
+            return false;
         }
         if node.spec.availability == Availability::Pause {
             let ended = slot.running.is_some_and(is_ended) || slot.held.is_some_and(is_ended);
@@ -76,12 +69,12 @@ impl<'a> Pass<'a> {
                 // It was given to the node before the pause, and its predecessor was told to stop.
                 self.release(held);
             }
-            return None;
+            return false;
         }
-        Some(self.keep(service, slot))
+        true
     }
 }
 
-fn takes_tasks(node: &Node) -> bool {
+pub(super) fn takes_tasks(node: &Node) -> bool {
     node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
 }

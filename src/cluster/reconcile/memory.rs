@@ -16,6 +16,8 @@ use std::{
 pub(in crate::cluster) struct Memory {
     /// Since when held tasks are seen.
     held: BTreeMap<TaskId, Moment>,
+    /// Since when tasks of jobs are seen on their way out.
+    leaving: BTreeMap<TaskId, Moment>,
     /// How long tasks ran that ended.
     ran: BTreeMap<TaskId, Duration>,
     /// Which task each update waits for, and since when.
@@ -29,6 +31,10 @@ pub(in crate::cluster) struct Memory {
 impl Memory {
     pub(in crate::cluster) fn held_since(&mut self, id: &TaskId, now: Moment) -> Moment {
         *self.held.entry(id.clone()).or_insert(now)
+    }
+
+    pub(in crate::cluster) fn leaving_since(&mut self, id: &TaskId, now: Moment) -> Moment {
+        *self.leaving.entry(id.clone()).or_insert(now)
     }
 
     pub(in crate::cluster) fn ran(&self, id: &TaskId) -> Option<Duration> {
@@ -95,12 +101,14 @@ impl Memory {
 
     pub(in crate::cluster) fn forget_task(&mut self, id: &TaskId) {
         self.held.remove(id);
+        self.leaving.remove(id);
         self.ran.remove(id);
     }
 
     /// Drops what is about tasks that are gone.
     pub(in crate::cluster) fn forget_gone(&mut self, state: &State) {
         self.held.retain(|id, _| state.task(id).is_some());
+        self.leaving.retain(|id, _| state.task(id).is_some());
         self.ran.retain(|id, _| state.task(id).is_some());
     }
 }

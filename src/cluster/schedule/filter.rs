@@ -84,7 +84,15 @@ impl<'a> Checks<'a> {
             // A task that reserves nothing fits on a node that is overbooked.
             wanted == 0 || reserved.saturating_sub(credited).saturating_add(wanted) <= total
         };
-        fits(total.nano_cpus, seat.reserved.nano_cpus, credit.reserved.nano_cpus, wanted.nano_cpus)
+        let generic = &self.task.spec.generic;
+        let left = || seat.generic.claim(&seat.node.description.generic, generic, credit);
+        (generic.is_empty() || left().is_some())
+            && fits(
+                total.nano_cpus,
+                seat.reserved.nano_cpus,
+                credit.reserved.nano_cpus,
+                wanted.nano_cpus,
+            )
             && fits(
                 total.memory_bytes,
                 seat.reserved.memory_bytes,

@@ -4,6 +4,7 @@
 //! texts and ranking, with ARM variants, cgroup controllers and held images besides.
 
 mod filter;
+mod generic;
 mod node_set;
 mod rank;
 
@@ -12,6 +13,7 @@ use crate::types::{
     HeldImage, Moment, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Version,
 };
 use filter::Checks;
+pub(super) use generic::Left as GenericLeft;
 use node_set::NodeSet;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -90,9 +92,9 @@ fn confirm(nodes: &mut NodeSet<'_>, volatile: &Volatile, task: &Task, out: &mut 
         Some(index) => match checks.first_failure(&nodes.seats()[index], nodes.credit(task, index))
         {
             None => {
-                nodes.take(task, index);
+                let generic = nodes.take(task, index);
                 let node = Some(id.clone());
-                out.push(Decision { task: task.id.clone(), node, error: String::new() });
+                out.push(Decision { task: task.id.clone(), node, error: String::new(), generic });
                 return;
             }
             Some(failure) => filter::explain(&BTreeMap::from([(failure, 1)]), &checks),
@@ -104,7 +106,8 @@ fn confirm(nodes: &mut NodeSet<'_>, volatile: &Volatile, task: &Task, out: &mut 
 
 fn refuse(task: &Task, error: &str, out: &mut Vec<Decision>) {
     if task.status.error != error {
-        out.push(Decision { task: task.id.clone(), node: None, error: error.to_owned() });
+        let (task, error) = (task.id.clone(), error.to_owned());
+        out.push(Decision { task, node: None, error, generic: Vec::new() });
     }
 }
 
@@ -117,8 +120,8 @@ fn place_group(
     let checks = Checks::new(group[0], volatile);
     let mut place = |nodes: &mut NodeSet<'_>, task: &Task, index: usize| {
         let node = Some(nodes.seats()[index].node.id.clone());
-        nodes.take(task, index);
-        out.push(Decision { task: task.id.clone(), node, error: String::new() });
+        let generic = nodes.take(task, index);
+        out.push(Decision { task: task.id.clone(), node, error: String::new(), generic });
     };
     let mut rest = Vec::new();
     for task in group {
@@ -136,9 +139,9 @@ fn place_group(
     }
     let mut unplaced = rest.as_slice();
     let chosen = rank::choose(nodes, &checks, &rest);
-    for (task, index) in rest.iter().zip(&chosen) {
-        let node = Some(nodes.seats()[*index].node.id.clone());
-        out.push(Decision { task: task.id.clone(), node, error: String::new() });
+    for (task, (index, generic)) in rest.iter().zip(chosen) {
+        let node = Some(nodes.seats()[index].node.id.clone());
+        out.push(Decision { task: task.id.clone(), node, error: String::new(), generic });
         unplaced = &unplaced[1..];
     }
     if unplaced.is_empty() {

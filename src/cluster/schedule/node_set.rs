@@ -2,12 +2,12 @@
 //!
 //! Knows how tasks use a node, not which node is better.
 
-use super::{FAILURE_WINDOW, Volatile};
+use super::{FAILURE_WINDOW, Volatile, generic::Use};
 use crate::{
     cluster::State,
     types::{
-        Moment, NetworkMode, Node, NodeId, PortProtocol, PublishMode, Resources, ServiceId, Task,
-        TaskId, TaskState, Version,
+        GenericResource, Moment, NetworkMode, Node, NodeId, PortProtocol, PublishMode, Resources,
+        ServiceId, Task, TaskId, TaskState, Version,
     },
 };
 use std::{
@@ -26,6 +26,8 @@ pub(super) struct Seat<'a> {
     pub(super) suspect: bool,
     /// What its tasks reserve.
     pub(super) reserved: Resources,
+    /// What its tasks have of its generic resources.
+    pub(super) generic: Use,
     /// Who holds which host port, and at which address.
     pub(super) ports: BTreeMap<Port, BTreeSet<(TaskId, Option<IpAddr>)>>,
     /// Its wanted tasks.
@@ -42,7 +44,8 @@ pub(super) struct Seat<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Credit<'a> {
     pub(super) reserved: Resources,
-    /// Whose ports are as good as free.
+    pub(super) generic: &'a [GenericResource],
+    /// Whose ports and things are as good as free.
     pub(super) holder: Option<&'a TaskId>,
     /// Whether it counts among the service's tasks there.
     pub(super) slot: bool,
@@ -66,6 +69,7 @@ impl<'a> NodeSet<'a> {
                 node,
                 suspect: volatile.suspects.contains(&node.id),
                 reserved: Resources::default(),
+                generic: Use::default(),
                 ports: BTreeMap::new(),
                 active: 0,
                 of_service: 0,
@@ -80,7 +84,7 @@ impl<'a> NodeSet<'a> {
             if !set.holds(task) {
                 continue;
             }
-            set.occupy(task, at);
+            set.occupy(task, at, &task.generic);
             if task.desired.is_wanted() {
                 *set.seats[at].by_service.entry(&task.service).or_default() += 1;
             }
@@ -136,25 +140,35 @@ impl<'a> NodeSet<'a> {
         }
         Credit {
             reserved: predecessor.spec.reservations,
+            generic: &predecessor.generic,
             holder: Some(&predecessor.id),
             slot: predecessor.desired.is_wanted(),
         }
     }
 
-    /// Counts a task that was just given this node.
-    pub(super) fn take(&mut self, task: &Task, at: usize) {
-        self.occupy(task, at);
+    /// Counts a task that was just given this node; returns what it gets of its generic resources.
+    pub(super) fn take(&mut self, task: &Task, at: usize) -> Vec<GenericResource> {
+        let claimed = self.claim(task, at, self.credit(task, at)).unwrap_or_default();
+        self.occupy(task, at, &claimed);
         let seat = &mut self.seats[at];
         seat.of_service += 1;
         if let Some(service) = self.state.service(&task.service) {
             *seat.by_service.entry(&service.id).or_default() += 1;
         }
+        claimed
     }
 
-    fn occupy(&mut self, task: &Task, at: usize) {
+    fn claim(&self, task: &Task, at: usize, credit: Credit<'_>) -> Option<Vec<GenericResource>> {
+        let seat = &self.seats[at];
+        seat.generic.claim(&seat.node.description.generic, &task.spec.generic, credit)
+    }
+
+    fn occupy(&mut self, task: &Task, at: usize, generic: &[GenericResource]) {
         // A replacement and the task it waits for never run at once: what counts is the larger.
-        let credit = self.credit(task, at).reserved;
+        let credited = self.credit(task, at);
+        let credit = credited.reserved;
         let seat = &mut self.seats[at];
+        seat.generic.add(&task.id, generic, credited);
         let add = |sum: &mut u64, mine: u64, credited: u64| {
             *sum = sum.saturating_add(mine.saturating_sub(credited));
         };

@@ -7,7 +7,7 @@ use super::{
     filter::Checks,
     node_set::{Credit, NodeSet, Seat},
 };
-use crate::types::{Node, Task, constraint::label_name};
+use crate::types::{GenericResource, Node, Task, constraint::label_name};
 use std::collections::BTreeMap;
 
 /// A level of the tree: what differs in one preference.
@@ -18,9 +18,11 @@ enum Branch {
     Leaf(Vec<usize>),
 }
 
-/// Gives nodes to as many of `tasks` as possible, in order, and counts them there; returns the
-/// nodes' places in the set.
-pub(super) fn choose(nodes: &mut NodeSet<'_>, checks: &Checks<'_>, tasks: &[&Task]) -> Vec<usize> {
+/// A node's place in the set, and what a task gets of its generic resources.
+pub(super) type Seated = (usize, Vec<GenericResource>);
+
+/// Gives nodes to as many of `tasks` as possible, in order, and counts them there.
+pub(super) fn choose(nodes: &mut NodeSet<'_>, checks: &Checks<'_>, tasks: &[&Task]) -> Vec<Seated> {
     if tasks.is_empty() {
         return Vec::new();
     }
@@ -74,7 +76,7 @@ impl Branch {
         nodes: &mut NodeSet<'_>,
         checks: &Checks<'_>,
         tasks: &[&Task],
-        chosen: &mut Vec<usize>,
+        chosen: &mut Vec<Seated>,
     ) -> usize {
         match self {
             Self::Inner(children) => place_evenly(children, nodes, checks, tasks, chosen),
@@ -86,8 +88,8 @@ impl Branch {
                     });
                     let best = members.iter().min_by_key(|at| cost(&nodes.seats()[**at]));
                     let Some(best) = best.copied() else { return done };
-                    nodes.take(task, best);
-                    chosen.push(best);
+                    let generic = nodes.take(task, best);
+                    chosen.push((best, generic));
                 }
                 tasks.len()
             }
@@ -101,7 +103,7 @@ fn place_evenly(
     nodes: &mut NodeSet<'_>,
     checks: &Checks<'_>,
     tasks: &[&Task],
-    chosen: &mut Vec<usize>,
+    chosen: &mut Vec<Seated>,
 ) -> usize {
     let mut usable: Vec<usize> = (0..children.len()).collect();
     let mut done = 0;

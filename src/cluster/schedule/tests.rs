@@ -100,6 +100,7 @@ impl Bench {
             spec_version: Version::ZERO,
             previous_spec: None,
             update: None,
+            job: None,
         };
         self.apply(Change::CreateService { service: Box::new(service) });
         id
@@ -144,6 +145,8 @@ impl Bench {
             predecessor: None,
             delay: Duration::ZERO,
             failures: 0,
+            job_iteration: None,
+            generic: Vec::new(),
             reasons: Vec::new(),
             attachments: Vec::new(),
         };
@@ -153,7 +156,7 @@ impl Bench {
         id
     }
 
-    fn schedule(&self) -> Vec<Decision> {
+    pub(in crate::cluster) fn schedule(&self) -> Vec<Decision> {
         schedule(&self.state, &self.volatile, Moment::ZERO + Duration::from_secs(1_000))
     }
 

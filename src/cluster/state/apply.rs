@@ -8,7 +8,7 @@ use super::{OUTCOMES_MAX, SlotKey, State};
 use crate::{
     cluster::command::{Applied, Change, Command, Decision, Rejected},
     types::{
-        Availability, Cluster, Date, Desired, Mode, NODE_CERT_EXPIRY, Node, NodeId, NodeSpec,
+        Availability, Cluster, Date, Desired, JobStatus, NODE_CERT_EXPIRY, Node, NodeId, NodeSpec,
         NodeState, REASONS_MAX, ReasonCode, Role, Service, ServiceId, ServiceSpec, Task, TaskId,
         TaskState, TaskStatus, UpdateStatus, Version,
     },
@@ -229,7 +229,17 @@ impl State {
                 "node {id} is not down and can't be removed"
             )));
         }
-        let tasks: Vec<TaskId> = self.tasks_on_node(id).map(|task| task.id.clone()).collect();
+        // That a slot of a job is done stays known when the node that did it is gone.
+        let counts = |task: &Task| {
+            let service = self.service(&task.service);
+            let current = service.and_then(|service| service.job).map(|job| job.iteration);
+            task.slot > 0 && task.is_complete_job() && task.job_iteration == current
+        };
+        let tasks: Vec<TaskId> = self
+            .tasks_on_node(id)
+            .filter(|task| !counts(task))
+            .map(|task| task.id.clone())
+            .collect();
         for task in tasks {
             self.forget_task(&task);
         }
@@ -250,6 +260,7 @@ impl State {
         if left || self.tables.services.contains_key(&service.id) {
             return Err(exists("service", service.id.as_str()));
         }
+        let job = service.spec.mode.is_job();
         let row = Service {
             version: at.version,
             spec_version: at.version,
@@ -257,6 +268,7 @@ impl State {
             updated: at.date,
             previous_spec: None,
             update: None,
+            job: job.then_some(JobStatus { iteration: 0, last_execution: at.date }),
             ..service.clone()
         };
         self.indices.service_names.insert(row.spec.name.clone(), row.id.clone());
@@ -282,12 +294,13 @@ impl State {
         if service.spec.name != spec.name {
             return Err(Rejected::Precondition("renaming services is not supported".to_owned()));
         }
-        if is_global(service.spec.mode) != is_global(spec.mode) {
+        if !service.spec.mode.is_like(spec.mode) {
             return Err(Rejected::Precondition("service mode change is not allowed".to_owned()));
         }
         // The same spec again only resumes a paused update: what came before stays reachable.
         if service.spec != *spec {
             let previous = std::mem::replace(&mut service.spec, spec.clone());
+            begin_iteration(service, &previous, at.date);
             service.previous_spec = Some(Box::new(previous));
         }
         service.spec_version = at.version;
@@ -313,6 +326,8 @@ impl State {
             )));
         };
         std::mem::swap(&mut service.spec, previous);
+        let previous = previous.clone();
+        begin_iteration(service, &previous, at.date);
         service.spec_version = at.version;
         service.update = None;
         service.version = at.version;
@@ -378,7 +393,8 @@ impl State {
             }
         }
         for key in &touched {
-            let after = self.tasks_in_slot(key).map(|task| {
+            let after = self.tasks_in_slot(key).filter(|task| !task.is_complete_job());
+            let after = after.map(|task| {
                 (raised.get(&task.id).copied().unwrap_or(task.desired), task.predecessor.is_some())
             });
             let new = create.iter().filter(|task| SlotKey::of(task) == *key);
@@ -406,10 +422,16 @@ impl State {
         if self.task(&task.id).is_some() {
             return Err(exists("task", task.id.as_str()));
         }
-        let global = is_global(service.spec.mode);
+        let global = service.spec.mode.is_per_node();
         if global != (task.slot == 0) || global != task.node.is_some() {
             return Err(Rejected::Precondition(format!(
                 "task {} has a slot that does not fit its service's mode",
+                task.id
+            )));
+        }
+        if task.job_iteration != service.job.map(|job| job.iteration) {
+            return Err(Rejected::Precondition(format!(
+                "task {} is made for another iteration of its service",
                 task.id
             )));
         }
@@ -461,6 +483,7 @@ impl State {
             return;
         }
         task.node = Some(id.clone());
+        task.generic.clone_from(&decision.generic);
         let message = if preassigned {
             "scheduler confirmed task can run on preassigned node"
         } else {
@@ -529,7 +552,7 @@ impl State {
             created: at.date,
             updated: at.date,
             status: task.status.clone(),
-            desired: if adopt { Desired::Running } else { Desired::Shutdown.max(old.desired) },
+            desired: if adopt { old.goal() } else { Desired::Shutdown.max(old.desired) },
             predecessor: Some(old.id.clone()),
             delay: task.delay,
             failures: task.failures,
@@ -555,10 +578,12 @@ impl State {
     /// manager made for the same reason gives way where it does not run yet and `made` does.
     fn give_way(&mut self, at: At, old: &Task, made: &Task) -> bool {
         let others = self.tasks_in_slot(&SlotKey::of(old));
-        let others: Vec<&Task> =
-            others.filter(|task| task.id != old.id && task.desired.is_wanted()).collect();
-        if old.desired == Desired::Running {
-            return others.iter().all(|task| task.desired != Desired::Running);
+        // What an earlier iteration of a job came to holds no place in this one.
+        let past = |task: &Task| task.is_complete_job() && task.job_iteration != old.job_iteration;
+        let wanted = |task: &&Task| task.desired.is_wanted() && !past(task);
+        let others: Vec<&Task> = others.filter(|task| task.id != old.id && wanted(task)).collect();
+        if old.desired.may_run() {
+            return !old.is_complete_job() && others.iter().all(|task| !task.desired.may_run());
         }
         let keeps = old.desired == Desired::Shutdown
             && made.status.state == TaskState::Running
@@ -588,7 +613,7 @@ fn check_slot(key: &SlotKey, tasks: impl Iterator<Item = (Desired, bool)>) -> Re
     let (mut running, mut held, mut held_for_none) = (0_usize, 0_usize, 0_usize);
     for (desired, has_predecessor) in tasks {
         match desired {
-            Desired::Running => running += 1,
+            Desired::Running | Desired::Complete => running += 1,
             Desired::Ready => {
                 held += 1;
                 held_for_none += usize::from(!has_predecessor);
@@ -606,8 +631,12 @@ fn check_slot(key: &SlotKey, tasks: impl Iterator<Item = (Desired, bool)>) -> Re
     Ok(())
 }
 
-fn is_global(mode: Mode) -> bool {
-    matches!(mode, Mode::Global)
+/// Sets a job off once more where its spec became another one to its tasks.
+fn begin_iteration(service: &mut Service, before: &ServiceSpec, date: Date) {
+    let anew = service.spec.runs_anew(before);
+    if let Some(job) = service.job.as_mut().filter(|_| anew) {
+        *job = JobStatus { iteration: job.iteration.saturating_add(1), last_execution: date };
+    }
 }
 
 fn not_found(kind: &str, id: &str) -> Rejected {

@@ -32,6 +32,8 @@ fn task(id: u128) -> Task {
         predecessor: None,
         delay: Duration::ZERO,
         failures: 0,
+        job_iteration: None,
+        generic: Vec::new(),
         reasons: Vec::new(),
         attachments: Vec::new(),
     }

@@ -17,7 +17,7 @@ pub use mounted::Mounted;
 pub(super) use mounted::mounted;
 
 use super::{ContainerSetup, ImageConfig, cgroups::Controllers};
-use crate::types::{NamespaceMode, Propagation, Task};
+use crate::types::{GenericResource, NamespaceMode, Propagation, Task};
 use edits::Edits;
 use mount::{MountPoint, MountSource};
 use security::{Seccomp, Security, UNCONFINED};
@@ -353,15 +353,17 @@ fn root_propagation(mounts: &[MountPoint]) -> Option<&'static str> {
     has([Propagation::Slave, Propagation::RSlave]).then_some("rslave")
 }
 
-/// Defaults first, then the image's, then the task's; the last of a name wins and keeps the first
-/// one's place. A name without `=` takes the variable away, as Docker has it.
+/// Defaults first, then the image's, then the task's, then what it was given of the node; the last
+/// of a name wins and keeps the first one's place. A name without `=` takes the variable away, as
+/// Docker has it.
 fn environment(input: &Input<'_>) -> Vec<String> {
     let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", hostname(input.id, input.setup))];
     if input.task.spec.container.tty {
         env.push("TERM=xterm".to_owned());
     }
+    let resources = GenericResource::environment(&input.task.generic);
     let given = input.image.env.iter().chain(&input.task.spec.container.env);
-    for variable in given.chain(&input.edits.env) {
+    for variable in given.chain(&resources).chain(&input.edits.env) {
         let name = variable.split('=').next().unwrap_or("");
         let same = env.iter().position(|known| known.split('=').next() == Some(name));
         match (same, variable.contains('=')) {

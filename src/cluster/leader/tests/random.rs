@@ -1,14 +1,14 @@
 //! Random sequences of events: invariants hold after each, and in the end all is as asked.
 
-use super::{World, replicated, world::id};
-use crate::types::{Availability, Mode, ServiceId, TaskState};
+use super::{World, jobs::Watch, replicated, world::id};
+use crate::types::{Availability, JobTally, Mode, ServiceId, Task, TaskState};
 use proptest::prelude::*;
 use std::time::Duration;
 
 fn disturb(world: &mut World, services: &[ServiceId], nodes: u128) {
     let number = 1 + u128::from(world.random(u64::try_from(nodes).expect("few")));
-    let service = &services[usize::try_from(world.random(2)).expect("few")];
-    let action = world.random(16);
+    let service = &services[usize::try_from(world.random(3)).expect("few")];
+    let action = world.random(18);
     if (3..=6).contains(&action) {
         // Who asks here waits for the answer.
         world.commits = true;
@@ -21,10 +21,10 @@ fn disturb(world: &mut World, services: &[ServiceId], nodes: u128) {
         4 => world.set_availability(number, Availability::Active),
         5 => {
             let replicas = world.random(6);
-            world.update(service, |spec| {
-                if let Mode::Replicated { replicas: wanted } = &mut spec.mode {
-                    *wanted = replicas;
-                }
+            world.update(service, |spec| match &mut spec.mode {
+                Mode::Replicated { replicas: wanted }
+                | Mode::ReplicatedJob { total_completions: wanted, .. } => *wanted = replicas,
+                Mode::Global | Mode::GlobalJob => {}
             });
         }
         6 => {
@@ -58,7 +58,14 @@ fn disturb(world: &mut World, services: &[ServiceId], nodes: u128) {
                 world.commit_entry(&entry);
             }
         }
-        14 => {
+        14 | 15 => {
+            let wanted = world.wanted();
+            let runs = |t: &&Task| t.is_job() && t.status.state == TaskState::Running;
+            if let Some(task) = wanted.iter().find(runs) {
+                world.report(&task.id, TaskState::Complete, "");
+            }
+        }
+        16 => {
             let time = Duration::from_millis(world.random(8_000));
             world.advance(time);
         }
@@ -84,11 +91,16 @@ proptest! {
         }
         let mut global = replicated("agent", 1);
         global.mode = Mode::Global;
-        let services = [world.create(replicated("web", 3)), world.create(global)];
+        let mut job = replicated("job", 1);
+        job.mode = Mode::ReplicatedJob { max_concurrent: 2, total_completions: 4 };
+        let services =
+            [world.create(replicated("web", 3)), world.create(global), world.create(job)];
+        let mut watch = Watch::default();
         let steps = 10 + seed % 50;
         for step in 0..steps {
             let _: u64 = world.random(1 + (seed >> (step % 60)) % 7);
             disturb(&mut world, &services, nodes);
+            watch.look(&world, &services[2]);
         }
         world.commits = true;
         world.commit();
@@ -98,8 +110,8 @@ proptest! {
             }
             world.link(number);
         }
-        for service in &services {
-            world.update(service, |spec| spec.task.container.image = "good:9".to_owned());
+        for (service, image) in services.iter().zip(["good:9", "good:9", "done:9"]) {
+            world.update(service, |spec| spec.task.container.image = image.to_owned());
         }
         world.run(Duration::from_secs(400));
         let web = world.service(&services[0]);
@@ -111,6 +123,12 @@ proptest! {
         };
         prop_assert_eq!(runs(&services[0]), usize::try_from(replicas).unwrap(), "{}", world.tasks());
         prop_assert_eq!(runs(&services[1]), 4, "{}", world.tasks());
+        watch.look(&world, &services[2]);
+        let job = world.service(&services[2]);
+        let Mode::ReplicatedJob { total_completions, .. } = job.spec.mode else { panic!("a job") };
+        let tally = JobTally::of(&job, world.state.tasks_of_service(&job.id)).expect("a job");
+        let all = JobTally { complete: total_completions, ..JobTally::default() };
+        prop_assert_eq!(tally, all, "{}", world.tasks());
         for number in 1..=nodes {
             prop_assert!(world.state.tasks_on_node(&id(number)).all(|t| {
                 t.is_active()

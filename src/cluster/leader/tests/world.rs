@@ -528,7 +528,7 @@ fn next_state(task: &Task, state: TaskState) -> Option<(TaskState, &'static str)
     match (image, state) {
         ("bad", _) => Some((TaskState::Rejected, "no such image")),
         (_, TaskState::Assigned) => Some((TaskState::Ready, "")),
-        (_, TaskState::Ready) if task.desired == Desired::Running => Some((TaskState::Running, "")),
+        (_, TaskState::Ready) if task.desired.may_run() => Some((TaskState::Running, "")),
         ("crash", TaskState::Running) => Some((TaskState::Failed, "exit status 1")),
         ("done", TaskState::Running) => Some((TaskState::Complete, "")),
         _ => None,
