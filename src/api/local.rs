@@ -547,6 +547,8 @@ pub struct LogLine {
     pub date: Date,
     /// What, line end included where there was one.
     pub line: Bytes,
+    /// What the log keeps with each line: labels, environment, tag.
+    pub attributes: Labels,
 }
 
 /// One item of a log stream.

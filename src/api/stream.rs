@@ -112,6 +112,9 @@ fn log_line(line: &LogLine, format: LogFormat) -> Bytes {
     }
     if format.details {
         let from = &line.from;
+        for (key, value) in &line.attributes {
+            prefix.push_str(&format!("{}={},", escaped(key), escaped(value)));
+        }
         prefix.push_str(&format!(
             "com.docker.swarm.node.id={},com.docker.swarm.service.id={},\
              com.docker.swarm.task.id={} ",
@@ -129,6 +132,23 @@ fn log_line(line: &LogLine, format: LogFormat) -> Bytes {
         return bytes.freeze();
     }
     frame(stream, &[prefix.as_bytes(), &line.line])
+}
+
+/// Writes text as in the query of an address: attributes are told apart by commas and blanks.
+fn escaped(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(char::from(byte));
+            }
+            b' ' => out.push('+'),
+            // Writing to memory cannot fail.
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+    out
 }
 
 fn frame(stream: u8, parts: &[&[u8]]) -> Bytes {

@@ -24,6 +24,9 @@ pub(crate) struct Config {
     pub(crate) node_labels: Labels,
     /// `engine.labels.*`.
     pub(crate) engine_labels: Labels,
+    /// What starts containers: `auto` (or empty) is runc, or crun where there is no runc; or one
+    /// of both by name, or the path of another. Containers keep the one they were made with.
+    pub(crate) runtime: String,
     /// What this node has besides CPU and memory, `KIND=NAME` or `KIND=COUNT` each.
     #[serde(deserialize_with = "generic_resources")]
     pub(crate) generic_resources: Vec<GenericResource>,
@@ -161,6 +164,7 @@ mod tests {
             r#"
             node_labels = { zone = "a" }
             engine_labels = { gpu = "yes" }
+            runtime = "runc"
             generic_resources = ["gpu=GPU-2", "gpu=GPU-1", "ssd=3"]
             [registry]
             mirrors = { "docker.io" = ["mirror.local:5000"] }
@@ -169,6 +173,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.node_labels["zone"], "a");
+        assert_eq!(config.runtime, "runc");
         let resources: Vec<String> =
             config.generic_resources.iter().map(ToString::to_string).collect();
         assert_eq!(resources, ["gpu=GPU-1", "gpu=GPU-2", "ssd=3"]);

@@ -25,6 +25,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(5);
 /// How often a followed service is looked at for new tasks.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Why a log cannot be read that is not kept, in Docker's words.
+const UNREADABLE: &str = "configured logging driver does not support reading";
+
 /// How long looking may take.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
@@ -47,15 +50,21 @@ pub(super) async fn serve(
     let (lines, frames) = async_channel::bounded(LINES_MAX);
     let mut readers = Vec::new();
     for task in request.tasks.clone() {
+        if !containers(shared).runtime().keeps_log(&task) {
+            let reason = UNREADABLE.to_owned();
+            sender.send(&LogFrame::Unreadable { task, reason }).await?;
+            continue;
+        }
         let source = containers(shared).runtime().logs(&task, options(request));
         let lines = lines.clone();
         readers.push(smol::spawn(async move {
             while let Ok(line) = source.recv().await {
-                let frame = LogFrame {
+                let frame = LogFrame::Line {
                     task: task.clone(),
                     stderr: line.stream == LogStream::Stderr,
                     date: line.date,
                     line: line.line,
+                    attributes: line.attributes,
                 };
                 if lines.send(frame).await.is_err() {
                     return;
@@ -65,7 +74,11 @@ pub(super) async fn serve(
     }
     drop(lines);
     while let Ok(frame) = frames.recv().await {
-        if request.until.is_none_or(|until| frame.date < until) {
+        let is_late = matches!(
+            (&frame, request.until),
+            (LogFrame::Line { date, .. }, Some(until)) if *date >= until
+        );
+        if !is_late {
             sender.send(&frame).await?;
         }
     }
@@ -178,12 +191,18 @@ impl Reader {
     async fn read_here(&self, tasks: &[LogTask], request: &LogsRequest, sender: &Sender<LogItem>) {
         let mut readers = Vec::new();
         for from in tasks.iter().cloned() {
+            if !containers(&self.shared).runtime().keeps_log(&from.task) {
+                // The user has gone where nobody takes it.
+                sender.send(unreadable(&from.task, UNREADABLE)).await.ok();
+                continue;
+            }
             let source = containers(&self.shared).runtime().logs(&from.task, options(request));
             let (sender, until) = (sender.clone(), request.until);
             readers.push(smol::spawn(async move {
                 while let Ok(line) = source.recv().await {
-                    let item = item(&from, line.stream == LogStream::Stderr, line.date, line.line);
                     let wanted = until.is_none_or(|until| line.date < until);
+                    let stderr = line.stream == LogStream::Stderr;
+                    let item = item(&from, stderr, line.date, line.line, line.attributes);
                     if wanted && sender.send(item).await.is_err() {
                         return;
                     }
@@ -210,12 +229,18 @@ impl Reader {
         // What was read before the connection broke comes once more, and is not told again.
         let before = seen.clone();
         while let Some(frame) = receiver.receive::<LogFrame>().await? {
-            let Some(from) = sources.get(&frame.task) else { continue };
-            if before.0.get(&frame.task).is_some_and(|date| frame.date <= *date) {
-                continue;
-            }
-            seen.0.insert(frame.task.clone(), frame.date);
-            if sender.send(item(from, frame.stderr, frame.date, frame.line)).await.is_err() {
+            let item = match frame {
+                LogFrame::Line { task, stderr, date, line, attributes } => {
+                    let Some(from) = sources.get(&task) else { continue };
+                    if before.0.get(&task).is_some_and(|last| date <= *last) {
+                        continue;
+                    }
+                    seen.0.insert(task, date);
+                    item(from, stderr, date, line, attributes)
+                }
+                LogFrame::Unreadable { task, reason } => unreadable(&task, &reason),
+            };
+            if sender.send(item).await.is_err() {
                 return Ok(());
             }
         }
@@ -236,12 +261,23 @@ impl Seen {
     }
 }
 
-fn item(from: &LogTask, stderr: bool, date: Date, line: Vec<u8>) -> LogItem {
+fn unreadable(task: &TaskId, reason: &str) -> LogItem {
+    LogItem::Incomplete(format!("task {task}: {reason}"))
+}
+
+fn item(
+    from: &LogTask,
+    stderr: bool,
+    date: Date,
+    line: Vec<u8>,
+    attributes: BTreeMap<String, String>,
+) -> LogItem {
     LogItem::Line(LogLine {
         from: from.clone(),
         source: if stderr { LogSource::Stderr } else { LogSource::Stdout },
         date,
         line: line.into(),
+        attributes,
     })
 }
 

@@ -319,7 +319,10 @@ fn compose(
         namespace: namespace.clone(),
         data_dir: options.data_dir.clone(),
         run_dir: options.run_dir.clone(),
+        oci: runtime::OciRuntime::choose(&config.runtime, &helper, &options.run_dir)
+            .map_err(|error| DaemonError::Other(runtime::image::chain(&error)))?,
         helper,
+        cdi_dirs: runtime::CDI_DIRS.map(PathBuf::from).into(),
     });
     let resolver = Resolver::default();
     let registry = runtime::registry::RegistryConfig {

@@ -233,7 +233,22 @@ impl Containers {
         Event::Inventory { asked, containers }
     }
 
+    /// Makes the task's network, image and container. Where it fails, the network that was made
+    /// for it goes too; one that was there before may be that of a container that runs.
     async fn prepare(&self, task: &Task) -> Result<Prepared, Failure> {
+        let network = &self.inner.network;
+        let was_known = network.knows(&task.id);
+        let made = self.make(task).await;
+        if made.is_err()
+            && !was_known
+            && let Err(failure) = network.remove(&task.id).await
+        {
+            tracing::warn!(task = %task.id, "a task's network is left: {}", failure.message);
+        }
+        made
+    }
+
+    async fn make(&self, task: &Task) -> Result<Prepared, Failure> {
         let Inner { runtime, images, network, .. } = &*self.inner;
         let setup = network.prepare(task).await?;
         let platform = runtime.platform().await?;

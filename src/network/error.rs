@@ -1,7 +1,7 @@
 //! What can go wrong with a task's network, and how a user reads it.
 
 use crate::{agent::Failure, types::PortProtocol};
-use std::{error::Error, fmt::Write as _, io, path::PathBuf};
+use std::{error::Error, fmt::Write as _, io, net::IpAddr, path::PathBuf};
 
 /// The network of a task or of the node could not be made or unmade.
 #[derive(Debug, thiserror::Error)]
@@ -44,16 +44,20 @@ pub enum NetworkError {
         module: &'static str,
     },
     /// A port is held by another process or task.
-    #[error("port {port}/{} is already in use on this node", protocol.as_str())]
+    #[error("port {}/{} is already in use on this node", shown(*address, *port), protocol.as_str())]
     PortInUse {
+        /// The address it is to be open at; none is every one.
+        address: Option<IpAddr>,
         /// The port.
         port: u16,
         /// Its protocol.
         protocol: PortProtocol,
     },
     /// A port could not be reserved for another reason.
-    #[error("cannot reserve port {port}/{}", protocol.as_str())]
+    #[error("cannot reserve port {}/{}", shown(*address, *port), protocol.as_str())]
     Port {
+        /// The address it is to be open at; none is every one.
+        address: Option<IpAddr>,
         /// The port, 0 for any.
         port: u16,
         /// Its protocol.
@@ -62,6 +66,30 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    /// A port is to be published at an address of another machine.
+    #[error("cannot publish port {port}/{} on {address}: this node has no such address", protocol.as_str())]
+    NoSuchAddress {
+        /// The address.
+        address: IpAddr,
+        /// The port inside.
+        port: u16,
+        /// Its protocol.
+        protocol: PortProtocol,
+    },
+    /// The kernel forwards nothing that comes from loopback of version 6.
+    #[error("cannot publish port {0} on ::1: publish it on 127.0.0.1 instead")]
+    Loopback6(u16),
+    /// A line of the hosts file.
+    #[error("invalid extra host {line:?}: {why}")]
+    Host {
+        /// The line.
+        line: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A name server.
+    #[error("invalid DNS server {0:?}: it is no address")]
+    NameServer(String),
     /// The node publishes as many ports as it can.
     #[error("this node already publishes {0} ports, which is the limit")]
     TooManyPorts(usize),
@@ -106,9 +134,22 @@ impl NetworkError {
             Self::Port { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
             Self::Unsupported { .. }
             | Self::PortInUse { .. }
+            | Self::NoSuchAddress { .. }
+            | Self::Loopback6(_)
+            | Self::Host { .. }
+            | Self::NameServer(_)
             | Self::NotPrepared
             | Self::Stopped => false,
         }
+    }
+}
+
+/// Writes a port with the address it is open at.
+fn shown(address: Option<IpAddr>, port: u16) -> String {
+    match address {
+        Some(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        Some(IpAddr::V4(address)) => format!("{address}:{port}"),
+        None => port.to_string(),
     }
 }
 

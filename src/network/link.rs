@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use std::{
     fs::File,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd as _,
     path::Path,
     time::Duration,
@@ -30,6 +30,9 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The links a node may have before looking at them is given up, as a bound on memory.
 const LINKS_MAX: usize = 16_384;
+
+/// The length of the bridge's prefix of version 6.
+pub(super) const PREFIX6_LEN: u8 = 64;
 
 /// A link, as far as we care.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,14 +238,36 @@ impl Netlink {
         }
     }
 
+    /// Gives a link an address of version 6.
+    pub(super) async fn add_address6(
+        &self,
+        name: &str,
+        address: Ipv6Addr,
+    ) -> Result<(), NetworkError> {
+        let index = self.expect_link(name).await?.index;
+        self.add_address(index, name, address, PREFIX6_LEN).await
+    }
+
+    /// Gives the namespace its default route of version 6.
+    pub(super) async fn add_default_route6(&self, gateway: Ipv6Addr) -> Result<(), NetworkError> {
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build();
+        match self.0.route().add(route).execute().await {
+            Err(error) if !is(&error, Errno::EXIST) => {
+                Err(failed("add the task's default route of version 6")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn add_address(
         &self,
         index: u32,
         name: &str,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         prefix_len: u8,
     ) -> Result<(), NetworkError> {
-        match self.0.address().add(index, IpAddr::V4(address), prefix_len).execute().await {
+        let address = address.into();
+        match self.0.address().add(index, address, prefix_len).execute().await {
             Err(error) if !is(&error, Errno::EXIST) => {
                 Err(failed(format!("give {address}/{prefix_len} to link {name}"))(error))
             }

@@ -13,7 +13,8 @@
 //!   where Docker or ufw drop what is forwarded, their rules must let the bridge through.
 //! - For each published port a socket that holds it against other programs.
 //!
-//! Only IPv4 so far; link-local addresses of version 6 are switched off on the bridge and inside.
+//! Version 6 of IP is switched on only for tasks that publish a port at an address of version 6 of
+//! the node: they get a unique local address beside the other, and a table of their own.
 
 mod error;
 mod files;
@@ -24,6 +25,7 @@ mod nft;
 mod port;
 mod state;
 mod subnet;
+mod sysctl;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -64,9 +66,9 @@ pub struct NetworkConfig {
 pub struct NetworkSetup {
     /// The namespace to start it in; none is the node's own.
     pub netns: Option<PathBuf>,
-    /// The file to mount at `/etc/hosts`; none is the node's own.
+    /// The file to mount at `/etc/hosts`.
     pub hosts: Option<PathBuf>,
-    /// The file to mount at `/etc/resolv.conf`; none is the node's own.
+    /// The file to mount at `/etc/resolv.conf`.
     pub resolv_conf: Option<PathBuf>,
     /// Its host name.
     pub hostname: String,
@@ -107,6 +109,12 @@ impl Network {
                 source,
             })?;
         Ok(Self { calls, records })
+    }
+
+    /// Tells whether there is something of a task.
+    #[must_use]
+    pub fn knows(&self, task: &TaskId) -> bool {
+        self.records.lock().contains_key(task)
     }
 
     /// Makes a task's network, or completes it. Holds no ports yet.

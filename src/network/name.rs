@@ -3,7 +3,7 @@
 
 use crate::types::{NodeId, TaskId};
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::Ipv6Addr};
 
 /// Returns the hash of `text`.
 fn digest(text: &str) -> [u8; 32] {
@@ -32,6 +32,16 @@ pub(super) fn table(node: &NodeId) -> String {
 pub(super) fn bridge_mac(node: &NodeId) -> [u8; 6] {
     let digest = digest(node.as_str());
     [0x02, digest[0], digest[1], digest[2], digest[3], digest[4]]
+}
+
+/// Returns the bridge's block of version 6, of which the last 64 bits are zero: unique local
+/// addresses (RFC 4193) whose global id is the node's hash, so that nodes do not collide.
+pub(super) fn block6(node: &NodeId) -> Ipv6Addr {
+    let digest = digest(node.as_str());
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&digest[..5]);
+    Ipv6Addr::from(octets)
 }
 
 /// Returns the name of the node's end of a task's cable.

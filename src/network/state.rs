@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Record {
     pub(super) mode: NetworkMode,
     /// Its address on the bridge.
     pub(super) address: Option<Ipv4Addr>,
+    /// Its address of version 6, where it publishes a port at one of the node's.
+    pub(super) address6: Option<Ipv6Addr>,
     /// The name of the node's end of its cable.
     pub(super) host_link: Option<String>,
     /// What it publishes now.

@@ -145,11 +145,17 @@ fn publish(network: &Network, task: &Task) -> Result<Vec<PortStatus>, Failure> {
 
 /// Answers one connection to `port` inside, with the address it came from.
 fn serve_tcp(path: &Path, port: u16) {
+    serve_at(path, &format!("0.0.0.0:{port}"));
+}
+
+/// Answers one connection to an address inside, with the address it came from.
+fn serve_at(path: &Path, address: &str) {
+    let address: SocketAddr = address.parse().expect("an address");
     let (ready, is_ready) = mpsc::channel();
     let path = path.to_owned();
     thread::spawn(move || {
         inside(&path, move || {
-            let listener = TcpListener::bind(("0.0.0.0", port)).expect("binds");
+            let listener = TcpListener::bind(address).expect("binds");
             ready.send(()).expect("awaited");
             let (mut stream, peer) = listener.accept().expect("accepts");
             write!(stream, "{}", peer.ip()).expect("writes");
@@ -250,6 +256,101 @@ fn a_published_udp_port_is_reached_and_a_free_one_is_found() {
             (&buffer[..len], from.to_string()),
             (&b"answer"[..], format!("192.0.2.1:{published}"))
         );
+    });
+}
+
+/// Publishes port 80 at 8080 of one address.
+fn task_at(number: u128, address: &str) -> Task {
+    let mut task = task(number, NetworkMode::Bridge, &[(PortProtocol::Tcp, 8080, 80)]);
+    task.endpoint.ports[0].host_ip = address.parse().ok();
+    task
+}
+
+fn refuses(address: &str) -> bool {
+    TcpStream::connect_timeout(&address.parse().expect("an address"), WAIT).is_err()
+}
+
+#[test]
+fn a_port_is_published_at_one_address_only() {
+    on_machine(|machine| {
+        let outside = machine.outside();
+        let (far, near) = (task_at(1, "192.0.2.1"), task_at(2, "127.0.0.1"));
+        let far_netns = prepare(&machine.network, &far).netns.expect("a namespace");
+        let near_netns = prepare(&machine.network, &near).netns.expect("a namespace");
+        publish(&machine.network, &far).expect("publishes");
+        assert!(refuses("127.0.0.1:8080"));
+        serve_tcp(&far_netns, 80);
+        assert_eq!(inside(&outside, || ask_tcp("192.0.2.1:8080")), "192.0.2.2");
+        publish(&machine.network, &near).expect("publishes");
+        serve_tcp(&near_netns, 80);
+        ask_tcp("127.0.0.1:8080");
+        serve_tcp(&far_netns, 80);
+        ask_tcp("192.0.2.1:8080");
+
+        let every = task(3, NetworkMode::Bridge, &[(PortProtocol::Tcp, 8080, 80)]);
+        prepare(&machine.network, &every);
+        let refused = publish(&machine.network, &every).expect_err("it is held");
+        assert_eq!(refused.message, "port 8080/tcp is already in use on this node");
+        let again = task_at(4, "192.0.2.1");
+        prepare(&machine.network, &again);
+        let refused = publish(&machine.network, &again).expect_err("it is held");
+        assert_eq!(refused.message, "port 192.0.2.1:8080/tcp is already in use on this node");
+        let strange = task_at(5, "198.51.100.1");
+        prepare(&machine.network, &strange);
+        let refused = publish(&machine.network, &strange).expect_err("no such address");
+        assert!(refused.message.contains("198.51.100.1") && !refused.temporary, "{refused:?}");
+        assert!(machine.network.ports(&strange.id).is_empty());
+
+        let restarted = machine.open();
+        smol::block_on(restarted.retain(&BTreeSet::from([far.id.clone(), near.id.clone()])));
+        serve_tcp(&far_netns, 80);
+        assert_eq!(inside(&outside, || ask_tcp("192.0.2.1:8080")), "192.0.2.2");
+    });
+}
+
+#[test]
+fn a_port_is_published_at_an_address_of_version_6() {
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        return;
+    }
+    on_machine(|machine| {
+        let outside = machine.outside();
+        run("ip -6 addr add 2001:db8::1/64 dev up0 nodad");
+        inside(&outside, || run("ip -6 addr add 2001:db8::2/64 dev up1 nodad"));
+        let web = task_at(1, "2001:db8::1");
+        let setup = prepare(&machine.network, &web);
+        let netns = setup.netns.clone().expect("a namespace");
+        publish(&machine.network, &web).expect("publishes");
+        assert!(refuses("127.0.0.1:8080"));
+        serve_at(&netns, "[::]:80");
+        assert_eq!(inside(&outside, || ask_tcp("[2001:db8::1]:8080")), "2001:db8::2");
+        serve_at(&netns, "[::]:80");
+        ask_tcp("[2001:db8::1]:8080");
+        // What the task itself asks for leaves under the node's address.
+        serve_at(&outside, "[2001:db8::2]:80");
+        assert_eq!(inside(&netns, || ask_tcp("[2001:db8::2]:80")), "2001:db8::1");
+        let hosts = std::fs::read_to_string(setup.hosts.expect("a file")).expect("reads");
+        assert!(hosts.lines().last().expect("a line").starts_with("fd"), "{hosts}");
+
+        let restarted = machine.open();
+        smol::block_on(restarted.retain(&BTreeSet::from([web.id.clone()])));
+        serve_at(&netns, "[::]:80");
+        assert_eq!(inside(&outside, || ask_tcp("[2001:db8::1]:8080")), "2001:db8::2");
+        drop(restarted);
+        smol::block_on(machine.network.unpublish(&web.id));
+        assert!(refuses("[2001:db8::1]:8080"));
+
+        let every = task_at(2, "::");
+        let netns = prepare(&machine.network, &every).netns.expect("a namespace");
+        publish(&machine.network, &every).expect("publishes");
+        serve_at(&netns, "[::]:80");
+        assert_eq!(inside(&outside, || ask_tcp("[2001:db8::1]:8080")), "2001:db8::2");
+        let loopback = task_at(3, "::1");
+        prepare(&machine.network, &loopback);
+        let refused = publish(&machine.network, &loopback).expect_err("cannot be forwarded");
+        assert!(refused.message.contains("on ::1"), "{refused:?}");
+        smol::block_on(machine.network.teardown());
+        assert_eq!(run("nft list ruleset"), "");
     });
 }
 

@@ -7,24 +7,26 @@
 use super::{
     NetworkSetup,
     error::NetworkError,
-    files, link, name, netns,
+    files::{self, Names, Place},
+    link, name, netns,
     nft::{Forward, Table},
     port::{self, Reservation},
     state::{Paths, Record},
     subnet::{self, Subnet},
+    sysctl,
 };
-use crate::types::{NetworkMode, NodeId, PortProtocol, PortStatus, Task, TaskId};
+use crate::types::{
+    NetworkMode, NodeId, PortConfig, PortProtocol, PortStatus, Task, TaskId, host_ips_meet,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    net::Ipv4Addr,
-    path::Path,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// How many ports a node publishes at most. The table goes to the kernel in one message, which
-/// must fit the send buffer: about 330 bytes a port, 208 KiB where nobody raised the limit.
-pub(super) const PORTS_MAX: usize = 512;
+/// must fit the send buffer: at most 490 bytes a port, 208 KiB where nobody raised the limit.
+pub(super) const PORTS_MAX: usize = 400;
 
 /// The records, shared with those who only ask.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +52,18 @@ pub(super) struct Worker {
     table: String,
     spread: u32,
     records: Records,
-    held: BTreeMap<(PortProtocol, u16), Reservation>,
+    held: BTreeMap<PortKey, Reservation>,
+    /// The bridge's block of version 6.
+    block6: Ipv6Addr,
+    /// Whether the table of version 6 may be there.
+    has_table6: bool,
+}
+
+/// What tells published ports apart.
+type PortKey = (PortProtocol, Option<IpAddr>, u16);
+
+fn key(port: &PortConfig) -> PortKey {
+    (port.protocol, port::normalized(port.host_ip), port.published)
 }
 
 /// The bridge as it is now.
@@ -69,6 +82,8 @@ impl Worker {
             table: name::table(id),
             spread: name::spread(id.as_str()),
             held: BTreeMap::new(),
+            block6: name::block6(id),
+            has_table6: true,
             paths,
             records,
         }
@@ -82,36 +97,35 @@ impl Worker {
         };
         let mode = task.spec.network;
         self.paths.create()?;
-        if mode == NetworkMode::Host {
-            self.keep(
-                &task.id,
-                Record { mode, address: None, host_link: None, ports: Vec::new() },
-            )?;
-            return Ok(NetworkSetup {
-                netns: None,
-                hosts: None,
-                resolv_conf: None,
-                hostname,
-                address: None,
-            });
-        }
-        let address = match mode {
-            NetworkMode::Bridge => Some(self.prepare_bridge_task(&task.id)?),
+        let place = match mode {
+            NetworkMode::Bridge => self.prepare_bridge_task(task)?,
             NetworkMode::Host | NetworkMode::None => {
-                let record = Record { mode, address: None, host_link: None, ports: Vec::new() };
+                let ports = Vec::new();
+                let record = Record { mode, address: None, address6: None, host_link: None, ports };
                 self.keep(&task.id, record)?;
-                self.prepare_netns(&task.id)?;
-                None
+                if mode == NetworkMode::Host {
+                    Place::Host
+                } else {
+                    self.prepare_netns(&task.id)?;
+                    Place::Alone
+                }
             }
         };
-        let (hosts, resolv_conf) =
-            files::write(&self.paths.task_dir(&task.id), &hostname, address)?;
+        let container = &task.spec.container;
+        let (hosts, dns) = (&container.hosts, &container.dns);
+        let names = Names { hostname: &hostname, place, hosts, dns };
+        let (hosts, resolv_conf) = files::write(&self.paths.task_dir(&task.id), &names)?;
+        let address = match place {
+            Place::Bridge { address, .. } => Some(address.into()),
+            Place::Host | Place::Alone => None,
+        };
+        let netns = (mode != NetworkMode::Host).then(|| self.paths.netns(&task.id));
         Ok(NetworkSetup {
-            netns: Some(self.paths.netns(&task.id)),
+            netns,
             hosts: Some(hosts),
             resolv_conf: Some(resolv_conf),
             hostname,
-            address: address.map(Into::into),
+            address,
         })
     }
 
@@ -140,7 +154,8 @@ impl Worker {
         })
     }
 
-    fn prepare_bridge_task(&mut self, task: &TaskId) -> Result<Ipv4Addr, NetworkError> {
+    fn prepare_bridge_task(&mut self, wanted: &Task) -> Result<Place, NetworkError> {
+        let task = &wanted.id;
         let bridge = self.ensure_bridge()?;
         let near = name::host_link(task);
         let known = self.records.get(task).and_then(|record| record.address);
@@ -150,9 +165,13 @@ impl Worker {
         };
         // The record comes first: what is made after it is found again whatever happens.
         let ports = self.records.get(task).map(|record| record.ports).unwrap_or_default();
+        let mut host_ips = wanted.endpoint.ports.iter().filter_map(|port| port.host_ip);
+        let has_v6 = host_ips.any(|address| address.is_ipv6());
+        let address6 = has_v6.then(|| self.address6(address.to_bits()));
         let record = Record {
             mode: NetworkMode::Bridge,
             address: Some(address),
+            address6,
             host_link: Some(near.clone()),
             ports,
         };
@@ -170,14 +189,40 @@ impl Worker {
             })?,
             _ => self.add_cable(task, &near, address, bridge.index)?,
         }
+        let gateway6 = self.address6(1);
+        if address6.is_some() {
+            self.enable_ipv6()?;
+        }
         netns::run_inside(&netns, || {
-            // Addresses of version 6 come with a later release; until then none is made up.
-            disable_ipv6("eth0");
+            match address6 {
+                Some(_) => sysctl::enable_ipv6("eth0")?,
+                // None is made up that nobody asked for.
+                None => sysctl::disable_ipv6("eth0"),
+            }
             link::with_netlink(async |netlink| {
-                netlink.configure_inside(address, bridge.subnet).await
+                netlink.configure_inside(address, bridge.subnet).await?;
+                if let Some(address6) = address6 {
+                    netlink.add_address6("eth0", address6).await?;
+                    netlink.add_default_route6(gateway6).await?;
+                }
+                Ok(())
             })
         })?;
-        Ok(address)
+        Ok(Place::Bridge { address, address6, gateway: bridge.subnet.gateway() })
+    }
+
+    /// Returns an address of the bridge's block of version 6. That of a task ends with its address
+    /// of version 4, and is as unique.
+    fn address6(&self, end: u32) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.block6.to_bits() | u128::from(end))
+    }
+
+    /// Lets the bridge and the node forward version 6.
+    fn enable_ipv6(&self) -> Result<(), NetworkError> {
+        sysctl::enable_ipv6(&self.bridge)?;
+        let gateway = self.address6(1);
+        link::with_netlink(async |netlink| netlink.add_address6(&self.bridge, gateway).await)?;
+        sysctl::forward_ipv6()
     }
 
     fn add_cable(
@@ -241,13 +286,17 @@ impl Worker {
     }
 
     fn configure_kernel(&self) -> Result<(), NetworkError> {
-        set_sysctl("/proc/sys/net/ipv4/ip_forward", "1")?;
+        sysctl::set("/proc/sys/net/ipv4/ip_forward", "1")?;
         let conf = format!("/proc/sys/net/ipv4/conf/{}", self.bridge);
-        set_sysctl(&format!("{conf}/route_localnet"), "1")?;
+        sysctl::set(&format!("{conf}/route_localnet"), "1")?;
         // Where forwarding was switched off for new links only.
-        set_sysctl(&format!("{conf}/forwarding"), "1")?;
-        disable_ipv6(&self.bridge);
-        Ok(())
+        sysctl::set(&format!("{conf}/forwarding"), "1")?;
+        if self.records.lock().values().any(|record| record.address6.is_some()) {
+            self.enable_ipv6()
+        } else {
+            sysctl::disable_ipv6(&self.bridge);
+            Ok(())
+        }
     }
 
     /// Plugs the cables of running tasks into a bridge that had to be made anew.
@@ -265,18 +314,42 @@ impl Worker {
     }
 
     /// Writes the packet filter's table from the records.
-    fn install_table(&self, subnet: Subnet) -> Result<(), NetworkError> {
-        let mut forwards = Vec::new();
+    fn install_table(&mut self, subnet: Subnet) -> Result<(), NetworkError> {
+        let (mut forwards, mut forwards6) = (Vec::new(), Vec::new());
+        let mut has_v6 = false;
         for record in self.records.lock().values() {
-            let Some(address) = record.address else { continue };
-            forwards.extend(record.ports.iter().map(|status| Forward {
-                protocol: protocol_number(status.port.protocol),
-                published: status.port.published,
-                address,
-                target: status.port.target,
-            }));
+            has_v6 |= record.address6.is_some();
+            for PortStatus { port } in &record.ports {
+                let at = port::normalized(port.host_ip);
+                let (address, list) = match at {
+                    Some(IpAddr::V6(_)) => (record.address6.map(IpAddr::V6), &mut forwards6),
+                    _ => (record.address.map(IpAddr::V4), &mut forwards),
+                };
+                let Some(address) = address else { continue };
+                list.push(Forward {
+                    protocol: protocol_number(port.protocol),
+                    at: at.filter(|at| !at.is_unspecified()),
+                    published: port.published,
+                    address,
+                    target: port.target,
+                });
+            }
         }
-        Table { name: &self.table, bridge: &self.bridge, subnet, forwards }.install()
+        let (name, bridge) = (self.table.as_str(), self.bridge.as_str());
+        let (base, mask) = (subnet.base().into(), subnet.mask().into());
+        Table { name, bridge, base, mask, forwards }.install()?;
+        let base = IpAddr::V6(self.block6);
+        if has_v6 {
+            let mask = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX << (128 - link::PREFIX6_LEN)));
+            Table { name, bridge, base, mask, forwards: forwards6 }.install()?;
+        } else if self.has_table6
+            && let Err(error) = Table::remove(name, base)
+        {
+            // A kernel without version 6 has no table of it.
+            tracing::debug!("no table of version 6 to remove: {error}");
+        }
+        self.has_table6 = has_v6;
+        Ok(())
     }
 
     /// Opens a task's ports.
@@ -324,12 +397,15 @@ impl Worker {
         }
         let mut reserved = Vec::new();
         for config in &task.endpoint.ports {
-            let reservation = port::reserve(config.protocol, config.published)?;
-            if self.is_published(config.protocol, reservation.port) {
-                return Err(NetworkError::PortInUse {
-                    port: reservation.port,
-                    protocol: config.protocol,
-                });
+            let address = port::normalized(config.host_ip);
+            if address == Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+                return Err(NetworkError::Loopback6(config.target));
+            }
+            let protocol = config.protocol;
+            let reservation = port::reserve(protocol, address, config.published)?;
+            let port = reservation.port;
+            if self.is_published((protocol, address, port)) {
+                return Err(NetworkError::PortInUse { address, port, protocol });
             }
             let mut port = config.clone();
             port.published = reservation.port;
@@ -337,8 +413,7 @@ impl Worker {
         }
         let mut ports = Vec::new();
         for (status, reservation) in reserved {
-            let key = (status.port.protocol, reservation.port);
-            drop(self.held.insert(key, reservation));
+            drop(self.held.insert(key(&status.port), reservation));
             ports.push(status);
         }
         Ok(ports)
@@ -346,10 +421,10 @@ impl Worker {
 
     /// Tells whether a task's record has the port: one whose socket could not be had after a
     /// restart is published all the same.
-    fn is_published(&self, protocol: PortProtocol, port: u16) -> bool {
+    fn is_published(&self, (protocol, address, port): PortKey) -> bool {
         self.records.lock().values().filter(|record| record.address.is_some()).any(|record| {
-            let mut ports = record.ports.iter().map(|status| &status.port);
-            ports.any(|held| held.protocol == protocol && held.published == port)
+            let mut ports = record.ports.iter().map(|status| key(&status.port));
+            ports.any(|held| (held.0, held.2) == (protocol, port) && host_ips_meet(held.1, address))
         })
     }
 
@@ -381,7 +456,7 @@ impl Worker {
 
     fn release(&mut self, ports: &[PortStatus]) {
         for PortStatus { port } in ports {
-            drop(self.held.remove(&(port.protocol, port.published)));
+            drop(self.held.remove(&key(port)));
         }
     }
 
@@ -444,17 +519,15 @@ impl Worker {
     fn hold_ports(&mut self) {
         let records = self.records.lock();
         let bridged = records.values().filter(|record| record.address.is_some());
-        let ports: Vec<(PortProtocol, u16)> = bridged
-            .flat_map(|record| &record.ports)
-            .map(|status| (status.port.protocol, status.port.published))
-            .collect();
+        let ports: Vec<PortKey> =
+            bridged.flat_map(|record| &record.ports).map(|status| key(&status.port)).collect();
         drop(records);
-        for (protocol, number) in ports {
-            if self.held.contains_key(&(protocol, number)) {
+        for port in ports {
+            if self.held.contains_key(&port) {
                 continue;
             }
-            match port::reserve(protocol, number) {
-                Ok(held) => drop(self.held.insert((protocol, number), held)),
+            match port::reserve(port.0, port.1, port.2) {
+                Ok(held) => drop(self.held.insert(port, held)),
                 Err(error) => tracing::warn!("a task's port is also used otherwise: {error}"),
             }
         }
@@ -475,8 +548,14 @@ impl Worker {
             netlink.delete(&self.bridge).await
         });
         let filtered =
-            if self.paths.load_subnet()?.is_some() { Table::remove(&self.table) } else { Ok(()) };
+            if self.paths.load_subnet()?.is_some() { self.remove_tables() } else { Ok(()) };
         first.and(strays).and(unlinked).and(filtered).and_then(|()| self.paths.delete())
+    }
+
+    fn remove_tables(&self) -> Result<(), NetworkError> {
+        // A kernel without version 6 has no table of it.
+        drop(Table::remove(&self.table, IpAddr::V6(self.block6)));
+        Table::remove(&self.table, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 }
 
@@ -488,25 +567,5 @@ fn protocol_number(protocol: PortProtocol) -> u8 {
     match protocol {
         PortProtocol::Tcp => 6,
         PortProtocol::Udp => 17,
-    }
-}
-
-/// Sets a kernel parameter of this thread's network namespace, unless it has the value: the file
-/// may be read-only in a container that was set up rightly.
-fn set_sysctl(path: &str, value: &str) -> Result<(), NetworkError> {
-    if fs::read_to_string(path).is_ok_and(|text| text.trim() == value) {
-        return Ok(());
-    }
-    fs::write(path, value).map_err(NetworkError::file("write kernel parameter", path))
-}
-
-/// Keeps a link from giving itself an address of version 6. A kernel without version 6 has
-/// nothing to be switched off.
-fn disable_ipv6(link: &str) {
-    let path = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
-    if Path::new(&path).exists()
-        && let Err(error) = set_sysctl(&path, "1")
-    {
-        tracing::debug!(link, "version 6 stays on: {error}");
     }
 }

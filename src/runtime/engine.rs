@@ -14,7 +14,9 @@ use super::{
     },
     exec,
     folder::{Exit, Folder, LOST},
+    log_config::LogSetup,
     logs,
+    oci::OciRuntime,
     prepare::noted_health,
     signal, spec,
     volumes::Volumes,
@@ -64,6 +66,10 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// midge's own executable under the path that [`super::install_helper`] returned.
     pub helper: PathBuf,
+    /// What starts the containers that are made from now on.
+    pub oci: OciRuntime,
+    /// Where CDI specifications are.
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 /// Runs containers. Clones share everything.
@@ -82,6 +88,9 @@ pub(super) struct Shared {
     locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
     /// Ids of containers that are being made: their snapshots are no leftovers.
     pub(super) preparing: Mutex<BTreeSet<String>>,
+    /// After which step preparing fails.
+    #[cfg(test)]
+    pub(super) fault: Mutex<Option<super::prepare::Step>>,
     /// What the ids of the commands begin with that this process runs in containers.
     pub(super) exec_prefix: String,
 }
@@ -123,6 +132,8 @@ impl Runtime {
             link,
             locks: Mutex::default(),
             preparing: Mutex::default(),
+            #[cfg(test)]
+            fault: Mutex::default(),
             exec_prefix: exec::prefix(),
         });
         smol::spawn(watch::run(Arc::downgrade(&shared), sender)).detach();
@@ -191,10 +202,7 @@ impl Runtime {
                 return Err(permanent("the container has run before".to_owned()));
             }
             Some(State::Created) => {}
-            None => {
-                self.mount_volumes(id).await?;
-                self.create_process(task, &record, &folder).await?;
-            }
+            None => self.create_process(task, &record, &folder).await?,
         }
         match task::start(link, id).await {
             Ok(pid) => Ok(pid),
@@ -219,10 +227,17 @@ impl Runtime {
         folder: &Folder,
     ) -> Result<(), Failure> {
         let link = &self.shared.link;
-        let uri = log_uri(&self.shared.config.helper, &folder.log());
+        self.mount_volumes(task).await?;
+        let tty = task.spec.container.tty;
+        let uri = if LogSetup::read(&folder.log()).keep || tty {
+            log_uri(&self.shared.config.helper, &folder.log())
+        } else {
+            // Nobody reads what is not kept. A terminal must be read, or its writer would stop.
+            String::new()
+        };
         let make = async {
             let mounts = snapshot::mounts(link, &record.snapshotter, &record.id).await?;
-            task::create(link, &record.id, mounts, &uri, task.spec.container.tty).await
+            task::create(link, &record.id, mounts, &uri, tty).await
         };
         let marked = {
             let folder = folder.clone();
@@ -315,18 +330,7 @@ impl Runtime {
         let snapshotter = record.map(|record| record.snapshotter).or_else(|| folder.snapshotter());
         let snapshotter = snapshotter.unwrap_or_else(|| SNAPSHOTTER.to_owned());
         snapshot::remove(link, &snapshotter, id).await.map_err(failed)?;
-        let run = self.shared.config.run_dir.join("rootfs").join(id);
-        let (volumes, id) = (self.volumes().clone(), id.to_owned());
-        let removed = smol::unblock(move || {
-            // Only the empty folder of a mount point.
-            drop(std::fs::remove_dir(run));
-            volumes.forget(&id).map_err(|error| Failure {
-                message: super::image::chain(&error),
-                temporary: true,
-            })?;
-            folder.remove().map_err(|error| disk("cannot remove the container's files", &error))
-        });
-        removed.await?;
+        self.remove_files(id).await?;
         self.forget_lock(task);
         Ok(())
     }
@@ -379,6 +383,12 @@ impl Runtime {
     #[must_use]
     pub fn events(&self) -> async_channel::Receiver<agent::Event> {
         self.events.clone()
+    }
+
+    /// Tells whether the output of a task's container is kept, so that it can be read.
+    #[must_use]
+    pub fn keeps_log(&self, task: &TaskId) -> bool {
+        LogSetup::read(&self.folder(task.as_str()).log()).keep
     }
 
     /// Reads the log of a task's container; the channel closes at its end. Where there is no log

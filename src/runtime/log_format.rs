@@ -6,11 +6,23 @@
 use super::LogStream;
 use crate::types::Date;
 use serde::Deserialize;
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
+
+/// What the lines of a log have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame<'a> {
+    /// `stdout` or `stderr`.
+    pub(super) stream: &'a str,
+    /// A JSON object that every line bears; empty is none.
+    pub(super) attributes: &'a str,
+    /// When the line was read.
+    pub(super) date: Date,
+}
 
 /// Appends a line to `out`. `complete` is false for all but the last piece of a line that was too
 /// long.
-pub(super) fn write_line(out: &mut Vec<u8>, stream: &str, text: &[u8], complete: bool, date: Date) {
+pub(super) fn write_line(out: &mut Vec<u8>, frame: Frame<'_>, text: &[u8], complete: bool) {
+    let Frame { stream, attributes, date } = frame;
     out.extend_from_slice(b"{\"log\":\"");
     for chunk in text.utf8_chunks() {
         chunk.valid().chars().for_each(|character| escape(out, character));
@@ -22,7 +34,11 @@ pub(super) fn write_line(out: &mut Vec<u8>, stream: &str, text: &[u8], complete:
         out.extend_from_slice(b"\\n");
     }
     // Writing to memory cannot fail.
-    drop(writeln!(out, "\",\"stream\":\"{stream}\",\"time\":\"{date}\"}}"));
+    drop(write!(out, "\",\"stream\":\"{stream}\""));
+    if !attributes.is_empty() {
+        drop(write!(out, ",\"attrs\":{attributes}"));
+    }
+    drop(writeln!(out, ",\"time\":\"{date}\"}}"));
 }
 
 fn escape(out: &mut Vec<u8>, character: char) {
@@ -48,6 +64,8 @@ pub struct LogLine {
     pub date: Date,
     /// What it wrote, with the line break; without one where the line was split.
     pub line: Vec<u8>,
+    /// Labels, environment and tag that the log was asked to keep with each line.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Reads a line; none for what is no such line, as the end of a file that a crash cut short.
@@ -57,12 +75,15 @@ pub(super) fn read_line(text: &[u8]) -> Option<LogLine> {
         log: String,
         stream: LogStream,
         time: String,
+        #[serde(default)]
+        attrs: BTreeMap<String, String>,
     }
     let line: Line = serde_json::from_slice(text).ok()?;
     Some(LogLine {
         stream: line.stream,
         date: parse_date(&line.time)?,
         line: line.log.into_bytes(),
+        attributes: line.attrs,
     })
 }
 
@@ -97,13 +118,22 @@ mod tests {
     fn lines_are_written_as_docker_writes_them() {
         let mut out = Vec::new();
         let date = Date::from_unix_nanos(1_795_231_469_694_735_240);
-        write_line(&mut out, "stdout", b"a\"<\x01\xff\te\xcc\x81", true, date);
+        let frame = Frame { stream: "stdout", attributes: "", date };
+        write_line(&mut out, frame, b"a\"<\x01\xff\te\xcc\x81", true);
         let expected = "{\"log\":\"a\\\"\\u003c\\u0001\\ufffd\\te\u{301}\\n\",\"stream\":\"stdout\",\
                         \"time\":\"2026-11-21T03:24:29.69473524Z\"}\n";
         assert_eq!(String::from_utf8(out.clone()).unwrap(), expected);
         let line = read_line(&out).unwrap();
         assert_eq!(line.date, date);
         assert_eq!(line.line, "a\"<\u{1}\u{fffd}\te\u{301}\n".as_bytes());
+        assert!(line.attributes.is_empty());
+        let mut out = Vec::new();
+        let attributes = r#"{"tag":"t"}"#;
+        write_line(&mut out, Frame { attributes, ..frame }, b"x", false);
+        let expected = "{\"log\":\"x\",\"stream\":\"stdout\",\"attrs\":{\"tag\":\"t\"},\
+                        \"time\":\"2026-11-21T03:24:29.69473524Z\"}\n";
+        assert_eq!(String::from_utf8(out.clone()).unwrap(), expected);
+        assert_eq!(read_line(&out).unwrap().attributes["tag"], "t");
     }
 
     #[test]

@@ -5,7 +5,11 @@
 //! both ends of the output are closed and outlives everything else, so it ignores requests to end.
 //! A full disk costs lines, which are counted, and never holds up the container.
 
-use super::{log_format, signals};
+use super::{
+    log_config::LogSetup,
+    log_format::{self, Frame},
+    signals,
+};
 use crate::types::Date;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -21,12 +25,6 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// A file of the log is replaced when it has grown to this.
-pub(super) const FILE_MAX: u64 = 10 << 20;
-
-/// How many files are kept, the one being written included.
-pub(super) const FILES: usize = 3;
-
 /// Longer lines are split, as Docker splits them: readers never need more memory than this a line.
 const LINE_MAX: usize = 16 << 10;
 
@@ -37,7 +35,8 @@ const READ_MAX: usize = 16 << 10;
 pub(super) const END_SUFFIX: &str = "end";
 
 /// Reads the container's output from descriptors 3 and 4 until both are closed, and writes it to
-/// the file that `args` names. Descriptor 5 is closed when everything is ready.
+/// the file that `args` names, as what lies beside it says. Descriptor 5 is closed when everything
+/// is ready.
 #[must_use]
 pub fn logger_main(args: &[OsString]) -> ExitCode {
     let Some(path) = args.first() else { return ExitCode::FAILURE };
@@ -45,7 +44,7 @@ pub fn logger_main(args: &[OsString]) -> ExitCode {
     signals::ignore(libc::SIGINT);
     signals::ignore(libc::SIGPIPE);
     let [stdout, stderr, ready] = inherited();
-    let mut writer = Writer::new(PathBuf::from(path), FILE_MAX);
+    let mut writer = Writer::new(PathBuf::from(path));
     drop(ready);
     let sources = [Source::new(stdout, "stdout"), Source::new(stderr, "stderr")];
     let ended = copy(sources, &mut writer);
@@ -73,7 +72,7 @@ impl Source {
     }
 
     /// Reads once; `batch` gets the lines that are complete.
-    fn read(&mut self, buffer: &mut [u8], batch: &mut Batch) -> io::Result<()> {
+    fn read(&mut self, buffer: &mut [u8], batch: &mut Batch<'_>) -> io::Result<()> {
         let Some(descriptor) = &self.descriptor else { return Ok(()) };
         let count = match rustix::io::read(descriptor, &mut *buffer) {
             Ok(count) => count,
@@ -99,7 +98,7 @@ impl Source {
         Ok(())
     }
 
-    fn push(&mut self, mut text: &[u8], complete: bool, batch: &mut Batch) {
+    fn push(&mut self, mut text: &[u8], complete: bool, batch: &mut Batch<'_>) {
         while self.line.len() + text.len() > LINE_MAX {
             let (head, tail) = text.split_at(LINE_MAX - self.line.len());
             self.line.extend_from_slice(head);
@@ -116,22 +115,26 @@ impl Source {
 }
 
 /// Lines on their way to the file.
-struct Batch {
+struct Batch<'a> {
     bytes: Vec<u8>,
     lines: u64,
     date: Date,
+    attributes: &'a str,
 }
 
-impl Batch {
+impl Batch<'_> {
     fn add(&mut self, stream: &str, text: &[u8], complete: bool) {
-        log_format::write_line(&mut self.bytes, stream, text, complete, self.date);
+        let frame = Frame { stream, attributes: self.attributes, date: self.date };
+        log_format::write_line(&mut self.bytes, frame, text, complete);
         self.lines += 1;
     }
 }
 
 fn copy(mut sources: [Source; 2], writer: &mut Writer) -> io::Result<()> {
     let mut buffer = vec![0_u8; READ_MAX];
-    let mut batch = Batch { bytes: Vec::new(), lines: 0, date: Date::EPOCH };
+    let attributes = std::mem::take(&mut writer.setup.attributes);
+    let mut batch =
+        Batch { bytes: Vec::new(), lines: 0, date: Date::EPOCH, attributes: &attributes };
     loop {
         let ready = wait(&sources)?;
         if ready == [false, false] && sources.iter().all(|source| source.descriptor.is_none()) {
@@ -181,18 +184,21 @@ fn now() -> Date {
 /// Writes whole lines to the newest file, and puts a new one in its place when it is full.
 pub(super) struct Writer {
     path: PathBuf,
+    setup: LogSetup,
     file: Option<File>,
     size: u64,
-    size_max: u64,
     /// Lines that could not be written since the last one that could.
     dropped: u64,
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, size_max: u64) -> Self {
-        let mut writer = Self { path, file: None, size: 0, size_max, dropped: 0 };
-        // What fails here is tried again with the first line.
-        drop(writer.open());
+    pub(super) fn new(path: PathBuf) -> Self {
+        let setup = LogSetup::read(&path);
+        let mut writer = Self { path, setup, file: None, size: 0, dropped: 0 };
+        if writer.setup.keep {
+            // What fails here is tried again with the first line.
+            drop(writer.open());
+        }
         writer
     }
 
@@ -205,7 +211,7 @@ impl Writer {
 
     /// Writes lines, or counts them as dropped.
     pub(super) fn write(&mut self, bytes: &[u8], lines: u64, date: Date) {
-        if lines == 0 {
+        if lines == 0 || !self.setup.keep {
             return;
         }
         if self.try_write(bytes, date).is_err() {
@@ -214,7 +220,7 @@ impl Writer {
     }
 
     fn try_write(&mut self, bytes: &[u8], date: Date) -> io::Result<()> {
-        if self.size >= self.size_max {
+        if self.size >= self.setup.size_max {
             self.rotate()?;
         }
         if self.file.is_none() {
@@ -223,7 +229,7 @@ impl Writer {
         if self.dropped > 0 {
             let mut note = Vec::new();
             let text = format!("midge dropped {} lines", self.dropped);
-            log_format::write_line(&mut note, "stderr", text.as_bytes(), true, date);
+            log_format::write_line(&mut note, note_frame(date), text.as_bytes(), true);
             note.extend_from_slice(bytes);
             self.append(&note)?;
             self.dropped = 0;
@@ -249,7 +255,11 @@ impl Writer {
 
     /// Moves each file one number up; the oldest falls out.
     fn rotate(&mut self) -> io::Result<()> {
-        for number in (1..FILES).rev() {
+        if self.setup.files == 1 {
+            // Not cut short but replaced: who reads the old one comes to its end.
+            fs::remove_file(&self.path)?;
+        }
+        for number in (1..self.setup.files).rev() {
             let from = numbered(&self.path, number - 1);
             match fs::rename(from, numbered(&self.path, number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -267,12 +277,17 @@ impl Writer {
             self.dropped = 0;
             let mut note = Vec::new();
             let text = format!("midge dropped {dropped} lines");
-            log_format::write_line(&mut note, "stderr", text.as_bytes(), true, date);
+            log_format::write_line(&mut note, note_frame(date), text.as_bytes(), true);
             // Nobody is left to tell that the disk is still full.
             drop(self.try_write(&note, date));
         }
         drop(File::create(self.path.with_extension(END_SUFFIX)));
     }
+}
+
+/// What a line of the logger's own is framed by.
+fn note_frame(date: Date) -> Frame<'static> {
+    Frame { stream: "stderr", attributes: "", date }
 }
 
 /// Returns the path of the `number`th file of a log, 0 being the newest.

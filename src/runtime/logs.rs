@@ -6,8 +6,9 @@
 use super::{
     LogLine, LogStream,
     folder::Folder,
+    log_config::LogSetup,
     log_format,
-    logger::{END_SUFFIX, FILES, numbered},
+    logger::{END_SUFFIX, numbered},
 };
 use crate::types::Date;
 use async_channel::{Receiver, Sender};
@@ -46,7 +47,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// not mark the end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// A line in a file is at most 16 KiB of text, each byte of it written as six, and its frame.
+/// A line in a file is at most 16 KiB of text, each byte of it written as six, its attributes of
+/// at most 16 KiB, and its frame.
 /// Longer ones are not the logger's, and skipped.
 const STORED_LINE_MAX: usize = 128 << 10;
 
@@ -101,7 +103,7 @@ impl Reader {
     /// Opens the files there are, oldest first. A rotation meanwhile may show one twice.
     fn files(&self) -> io::Result<VecDeque<File>> {
         let mut files: VecDeque<File> = VecDeque::new();
-        for number in 0..FILES {
+        for number in 0..LogSetup::read(&self.path).files {
             let Some(file) = optional(File::open(numbered(&self.path, number)))? else { continue };
             let known = files.iter().any(|known| same(known, &file));
             if !known {

@@ -6,19 +6,26 @@
 //! [`Runtime`] is the entry point. [`logger_main`] and [`init_main`] are modes of the executable
 //! that run as processes of their own, before any runtime is started.
 
+mod cdi;
 mod cgroups;
 pub mod containerd;
+mod device;
 mod engine;
 mod exec;
 pub mod fake;
 mod folder;
 mod helper;
+mod host;
 pub mod image;
 mod image_config;
 mod init;
+mod log_config;
 mod log_format;
 mod logger;
 mod logs;
+mod mountinfo;
+mod oci;
+mod plan;
 mod prepare;
 mod processes;
 pub mod registry;
@@ -28,9 +35,11 @@ mod signals;
 mod spec;
 mod usage;
 mod volume;
+mod volume_part;
 mod volumes;
 mod watch;
 
+pub use cdi::CDI_DIRS;
 pub use cgroups::{cgroups, remove_cgroup};
 pub use engine::{Config, ContainerInfo, Runtime};
 pub use exec::{
@@ -43,6 +52,7 @@ pub use init::init_main;
 pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
+pub use oci::{OciError, OciRuntime};
 pub use spec::Mounted;
 pub use volumes::{ANONYMOUS, VolumeError, VolumeNews, VolumeOptionError, VolumeWanted, Volumes};
 

@@ -1,28 +1,32 @@
 //! Makes a task's container, without running it.
 
 use super::{
-    ContainerSetup, PreparedImage, cgroups,
+    ContainerSetup, PreparedImage, cdi,
     containerd::{
         container::{self, Record},
         labels,
-        link::CallError,
+        link::{CallError, within},
         snapshot,
     },
+    device,
     engine::{Runtime, Shared, disk, permanent},
+    folder::Folder,
+    host,
     image::chain,
+    log_config::{LogSetup, Origin},
+    mountinfo,
+    plan::{self, Abilities, Need, Places, Planned, VolumeUse},
     rootfs::{self, FsMount},
-    spec::{self, BindMount, Input, user},
-    volume,
-    volumes::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, own_name},
+    spec::{self, Facts, Input, edits::Edits, mount::MountSource, user},
+    volume, volume_part,
+    volumes::{VolumeError, VolumeWanted},
 };
 use crate::{
     agent::{Failure, Prepared},
-    types::{ImageHealth, Labels, MountKind, Platform, Task, VolumeOptions, is_volume_name},
+    types::{Device, ImageHealth, NamespaceMode, Platform, Task},
 };
-use futures_lite::future;
 use std::{
-    collections::BTreeSet,
-    io,
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::Duration,
@@ -54,18 +58,31 @@ impl Drop for Preparing {
     }
 }
 
-/// A mount whose folder on the node is known.
-struct Planned {
-    mount: BindMount,
-    /// Whether it is a volume that the image's content goes into when it is first used.
-    fill: bool,
-    /// The volume that it is.
-    volume: Option<VolumeWanted>,
+/// What was found good before anything is made.
+struct Checked {
+    facts: Facts,
+    planned: Vec<Planned>,
+    edits: Edits,
+    log: LogSetup,
+    labels: HashMap<String, String>,
+}
+
+/// The steps of making a container, for tests that let one of them fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Its folder is there.
+    Folder,
+    /// Its snapshot is there.
+    Snapshot,
+    /// Its volumes are filled and its user is known.
+    Look,
+    /// containerd knows it.
+    Record,
 }
 
 impl Runtime {
-    /// Makes the task's volumes, snapshot and container; returns what was made. Nothing runs
-    /// yet.
+    /// Makes the task's volumes, snapshot and container; returns what was made. Nothing runs yet.
+    /// Where it fails, what was made of the container is taken back.
     ///
     /// # Errors
     ///
@@ -76,47 +93,101 @@ impl Runtime {
         setup: &ContainerSetup,
         image: &PreparedImage,
     ) -> Result<Prepared, Failure> {
+        let prepared =
+            Prepared { container: task.id.to_string(), health: image.config.health.clone() };
         let guard = self.lock(&task.id).await;
+        let id = task.id.as_str();
+        let failed = |error: CallError| error.failure("cannot create the container");
+        if container::get(&self.shared.link, id).await.map_err(failed)?.is_some() {
+            return Ok(prepared);
+        }
+        let guards = Arc::new((guard, Preparing::new(&self.shared, id)));
+        let checked = self.check(task, setup, image).await?;
+        let made = self.make(task, setup, image, checked, &guards).await;
+        if made.is_err() {
+            self.take_back(task, image).await;
+        }
+        made.map(|()| prepared)
+    }
+
+    /// Refuses what cannot work.
+    async fn check(
+        &self,
+        task: &Task,
+        setup: &ContainerSetup,
+        image: &PreparedImage,
+    ) -> Result<Checked, Failure> {
+        let (runtime, task, image) = (self.clone(), task.clone(), image.clone());
+        let setup = setup.clone();
+        smol::unblock(move || {
+            let facts = host::facts();
+            let architecture = Platform::normalized("linux", std::env::consts::ARCH, "");
+            spec::check(&task, &setup, &image.config, &facts, &architecture.architecture)
+                .map_err(|error| permanent(error.to_string()))?;
+            let recursive_read_only = runtime.shared.config.oci.recursive_read_only;
+            let abilities = Abilities { kernel: facts.kernel, recursive_read_only };
+            let planned = runtime.plan(&task, &image, abilities)?;
+            let mounts =
+                mountinfo::read().map_err(|error| disk("cannot read the node's mounts", &error))?;
+            for planned in &planned {
+                planned.check(&mounts)?;
+            }
+            let edits = devices(&task)?;
+            let (log, labels) = log(&task, &image, &runtime.folder(task.id.as_str()))?;
+            Ok(Checked { facts, planned, edits, log, labels })
+        })
+        .await
+    }
+
+    /// Decides what the task mounts.
+    fn plan(
+        &self,
+        task: &Task,
+        image: &PreparedImage,
+        abilities: Abilities,
+    ) -> Result<Vec<Planned>, Failure> {
+        let parts = self.parts(task.id.as_str());
+        let places = Places { volumes: self.volumes(), parts: &parts };
+        plan::plan(task, image, &places, abilities)
+    }
+
+    async fn make<G: Send + Sync + 'static>(
+        &self,
+        task: &Task,
+        setup: &ContainerSetup,
+        image: &PreparedImage,
+        checked: Checked,
+        guards: &Arc<G>,
+    ) -> Result<(), Failure> {
         let id = task.id.as_str();
         let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot create the container");
-        if container::get(link, id).await.map_err(failed)?.is_some() {
-            return Ok(prepared(task, image));
-        }
-        let preparing = Preparing::new(&self.shared, id);
-        let folder = self.folder(id);
-        let planned = plan(task, image, self.volumes())?;
-        check(task, image, &planned)?;
-        let hostname = spec::hostname(id, setup).to_owned();
-        let made = {
-            let (folder, snapshotter) = (folder.clone(), image.snapshotter.clone());
-            smol::unblock(move || folder.create(&snapshotter, &hostname))
-        };
-        made.await.map_err(|error| disk("cannot make the container's folder", &error))?;
-        self.attach_volumes(id, &planned).await?;
+        let Checked { facts, planned, mut edits, log, labels } = checked;
+        self.make_folder(task, setup, image, log, &planned).await?;
+        self.reached(Step::Folder)?;
         let mounts = snapshot::prepare(link, &image.snapshotter, id, &image.chain_id);
         let mounts = mounts.await.map_err(failed)?;
+        self.reached(Step::Snapshot)?;
 
-        let wanted = given_or(&task.spec.container.user, &image.config.user).to_owned();
-        let at = self.shared.config.run_dir.join("rootfs").join(id);
-        let fill: Vec<(PathBuf, String)> = planned
-            .iter()
-            .filter(|planned| planned.fill)
-            .filter_map(|p| Some((p.mount.source.clone()?, p.mount.target.clone())))
-            .collect();
+        let look = self.look_of(task, image, mounts, planned.clone());
         // The guards go along: whoever comes next must wait for the thread, even if nobody waits
         // for this call any more.
+        let guards = Arc::clone(guards);
         let looked = smol::unblock(move || {
-            let user = look(&mounts, &at, &fill, &wanted);
-            (user, (guard, preparing))
+            let looked = look.run();
+            drop(guards);
+            looked
         });
-        let (user, _guards) = looked.await;
-        let user = user?;
+        let (user, more) = looked.await?;
+        edits.extend(more);
+        self.reached(Step::Look)?;
 
         let mut setup = setup.clone();
-        setup.hostname_file.get_or_insert_with(|| folder.hostname());
+        setup.hostname_file.get_or_insert_with(|| self.folder(id).hostname());
         let platform = Platform::normalized("linux", std::env::consts::ARCH, "");
-        let controllers = cgroups::controllers(Path::new(cgroups::ROOT));
+        let spec = &task.spec.container;
+        // The orphans of a container that sees the node's processes are the node's own init's.
+        let has_init = spec.init && spec.pid == NamespaceMode::Private;
         let built = spec::build(&Input {
             id,
             task,
@@ -124,23 +195,148 @@ impl Runtime {
             image: &image.config,
             user,
             mounts: planned.into_iter().map(|planned| planned.mount).collect(),
-            controllers,
+            edits,
+            facts: &facts,
             architecture: &platform.architecture,
-            init: task.spec.container.init.then_some(self.shared.config.helper.as_path()),
+            init: has_init.then_some(self.shared.config.helper.as_path()),
         });
-        let built = built.map_err(|error| permanent(error.to_string()))?;
-        let stop_signal = given_or(&task.spec.container.stop_signal, &image.config.stop_signal);
-        let log = folder.log().to_string_lossy().into_owned();
+        let mut built = built.map_err(|error| permanent(error.to_string()))?;
+        note_health(&mut built, &image.config.health);
         let record = Record {
             id: id.to_owned(),
             image: image.name.clone(),
-            labels: labels::container(task, &image.config.labels, &log, stop_signal),
+            labels,
             snapshotter: image.snapshotter.clone(),
             created: None,
-            spec: with_health(built, &image.config.health).to_string().into_bytes(),
+            spec: built.to_string().into_bytes(),
+            oci_runtime: self.shared.config.oci.binary.clone(),
         };
         container::create(link, record).await.map_err(failed)?;
-        Ok(prepared(task, image))
+        self.reached(Step::Record)
+    }
+
+    /// Makes the container's folder, what it binds where that may be made, and its volumes.
+    async fn make_folder(
+        &self,
+        task: &Task,
+        setup: &ContainerSetup,
+        image: &PreparedImage,
+        log: LogSetup,
+        planned: &[Planned],
+    ) -> Result<(), Failure> {
+        let id = task.id.as_str();
+        let (folder, snapshotter) = (self.folder(id), image.snapshotter.clone());
+        let hostname = spec::hostname(id, setup).to_owned();
+        let made = smol::unblock(move || {
+            folder.create(&snapshotter, &hostname)?;
+            log.write(&folder.log())
+        });
+        made.await.map_err(|error| disk("cannot make the container's folder", &error))?;
+        let (volumes, id, planned) = (self.volumes().clone(), id.to_owned(), planned.to_vec());
+        mounting(smol::unblock(move || {
+            planned.iter().try_for_each(Planned::make)?;
+            let wanted = planned.iter().filter_map(|planned| match &planned.need {
+                Need::Volume(volume) => Some(volume.wanted.clone()),
+                _ => None,
+            });
+            let wanted: Vec<VolumeWanted> = wanted.collect();
+            volumes.attach(&id, &wanted).map_err(|error| refused_volume(&error))
+        }))
+        .await
+    }
+
+    fn look_of(
+        &self,
+        task: &Task,
+        image: &PreparedImage,
+        mounts: Vec<FsMount>,
+        planned: Vec<Planned>,
+    ) -> Look {
+        let spec = &task.spec.container;
+        Look {
+            mounts,
+            at: self.shared.config.run_dir.join("rootfs").join(task.id.as_str()),
+            planned,
+            user: if spec.user.is_empty() { &image.config.user } else { &spec.user }.clone(),
+            groups: spec.groups.clone(),
+            cdi: spec.devices.iter().filter_map(cdi_name).collect(),
+            cdi_dirs: self.shared.config.cdi_dirs.clone(),
+        }
+    }
+
+    /// Takes back what was made of a container that could not be. What cannot be taken back now is
+    /// found by [`Runtime::remove`].
+    async fn take_back(&self, task: &Task, image: &PreparedImage) {
+        let id = task.id.as_str();
+        let link = &self.shared.link;
+        // While containerd may know it, its files stay: preparing it again finds it whole.
+        if let Err(error) = container::delete(link, id).await {
+            tracing::warn!(%error, container = id, "cannot take back a container");
+            return;
+        }
+        if let Err(error) = snapshot::remove(link, &image.snapshotter, id).await {
+            tracing::warn!(%error, container = id, "cannot take back a container's snapshot");
+        }
+        if let Err(failure) = self.remove_files(id).await {
+            let error = failure.message;
+            tracing::warn!(error, container = id, "cannot take back a container's files");
+        }
+    }
+
+    /// Removes everything of a container that lies on the node's disk, and the volumes that go
+    /// with it.
+    pub(super) async fn remove_files(&self, id: &str) -> Result<(), Failure> {
+        let rootfs = self.shared.config.run_dir.join("rootfs").join(id);
+        let (folder, parts) = (self.folder(id), self.parts(id));
+        let (volumes, id) = (self.volumes().clone(), id.to_owned());
+        smol::unblock(move || {
+            let failed = |error| disk("cannot remove the container's files", &error);
+            // Only the empty folder of a mount point.
+            drop(std::fs::remove_dir(rootfs));
+            volume_part::unmount_all(&parts).map_err(failed)?;
+            volumes.forget(&id).map_err(|error| refused_volume(&error))?;
+            folder.remove().map_err(failed)
+        })
+        .await
+    }
+
+    /// Mounts what a container is about to need: after a restart of the machine nothing of what
+    /// was mounted when it was prepared is left.
+    pub(super) async fn mount_volumes(&self, task: &Task) -> Result<(), Failure> {
+        // What cannot be was refused when it was prepared.
+        let able = Abilities { kernel: (u32::MAX, 0), recursive_read_only: true };
+        let planned = self.plan(task, &PreparedImage::default(), able)?;
+        let (volumes, id) = (self.volumes().clone(), task.id.to_string());
+        mounting(smol::unblock(move || {
+            volumes.mount_for(&id).map_err(|error| refused_volume(&error))?;
+            for planned in &planned {
+                let Need::Volume(volume) = &planned.need else { continue };
+                let MountSource::Path { path, .. } = &planned.mount.source else { continue };
+                if !volume.subpath.is_empty() {
+                    volume_part::mount(&open_part(volume)?, path)
+                        .map_err(|error| disk("cannot mount a part of a volume", &error))?;
+                }
+            }
+            Ok(())
+        }))
+        .await
+    }
+
+    /// Returns the folder that parts of volumes are mounted below for a container.
+    fn parts(&self, id: &str) -> PathBuf {
+        self.shared.config.run_dir.join("parts").join(id)
+    }
+
+    /// Tells that a step is done; a test may have it fail.
+    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests"))]
+    fn reached(&self, step: Step) -> Result<(), Failure> {
+        #[cfg(test)]
+        if *self.shared.fault.lock().unwrap() == Some(step) {
+            return Err(Failure { message: format!("injected after {step:?}"), temporary: true });
+        }
+        #[cfg(not(test))]
+        let _ = step;
+        Ok(())
     }
 }
 
@@ -148,17 +344,12 @@ impl Runtime {
 /// long as the container is there, whatever becomes of the image. A label would have to be short.
 const HEALTH: &str = "io.midge.image-health";
 
-fn prepared(task: &Task, image: &PreparedImage) -> Prepared {
-    Prepared { container: task.id.to_string(), health: image.config.health.clone() }
-}
-
-fn with_health(mut built: serde_json::Value, health: &ImageHealth) -> serde_json::Value {
+fn note_health(built: &mut serde_json::Value, health: &ImageHealth) {
     if *health != ImageHealth::default()
         && let Ok(text) = serde_json::to_string(health)
     {
         built["annotations"][HEALTH] = text.into();
     }
-    built
 }
 
 /// Returns what the image of a container says of its health.
@@ -167,158 +358,117 @@ pub(super) fn noted_health(spec: &serde_json::Value) -> ImageHealth {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-impl Runtime {
-    /// Makes and mounts the volumes of a container.
-    async fn attach_volumes(&self, id: &str, planned: &[Planned]) -> Result<(), Failure> {
-        let wanted: Vec<VolumeWanted> =
-            planned.iter().filter_map(|planned| planned.volume.clone()).collect();
-        let (volumes, id) = (self.volumes().clone(), id.to_owned());
-        mounting(smol::unblock(move || volumes.attach(&id, &wanted))).await
-    }
-
-    /// Mounts the volumes of a container that is about to start, where they are not.
-    pub(super) async fn mount_volumes(&self, id: &str) -> Result<(), Failure> {
-        let (volumes, id) = (self.volumes().clone(), id.to_owned());
-        mounting(smol::unblock(move || volumes.mount_for(&id))).await
-    }
-}
-
-/// Returns what the task says, or what its image does.
-fn given_or<'a>(task: &'a str, image: &'a str) -> &'a str {
-    if task.is_empty() { image } else { task }
-}
-
-/// Waits for a mount, but not for ever: that of a server which is away hangs.
-async fn mounting(work: impl Future<Output = Result<(), VolumeError>>) -> Result<(), Failure> {
-    let done = async {
-        work.await.map_err(|error| Failure {
-            message: chain(&error),
-            temporary: matches!(error, VolumeError::Disk { .. } | VolumeError::Mount { .. }),
-        })
-    };
-    let late = async {
-        smol::Timer::after(MOUNT_LIMIT).await;
+/// Waits for mounts, but not for ever: that of a server which is away hangs.
+async fn mounting(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    within(MOUNT_LIMIT, work).await.unwrap_or_else(|| {
         let seconds = MOUNT_LIMIT.as_secs();
         let message = format!("mounting the task's volumes takes more than {seconds} s");
         Err(Failure { message, temporary: true })
+    })
+}
+
+fn refused_volume(error: &VolumeError) -> Failure {
+    Failure {
+        message: chain(error),
+        temporary: matches!(error, VolumeError::Disk { .. } | VolumeError::Mount { .. }),
+    }
+}
+
+fn cdi_name(device: &Device) -> Option<String> {
+    match device {
+        Device::Cdi { name } => Some(name.clone()),
+        Device::Path { .. } => None,
+    }
+}
+
+/// Finds the devices that the task names by their paths; all of them where it is privileged.
+fn devices(task: &Task) -> Result<Edits, Failure> {
+    let refused = |error: device::DeviceError| permanent(chain(&error));
+    let spec = &task.spec.container;
+    let mut edits = Edits::default();
+    if spec.privileged {
+        edits = device::every(Path::new("/dev")).map_err(refused)?;
+    }
+    for device in &spec.devices {
+        if let Device::Path { source, target, permissions } = device {
+            edits.extend(device::by_path(source, target, permissions).map_err(refused)?);
+        }
+    }
+    Ok(edits)
+}
+
+/// Reads how the task's output is kept; returns the container's labels too.
+fn log(
+    task: &Task,
+    image: &PreparedImage,
+    folder: &Folder,
+) -> Result<(LogSetup, HashMap<String, String>), Failure> {
+    let spec = &task.spec.container;
+    let stop_signal =
+        if spec.stop_signal.is_empty() { &image.config.stop_signal } else { &spec.stop_signal };
+    let path = folder.log().to_string_lossy().into_owned();
+    let labels = labels::container(task, &image.config.labels, &path, stop_signal);
+    let env: Vec<String> = image.config.env.iter().chain(&spec.env).cloned().collect();
+    let command = spec::arguments(task, &image.config).unwrap_or_default();
+    let origin = Origin {
+        task,
+        labels: &labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        env: &env,
+        image: &image.name,
+        image_id: &image.digest,
+        command: &command,
     };
-    future::or(done, late).await
+    let setup = LogSetup::new(task.spec.log.as_ref(), &origin);
+    Ok((setup.map_err(|error| permanent(error.to_string()))?, labels))
 }
 
-/// Refuses, before anything is made, what cannot work.
-fn check(task: &Task, image: &PreparedImage, planned: &[Planned]) -> Result<(), Failure> {
-    let controllers = cgroups::controllers(Path::new(cgroups::ROOT));
-    let refused = spec::check(task, &image.config, &controllers);
-    refused.map_err(|error| permanent(error.to_string()))?;
-    let own = |planned: &&Planned| !planned.fill;
-    for source in planned.iter().filter(own).filter_map(|planned| planned.mount.source.as_ref()) {
-        if !source.exists() {
-            let path = source.display();
-            return Err(permanent(format!(
-                "invalid mount config for type \"bind\": bind source path does not exist: {path}"
-            )));
-        }
-    }
-    Ok(())
+/// What is done on a thread that may wait for disks: volumes are made and filled, and the image's
+/// users looked up.
+struct Look {
+    mounts: Vec<FsMount>,
+    at: PathBuf,
+    planned: Vec<Planned>,
+    user: String,
+    groups: Vec<String>,
+    cdi: Vec<String>,
+    cdi_dirs: Vec<PathBuf>,
 }
 
-/// Decides what is mounted where: the task's mounts, and a volume of the container's own for each
-/// that the image declares and the task does not mount. Outer paths come before inner ones.
-fn plan(task: &Task, image: &PreparedImage, volumes: &Volumes) -> Result<Vec<Planned>, Failure> {
-    let mut own = 0;
-    let mut next_own = |options: &VolumeOptions| {
-        let name = own_name(task.id.as_str(), own);
-        own += 1;
-        let anonymous = (ANONYMOUS.to_owned(), String::new());
-        let labels: Labels = options.labels.clone().into_iter().chain([anonymous]).collect();
-        let options = VolumeOptions { labels, ..options.clone() };
-        VolumeWanted { name, options, owner: Some(task.id.to_string()) }
-    };
-    let mut all = Vec::new();
-    let mut targets = BTreeSet::new();
-    for mount in &task.spec.container.mounts {
-        let target = clean(&mount.target)?;
-        let (source, volume) = match &mount.kind {
-            MountKind::Bind { source, .. } => (Some(PathBuf::from(source)), None),
-            MountKind::Volume { name, options } if name.is_empty() => {
-                (None, Some(next_own(options)))
+impl Look {
+    fn run(&self) -> Result<(user::User, Edits), Failure> {
+        let mut volumes = Vec::new();
+        for planned in &self.planned {
+            let Need::Volume(volume) = &planned.need else { continue };
+            if volume.subpath.is_empty() {
+                let folder = volume::open(&volume.root)
+                    .map_err(|error| disk("cannot make a volume", &error))?;
+                volumes.push((folder, planned.mount.target.clone(), volume.fill));
+            } else {
+                drop(open_part(volume)?);
             }
-            MountKind::Volume { name, options } if is_volume_name(name) => {
-                let (name, options) = (name.clone(), options.clone());
-                (None, Some(VolumeWanted { name, options, owner: None }))
+        }
+        let looked = rootfs::with_root(&self.mounts, &self.at, || {
+            for (folder, target, _) in volumes.iter().filter(|(_, _, fill)| *fill) {
+                volume::copy_up(folder, target)?;
             }
-            MountKind::Volume { name, .. } => {
-                return Err(permanent(VolumeError::Name(name.clone()).to_string()));
-            }
-            MountKind::Tmpfs { .. } => (None, None),
-        };
-        if !targets.insert(target.clone()) {
-            return Err(permanent(format!("duplicate mount point: {target}")));
-        }
-        let source = volume.as_ref().map(|volume| volumes.content(&volume.name)).or(source);
-        let mount = BindMount { source, target, read_only: mount.read_only };
-        all.push(Planned { mount, fill: volume.is_some(), volume });
+            Ok((rootfs::read_text("/etc/passwd")?, rootfs::read_text("/etc/group")?))
+        });
+        let (passwd, group) =
+            looked.map_err(|error| disk("cannot look into the image's files", &error))?;
+        let user = user::resolve(&self.user, &self.groups, &passwd, &group)
+            .map_err(|error| permanent(error.to_string()))?;
+        let names: Vec<&str> = self.cdi.iter().map(String::as_str).collect();
+        let edits = cdi::resolve(&names, &self.cdi_dirs, user.uid)
+            .map_err(|error| permanent(chain(&error)))?;
+        Ok((user, edits))
     }
-    for target in &image.config.volumes {
-        let target = clean(target)?;
-        if targets.insert(target.clone()) {
-            let volume = next_own(&VolumeOptions::default());
-            let source = Some(volumes.content(&volume.name));
-            let mount = BindMount { source, target, read_only: false };
-            all.push(Planned { mount, fill: true, volume: Some(volume) });
-        }
-    }
-    all.sort_by_key(|planned| planned.mount.target.matches('/').count());
-    Ok(all)
 }
 
-/// Brings a path inside the container into its shortest form, so that equal ones are seen to be.
-fn clean(target: &str) -> Result<String, Failure> {
-    let mut parts = Vec::new();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    if !target.starts_with('/') || parts.is_empty() {
-        let message = format!("invalid mount path: {target:?} must be absolute and not the root");
-        return Err(permanent(message));
-    }
-    Ok(format!("/{}", parts.join("/")))
-}
-
-/// Looks into the image: fills volumes, and finds the user's ids.
-fn look(
-    mounts: &[FsMount],
-    at: &Path,
-    fill: &[(PathBuf, String)],
-    wanted: &str,
-) -> Result<user::User, Failure> {
-    let open = |(path, target): &(PathBuf, String)| Ok((volume::open(path)?, target.clone()));
-    let volumes: io::Result<Vec<_>> = fill.iter().map(open).collect();
-    let volumes = volumes.map_err(|error| disk("cannot make a volume", &error))?;
-    let looked = rootfs::with_root(mounts, at, || {
-        for (volume, target) in &volumes {
-            volume::copy_up(volume, target)?;
-        }
-        Ok((rootfs::read_text("/etc/passwd")?, rootfs::read_text("/etc/group")?))
-    });
-    let (passwd, group) =
-        looked.map_err(|error| disk("cannot look into the image's files", &error))?;
-    user::resolve(wanted, &passwd, &group).map_err(|error| permanent(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::clean;
-
-    #[test]
-    fn equal_targets_are_seen_to_be() {
-        assert_eq!(clean("/a//b/./c/../").unwrap(), "/a/b");
-        for target in ["a", "/", "", "/a/.."] {
-            assert!(clean(target).is_err(), "{target}");
-        }
-    }
+/// Opens the part of a volume that is to be mounted; it must be there.
+fn open_part(volume: &VolumeUse) -> Result<rustix::fd::OwnedFd, Failure> {
+    let VolumeUse { wanted, subpath, root, .. } = volume;
+    volume_part::open(root, subpath).map_err(|error| {
+        let name = &wanted.name;
+        permanent(format!("cannot access path {subpath:?} of the volume {name:?}: {error}"))
+    })
 }

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod exec;
+mod options;
 
 use super::*;
 use crate::{
@@ -23,7 +24,7 @@ use std::{
 const ALL: LogOptions =
     LogOptions { stdout: true, stderr: true, follow: true, tail: None, since: None };
 
-fn task(number: u128, script: &str) -> Task {
+pub(super) fn task(number: u128, script: &str) -> Task {
     let mut spec = TaskSpec::default();
     spec.container.command = vec!["/bin/sh".into(), "-c".into(), script.into()];
     Task {

@@ -116,6 +116,20 @@ pub struct VolumeWanted {
     pub owner: Option<String>,
 }
 
+impl VolumeWanted {
+    /// Refuses what cannot be made, whatever is there.
+    pub(super) fn check(&self) -> Result<(), VolumeError> {
+        if !is_volume_name(&self.name) {
+            return Err(VolumeError::Name(self.name.clone()));
+        }
+        if !matches!(self.options.driver.as_str(), "" | "local") {
+            return Err(VolumeError::Driver(self.options.driver.clone()));
+        }
+        MountPlan::of(&self.options.options)?;
+        Ok(())
+    }
+}
+
 /// What is kept of a volume on disk, besides its content.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -326,14 +340,8 @@ impl Volumes {
     }
 
     fn make(&self, wanted: &VolumeWanted) -> Result<(), VolumeError> {
+        wanted.check()?;
         let VolumeWanted { name, options, owner } = wanted;
-        if !is_volume_name(name) {
-            return Err(VolumeError::Name(name.clone()));
-        }
-        if !matches!(options.driver.as_str(), "" | "local") {
-            return Err(VolumeError::Driver(options.driver.clone()));
-        }
-        MountPlan::of(&options.options)?;
         let lock = self.lock(name);
         let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let content = self.content(name);

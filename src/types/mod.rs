@@ -81,7 +81,7 @@ pub use occurrence::{Occurrence, OccurrenceKind};
 pub use platform::Platform;
 pub use service::{
     Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
-    UpdateState, UpdateStatus,
+    UpdateState, UpdateStatus, host_ips_meet,
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
 pub use storage::{

@@ -2,7 +2,7 @@
 
 use super::{Date, JobStatus, Labels, ServiceId, TaskSpec, Version};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// How many tasks a service has, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +91,15 @@ pub struct PortConfig {
     pub mode: PublishMode,
 }
 
+/// Tells whether the places meet that two ports listen at. None is every address of version 4, and
+/// so is 0.0.0.0.
+#[must_use]
+pub fn host_ips_meet(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    let every = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let (a, b) = (a.unwrap_or(every), b.unwrap_or(every));
+    a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
 /// How a service is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -160,4 +169,22 @@ pub struct Service {
     pub update: Option<UpdateStatus>,
     /// How often it was set off; of jobs, and only of them.
     pub job: Option<JobStatus>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_meet_where_they_share_an_address() {
+        let meet = |a: &str, b: &str| host_ips_meet(a.parse().ok(), b.parse().ok());
+        for (a, b) in
+            [("", ""), ("", "1.2.3.4"), ("0.0.0.0", "1.2.3.4"), ("::", "::1"), ("::1", "::1")]
+        {
+            assert!(meet(a, b) && meet(b, a), "{a} {b}");
+        }
+        for (a, b) in [("1.2.3.4", "1.2.3.5"), ("", "::"), ("::1", "::2"), ("0.0.0.0", "::1")] {
+            assert!(!meet(a, b) && !meet(b, a), "{a} {b}");
+        }
+    }
 }

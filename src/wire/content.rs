@@ -6,23 +6,37 @@ use crate::{
     types::{ChoreDone, Date, TaskId},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// One line of a task's log, from its node to a manager.
+/// A piece of a task's log, from its node to a manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogFrame {
-    /// The task.
-    pub task: TaskId,
-    /// Whether it was written to standard error.
-    pub stderr: bool,
-    /// When.
-    pub date: Date,
-    /// What, with its line break where it had one.
-    pub line: Vec<u8>,
+pub enum LogFrame {
+    /// One line.
+    Line {
+        /// The task.
+        task: TaskId,
+        /// Whether it was written to standard error.
+        stderr: bool,
+        /// When.
+        date: Date,
+        /// What, with its line break where it had one.
+        line: Vec<u8>,
+        /// What the log keeps with each line: labels, environment, tag.
+        attributes: BTreeMap<String, String>,
+    },
+    /// There is nothing that could be read.
+    Unreadable {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Message for LogFrame {
-    /// The logger splits lines at 16 KiB.
-    const LEN_MAX: usize = 64 * 1024;
+    /// The logger splits lines at 16 KiB, which foreign bytes swell to three times that; the
+    /// attributes of a line take at most 16 KiB.
+    const LEN_MAX: usize = 128 * 1024;
 }
 
 /// One piece of an image archive, from a manager to a node. An empty one is the end: a stream that

@@ -427,6 +427,7 @@ impl LocalNode for Fake {
             source: LogSource::Stderr,
             date: Date::from_unix_nanos(1),
             line: Bytes::from_static(b"hello\n"),
+            attributes: std::collections::BTreeMap::new(),
         });
         if !options.follow {
             let gap = LogItem::Incomplete("node twin is away".to_owned());

@@ -4,8 +4,13 @@ use super::{
     Volatile,
     node_set::{Credit, Port, Seat, wanted_ports},
 };
-use crate::types::{Availability, HeldImage, NodeId, NodeState, Platform, Task, image::Reference};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::types::{
+    Availability, HeldImage, NodeId, NodeState, Platform, Task, host_ips_meet, image::Reference,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// The first filter that a node does not pass. Variants are in the order of the filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +31,7 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct Checks<'a> {
     task: &'a Task,
-    ports: BTreeSet<Port>,
+    ports: BTreeSet<(Port, Option<IpAddr>)>,
     /// What the image was made for; empty is unknown.
     platforms: BTreeSet<Platform>,
     /// The nodes that hold the image; none where it can be had elsewhere.
@@ -110,9 +115,13 @@ impl<'a> Checks<'a> {
     }
 
     fn ports_free(&self, seat: &Seat<'_>, credit: Credit<'_>) -> bool {
-        self.ports.iter().all(|port| {
+        self.ports.iter().all(|(port, address)| {
             let holders = seat.ports.get(port);
-            holders.is_none_or(|all| all.iter().all(|holder| credit.holder == Some(holder)))
+            holders.is_none_or(|all| {
+                all.iter().all(|(holder, held)| {
+                    credit.holder == Some(holder) || !host_ips_meet(*held, *address)
+                })
+            })
         })
     }
 

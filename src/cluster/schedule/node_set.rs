@@ -10,7 +10,10 @@ use crate::{
         ServiceId, Task, TaskId, TaskState, Version,
     },
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// A host port.
 pub(super) type Port = (PortProtocol, u16);
@@ -25,8 +28,8 @@ pub(super) struct Seat<'a> {
     pub(super) reserved: Resources,
     /// What its tasks have of its generic resources.
     pub(super) generic: Use,
-    /// Who holds which host port.
-    pub(super) ports: BTreeMap<Port, BTreeSet<TaskId>>,
+    /// Who holds which host port, and at which address.
+    pub(super) ports: BTreeMap<Port, BTreeSet<(TaskId, Option<IpAddr>)>>,
     /// Its wanted tasks.
     pub(super) active: u64,
     /// Those of the service that is being placed.
@@ -172,26 +175,29 @@ impl<'a> NodeSet<'a> {
         let mine = task.spec.reservations;
         add(&mut seat.reserved.nano_cpus, mine.nano_cpus, credit.nano_cpus);
         add(&mut seat.reserved.memory_bytes, mine.memory_bytes, credit.memory_bytes);
-        for port in wanted_ports(task).chain(held_ports(task)) {
-            seat.ports.entry(port).or_default().insert(task.id.clone());
+        for (port, address) in wanted_ports(task).chain(held_ports(task)) {
+            seat.ports.entry(port).or_default().insert((task.id.clone(), address));
         }
         seat.active += u64::from(task.desired.is_wanted());
     }
 }
 
-/// Returns the host ports that the task must have.
-pub(super) fn wanted_ports(task: &Task) -> impl Iterator<Item = Port> {
+/// Returns the host ports that the task must have, and at which addresses.
+pub(super) fn wanted_ports(task: &Task) -> impl Iterator<Item = (Port, Option<IpAddr>)> {
     let host = task.spec.network == NetworkMode::Host;
     task.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Host).filter_map(
         move |port| match (port.published, host) {
             (0, false) => None,
-            (0, true) => Some((port.protocol, port.target)),
-            (published, _) => Some((port.protocol, published)),
+            // Its own program listens, at whichever address.
+            (0, true) => Some(((port.protocol, port.target), None)),
+            (published, true) => Some(((port.protocol, published), None)),
+            (published, false) => Some(((port.protocol, published), port.host_ip)),
         },
     )
 }
 
 /// Returns the host ports that the node chose for the task.
-fn held_ports(task: &Task) -> impl Iterator<Item = Port> {
-    task.status.ports.iter().map(|held| (held.port.protocol, held.port.published))
+fn held_ports(task: &Task) -> impl Iterator<Item = (Port, Option<IpAddr>)> {
+    let ports = task.status.ports.iter().map(|held| &held.port);
+    ports.map(|port| ((port.protocol, port.published), port.host_ip))
 }

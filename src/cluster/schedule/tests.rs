@@ -209,6 +209,25 @@ fn with_port(published: u16) -> impl Fn(&mut Task) {
 fn nothing(_: &mut Task) {}
 
 #[test]
+fn a_port_is_taken_at_one_address_only() {
+    let at = |address: &str| {
+        let address = address.parse().ok();
+        move |task: &mut Task| {
+            with_port(80)(task);
+            task.endpoint.ports[0].host_ip = address;
+        }
+    };
+    let mut bench = Bench::new(vec![node(1)]);
+    bench.tasks(task_spec(), 1, at("10.0.0.1"));
+    bench.tasks(task_spec(), 1, at("10.0.0.2"));
+    bench.tasks(task_spec(), 1, at("::"));
+    assert_eq!(bench.settle(), vec![3]);
+    bench.tasks(task_spec(), 1, at("10.0.0.2"));
+    bench.tasks(task_spec(), 1, at(""));
+    assert_eq!(bench.settle(), vec![3]);
+}
+
+#[test]
 fn tasks_spread_over_nodes() {
     let mut bench = Bench::new((1..=3).map(node).collect());
     bench.tasks(task_spec(), 7, nothing);

@@ -2,7 +2,7 @@
 //! a register, and the first that does not hold ends the rule.
 
 use super::message::Attributes;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// The registers used. 0 holds the verdict.
 const REGISTER: u32 = 1;
@@ -61,7 +61,7 @@ impl Rule {
     }
 
     fn mask(self, mask: &[u8]) -> Self {
-        let len = u32::try_from(mask.len()).expect("a mask has four bytes");
+        let len = u32::try_from(mask.len()).expect("a mask has at most 16 bytes");
         let data = Attributes::default()
             .number(1, REGISTER)
             .number(2, REGISTER)
@@ -90,12 +90,23 @@ impl Rule {
     }
 
     /// Holds for packets whose address is in the block.
-    pub(super) fn address(self, side: Side, base: Ipv4Addr, mask: Ipv4Addr) -> Self {
-        let offset = match side {
-            Side::Source => 12,
-            Side::Destination => 16,
+    pub(super) fn address(self, side: Side, base: IpAddr, mask: IpAddr) -> Self {
+        self.load_address(side, base).mask(&octets(mask)).compare(true, &octets(base))
+    }
+
+    /// Holds for packets to one address.
+    pub(super) fn sent_to(self, address: IpAddr) -> Self {
+        self.load_address(Side::Destination, address).compare(true, &octets(address))
+    }
+
+    fn load_address(self, side: Side, like: IpAddr) -> Self {
+        let (offset, len) = match (side, like) {
+            (Side::Source, IpAddr::V4(_)) => (12, 4),
+            (Side::Destination, IpAddr::V4(_)) => (16, 4),
+            (Side::Source, IpAddr::V6(_)) => (8, 16),
+            (Side::Destination, IpAddr::V6(_)) => (24, 16),
         };
-        self.payload(1, offset, 4).mask(&mask.octets()).compare(true, &base.octets())
+        self.payload(1, offset, len)
     }
 
     /// Holds for packets that came in by the interface.
@@ -114,7 +125,7 @@ impl Rule {
     }
 
     /// Holds for packets to one of the node's own addresses, whichever they are now.
-    pub(super) fn for_this_node(self) -> Self {
+    pub(super) fn for_this_node(self, is_v6: bool) -> Self {
         const RESULT_ADDRESS_TYPE: u32 = 3;
         const BY_DESTINATION: u32 = 2;
         const LOCAL: u32 = 2;
@@ -122,7 +133,8 @@ impl Rule {
             .number(1, REGISTER)
             .number(2, RESULT_ADDRESS_TYPE)
             .number(3, BY_DESTINATION);
-        self.needs("nft_fib_ipv4").push("fib", &data).compare(true, &LOCAL.to_ne_bytes())
+        let module = if is_v6 { "nft_fib_ipv6" } else { "nft_fib_ipv4" };
+        self.needs(module).push("fib", &data).compare(true, &LOCAL.to_ne_bytes())
     }
 
     /// Holds for packets of connections whose destination was rewritten.
@@ -146,16 +158,15 @@ impl Rule {
     }
 
     /// Sends the connection elsewhere.
-    pub(super) fn forward_to(self, address: Ipv4Addr, port: u16) -> Self {
+    pub(super) fn forward_to(self, address: IpAddr, port: u16) -> Self {
         const TYPE_DESTINATION: u32 = 1;
-        const FAMILY_IPV4: u32 = 2;
         let data = Attributes::default()
             .number(1, TYPE_DESTINATION)
-            .number(2, FAMILY_IPV4)
+            .number(2, u32::from(family_of(address)))
             .number(3, REGISTER)
             .number(5, PORT_REGISTER);
         self.needs("nft_nat")
-            .load(REGISTER, &address.octets())
+            .load(REGISTER, &octets(address))
             .load(PORT_REGISTER, &port.to_be_bytes())
             .push("nat", &data)
     }
@@ -182,6 +193,21 @@ impl Rule {
         }
         let value = Attributes::default().nested(2, &verdict);
         self.push("immediate", &Attributes::default().number(1, 0).nested(2, &value))
+    }
+}
+
+/// Returns the kernel's number of an address's family.
+pub(super) fn family_of(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 2,
+        IpAddr::V6(_) => 10,
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
     }
 }
 

@@ -19,7 +19,6 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 /// The subsystem number of nf_tables, in messages' upper byte and in the batch's header.
 const NF_TABLES: u16 = 10;
-const NFPROTO_IPV4: u8 = 2;
 const NESTED: u16 = 0x8000;
 
 /// How long the kernel may take for a transaction. It waits for one grace period, milliseconds.
@@ -58,8 +57,10 @@ impl Kind {
 }
 
 /// A transaction: all of it happens or nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
+    /// The kernel's number of the address family that the table is of.
+    family: u8,
     messages: Vec<(Kind, Vec<u8>, String)>,
 }
 
@@ -104,6 +105,11 @@ impl Attributes {
 }
 
 impl Batch {
+    /// Begins an empty one.
+    pub(super) fn new(family: u8) -> Self {
+        Self { family, messages: Vec::new() }
+    }
+
     /// Adds a message; `what` describes it in errors.
     pub(super) fn push(&mut self, kind: Kind, body: Attributes, what: impl Into<String>) {
         self.messages.push((kind, body.0, what.into()));
@@ -112,14 +118,14 @@ impl Batch {
     /// Returns the bytes. Only the last message asks for an answer: errors come unasked, and an
     /// answer for each would overflow the socket's receive buffer. The markers around the batch
     /// have sequence number 0, messages are counted from 1.
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         write_message(&mut out, BATCH_BEGIN, NLM_F_REQUEST, 0, 0, NF_TABLES, &[]);
         for (sequence, (kind, body, _)) in (1_u32..).zip(&self.messages) {
             let is_last = usize::try_from(sequence).is_ok_and(|n| n == self.messages.len());
             let flags = NLM_F_REQUEST | kind.flags() | if is_last { NLM_F_ACK } else { 0 };
             let number = (NF_TABLES << 8) | kind.number();
-            write_message(&mut out, number, flags, sequence, NFPROTO_IPV4, 0, body);
+            write_message(&mut out, number, flags, sequence, self.family, 0, body);
         }
         write_message(&mut out, BATCH_END, NLM_F_REQUEST, 0, 0, NF_TABLES, &[]);
         out

@@ -4,15 +4,15 @@
 //! chain's policy to drop, their rules must let the bridge through.
 
 use super::{
-    super::{error::NetworkError, subnet::Subnet},
-    expr::{Rule, Side},
+    super::error::NetworkError,
+    expr::{Rule, Side, family_of},
     message::{Attributes, Batch, Kind, Refused},
 };
 use rustix::io::Errno;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 0);
-const LOOPBACK_MASK: Ipv4Addr = Ipv4Addr::new(255, 0, 0, 0);
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0));
+const LOOPBACK_MASK: IpAddr = IpAddr::V4(Ipv4Addr::new(255, 0, 0, 0));
 
 /// The hooks of the kernel's network stack.
 const HOOK_PREROUTING: u32 = 0;
@@ -35,10 +35,12 @@ const PORTS: &str = "ports";
 pub(in super::super) struct Forward {
     /// The IP protocol's number.
     pub(in super::super) protocol: u8,
+    /// The node's address it is open at; none is every one.
+    pub(in super::super) at: Option<IpAddr>,
     /// The port on the node.
     pub(in super::super) published: u16,
     /// The task's address.
-    pub(in super::super) address: Ipv4Addr,
+    pub(in super::super) address: IpAddr,
     /// The port inside.
     pub(in super::super) target: u16,
 }
@@ -50,8 +52,10 @@ pub(in super::super) struct Table<'a> {
     pub(in super::super) name: &'a str,
     /// The bridge.
     pub(in super::super) bridge: &'a str,
-    /// The bridge's addresses.
-    pub(in super::super) subnet: Subnet,
+    /// The first of the bridge's addresses; says which version the table is of.
+    pub(in super::super) base: IpAddr,
+    /// The mask of the bridge's addresses.
+    pub(in super::super) mask: IpAddr,
     /// The published ports.
     pub(in super::super) forwards: Vec<Forward>,
 }
@@ -59,30 +63,40 @@ pub(in super::super) struct Table<'a> {
 impl Table<'_> {
     /// Replaces what the kernel holds of the table.
     pub(in super::super) fn install(&self) -> Result<(), NetworkError> {
-        let mut batch = Batch::default();
+        self.batch().commit().map_err(refused)
+    }
+
+    fn batch(&self) -> Batch {
+        let mut batch = Batch::new(family_of(self.base));
         replace(&mut batch, self.name);
         batch.push(Kind::NewTable, name(self.name), "its table");
         self.push_chains(&mut batch);
-        self.push_guard(&mut batch);
+        if self.base.is_ipv4() {
+            self.push_guard(&mut batch);
+        }
         self.push_source_rules(&mut batch);
         for chain in ["prerouting", "output"] {
-            self.rule(&mut batch, chain, &Rule::default().for_this_node().jump(PORTS));
+            self.rule(
+                &mut batch,
+                chain,
+                &Rule::default().for_this_node(self.base.is_ipv6()).jump(PORTS),
+            );
         }
         for forward in &self.forwards {
-            let rule = Rule::default()
-                .port(forward.protocol, forward.published)
-                .forward_to(forward.address, forward.target);
+            let rule = Rule::default().port(forward.protocol, forward.published);
+            let rule = forward.at.into_iter().fold(rule, Rule::sent_to);
+            let rule = rule.forward_to(forward.address, forward.target);
             self.rule(&mut batch, PORTS, &rule);
         }
         // The last message carries the answer; the accepting rules come last for no other reason.
         self.rule(&mut batch, "forward", &Rule::default().came_by(self.bridge).accept());
         self.rule(&mut batch, "forward", &Rule::default().leaves_by(self.bridge).accept());
-        batch.commit().map_err(refused)
+        batch
     }
 
-    /// Removes the table of that name, where there is one.
-    pub(in super::super) fn remove(table: &str) -> Result<(), NetworkError> {
-        let mut batch = Batch::default();
+    /// Removes the table of that name, where there is one, among those of an address's version.
+    pub(in super::super) fn remove(table: &str, like: IpAddr) -> Result<(), NetworkError> {
+        let mut batch = Batch::new(family_of(like));
         replace(&mut batch, table);
         batch.commit().map_err(refused)
     }
@@ -120,18 +134,20 @@ impl Table<'_> {
     }
 
     fn push_source_rules(&self, batch: &mut Batch) {
-        let (base, mask) = (self.subnet.base(), self.subnet.mask());
-        let from_task = || Rule::default().address(Side::Source, base, mask);
+        let from_task = || Rule::default().address(Side::Source, self.base, self.mask);
         let outbound = from_task().leaves_not_by(self.bridge).masquerade();
         // A task that uses a port published by its neighbour or itself: the answer must come
         // back through the node, or it would come from an address that was never asked.
         let between_tasks = from_task().leaves_by(self.bridge).was_forwarded().masquerade();
-        let from_loopback = Rule::default()
-            .address(Side::Source, LOOPBACK, LOOPBACK_MASK)
-            .leaves_by(self.bridge)
-            .masquerade();
-        for rule in [outbound, between_tasks, from_loopback] {
+        for rule in [outbound, between_tasks] {
             self.rule(batch, "postrouting", &rule);
+        }
+        if self.base.is_ipv4() {
+            let from_loopback = Rule::default()
+                .address(Side::Source, LOOPBACK, LOOPBACK_MASK)
+                .leaves_by(self.bridge)
+                .masquerade();
+            self.rule(batch, "postrouting", &from_loopback);
         }
     }
 
@@ -164,4 +180,30 @@ fn refused(refused: Refused) -> NetworkError {
         };
     }
     NetworkError::Filter { what: refused.what, source: refused.source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel's default of `net.core.wmem_max`.
+    const SEND_BUFFER: usize = 212_992;
+
+    #[test]
+    fn all_ports_fit_the_send_buffer() {
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let address: IpAddr = address.parse().expect("an address");
+            let forward =
+                Forward { protocol: 6, at: Some(address), published: 80, address, target: 80 };
+            let table = Table {
+                name: "midge_01234567",
+                bridge: "mdg01234567",
+                base: address,
+                mask: address,
+                forwards: vec![forward; super::super::super::worker::PORTS_MAX],
+            };
+            let len = table.batch().encode().len();
+            assert!(len < SEND_BUFFER, "{address}: {len}");
+        }
+    }
 }

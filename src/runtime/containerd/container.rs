@@ -6,7 +6,8 @@ use containerd_client::services::v1::{
     Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
     ListContainersRequest, container::Runtime as ShimRuntime, containers_client::ContainersClient,
 };
-use std::collections::HashMap;
+use prost::Message as _;
+use std::{collections::HashMap, path::PathBuf};
 
 /// The shim that runs every container, in containerd 1.6 to 2.x.
 const SHIM: &str = "io.containerd.runc.v2";
@@ -24,11 +25,28 @@ pub(in crate::runtime) struct Record {
     pub(in crate::runtime) created: Option<Date>,
     /// The OCI runtime specification, as JSON.
     pub(in crate::runtime) spec: Vec<u8>,
+    /// The program that starts it; none is the shim's own choice, runc.
+    pub(in crate::runtime) oci_runtime: Option<PathBuf>,
+}
+
+/// The name of [`ShimOptions`] among containerd's types.
+const OPTIONS_TYPE: &str = "containerd.runc.v1.Options";
+
+/// What the shim is told besides: the one field of `containerd.runc.v1.Options` that is used.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct ShimOptions {
+    /// The program that is called as runc is.
+    #[prost(string, tag = "6")]
+    binary_name: String,
 }
 
 /// Records a container; its snapshot has the same name.
 pub(in crate::runtime) async fn create(link: &Link, record: Record) -> Result<(), CallError> {
-    let runtime = ShimRuntime { name: SHIM.to_owned(), options: None };
+    let options = record.oci_runtime.map(|path| prost_types::Any {
+        type_url: OPTIONS_TYPE.to_owned(),
+        value: ShimOptions { binary_name: path.to_string_lossy().into_owned() }.encode_to_vec(),
+    });
+    let runtime = ShimRuntime { name: SHIM.to_owned(), options };
     let spec = prost_types::Any { type_url: SPEC_TYPE.to_owned(), value: record.spec };
     let container = Container {
         snapshot_key: record.id.clone(),
@@ -79,6 +97,9 @@ pub(in crate::runtime) async fn delete(link: &Link, id: &str) -> Result<(), Call
 }
 
 fn from_wire(container: Container) -> Record {
+    let options = container.runtime.and_then(|runtime| runtime.options);
+    let options = options.filter(|options| options.type_url.ends_with(OPTIONS_TYPE));
+    let options = options.and_then(|options| ShimOptions::decode(&*options.value).ok());
     Record {
         id: container.id,
         image: container.image,
@@ -86,5 +107,8 @@ fn from_wire(container: Container) -> Record {
         snapshotter: container.snapshotter,
         created: date(container.created_at),
         spec: container.spec.map(|spec| spec.value).unwrap_or_default(),
+        oci_runtime: options
+            .map(|options| PathBuf::from(options.binary_name))
+            .filter(|path| !path.as_os_str().is_empty()),
     }
 }

@@ -345,7 +345,7 @@ fn resolve(root: &Root, wanted: &str) -> Result<user::User, UserError> {
         let bytes = root.read(path, ACCOUNTS_MAX).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    user::resolve(wanted, &text("/etc/passwd"), &text("/etc/group"))
+    user::resolve(wanted, &[], &text("/etc/passwd"), &text("/etc/group"))
 }
 
 pub(super) fn asking(error: &CallError) -> ExecError {

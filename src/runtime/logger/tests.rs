@@ -10,8 +10,8 @@ fn source(name: &'static str) -> Source {
     Source { descriptor: None, name, line: Vec::new() }
 }
 
-fn batch() -> Batch {
-    Batch { bytes: Vec::new(), lines: 0, date: Date::from_unix_seconds(1) }
+fn batch() -> Batch<'static> {
+    Batch { bytes: Vec::new(), lines: 0, date: Date::from_unix_seconds(1), attributes: "" }
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn both_streams_are_copied_to_their_end() {
     let path = dir.path().join("log.json");
     let (out, out_end) = rustix::pipe::pipe().unwrap();
     let (err, err_end) = rustix::pipe::pipe().unwrap();
-    let mut writer = Writer::new(path.clone(), FILE_MAX);
+    let mut writer = Writer::new(path.clone());
     let thread = std::thread::spawn(move || {
         copy([Source::new(out, "stdout"), Source::new(err, "stderr")], &mut writer).unwrap();
         writer.finish();
@@ -50,8 +50,8 @@ fn both_streams_are_copied_to_their_end() {
 
 fn line(text: &str, date: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    let date = Date::from_unix_seconds(date);
-    log_format::write_line(&mut out, "stdout", text.as_bytes(), true, date);
+    let frame = Frame { stream: "stdout", attributes: "", date: Date::from_unix_seconds(date) };
+    log_format::write_line(&mut out, frame, text.as_bytes(), true);
     out
 }
 
@@ -66,7 +66,7 @@ fn a_full_disk_costs_lines_which_are_counted() {
         return;
     }
     let path = dir.path().join("log.json");
-    let mut writer = Writer::new(path.clone(), FILE_MAX);
+    let mut writer = Writer::new(path.clone());
     let date = Date::from_unix_seconds(1);
     let big = line(&"x".repeat(1000), 1);
     for _ in 0..50 {
@@ -101,7 +101,9 @@ fn readers_see_one_log_across_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::new(dir.path(), "a");
     folder.create("s", "h").unwrap();
-    let mut writer = Writer::new(folder.log(), 200);
+    let setup = LogSetup { size_max: 200, ..LogSetup::default() };
+    setup.write(&folder.log()).unwrap();
+    let mut writer = Writer::new(folder.log());
     let following = logs::read(folder.clone(), LogOptions { follow: true, ..ALL });
     let mut followed = Vec::new();
     for number in 0..20 {
@@ -134,4 +136,44 @@ fn a_follower_ends_where_the_logger_was_killed() {
     folder.write_exit(&Exit { code: 0, date: None, out_of_memory: false }).unwrap();
     fs::write(folder.log(), line("last", 1)).unwrap();
     assert_eq!(read(&folder, LogOptions { follow: true, ..ALL }), ["last"]);
+}
+
+#[test]
+fn one_file_is_enough_and_lines_bear_what_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(dir.path(), "a");
+    folder.create("s", "h").unwrap();
+    let attributes = r#"{"tag":"t","tier":"front"}"#.to_owned();
+    LogSetup { keep: true, size_max: 300, files: 1, attributes }.write(&folder.log()).unwrap();
+    let mut writer = Writer::new(folder.log());
+    let (out, out_end) = rustix::pipe::pipe().unwrap();
+    let following = logs::read(folder.clone(), LogOptions { follow: true, ..ALL });
+    let mut out_end = File::from(out_end);
+    let thread = std::thread::spawn(move || {
+        let silent = Source { descriptor: None, name: "stderr", line: Vec::new() };
+        copy([Source::new(out, "stdout"), silent], &mut writer).unwrap();
+        writer.finish();
+    });
+    for number in 0..20 {
+        writeln!(out_end, "{number}").unwrap();
+        let line = following.recv_blocking().unwrap();
+        assert_eq!(line.line, format!("{number}\n").as_bytes());
+        assert_eq!((&*line.attributes["tag"], &*line.attributes["tier"]), ("t", "front"));
+    }
+    drop(out_end);
+    thread.join().unwrap();
+    assert!(!numbered(&folder.log(), 1).exists());
+    assert!(fs::metadata(folder.log()).unwrap().len() < 500);
+    assert_eq!(read(&folder, ALL).last().unwrap(), "19");
+}
+
+#[test]
+fn what_is_not_kept_is_read_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.json");
+    LogSetup { keep: false, ..LogSetup::default() }.write(&path).unwrap();
+    let mut writer = Writer::new(path.clone());
+    writer.write(&line("x", 1), 1, Date::EPOCH);
+    writer.finish();
+    assert!(!path.exists() && path.with_extension(END_SUFFIX).exists());
 }

@@ -3,39 +3,30 @@
 //! Pure: knows what Docker gives a container; must not touch the node. What had to be read from
 //! the node or the image comes in as [`Input`].
 
+mod capabilities;
+pub(super) mod edits;
+mod limits;
+pub(super) mod mount;
 mod mounted;
 mod seccomp;
+mod seccomp_profile;
+mod security;
 pub(super) mod user;
 
 pub use mounted::Mounted;
 pub(super) use mounted::mounted;
 
 use super::{ContainerSetup, ImageConfig, cgroups::Controllers};
-use crate::types::{GenericResource, Task};
+use crate::types::{GenericResource, NamespaceMode, Propagation, Task};
+use edits::Edits;
+use mount::{MountPoint, MountSource};
+use security::{Seccomp, Security, UNCONFINED};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use user::User;
 
 /// Where the init is mounted inside a container; Docker's own place for it.
 const INIT_PATH: &str = "/sbin/docker-init";
-
-/// Docker's default capabilities.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 
 /// What a container cannot see.
 const MASKED: [&str; 11] = [
@@ -59,11 +50,38 @@ const READ_ONLY: [&str; 5] =
 /// The search path of images that set none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The period that CPU quotas are counted in, in microseconds; the kernel's default.
-const CPU_PERIOD_MICROS: u64 = 100_000;
+/// How far a container's `oom_score_adj` goes.
+const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;
 
-/// The shortest quota that the kernel takes, in microseconds.
-const CPU_QUOTA_MIN_MICROS: u64 = 1_000;
+/// What a specification depends on of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// What its kernel can limit.
+    pub(super) controllers: Controllers,
+    /// A bit for each capability that it has.
+    pub(super) capabilities: u64,
+    /// The kernel's version.
+    pub(super) kernel: (u32, u32),
+    /// Whether the kernel has AppArmor.
+    pub(super) has_apparmor: bool,
+    /// The AppArmor profile of containers that name none.
+    pub(super) default_apparmor: Option<String>,
+}
+
+impl Default for Facts {
+    /// A node that has everything that limits and nothing that is rare.
+    fn default() -> Self {
+        let support =
+            crate::types::CgroupSupport { version: 2, cpu: true, memory: true, pids: true };
+        Self {
+            controllers: Controllers { support, swap: true },
+            capabilities: u64::MAX,
+            kernel: (6, 1),
+            has_apparmor: false,
+            default_apparmor: None,
+        }
+    }
+}
 
 /// Everything a specification is made from.
 #[derive(Debug)]
@@ -73,22 +91,14 @@ pub(super) struct Input<'a> {
     pub(super) setup: &'a ContainerSetup,
     pub(super) image: &'a ImageConfig,
     pub(super) user: User,
-    /// In the order they are to be mounted in.
-    pub(super) mounts: Vec<BindMount>,
-    pub(super) controllers: Controllers,
+    /// Those of the task and its image.
+    pub(super) mounts: Vec<MountPoint>,
+    /// What devices bring along.
+    pub(super) edits: Edits,
+    pub(super) facts: &'a Facts,
     pub(super) architecture: &'a str,
     /// Our own executable, where the task wants an init.
     pub(super) init: Option<&'a Path>,
-}
-
-/// A mount that the task or the node asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BindMount {
-    /// The path on the node; none is memory.
-    pub(super) source: Option<PathBuf>,
-    /// The path inside.
-    pub(super) target: String,
-    pub(super) read_only: bool,
 }
 
 /// The task asks for what cannot be.
@@ -103,6 +113,61 @@ pub(super) enum SpecError {
          (on a Raspberry Pi add cgroup_enable=memory to the kernel's command line)"
     )]
     NoController(&'static str),
+    /// No such capability.
+    #[error("invalid capability: unknown capability {0:?}")]
+    Capability(String),
+    /// The kernel is older than the capability, or the node is not given it.
+    #[error("this node does not have the capability {0:?}")]
+    CapabilityMissing(String),
+    /// A security option.
+    #[error("invalid --security-opt {option:?}: {why}")]
+    Security {
+        /// The option.
+        option: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A seccomp profile.
+    #[error("cannot read the seccomp profile: {0}")]
+    Seccomp(String),
+    /// A named AppArmor profile.
+    #[error(
+        "cannot confine the container by the AppArmor profile {0:?}: this node's kernel has no AppArmor"
+    )]
+    NoAppArmor(String),
+    /// A kernel parameter.
+    #[error("sysctl {name:?} cannot be set: {why}")]
+    Sysctl {
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A limit of processes.
+    #[error("invalid ulimit {name:?}: {why}")]
+    Ulimit {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A swap limit without a memory limit. The wording is Docker's.
+    #[error("You should always set the Memory limit when using Memoryswap limit, see usage")]
+    SwapAlone,
+    /// A swap limit, which counts memory as well, below that of memory. The wording is Docker's.
+    #[error("Minimum memoryswap limit should be larger than memory limit, see usage")]
+    SwapTooSmall,
+    /// The wording is Docker's.
+    #[error("Invalid value: {0}, valid memory swappiness range is 0-100")]
+    Swappiness(u8),
+    /// The wording is Docker's.
+    #[error("Invalid value {0}, range for oom score adj is [-1000, 1000]")]
+    OomScoreAdj(i32),
+}
+
+/// Returns the version of the group file system.
+fn cgroups_of(controllers: &Controllers) -> u8 {
+    controllers.support.version
 }
 
 /// Returns the host name of the container.
@@ -135,11 +200,24 @@ pub(super) fn strip_init(args: &mut Vec<String>) {
 /// Refuses what cannot be built, before anything is made for it.
 pub(super) fn check(
     task: &Task,
+    setup: &ContainerSetup,
     image: &ImageConfig,
-    controllers: &Controllers,
+    facts: &Facts,
+    architecture: &str,
 ) -> Result<(), SpecError> {
-    arguments(task, image)?;
-    resources(task, controllers).map(|_| ())
+    let nothing = Input {
+        id: task.id.as_str(),
+        task,
+        setup,
+        image,
+        user: User::default(),
+        mounts: Vec::new(),
+        edits: Edits::default(),
+        facts,
+        architecture,
+        init: None,
+    };
+    build(&nothing).map(|_| ())
 }
 
 /// Returns the group of the container below the cgroup root.
@@ -147,9 +225,53 @@ pub(super) fn cgroup_path(setup_parent: &str, id: &str) -> String {
     format!("/{}/{id}", setup_parent.trim_matches('/'))
 }
 
-/// Builds the specification. Resource limits of the process (ulimit) are left out and so are
-/// containerd's own, as Docker's containers have its daemon's.
+/// Builds the specification. Limits of the process that the task does not name are left out and
+/// so are containerd's own, as Docker's containers have its daemon's.
 pub(super) fn build(input: &Input<'_>) -> Result<Value, SpecError> {
+    let spec = &input.task.spec.container;
+    let security = security::parse(&spec.security)?;
+    let capabilities = capabilities::granted(spec, input.facts.capabilities)?;
+    let mut built = json!({
+        "ociVersion": "1.0.2",
+        "process": process(input, &security, &capabilities)?,
+        "root": { "path": "rootfs", "readonly": spec.read_only },
+        "hostname": hostname(input.id, input.setup),
+        "mounts": mount::all(input),
+        "linux": {
+            "resources": limits::resources(input.task, &input.facts.controllers, &input.edits)?,
+            "cgroupsPath": cgroup_path(&input.setup.cgroup_parent, input.id),
+            "namespaces": namespaces(input),
+        },
+    });
+    let linux = &mut built["linux"];
+    if let Some(profile) = seccomp(input, &security, &capabilities)? {
+        linux["seccomp"] = profile;
+    }
+    if !spec.privileged && !security.open_paths {
+        linux["maskedPaths"] = json!(MASKED);
+        linux["readonlyPaths"] = json!(READ_ONLY);
+    }
+    let sysctls = limits::sysctls(spec, input.setup.netns.is_some())?;
+    if !sysctls.is_empty() {
+        linux["sysctl"] = json!(sysctls);
+    }
+    if !input.edits.nodes.is_empty() {
+        linux["devices"] = input.edits.nodes.iter().map(edits::DeviceNode::to_json).collect();
+    }
+    if let Some(propagation) = root_propagation(&input.mounts) {
+        linux["rootfsPropagation"] = json!(propagation);
+    }
+    if !input.edits.hooks.is_empty() {
+        built["hooks"] = json!(input.edits.hooks);
+    }
+    Ok(built)
+}
+
+fn process(
+    input: &Input<'_>,
+    security: &Security,
+    capabilities: &[&str],
+) -> Result<Value, SpecError> {
     let spec = &input.task.spec.container;
     let mut args = arguments(input.task, input.image)?;
     if input.init.is_some() {
@@ -158,57 +280,90 @@ pub(super) fn build(input: &Input<'_>) -> Result<Value, SpecError> {
     }
     let cwd = if spec.dir.is_empty() { &input.image.working_dir } else { &spec.dir };
     let cwd = if cwd.is_empty() { "/" } else { cwd };
-    let capabilities = json!({
-        "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES,
-    });
-    let mut built = json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": spec.tty,
-            "user": {
-                "uid": input.user.uid,
-                "gid": input.user.gid,
-                "additionalGids": input.user.groups,
-            },
-            "args": args,
-            "env": environment(input),
-            "cwd": cwd,
-            "capabilities": capabilities,
-            "noNewPrivileges": false,
-            "oomScoreAdj": 0,
-        },
-        "root": { "path": "rootfs", "readonly": spec.read_only },
-        "hostname": hostname(input.id, input.setup),
-        "mounts": mounts(input),
-        "linux": {
-            "resources": resources(input.task, &input.controllers)?,
-            "cgroupsPath": cgroup_path(&input.setup.cgroup_parent, input.id),
-            "namespaces": namespaces(input),
-            "seccomp": seccomp::profile(input.architecture),
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
-        },
-    });
-    if input.setup.netns.is_some() {
-        // As Docker: in a network of its own a container may use low ports and ping unprivileged.
-        built["linux"]["sysctl"] = json!({
-            "net.ipv4.ip_unprivileged_port_start": "0",
-            "net.ipv4.ping_group_range": "0 2147483647",
-        });
+    if !OOM_SCORE_ADJ.contains(&spec.oom_score_adj) {
+        return Err(SpecError::OomScoreAdj(spec.oom_score_adj));
     }
-    Ok(built)
+    let mut groups = input.user.groups.clone();
+    groups.extend(input.edits.groups.iter().filter(|group| !input.user.groups.contains(group)));
+    let mut process = json!({
+        "terminal": spec.tty,
+        "user": { "uid": input.user.uid, "gid": input.user.gid, "additionalGids": groups },
+        "args": args,
+        "env": environment(input),
+        "cwd": cwd,
+        "capabilities": { "bounding": capabilities },
+        "noNewPrivileges": security.no_new_privileges,
+        "oomScoreAdj": spec.oom_score_adj,
+    });
+    if input.user.uid == 0 {
+        // Of another user the kernel would take these at the first exec anyway.
+        process["capabilities"]["effective"] = json!(capabilities);
+        process["capabilities"]["permitted"] = json!(capabilities);
+    }
+    let rlimits = limits::ulimits(spec)?;
+    if rlimits.as_array().is_some_and(|all| !all.is_empty()) {
+        process["rlimits"] = rlimits;
+    }
+    if let Some(profile) = apparmor(input, security)? {
+        process["apparmorProfile"] = json!(profile);
+    }
+    Ok(process)
 }
 
-/// Defaults first, then the image's, then the task's, then what it was given of the node; the last of a name wins and keeps the first
-/// one's place. A name without `=` takes the variable away, as Docker has it.
+/// Returns the AppArmor profile, where the kernel has AppArmor.
+fn apparmor(input: &Input<'_>, security: &Security) -> Result<Option<String>, SpecError> {
+    match &security.apparmor {
+        Some(name) if name == UNCONFINED => Ok(input.facts.has_apparmor.then(|| name.clone())),
+        Some(name) if input.facts.has_apparmor => Ok(Some(name.clone())),
+        Some(name) => Err(SpecError::NoAppArmor(name.clone())),
+        None if input.task.spec.container.privileged => {
+            Ok(input.facts.has_apparmor.then(|| UNCONFINED.to_owned()))
+        }
+        None => Ok(input.facts.default_apparmor.clone()),
+    }
+}
+
+/// Returns the filter of calls. A privileged container has one only where it names one.
+fn seccomp(
+    input: &Input<'_>,
+    security: &Security,
+    capabilities: &[&str],
+) -> Result<Option<Value>, SpecError> {
+    match &security.seccomp {
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::Default if input.task.spec.container.privileged => Ok(None),
+        Seccomp::Default => Ok(Some(seccomp::profile(input.architecture, capabilities))),
+        Seccomp::Profile(text) => {
+            seccomp_profile::convert(text, input.architecture, capabilities, input.facts)
+        }
+    }
+}
+
+/// Returns how the root must propagate mounts, for those that are to show mounts of the node.
+fn root_propagation(mounts: &[MountPoint]) -> Option<&'static str> {
+    let has = |wanted: [Propagation; 2]| {
+        mounts.iter().any(|mount| match &mount.source {
+            MountSource::Path { propagation, .. } => wanted.contains(propagation),
+            MountSource::Memory { .. } => false,
+        })
+    };
+    if has([Propagation::Shared, Propagation::RShared]) {
+        return Some("shared");
+    }
+    has([Propagation::Slave, Propagation::RSlave]).then_some("rslave")
+}
+
+/// Defaults first, then the image's, then the task's, then what it was given of the node; the last
+/// of a name wins and keeps the first one's place. A name without `=` takes the variable away, as
+/// Docker has it.
 fn environment(input: &Input<'_>) -> Vec<String> {
     let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", hostname(input.id, input.setup))];
     if input.task.spec.container.tty {
         env.push("TERM=xterm".to_owned());
     }
     let resources = GenericResource::environment(&input.task.generic);
-    let own = input.image.env.iter().chain(&input.task.spec.container.env);
-    for variable in own.chain(&resources) {
+    let given = input.image.env.iter().chain(&input.task.spec.container.env);
+    for variable in given.chain(&resources).chain(&input.edits.env) {
         let name = variable.split('=').next().unwrap_or("");
         let same = env.iter().position(|known| known.split('=').next() == Some(name));
         match (same, variable.contains('=')) {
@@ -222,92 +377,20 @@ fn environment(input: &Input<'_>) -> Vec<String> {
 }
 
 fn namespaces(input: &Input<'_>) -> Value {
-    let mut all: Vec<Value> =
-        ["mount", "uts", "ipc", "pid"].map(|kind| json!({"type": kind})).into();
+    let spec = &input.task.spec.container;
+    let mut all: Vec<Value> = ["mount", "uts"].map(|kind| json!({"type": kind})).into();
+    for (kind, mode) in [("ipc", spec.ipc), ("pid", spec.pid)] {
+        if mode == NamespaceMode::Private {
+            all.push(json!({"type": kind}));
+        }
+    }
     if let Some(path) = &input.setup.netns {
         all.push(json!({ "type": "network", "path": path }));
     }
-    if input.controllers.support.version == 2 {
+    if cgroups_of(&input.facts.controllers) == 2 {
         all.push(json!({ "type": "cgroup" }));
     }
     Value::Array(all)
-}
-
-fn mounts(input: &Input<'_>) -> Value {
-    let table: [(&str, &str, &str, &str); 7] = [
-        ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
-        ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
-        ("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
-        ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
-        ("/sys/fs/cgroup", "cgroup", "cgroup", "ro,nosuid,noexec,nodev"),
-        ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
-        ("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=67108864"),
-    ];
-    let wanted = |target: &str| input.mounts.iter().any(|mount| mount.target == target);
-    let mut all: Vec<Value> = table
-        .iter()
-        .filter(|(target, ..)| !wanted(target))
-        .map(|(target, kind, source, options)| {
-            let options: Vec<&str> = options.split(',').collect();
-            json!({ "destination": target, "type": kind, "source": source, "options": options })
-        })
-        .collect();
-    let files = [
-        ("/etc/hosts", input.setup.hosts.as_ref()),
-        ("/etc/resolv.conf", input.setup.resolv_conf.as_ref()),
-        ("/etc/hostname", input.setup.hostname_file.as_ref()),
-    ];
-    let files = files.into_iter().filter(|(target, _)| !wanted(target));
-    all.extend(files.filter_map(|(target, source)| Some(bind(source?, target, false))));
-    all.extend(input.mounts.iter().map(|mount| match &mount.source {
-        Some(source) => bind(source, &mount.target, mount.read_only),
-        None => memory(&mount.target, mount.read_only),
-    }));
-    all.extend(input.init.map(|init| bind(init, INIT_PATH, true)));
-    Value::Array(all)
-}
-
-fn bind(source: &Path, target: &str, read_only: bool) -> Value {
-    let access = if read_only { "ro" } else { "rw" };
-    let options = ["rbind", "rprivate", access];
-    json!({ "destination": target, "type": "bind", "source": source, "options": options })
-}
-
-fn memory(target: &str, read_only: bool) -> Value {
-    let access = if read_only { "ro" } else { "rw" };
-    let options = ["noexec", "nosuid", "nodev", "rprivate", access];
-    json!({ "destination": target, "type": "tmpfs", "source": "tmpfs", "options": options })
-}
-
-fn resources(task: &Task, controllers: &Controllers) -> Result<Value, SpecError> {
-    let limits = &task.spec.limits;
-    let support = &controllers.support;
-    // runc adds the devices that every container has.
-    let mut all = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
-    if limits.memory_bytes > 0 {
-        if !support.memory {
-            return Err(SpecError::NoController("memory"));
-        }
-        all["memory"] = json!({ "limit": limits.memory_bytes });
-        if controllers.swap {
-            all["memory"]["swap"] = json!(limits.memory_bytes.saturating_mul(2));
-        }
-    }
-    if limits.nano_cpus > 0 {
-        if !support.cpu {
-            return Err(SpecError::NoController("cpu"));
-        }
-        let quota = u128::from(limits.nano_cpus) * u128::from(CPU_PERIOD_MICROS) / 1_000_000_000;
-        let quota = u64::try_from(quota).unwrap_or(u64::MAX).max(CPU_QUOTA_MIN_MICROS);
-        all["cpu"] = json!({ "quota": quota, "period": CPU_PERIOD_MICROS });
-    }
-    if limits.pids > 0 {
-        if !support.pids {
-            return Err(SpecError::NoController("pids"));
-        }
-        all["pids"] = json!({ "limit": limits.pids });
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-use super::*;
+use super::{mount::Access, *};
 use crate::types::{
     CgroupSupport, Date, Desired, Endpoint, Labels, ServiceId, TaskId, TaskSpec, TaskStatus,
     Version,
 };
 use expect_test::{Expect, expect};
 use std::time::Duration;
+
+mod options;
 
 fn task(spec: TaskSpec) -> Task {
     Task {
@@ -32,8 +34,9 @@ fn task(spec: TaskSpec) -> Task {
     }
 }
 
-fn controllers(memory: bool) -> Controllers {
-    Controllers { support: CgroupSupport { version: 2, cpu: true, memory, pids: true }, swap: true }
+fn facts(memory: bool) -> Facts {
+    let support = CgroupSupport { version: 2, cpu: true, memory, pids: true };
+    Facts { controllers: Controllers { support, swap: true }, ..Facts::default() }
 }
 
 fn built(task: &Task, setup: &ContainerSetup, image: &ImageConfig) -> Result<Value, SpecError> {
@@ -44,10 +47,15 @@ fn built(task: &Task, setup: &ContainerSetup, image: &ImageConfig) -> Result<Val
         image,
         user: User { uid: 33, gid: 33, groups: vec![33, 44] },
         mounts: vec![
-            BindMount { source: Some("/data".into()), target: "/in".into(), read_only: true },
-            BindMount { source: None, target: "/dev/shm".into(), read_only: false },
+            MountPoint::folder("/data".into(), "/in".into(), true),
+            MountPoint {
+                source: MountSource::Memory { size: 0, mode: None },
+                target: "/dev/shm".into(),
+                access: Access::Write,
+            },
         ],
-        controllers: controllers(true),
+        edits: Edits::default(),
+        facts: &facts(true),
         architecture: "amd64",
         init: task.spec.container.init.then_some(Path::new("/lib/midge")),
     })
@@ -102,7 +110,7 @@ fn the_process_has_dockers_defaults() {
     check_part(
         &value,
         &expect![[
-            r#"{"hostname":"000000000000","linux":{"cgroupsPath":"/midge/n1/0000000000000000000000001","maskedPaths":["/proc/acpi","/proc/asound","/proc/interrupts","/proc/kcore","/proc/keys","/proc/latency_stats","/proc/sched_debug","/proc/scsi","/proc/timer_list","/sys/devices/virtual/powercap","/sys/firmware"],"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"ipc"},{"type":"pid"},{"path":"/n","type":"network"},{"type":"cgroup"}],"readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"],"resources":{"cpu":{"period":100000,"quota":150000},"devices":[{"access":"rwm","allow":false}],"memory":{"limit":1048576,"swap":2097152},"pids":{"limit":9}},"seccomp":{"architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"syscalls":[{"action":"SCMP_ACT_ALLOW","names":null},{"action":"SCMP_ACT_ALLOW","names":["chroot"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_NE","value":40}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_MASKED_EQ","value":2114060288}],"names":["clone"]},{"action":"SCMP_ACT_ERRNO","errnoRet":38,"names":["clone3"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":0}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":8}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131072}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131080}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":4294967295}],"names":["personality"]}]},"sysctl":{"net.ipv4.ip_unprivileged_port_start":"0","net.ipv4.ping_group_range":"0 2147483647"}},"mounts":null,"ociVersion":"1.0.2","process":null,"root":{"path":"rootfs","readonly":false}}"#
+            r#"{"hostname":"000000000000","linux":{"cgroupsPath":"/midge/n1/0000000000000000000000001","maskedPaths":["/proc/acpi","/proc/asound","/proc/interrupts","/proc/kcore","/proc/keys","/proc/latency_stats","/proc/sched_debug","/proc/scsi","/proc/timer_list","/sys/devices/virtual/powercap","/sys/firmware"],"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"ipc"},{"type":"pid"},{"path":"/n","type":"network"},{"type":"cgroup"}],"readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"],"resources":{"cpu":{"period":100000,"quota":150000},"devices":[{"access":"rwm","allow":false}],"memory":{"limit":1048576,"swap":2097152},"pids":{"limit":9}},"seccomp":{"architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"syscalls":[{"action":"SCMP_ACT_ALLOW","names":null},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_NE","value":40}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","names":["chroot"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_MASKED_EQ","value":2114060288}],"names":["clone"]},{"action":"SCMP_ACT_ERRNO","errnoRet":38,"names":["clone3"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":0}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":8}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131072}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131080}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":4294967295}],"names":["personality"]}]},"sysctl":{"net.ipv4.ip_unprivileged_port_start":"0","net.ipv4.ping_group_range":"0 2147483647"}},"mounts":null,"ociVersion":"1.0.2","process":null,"root":{"path":"rootfs","readonly":false}}"#
         ]],
     );
 }
@@ -114,8 +122,9 @@ fn what_cannot_be_limited_is_refused() {
     spec.limits.memory_bytes = 1;
     let task = task(spec);
     let image = ImageConfig::default();
-    assert_eq!(check(&task, &image, &controllers(true)), Ok(()));
-    let refused = check(&task, &image, &controllers(false));
+    let setup = ContainerSetup::default();
+    assert_eq!(check(&task, &setup, &image, &facts(true), "amd64"), Ok(()));
+    let refused = check(&task, &setup, &image, &facts(false), "amd64");
     assert_eq!(refused, Err(SpecError::NoController("memory")));
 }
 
@@ -143,7 +152,7 @@ fn a_command_takes_the_place_of_the_images_arguments() {
 #[test]
 fn every_processor_has_its_calls() {
     let names = |architecture: &str| {
-        let profile = seccomp::profile(architecture);
+        let profile = seccomp::profile(architecture, &[]);
         (profile["architectures"].clone(), profile["syscalls"][0]["names"].to_string())
     };
     assert!(names("arm").1.contains("set_tls") && !names("amd64").1.contains("set_tls"));

@@ -36,12 +36,33 @@ struct Group<'a> {
 
 /// Resolves `name|uid[:group|gid]`; empty is root. As Docker has it: a user that the image knows
 /// brings its group and its supplementary groups; a group that is named replaces them all; a
-/// number that the image does not know stands for itself, with group 0.
+/// number that the image does not know stands for itself, with group 0. The groups in `more` come
+/// on top.
 pub(in crate::runtime) fn resolve(
     wanted: &str,
+    more: &[String],
     passwd: &str,
     group: &str,
 ) -> Result<User, UserError> {
+    let mut user = resolve_user(wanted, passwd, group)?;
+    for wanted in more {
+        let gid = group_id(wanted, group)?;
+        if !user.groups.contains(&gid) {
+            user.groups.push(gid);
+        }
+    }
+    Ok(user)
+}
+
+/// Returns the number of a group that is named or numbered.
+fn group_id(wanted: &str, group: &str) -> Result<u32, UserError> {
+    let number = wanted.parse::<u32>().ok();
+    let found = groups(group).find(|g| g.name == wanted || Some(g.gid) == number);
+    let gid = found.map(|g| g.gid).or(number);
+    gid.ok_or_else(|| UserError::Group(wanted.to_owned()))
+}
+
+fn resolve_user(wanted: &str, passwd: &str, group: &str) -> Result<User, UserError> {
     let (user, named_group) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (wanted, None),
@@ -55,10 +76,7 @@ pub(in crate::runtime) fn resolve(
         (None, None) => return Err(UserError::User(user.to_owned())),
     };
     if let Some(wanted) = named_group {
-        let number = wanted.parse::<u32>().ok();
-        let found = groups(group).find(|g| g.name == wanted || Some(g.gid) == number);
-        let gid = found.map(|g| g.gid).or(number);
-        let gid = gid.ok_or_else(|| UserError::Group(wanted.to_owned()))?;
+        let gid = group_id(wanted, group)?;
         return Ok(User { uid, gid, groups: vec![gid] });
     }
     let mine = groups(group).filter(|g| !name.is_empty() && g.members.contains(&name));
@@ -106,17 +124,27 @@ mod tests {
             ("1000:", 1000, 0, vec![0]),
         ] {
             let user = User { uid, gid, groups };
-            assert_eq!(resolve(wanted, PASSWD, GROUP), Ok(user), "{wanted}");
+            assert_eq!(resolve(wanted, &[], PASSWD, GROUP), Ok(user), "{wanted}");
         }
+    }
+
+    #[test]
+    fn groups_of_the_task_come_on_top() {
+        let more = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            resolve("web:5", &names, PASSWD, GROUP).map(|user| user.groups)
+        };
+        assert_eq!(more(&["wheel", "44", "777", "5"]), Ok(vec![5, 10, 44, 777]));
+        assert_eq!(more(&["video"]), Err(UserError::Group("video".to_owned())));
     }
 
     #[test]
     fn unknown_names_are_refused_and_missing_files_are_no_error() {
         let unknown = UserError::User("nobody".to_owned());
-        assert_eq!(resolve("nobody", PASSWD, GROUP), Err(unknown));
+        assert_eq!(resolve("nobody", &[], PASSWD, GROUP), Err(unknown));
         let unknown = UserError::Group("x".to_owned());
-        assert_eq!(resolve("web:x", PASSWD, GROUP), Err(unknown));
+        assert_eq!(resolve("web:x", &[], PASSWD, GROUP), Err(unknown));
         let root = User { uid: 0, gid: 0, groups: vec![0] };
-        assert_eq!(resolve("", "", ""), Ok(root));
+        assert_eq!(resolve("", &[], "", ""), Ok(root));
     }
 }

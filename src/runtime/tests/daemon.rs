@@ -1,7 +1,7 @@
 //! A containerd of the test's own, with one image, gone without a trace afterwards.
 
 use super::super::{
-    Config, ContainerSetup, ImageConfig, PreparedImage, Runtime,
+    Config, ContainerSetup, ImageConfig, OciRuntime, PreparedImage, Runtime,
     containerd::{link::Link, snapshot},
     spec,
 };
@@ -20,6 +20,9 @@ use std::{
 
 /// How long anything may take on a machine that is busy with other tests.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Names the OCI runtime that the tests run with.
+const OCI: &str = "MIDGE_TEST_OCI_RUNTIME";
 
 /// The key of the image's only layer.
 const LAYER: &str = "test-layer";
@@ -86,6 +89,14 @@ impl Daemon {
             data_dir: self.data(),
             run_dir: self.dir().join("run"),
             helper: self.dir().join("helper"),
+            // Another than the shim's own where the tests are told so.
+            oci: OciRuntime::choose(
+                &std::env::var(OCI).unwrap_or_else(|_| "runc".into()),
+                Path::new("/bin/busybox"),
+                self.dir(),
+            )
+            .unwrap(),
+            cdi_dirs: vec![self.dir().join("cdi")],
         })
     }
 
