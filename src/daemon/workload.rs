@@ -370,6 +370,7 @@ impl Workload for Containers {
 
     fn tell(&self, task: &TaskId, state: HealthState) {
         tracing::info!(%task, %state, "the container's health changed");
+        self.inner.teller.container(task, &format!("health_status: {state}"), &[]);
     }
 
     fn events(&self) -> Receiver<Event> {
