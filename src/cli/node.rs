@@ -231,18 +231,7 @@ fn pretty(node: &Value) -> Result<(), CliError> {
         let there: Vec<&str> = controllers.iter().filter_map(Value::as_str).collect();
         line(" Cgroup controllers:\t", &there.join(", "));
     }
-    let plugins = list(description, "/Engine/Plugins");
-    if !plugins.is_empty() {
-        line("Plugins:", "");
-    }
-    let mut kinds: Vec<&str> = plugins.iter().map(|plugin| text(plugin, "/Type")).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    for kind in kinds {
-        let of_kind = plugins.iter().filter(|plugin| text(plugin, "/Type") == kind);
-        let names: Vec<&str> = of_kind.map(|plugin| text(plugin, "/Name")).collect();
-        line(&format!(" {kind}:\t\t"), &names.join(", "));
-    }
+    plugins(list(description, "/Engine/Plugins"), &mut line);
     line("Engine Version:\t\t", text(description, "/Engine/EngineVersion"));
     if let Some(labels) = description["Engine"]["Labels"].as_object().filter(|l| !l.is_empty()) {
         line("Engine Labels:", "");
@@ -255,6 +244,21 @@ fn pretty(node: &Value) -> Result<(), CliError> {
     line(" Issuer Subject:\t", text(description, "/TLSInfo/CertIssuerSubject"));
     line(" Issuer Public Key:\t", text(description, "/TLSInfo/CertIssuerPublicKey"));
     output::raw(out.as_bytes())
+}
+
+/// Names the plugins, those of one kind on one line.
+fn plugins(plugins: &[Value], line: &mut impl FnMut(&str, &str)) {
+    if !plugins.is_empty() {
+        line("Plugins:", "");
+    }
+    let mut kinds: Vec<&str> = plugins.iter().map(|plugin| text(plugin, "/Type")).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for kind in kinds {
+        let of_kind = plugins.iter().filter(|plugin| text(plugin, "/Type") == kind);
+        let names: Vec<&str> = of_kind.map(|plugin| text(plugin, "/Name")).collect();
+        line(&format!(" {kind}:\t\t"), &names.join(", "));
+    }
 }
 
 fn update(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> {

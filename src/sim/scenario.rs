@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cluster::{Query, Request, Response},
-    types::{Availability, Constraint, Mode, Node, NodeId, Service, Task},
+    types::{Availability, Constraint, Mode, Node, NodeId, Service, ServiceSpec, Task},
 };
 use std::{
     collections::BTreeMap, env, fmt::Write as _, fs, path::Path, sync::Arc, sync::Mutex,
@@ -92,6 +92,29 @@ fn perform<F: Future<Output = String> + Send + 'static>(
     std::mem::take(&mut *shown.lock().unwrap())
 }
 
+/// Makes the spec that the words of a `create` describe.
+fn described(name: &str, mode: &str, options: &[&str]) -> ServiceSpec {
+    let mut spec = service_spec(name, parse_mode(mode));
+    for (option, value) in options.iter().filter_map(|word| word.split_once('=')) {
+        match option {
+            "zone" => {
+                let constraint = Constraint::parse(&format!("node.labels.zone=={value}"));
+                spec.task.placement.constraints.push(constraint.unwrap());
+            }
+            "well" => {
+                let words: Vec<&str> = value.split(':').collect();
+                spec.task.container.health = Some(health_check(&words));
+            }
+            "gpu" => {
+                spec.task.generic.insert("gpu".to_owned(), value.parse().unwrap());
+            }
+            "attempts" => spec.task.restart.max_attempts = value.parse().unwrap(),
+            other => panic!("{other:?} is no option of create"),
+        }
+    }
+    spec
+}
+
 impl World {
     async fn command(self, words: &[String]) -> String {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -102,22 +125,7 @@ impl World {
                 }
             }
             ["create", name, mode, rest @ ..] => {
-                let mut spec = service_spec(name, parse_mode(mode));
-                for zone in rest.iter().filter_map(|word| word.strip_prefix("zone=")) {
-                    let constraint = Constraint::parse(&format!("node.labels.zone=={zone}"));
-                    spec.task.placement.constraints.push(constraint.unwrap());
-                }
-                for well in rest.iter().filter_map(|word| word.strip_prefix("well=")) {
-                    let words: Vec<&str> = well.split(':').collect();
-                    spec.task.container.health = Some(health_check(&words));
-                }
-                for count in rest.iter().filter_map(|word| word.strip_prefix("gpu=")) {
-                    spec.task.generic.insert("gpu".to_owned(), count.parse().unwrap());
-                }
-                for count in rest.iter().filter_map(|word| word.strip_prefix("attempts=")) {
-                    spec.task.restart.max_attempts = count.parse().unwrap();
-                }
-                if let Err(refusal) = self.create(spec).await {
+                if let Err(refusal) = self.create(described(name, mode, rest)).await {
                     return format!("{refusal}\n");
                 }
             }

@@ -245,14 +245,14 @@ mod tests {
     #[test]
     fn a_failure_names_the_option() {
         for (spec, message) in [
-            (spec("{{.Nope}}", &[], "v"), "expanding hostname failed: template: expansion: can't"),
-            (spec("{{print \"a b\"}}", &[], "v"), "expanding hostname failed: hostname \"a b\""),
+            (spec("{{.Nope}}", &[], "vv"), "expanding hostname failed: template: expansion: can't"),
+            (spec("{{print \"a b\"}}", &[], "vv"), "expanding hostname failed: hostname \"a b\""),
             (
-                spec("", &["A={{.Nope}}"], "v"),
+                spec("", &["A={{.Nope}}"], "vv"),
                 "expanding env failed: expanding env \"A={{.Nope}}\": template: expansion: can't",
             ),
-            (spec("", &["{{print \"\"}}=b"], "v"), "expanding env failed: invalid environment"),
-            (spec("", &["A={{env \"HOME\"}}"], "v"), "function \"env\" not defined"),
+            (spec("", &["{{print \"\"}}=b"], "vv"), "expanding env failed: invalid environment"),
+            (spec("", &["A={{env \"HOME\"}}"], "vv"), "function \"env\" not defined"),
             (spec("", &[], "{{.Nope}}"), "expanding mounts failed: expanding mount source"),
             (spec("", &[], "{{print \"../x\"}}"), "expanding mounts failed: invalid volume mount"),
         ] {

@@ -49,10 +49,13 @@ pub enum InvalidMount {
     NonRecursiveBoth(String),
     /// Not the name of a volume.
     #[error(
-        "invalid volume mount source, must not be an absolute path, have at least 2 characters, \
-         and only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: {0}"
+        "invalid volume mount source, must not be an absolute path and only \
+         [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: {0}"
     )]
     VolumeName(String),
+    /// A name of one character, which Docker does not take either.
+    #[error("invalid volume mount source, must have at least 2 characters: {0}")]
+    ShortVolumeName(String),
     /// A volume that starts empty and cannot be written to; names the target.
     #[error("must not set ReadOnly mode when using anonymous volumes (target {0})")]
     AnonymousReadOnly(String),
@@ -129,6 +132,9 @@ fn bind(mount: &Mount, source: &str, options: &BindOptions) -> Result<(), Invali
 }
 
 fn volume(mount: &Mount, name: &str, options: &VolumeOptions) -> Result<(), InvalidMount> {
+    if name.len() == 1 {
+        return Err(InvalidMount::ShortVolumeName(name.to_owned()));
+    }
     if !name.is_empty() && !is_volume_name(name) {
         return Err(InvalidMount::VolumeName(name.to_owned()));
     }
