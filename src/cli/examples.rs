@@ -183,6 +183,57 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("image rm", &[("midge image rm nginx:1.27", "")]),
     (
+        "image prune",
+        &[
+            ("midge image prune", "what no tag names"),
+            ("midge image prune --all --force --nodes all", "everything unused, on every node"),
+        ],
+    ),
+    (
+        "volume create",
+        &[
+            ("midge volume create data", "on this node"),
+            (
+                "midge volume create --opt type=nfs --opt o=addr=10.0.0.5 --opt device=:/srv share",
+                "a share of another machine, mounted when a task needs it",
+            ),
+        ],
+    ),
+    ("volume inspect", &[("midge volume inspect data", "")]),
+    ("volume ls", &[("midge volume ls --nodes all", "the volumes of every node")]),
+    ("volume prune", &[("midge volume prune --force", "without asking")]),
+    ("volume rm", &[("midge volume rm data", "")]),
+    ("system df", &[("midge system df --nodes all -v", "what takes the disk, on every node")]),
+    (
+        "events",
+        &[
+            ("midge events", "until it is interrupted"),
+            ("midge events --since 1h --filter type=service", "the last hour's, then what comes"),
+        ],
+    ),
+    (
+        "exec",
+        &[
+            ("midge exec -it web.1 sh", "a shell in a task, on whichever node it runs"),
+            ("midge exec web.1 cat /etc/hostname", ""),
+        ],
+    ),
+    (
+        "cp",
+        &[
+            ("midge cp web.1:/var/log/app.log .", "from a task"),
+            ("midge cp app.conf web.1:/etc/app/", "into a task"),
+        ],
+    ),
+    (
+        "stats",
+        &[
+            ("midge stats", "of all running tasks"),
+            ("midge stats --no-stream web.1", "one task, once"),
+        ],
+    ),
+    ("top", &[("midge top web.1", "")]),
+    (
         "ps",
         &[
             ("midge ps", "the containers of this node"),

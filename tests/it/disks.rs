@@ -1,5 +1,7 @@
 //! Disks that are full, and disks that hang.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+
 use crate::host::{Host, Network, can_run, eventually};
 use std::time::Instant;
 

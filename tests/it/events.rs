@@ -1,5 +1,8 @@
 //! What happens is told; what nobody uses goes; what does not fit is refused.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+#![expect(clippy::print_stderr, reason = "a test says why it skips")]
+
 use crate::host::{Host, Network, can_run, eventually, which};
 use serde_json::{Value, json};
 use std::{

@@ -1,5 +1,7 @@
 //! Health checks: what runs, what is replaced, and what is seen of it.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+
 use crate::host::{Host, Network, busybox_archive_with, can_run, eventually};
 use serde_json::{Value, json};
 
