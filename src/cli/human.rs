@@ -296,4 +296,21 @@ mod tests {
         }
         assert_eq!(parse_date("nope"), None);
     }
+
+    #[test]
+    fn durations_print_as_gos() {
+        for (nanos, expected) in [
+            (0, "0s"),
+            (7, "7ns"),
+            (1_500, "1.5µs"),
+            (250_000_000, "250ms"),
+            (1_000_001, "1.000001ms"),
+            (5_500_000_000, "5.5s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (3_661_000_000_001, "1h1m1.000000001s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_nanos(nanos)), expected);
+        }
+    }
 }

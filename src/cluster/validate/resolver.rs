@@ -3,7 +3,7 @@
 
 use super::{LIST_MAX, count, invalid, word};
 use crate::{
-    cluster::request::{Class, Refusal},
+    cluster::request::Refusal,
     types::{ContainerSpec, validate_hostname},
 };
 use std::net::IpAddr;
@@ -46,13 +46,8 @@ fn hosts(hosts: &[String]) -> Result<(), Refusal> {
         }
         let mut words = line.split(' ').filter(|word| !word.is_empty());
         let address = words.next().ok_or_else(bad)?;
-        if address == "host-gateway" {
-            return Err(Refusal::new(
-                Class::Unsupported,
-                "host-gateway as a host's address is not supported yet",
-            ));
-        }
-        if address.parse::<IpAddr>().is_err() {
+        // The word stands for the node's own address on the container's network.
+        if address != "host-gateway" && address.parse::<IpAddr>().is_err() {
             return Err(invalid(format!("invalid IP address in add-host: {address:?}")));
         }
         let mut names = words.peekable();

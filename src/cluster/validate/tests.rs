@@ -504,7 +504,6 @@ fn names_inside_are_checked() {
         ("10.0.0.1 a\n10.0.0.2 b", "bad format for add-host: \"10.0.0.1 a\\n10.0.0.2 b\""),
         ("10.0.0.1 a#b", "bad format for add-host: \"10.0.0.1 a#b\""),
         ("x a", "invalid IP address in add-host: \"x\""),
-        ("host-gateway a", "host-gateway as a host's address is not supported yet"),
     ] {
         let mut spec = good();
         spec.task.container.hosts = strings(&[hosts]);

@@ -1,7 +1,7 @@
 //! What a service runs, for people: Docker's lines in Docker's order, and after those of a block
 //! what Docker leaves out.
 
-use crate::cli::human::{binary_size, list, number, text};
+use crate::cli::human::{binary_size, go_duration, list, number, text};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -231,60 +231,10 @@ pub(super) fn health(health: &Value, line: &mut impl Line) {
     }
 }
 
-/// Says a duration as Go does: `1h0m0s`, `1m30s`, `5.5s`, `250ms`.
-fn go_duration(duration: Duration) -> String {
-    let nanos = duration.as_nanos();
-    let decimal = |unit: u128| {
-        let (whole, rest) = (nanos / unit, nanos % unit);
-        let digits = unit.ilog10().try_into().unwrap_or(0);
-        let fraction = if digits == 0 { String::new() } else { format!("{rest:0digits$}") };
-        let fraction = fraction.trim_end_matches('0');
-        if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
-    };
-    match nanos {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{nanos}ns"),
-        1_000..1_000_000 => format!("{}µs", decimal(1_000)),
-        1_000_000..1_000_000_000 => format!("{}ms", decimal(1_000_000)),
-        _ => {
-            let minutes = duration.as_secs() / 60;
-            let rest = nanos - u128::from(minutes) * 60_000_000_000;
-            let seconds = go_seconds(rest);
-            match (minutes / 60, minutes % 60) {
-                (0, 0) => format!("{seconds}s"),
-                (0, minutes) => format!("{minutes}m{seconds}s"),
-                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-            }
-        }
-    }
-}
-
-fn go_seconds(nanos: u128) -> String {
-    let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn durations_print_as_gos() {
-        for (nanos, expected) in [
-            (0, "0s"),
-            (7, "7ns"),
-            (1_500, "1.5µs"),
-            (250_000_000, "250ms"),
-            (1_000_001, "1.000001ms"),
-            (5_500_000_000, "5.5s"),
-            (90_000_000_000, "1m30s"),
-            (3_600_000_000_000, "1h0m0s"),
-            (3_661_000_000_001, "1h1m1.000000001s"),
-        ] {
-            assert_eq!(go_duration(Duration::from_nanos(nanos)), expected);
-        }
-    }
 
     #[test]
     fn a_container_prints_as_dockers() {
