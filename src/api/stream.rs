@@ -19,6 +19,9 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// minute without a byte the client is gone.
 const UPLOAD_IDLE: Duration = Duration::from_secs(60);
 
+/// How long the rest of an upload is read that nobody wants: on a local socket that is gigabytes.
+const REST_LIMIT: Duration = Duration::from_secs(10);
+
 /// The header of a frame: stream, three zeros, length.
 const FRAME_HEADER: usize = 8;
 
@@ -225,11 +228,26 @@ fn complaint(text: &str, tty: bool) -> Bytes {
     if tty { Bytes::from(line) } else { frame(2, &[line.as_bytes()]) }
 }
 
+/// An upload that is read to its end even where nobody wants the rest: a client that still sends
+/// would otherwise see its connection break before it read why it was refused.
+struct Upload(Option<Incoming>);
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(mut body) = self.0.take() else { return };
+        let rest = async move { while let Some(Ok(_)) = body.frame().await {} };
+        let late = async {
+            async_io::Timer::after(REST_LIMIT).await;
+        };
+        smol::spawn(futures_lite::future::or(rest, late)).detach();
+    }
+}
+
 /// Turns an upload into a stream of its bytes. Ends with an error where the client stops sending.
 pub(crate) fn upload(body: Incoming) -> BoxStream<io::Result<Bytes>> {
-    Box::pin(stream::unfold(Some(body), |body| async move {
-        let mut body = body?;
+    Box::pin(stream::unfold(Upload(Some(body)), |mut upload| async move {
         loop {
+            let body = upload.0.as_mut()?;
             let next = futures_lite::future::or(async { Some(body.frame().await) }, async {
                 async_io::Timer::after(UPLOAD_IDLE).await;
                 None
@@ -237,14 +255,18 @@ pub(crate) fn upload(body: Incoming) -> BoxStream<io::Result<Bytes>> {
             .await;
             let error = match next {
                 Some(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => return Some((Ok(data), Some(body))),
+                    Ok(data) => return Some((Ok(data), upload)),
                     Err(_) => continue,
                 },
-                Some(None) => return None,
+                Some(None) => {
+                    upload.0 = None;
+                    return None;
+                }
                 Some(Some(Err(error))) => io::Error::new(io::ErrorKind::UnexpectedEof, error),
                 None => io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending"),
             };
-            return Some((Err(error), None));
+            upload.0 = None;
+            return Some((Err(error), upload));
         }
     }))
 }
