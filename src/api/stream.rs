@@ -258,10 +258,7 @@ pub(crate) fn upload(body: Incoming) -> BoxStream<io::Result<Bytes>> {
                     Ok(data) => return Some((Ok(data), upload)),
                     Err(_) => continue,
                 },
-                Some(None) => {
-                    upload.0 = None;
-                    return None;
-                }
+                Some(None) => return None,
                 Some(Some(Err(error))) => io::Error::new(io::ErrorKind::UnexpectedEof, error),
                 None => io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending"),
             };
