@@ -1,6 +1,7 @@
 # make build   the static binary, at target/midge
 # make demo    a cluster of three nodes on this machine, with services on it
 # make test    every check and every test
+# make bench   what midge costs, as one table
 #
 # Each installs what it needs and lacks. demo and test need root: they make network namespaces.
 
@@ -17,7 +18,7 @@ endif
 STATIC := CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUSTFLAGS="$(FLAGS)"
 CARGO := PATH="$(HOME)/.cargo/bin:$(PATH)" cargo
 
-.PHONY: build demo demo-down test tools test-tools lint clean
+.PHONY: build demo demo-down test bench tools test-tools lint clean
 
 build: tools
 	$(STATIC) $(CARGO) build --release --locked --target $(TARGET)
@@ -32,6 +33,10 @@ demo-down:
 test: build test-tools lint
 	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) test --locked
 	@echo "every check and test passed"
+
+# The benchmark drives the static binary; how it is compiled itself does not count.
+bench: build test-tools
+	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) bench --locked --profile dev --bench cost
 
 lint:
 	$(CARGO) fmt --check

@@ -41,9 +41,9 @@ const KEEP_BEHIND_SNAPSHOT: u64 = 500;
 /// takes about as long as sending the state they made.
 const LAG_MAX: u64 = 5_000;
 
-/// How many messages wait in each of the engine's own queues. They are allocated whole: the
-/// engine's default of 65,536 costs 27 MB on a board of 512. Proposals are bounded below, and a
-/// peer has a few calls under way, so that this is never full for longer than a moment.
+/// How many messages wait in each of the engine's own queues; its default is 65,536. Proposals are
+/// bounded below, and a peer has a few calls under way, so that this is never full for longer than
+/// a moment.
 const QUEUE_MAX: u64 = 512;
 
 /// How many proposals are under way at once; others wait for their turn within their own limit.

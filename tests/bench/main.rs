@@ -1,4 +1,4 @@
-//! What midge costs, beside Docker Swarm and the bare runtime: `cargo bench --bench cost`.
+//! What midge costs, beside Docker Swarm and the bare runtime: `make bench`.
 //!
 //! Prints one table of this machine, now. Absolute figures mean little anywhere else: the ratios
 //! between columns of one run do. Swarm's column is empty where `dockerd` is not installed. Needs
