@@ -32,7 +32,7 @@ pub(super) fn version(release: &str) -> (u32, u32) {
 }
 
 /// Reads which capabilities a process may ever have.
-fn bounding_set(status: &str) -> Option<u64> {
+pub(super) fn bounding_set(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }

@@ -146,6 +146,44 @@ pub struct HealthCheck {
     pub retries: u32,
 }
 
+/// The limits that setrlimit(2) has, as Docker names them.
+pub const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+/// The kernel parameters of a container's own shared memory and semaphores, as Docker lists them.
+const IPC_SYSCTLS: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+/// Tells whether a kernel parameter, written with dots, belongs to the namespace of shared memory
+/// and message queues.
+#[must_use]
+pub fn is_ipc_sysctl(name: &str) -> bool {
+    IPC_SYSCTLS.contains(&name) || name.starts_with("fs.mqueue.")
+}
+
 /// A limit of each process of a container, by setrlimit(2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {

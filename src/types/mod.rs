@@ -46,7 +46,9 @@ mod time;
 mod version;
 
 pub use assignment::{Assignments, Sequence};
-pub use capability::{CAPABILITY_ALL, capability_name, is_capability};
+pub use capability::{
+    CAPABILITIES, CAPABILITY_ALL, capabilities_in, capability_name, is_capability,
+};
 pub use cluster::{
     Cluster, ClusterSpec, HEARTBEAT_PERIOD, JoinToken, JoinTokens, NODE_CERT_EXPIRY,
     NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
@@ -54,7 +56,8 @@ pub use cluster::{
 pub use constraint::Constraint;
 pub use container::{
     BindOptions, ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, MountKind,
-    NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, Ulimit, VolumeOptions,
+    NamespaceMode, Propagation, STOP_GRACE, TmpfsOptions, ULIMITS, Ulimit, VolumeOptions,
+    is_ipc_sysctl,
 };
 pub use exec::{
     CpuUsage, DeviceUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,

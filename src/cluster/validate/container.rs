@@ -7,8 +7,8 @@ use crate::{
     cluster::request::{Class, Refusal},
     types::{
         ContainerSpec, HealthCheck, HealthTest, Mount, MountKind, NamespaceMode, NetworkMode,
-        ServiceSpec, TemplateContext, Ulimit, expand_container, image::Reference, is_capability,
-        validate_hostname, validate_mounts,
+        ServiceSpec, TemplateContext, ULIMITS, Ulimit, expand_container, image::Reference,
+        is_capability, is_ipc_sysctl, validate_hostname, validate_mounts,
     },
 };
 use std::{
@@ -25,37 +25,6 @@ const HEALTH_TIME_MIN: Duration = Duration::from_millis(1);
 
 /// The most supplementary groups: the kernel takes 65,536, nobody names more than a few.
 const GROUPS_MAX: usize = 64;
-
-/// The limits that setrlimit(2) knows, as Docker names them.
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
-/// The kernel parameters that belong to a namespace of processes' memory, as Docker lists them.
-const IPC_SYSCTLS: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 /// The options of the volume driver `local`.
 const VOLUME_OPTIONS: [&str; 3] = ["device", "o", "type"];
@@ -234,7 +203,7 @@ fn sysctls(
     texts("kernel parameters", sysctls.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]))?;
     for key in sysctls.keys() {
         let net = key.starts_with("net.");
-        let shared = key.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&key.as_str());
+        let shared = is_ipc_sysctl(key);
         let plain = !key.contains(['/', ' ']) && !key.contains("..") && !key.ends_with('.');
         if !plain || !(net || shared) {
             return Err(invalid(format!("sysctl '{key}' is not allowed")));

@@ -3,55 +3,10 @@
 //! Pure: what had to be read from the container comes in as arguments.
 
 use crate::{
-    runtime::spec::user::User,
-    types::{ExecSpec, TerminalSize},
+    runtime::{host, spec::user::User},
+    types::{ExecSpec, TerminalSize, capabilities_in},
 };
 use serde_json::{Value, json};
-
-/// Linux's capabilities, by number.
-const CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 /// What a process is made from besides its own wishes.
 #[derive(Debug)]
@@ -91,11 +46,7 @@ pub(super) fn build(input: &Input<'_>) -> Option<Vec<u8>> {
         }
     }
     if exec.privileged {
-        let all: Vec<&str> = (0..)
-            .zip(CAPABILITIES)
-            .filter(|(bit, _)| input.bounding & (1 << bit) != 0)
-            .map(|(_, name)| name)
-            .collect();
+        let all: Vec<&str> = capabilities_in(input.bounding).collect();
         process["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all });
     }
     if let Some(size) = input.size.filter(|size| exec.tty && size.width > 0 && size.height > 0) {
@@ -114,8 +65,7 @@ pub(super) fn user(container: &[u8]) -> (u32, u32) {
 
 /// Reads the capabilities that this process could pass on from `/proc/self/status`.
 pub(super) fn bounding(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+    host::bounding_set(status).unwrap_or_default()
 }
 
 /// The container's variables with the process's own over them; a name without `=` takes one away.

@@ -1,52 +1,7 @@
 //! Which capabilities a container's processes may have.
 
 use super::SpecError;
-use crate::types::ContainerSpec;
-
-/// All capabilities of Linux, in the order of their numbers.
-pub(super) const ALL: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
+use crate::types::{CAPABILITIES, CAPABILITY_ALL, ContainerSpec, capabilities_in, capability_name};
 
 /// Docker's default set.
 const DEFAULT: [&str; 14] = [
@@ -66,9 +21,6 @@ const DEFAULT: [&str; 14] = [
     "CAP_SETFCAP",
 ];
 
-/// What stands for all of them.
-const EVERY: &str = "ALL";
-
 /// Returns what a container is granted, in the order of the numbers. `node` has a bit for each
 /// capability that the node itself has: its kernel may be older, or it a container in its turn.
 ///
@@ -76,19 +28,19 @@ const EVERY: &str = "ALL";
 /// `ALL` added, what is dropped is taken from all; with `ALL` dropped, only what is added is left.
 pub(super) fn granted(spec: &ContainerSpec, node: u64) -> Result<Vec<&'static str>, SpecError> {
     let (add, drop) = (names(&spec.capability_add)?, names(&spec.capability_drop)?);
-    let here: Vec<&str> =
-        (0..).zip(ALL).filter(|(bit, _)| node & (1 << bit) != 0).map(|(_, name)| name).collect();
+    let here: Vec<&str> = capabilities_in(node).collect();
     if spec.privileged {
         return Ok(here);
     }
-    if let Some(name) = add.iter().find(|name| **name != EVERY && !here.contains(name)) {
+    if let Some(name) = add.iter().find(|name| **name != CAPABILITY_ALL && !here.contains(name)) {
         return Err(SpecError::CapabilityMissing((*name).to_owned()));
     }
     let is_kept = |name: &&str| {
-        if add.contains(&EVERY) {
+        if add.contains(&CAPABILITY_ALL) {
             return !drop.contains(name);
         }
-        let by_default = DEFAULT.contains(name) && !drop.contains(&EVERY) && !drop.contains(name);
+        let by_default =
+            DEFAULT.contains(name) && !drop.contains(&CAPABILITY_ALL) && !drop.contains(name);
         by_default || add.contains(name)
     };
     Ok(here.into_iter().filter(is_kept).collect())
@@ -97,13 +49,9 @@ pub(super) fn granted(spec: &ContainerSpec, node: u64) -> Result<Vec<&'static st
 /// Brings names into the kernel's form; `net_admin` and `CAP_NET_ADMIN` are the same.
 fn names(given: &[String]) -> Result<Vec<&'static str>, SpecError> {
     let name = |given: &String| {
-        let upper = given.trim().to_ascii_uppercase();
-        if upper == EVERY {
-            return Ok(EVERY);
-        }
-        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        let known = ALL.iter().find(|name| **name == full);
-        known.copied().ok_or(SpecError::Capability(full))
+        let full = capability_name(given);
+        let mut known = CAPABILITIES.into_iter().chain([CAPABILITY_ALL]);
+        known.find(|name| *name == full).ok_or(SpecError::Capability(full))
     };
     given.iter().map(name).collect()
 }
@@ -113,7 +61,7 @@ mod tests {
     use super::*;
     use proptest::{prelude::*, sample};
 
-    const EACH: u64 = (1 << ALL.len()) - 1;
+    const EACH: u64 = (1 << CAPABILITIES.len()) - 1;
 
     fn spec(add: &[&str], drop: &[&str]) -> ContainerSpec {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -140,9 +88,9 @@ mod tests {
     fn all_is_what_the_node_has() {
         assert_eq!(granted(&spec(&["all"], &[]), EACH >> 3).unwrap().len(), 38);
         let privileged = ContainerSpec { privileged: true, ..spec(&[], &["ALL"]) };
-        assert_eq!(granted(&privileged, u64::MAX).unwrap(), ALL);
+        assert_eq!(granted(&privileged, u64::MAX).unwrap(), CAPABILITIES);
         assert_eq!(granted(&spec(&["kill"], &["ALL"]), EACH).unwrap(), ["CAP_KILL"]);
-        assert_eq!(granted(&spec(&["ALL"], &["ALL"]), EACH).unwrap(), ALL);
+        assert_eq!(granted(&spec(&["ALL"], &["ALL"]), EACH).unwrap(), CAPABILITIES);
     }
 
     proptest! {
@@ -150,8 +98,8 @@ mod tests {
         /// nothing else differs from where the merge began.
         #[test]
         fn a_merge_adds_and_drops_what_it_is_told(
-            add in sample::subsequence(ALL.to_vec(), 0..=6),
-            drop in sample::subsequence(ALL.to_vec(), 0..=6),
+            add in sample::subsequence(CAPABILITIES.to_vec(), 0..=6),
+            drop in sample::subsequence(CAPABILITIES.to_vec(), 0..=6),
             add_all: bool,
             drop_all: bool,
         ) {
@@ -159,7 +107,7 @@ mod tests {
             if add_all { given.capability_add.push("ALL".into()); }
             if drop_all { given.capability_drop.push("ALL".into()); }
             let granted = granted(&given, EACH).unwrap();
-            for name in ALL {
+            for name in CAPABILITIES {
                 let expected = match (add_all, drop_all) {
                     (true, _) => !drop.contains(&name),
                     (false, true) => add.contains(&name),
@@ -169,7 +117,7 @@ mod tests {
                 };
                 prop_assert_eq!(granted.contains(&name), expected, "{}", name);
             }
-            let order: Vec<_> = ALL.into_iter().filter(|name| granted.contains(name)).collect();
+            let order: Vec<_> = CAPABILITIES.into_iter().filter(|name| granted.contains(name)).collect();
             prop_assert_eq!(granted, order);
         }
     }

@@ -4,7 +4,7 @@
 use super::{SpecError, cgroups_of, edits::Edits};
 use crate::{
     runtime::cgroups::Controllers,
-    types::{ContainerSpec, NamespaceMode, Task},
+    types::{ContainerSpec, NamespaceMode, Task, ULIMITS, is_ipc_sysctl},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -14,37 +14,6 @@ const CPU_PERIOD_MICROS: u64 = 100_000;
 
 /// The shortest quota that the kernel takes, in microseconds.
 const CPU_QUOTA_MIN_MICROS: u64 = 1_000;
-
-/// The limits that setrlimit(2) has.
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
-/// The parameters of a container's own shared memory and semaphores.
-const IPC_PARAMETERS: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 /// Returns the limits of each process.
 pub(super) fn ulimits(spec: &ContainerSpec) -> Result<Value, SpecError> {
@@ -95,7 +64,7 @@ pub(super) fn sysctls(
             if !has_own_network {
                 return Err(refused("the task uses the node's own network"));
             }
-        } else if IPC_PARAMETERS.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
+        } else if is_ipc_sysctl(&name) {
             if spec.ipc == NamespaceMode::Host {
                 return Err(refused("the task uses the node's own shared memory"));
             }
