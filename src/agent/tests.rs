@@ -36,6 +36,7 @@ fn task(n: u128, desired: Desired) -> Task {
         status: TaskStatus { state: TaskState::Assigned, ..TaskStatus::default() },
         desired,
         predecessor: None,
+        overlap: false,
         delay: Duration::ZERO,
         failures: 0,
         job_iteration: None,

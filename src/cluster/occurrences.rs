@@ -11,7 +11,7 @@ use super::{
     state::State,
 };
 use crate::types::{
-    Date, Labels, Mode, Node, NodeId, Occurrence, OccurrenceKind, Service, ServiceId, UpdateState,
+    Date, Labels, Mode, Node, NodeId, Occurrence, OccurrenceKind, Service, ServiceId,
 };
 
 /// What a command touches, as it is before the command is applied.
@@ -148,20 +148,12 @@ fn service(before: Option<&Service>, after: Option<&Service>) -> Labels {
     let state = |service: &Service| service.update.as_ref().map(|update| update.state);
     match (state(old), state(new)) {
         (None, Some(new)) => {
-            attributes.insert("updatestate.new".to_owned(), update_state(new).to_owned());
+            attributes.insert("updatestate.new".to_owned(), new.as_str().to_owned());
         }
         (Some(old), Some(new)) => {
-            changed(&mut attributes, "updatestate", update_state(old), update_state(new));
+            changed(&mut attributes, "updatestate", old.as_str(), new.as_str());
         }
         (_, None) => {}
     }
     attributes
-}
-
-fn update_state(state: UpdateState) -> &'static str {
-    match state {
-        UpdateState::Updating => "updating",
-        UpdateState::Completed => "completed",
-        UpdateState::Paused => "paused",
-    }
 }

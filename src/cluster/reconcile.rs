@@ -463,6 +463,7 @@ impl<'a> Pass<'a> {
                 desired => desired,
             },
             predecessor: making.predecessor,
+            overlap: false,
             delay: making.delay,
             failures: making.failures,
             reasons: vec![Reason { code: making.reason, date: self.date }],

@@ -10,7 +10,7 @@ use super::{
 use crate::types::{
     Date, Desired, ReasonCode, Service, Task, TaskSpec, TaskState, UpdateState, UpdateStatus,
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// How long a replaced task must run before its slot counts as replaced, as Swarm's.
 pub(super) const MONITOR: Duration = Duration::from_secs(5);
@@ -162,9 +162,16 @@ impl<'a> Pass<'a> {
         let started = service.update.as_ref().map_or(self.date, |update| update.started);
         let completed = match state {
             UpdateState::Completed => self.date,
-            UpdateState::Updating | UpdateState::Paused => Date::EPOCH,
+            _ => Date::EPOCH,
         };
-        let status = Some(UpdateStatus { state, started, completed, message });
+        let status = Some(UpdateStatus {
+            state,
+            started,
+            completed,
+            message,
+            total: 0,
+            failed: BTreeSet::new(),
+        });
         self.changes.push(Change::SetUpdateStatus {
             id: service.id.clone(),
             spec_version: service.spec_version,

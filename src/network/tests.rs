@@ -126,6 +126,7 @@ fn task(number: u128, mode: NetworkMode, ports: &[(PortProtocol, u16, u16)]) -> 
         status: TaskStatus::default(),
         desired: Desired::Running,
         predecessor: None,
+        overlap: false,
         delay: Duration::ZERO,
         failures: 0,
         job_iteration: None,

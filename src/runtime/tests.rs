@@ -43,6 +43,7 @@ pub(super) fn task(number: u128, script: &str) -> Task {
         status: TaskStatus::default(),
         desired: Desired::Running,
         predecessor: None,
+        overlap: false,
         delay: Duration::ZERO,
         failures: 0,
         job_iteration: None,

@@ -43,6 +43,7 @@ mod storage;
 mod task;
 pub mod template;
 mod time;
+mod update;
 mod version;
 
 pub use assignment::{Assignments, Sequence};
@@ -84,7 +85,7 @@ pub use occurrence::{Occurrence, OccurrenceKind};
 pub use platform::Platform;
 pub use service::{
     Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
-    UpdateState, UpdateStatus, host_ips_meet,
+    host_ips_meet,
 };
 pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
 pub use storage::{
@@ -97,6 +98,10 @@ pub use task::{
     Resources, RestartCondition, RestartPolicy, Task, TaskSpec, TaskState, TaskStatus,
 };
 pub use time::{Date, Moment};
+pub use update::{
+    FailureAction, Ratio, UPDATE_MONITOR, UPDATE_PARALLELISM, UPDATE_PROGRESS_DEADLINE,
+    UpdateConfig, UpdateOrder, UpdatePlace, UpdateState, UpdateStatus,
+};
 pub use version::Version;
 
 /// Labels: keys and values a user attaches. Ordered, so that every encoding of them is the same.

@@ -1,6 +1,6 @@
 //! Services: what a user asks for.
 
-use super::{Date, JobStatus, Labels, ServiceId, TaskSpec, Version};
+use super::{Date, JobStatus, Labels, ServiceId, TaskSpec, UpdateConfig, UpdateStatus, Version};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -122,30 +122,10 @@ pub struct ServiceSpec {
     pub mode: Mode,
     /// How it is reached.
     pub endpoint: Endpoint,
-}
-
-/// How far the replacement of a service's tasks by a changed spec has come. The names are Swarm's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum UpdateState {
-    /// Slots are being replaced.
-    Updating,
-    /// All slots run the new spec.
-    Completed,
-    /// Stopped, waiting for the user.
-    Paused,
-}
-
-/// The state of a service's update, shown to users.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UpdateStatus {
-    /// How far it has come.
-    pub state: UpdateState,
-    /// When it began.
-    pub started: Date,
-    /// When it ended; [`Date::EPOCH`] before.
-    pub completed: Date,
-    /// In words.
-    pub message: String,
+    /// How its tasks are replaced when `task` or `endpoint` change.
+    pub update: UpdateConfig,
+    /// How they are replaced when it goes back to its previous spec.
+    pub rollback: UpdateConfig,
 }
 
 /// A service.

@@ -425,7 +425,10 @@ pub struct Task {
     /// The task in whose place it will run. While it is held on its predecessor's node, the
     /// filters credit it with what the predecessor holds.
     pub predecessor: Option<TaskId>,
-    /// For a held replacement: what remains of its restart delay. A new leader waits it anew.
+    /// Whether it runs beside its predecessor until it has proved itself (start-first): it needs
+    /// room of its own, and is credited with nothing.
+    pub overlap: bool,
+    /// For a held replacement: its restart delay, from its creation on.
     pub delay: Duration,
     /// How many tasks of this chain failed in a row before it; doubles the delay.
     pub failures: u32,

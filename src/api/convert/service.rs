@@ -10,7 +10,7 @@ use crate::{
     types::{
         Constraint, Endpoint, EndpointMode, LogConfig, NetworkMode, Placement, Platform,
         PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY, ResourceLimits, Resources,
-        RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec, TaskSpec,
+        RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec, TaskSpec, UpdateConfig,
     },
 };
 use serde_json::{Value, json};
@@ -142,6 +142,8 @@ pub fn to_spec(
         task,
         mode,
         endpoint: to_endpoint(&dto.endpoint_spec, previous.map(|old| &old.endpoint))?,
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
     })
 }
 

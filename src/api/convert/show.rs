@@ -8,7 +8,7 @@ use crate::{
     api::dto,
     types::{
         Date, EndpointMode, ImagePin, LogConfig, NetworkMode, Placement, PortConfig, PublishMode,
-        ResourceLimits, RestartCondition, STOP_GRACE, Service, ServiceSpec, TaskSpec, UpdateState,
+        ResourceLimits, RestartCondition, STOP_GRACE, Service, ServiceSpec, TaskSpec,
     },
 };
 use serde_json::Value;
@@ -29,12 +29,7 @@ pub fn from_service(service: &Service, defaults: bool) -> dto::Service {
         previous_spec: service.previous_spec.as_ref().map(|spec| from_spec(spec, false)),
         endpoint,
         update_status: service.update.as_ref().map(|update| dto::UpdateStatus {
-            state: match update.state {
-                UpdateState::Updating => "updating",
-                UpdateState::Completed => "completed",
-                UpdateState::Paused => "paused",
-            }
-            .to_owned(),
+            state: update.state.as_str().to_owned(),
             started_at: Some(date(update.started)),
             completed_at: (update.completed != Date::EPOCH).then(|| date(update.completed)),
             message: update.message.clone(),

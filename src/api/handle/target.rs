@@ -168,6 +168,7 @@ mod tests {
             status: TaskStatus { state, ..TaskStatus::default() },
             desired: Desired::Running,
             predecessor: None,
+            overlap: false,
             delay: Duration::ZERO,
             failures: 0,
             reasons: Vec::new(),

@@ -178,6 +178,7 @@ pub(super) fn task(service: &Service, slot: u64, node: &NodeId) -> Task {
         status: TaskStatus { state: TaskState::Running, ..Default::default() },
         desired: Desired::Running,
         predecessor: None,
+        overlap: false,
         delay: Duration::ZERO,
         failures: 0,
         job_iteration: None,

@@ -227,6 +227,7 @@ fn spec() -> impl Strategy<Value = ServiceSpec> {
                 mode: if rotate { EndpointMode::DnsRoundRobin } else { EndpointMode::Vip },
                 ports,
             },
+            ..ServiceSpec::default()
         },
     )
 }

@@ -5,11 +5,12 @@ use crate::{
         leader::tests::{World, id, replicated},
     },
     types::{
-        Availability, ClusterSpec, ManagerStatus, NodeState, RequestId, Role, UpdateStatus, Version,
+        Availability, ClusterSpec, ManagerStatus, NodeState, RequestId, Role, UpdateState,
+        UpdateStatus, Version,
     },
 };
 use expect_test::{Expect, expect};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Applies changes one after another and prints what is told of them.
 struct Log {
@@ -72,6 +73,8 @@ fn services_tell_what_swarm_tells() {
             started: Date::EPOCH,
             completed: Date::EPOCH,
             message: String::new(),
+            total: 0,
+            failed: BTreeSet::new(),
         }),
     };
     for (image, replicas) in [("bb:2", 1), ("bb:2", 2), ("bb:2", 2)] {

@@ -143,6 +143,7 @@ impl Bench {
             status,
             desired: Desired::Running,
             predecessor: None,
+            overlap: false,
             delay: Duration::ZERO,
             failures: 0,
             job_iteration: None,

@@ -30,6 +30,7 @@ fn task(id: u128) -> Task {
         status: TaskStatus::default(),
         desired: Desired::Running,
         predecessor: None,
+        overlap: false,
         delay: Duration::ZERO,
         failures: 0,
         job_iteration: None,

@@ -25,6 +25,7 @@ fn task(spec: TaskSpec) -> Task {
         status: TaskStatus::default(),
         desired: Desired::Running,
         predecessor: None,
+        overlap: false,
         delay: Duration::ZERO,
         failures: 0,
         job_iteration: None,
