@@ -22,6 +22,8 @@ mod node;
 mod nodes;
 mod output;
 mod pieces;
+mod poll;
+mod screen;
 mod service;
 mod stats;
 mod style;
