@@ -11,6 +11,7 @@ mod definition;
 mod df;
 #[cfg(test)]
 mod docs;
+mod drain;
 mod events;
 mod examples;
 mod exec;
