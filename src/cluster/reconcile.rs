@@ -251,7 +251,8 @@ impl<'a> Pass<'a> {
         let stand = self.failure_stand(service, task);
         if let Some(held) = held.filter(|held| !is_ended(held)) {
             self.replace(vec![], vec![(task, Desired::Shutdown), (held, held.goal())]);
-            return stand;
+            let progress = self.progress_stand(service, held);
+            return if stand == Stand::Steady { progress } else { stand };
         }
         let mut desire = vec![(task, Desired::Shutdown)];
         desire.extend(held.map(|held| (held, Desired::Shutdown)));
@@ -259,17 +260,25 @@ impl<'a> Pass<'a> {
             self.replace(vec![], desire);
             return stand;
         }
-        let mut making = self.restart_making(task);
-        if update::is_going_back(service) && update::is_dirty(self.state, service, task) {
-            // It failed as what the service goes back from: nothing is gained by a delay.
-            let at_once = making.predecessor.as_ref() == Some(&task.id);
-            let desired = if at_once { Desired::Running } else { Desired::Ready };
-            let reason = ReasonCode::SpecChanged;
-            making = Making { desired, reason, failures: 0, delay: Duration::ZERO, ..making };
+        let making = self.restart_making(task);
+        if !(update::is_going_back(service) && update::is_dirty(self.state, service, task)) {
+            let task = self.make(service, &slot.key, Some(task), making);
+            self.replace(vec![task], desire);
+            return stand;
         }
-        let task = self.make(service, &slot.key, Some(task), making);
-        self.replace(vec![task], desire);
-        stand
+        // It failed as what the service goes back from: nothing is gained by a delay.
+        let free = making.predecessor.as_ref() == Some(&task.id);
+        let making = Making {
+            desired: if free { Desired::Running } else { Desired::Ready },
+            reason: ReasonCode::SpecChanged,
+            failures: 0,
+            delay: Duration::ZERO,
+            ..making
+        };
+        let made = self.make(service, &slot.key, Some(task), making);
+        let id = made.id.clone();
+        self.replace(vec![made], desire);
+        Stand::Progressing { task: id, since: Since::starting(self.now) }
     }
 
     /// Returns how the successor of a task that ended is made.
@@ -482,6 +491,11 @@ impl<'a> Pass<'a> {
         let unplaced = self.is_lost(incoming) || self.is_drained(incoming);
         let outdated = update::is_dirty(self.state, service, incoming);
         let paused = update::is_paused(service);
+        // It has no node yet, and by now the order asks for no room of its own.
+        let misplaced = dirty
+            && incoming.status.state < TaskState::Assigned
+            && update::config(service).order == UpdateOrder::StopFirst;
+        let unplaced = unplaced || (misplaced && !gone);
         if unplaced || (!dirty && !gone) || (paused && dirty && !gone) || (outdated && !paused) {
             self.replace(vec![], vec![(incoming, Desired::Shutdown)]);
             return if dirty { Stand::Dirty } else { Stand::Steady };
