@@ -109,6 +109,11 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                  type=volume,src=db,dst=/var/lib/postgresql postgres",
                 "with its data, on a node that has the disk",
             ),
+            (
+                "midge service create --name edge --mode global --update-progress-deadline 2h \
+                 --update-failure-action continue example/edge",
+                "for nodes behind slow links, which take their time for a new image",
+            ),
         ],
     ),
     (
@@ -161,10 +166,26 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("midge service update --image nginx:1.28 web", "replace its tasks one by one"),
             ("midge service update --env-add LEVEL=debug --detach web", "without waiting"),
             ("midge service update --force web", "replace its tasks though nothing changed"),
+            (
+                "midge service update --image nginx:1.28 --update-order start-first \
+                 --update-failure-action rollback web",
+                "without a gap, and back where a new task fails",
+            ),
+            (
+                "midge service update --update-parallelism 2 --update-delay 30s \
+                 --update-max-failure-ratio 0.1 web",
+                "from now on two at a time, and one of ten may fail",
+            ),
         ],
     ),
     ("service scale", &[("midge service scale web=5 api=2", "")]),
-    ("service rollback", &[("midge service rollback web", "undo the last update")]),
+    (
+        "service rollback",
+        &[
+            ("midge service rollback web", "undo the last update"),
+            ("midge service rollback --detach web", "without waiting"),
+        ],
+    ),
     ("service rm", &[("midge service rm web api", "")]),
     (
         "image ls",

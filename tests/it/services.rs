@@ -127,7 +127,7 @@ fn what_is_not_supported_is_refused_by_name() {
     }
     let network = Network::cluster(1);
     let manager = network.manager();
-    for option in [&["--config", "x"][..], &["--secret", "x"], &["--update-delay", "1s"]] {
+    for option in [&["--config", "x"][..], &["--secret", "x"], &["--credential-spec", "x"]] {
         let says = manager.refused(&[&["service", "create"], option, &["bb:1"]].concat());
         assert!(says.contains(option[0]) && says.contains("not supported yet"), "{says}");
     }

@@ -1,8 +1,7 @@
 //! Services, as they are shown.
 
 use super::{
-    container::from_container, date, job, joined_architecture, nanos, service::order_defaults,
-    version,
+    container::from_container, date, job, joined_architecture, nanos, update::from_update, version,
 };
 use crate::{
     api::dto,
@@ -11,7 +10,6 @@ use crate::{
         ResourceLimits, RestartCondition, STOP_GRACE, Service, ServiceSpec, TaskSpec,
     },
 };
-use serde_json::Value;
 
 /// Shows a service. With `defaults` also what Docker fills in for people.
 #[must_use]
@@ -60,8 +58,8 @@ pub fn from_spec(spec: &ServiceSpec, defaults: bool) -> dto::ServiceSpec {
         labels: spec.labels.clone(),
         task_template,
         mode: job::from_mode(spec.mode),
-        update_config: if defaults { order_defaults() } else { Value::Null },
-        rollback_config: if defaults { order_defaults() } else { Value::Null },
+        update_config: from_update(&spec.update, defaults),
+        rollback_config: from_update(&spec.rollback, defaults),
         networks: Vec::new(),
         endpoint_spec: dto::EndpointSpec {
             mode: match spec.endpoint.mode {

@@ -196,7 +196,7 @@ pub(crate) async fn update(mut call: Call) -> Reply {
     let local = call.node.clone();
     let found = super::find_service(local.as_ref(), call.name()).await?;
     match call.query.get("rollback") {
-        None => {}
+        None | Some("none") => {}
         Some("previous") => return rollback(&call, found, version).await,
         Some(other) => return Err(invalid(format!("unrecognized rollback option {other}"))),
     }

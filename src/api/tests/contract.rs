@@ -104,6 +104,9 @@ fn an_update_cannot_rename_or_change_the_mode() {
     assert_eq!(server.send(&path, &global.to_string()).0, 501);
     assert_eq!(server.send("POST /services/hw/update?version=x", "{}").0, 400);
     assert_eq!(server.send("POST /services/hw/update?version=1&rollback=previous", "{}").0, 409);
+    assert_eq!(server.send("POST /services/hw/update?version=1&rollback=next", "{}").0, 400);
+    let same = shown["Spec"].to_string();
+    assert_eq!(server.send(&format!("{path}&rollback=none"), &same).0, 200);
 }
 
 #[test]

@@ -94,7 +94,7 @@ pub(super) fn run(client: &Client, command: ServiceCommand) -> Result<Exit, CliE
             client.delete(&format!("/services/{}", encode(name)))?;
             output::line(name)
         }),
-        ServiceCommand::Rollback(args) => rollback(client, &args),
+        ServiceCommand::Rollback(args) => rollback(client, &args.service, args.wait),
         ServiceCommand::Scale(args) => scale(client, &args),
         ServiceCommand::Update(args) => update::run(client, &args),
     }
@@ -124,11 +124,11 @@ fn post_update(
     Ok(())
 }
 
-fn rollback(client: &Client, args: &RollbackArgs) -> Result<Exit, CliError> {
-    let service = get(client, &args.service)?;
+fn rollback(client: &Client, name: &str, wait: WaitArgs) -> Result<Exit, CliError> {
+    let service = get(client, name)?;
     post_update(client, &service, service["Spec"].clone(), "&rollback=previous", None)?;
-    output::line(&args.service)?;
-    progress::wait(client, &args.service, args.wait)
+    output::line(name)?;
+    progress::wait(client, name, wait)
 }
 
 fn scale(client: &Client, args: &ScaleArgs) -> Result<Exit, CliError> {
