@@ -77,6 +77,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "node update",
         &[
             ("midge node update --availability drain pi3", "move its tasks elsewhere"),
+            (
+                "midge node update --availability drain --wait --timeout 5m pi3",
+                "and wait until they are there",
+            ),
             ("midge node update --label-add zone=a pi3", "for --constraint node.labels.zone==a"),
         ],
     ),

@@ -11,6 +11,7 @@ mod definition;
 mod df;
 #[cfg(test)]
 mod docs;
+mod drain;
 mod events;
 mod examples;
 mod exec;
@@ -22,6 +23,8 @@ mod node;
 mod nodes;
 mod output;
 mod pieces;
+mod poll;
+mod screen;
 mod service;
 mod stats;
 mod style;

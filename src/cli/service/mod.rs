@@ -167,16 +167,7 @@ fn scale(client: &Client, args: &ScaleArgs) -> Result<Exit, CliError> {
         scaled.push(name.to_owned());
         Ok(())
     })?;
-    if args.detach {
-        return Ok(exit);
-    }
-    let mut worst = exit;
-    for id in &scaled {
-        let wait = WaitArgs { detach: false, quiet: false };
-        let waited = progress::wait(client, id, wait)?;
-        if waited != Exit::Ok {
-            worst = waited;
-        }
-    }
-    Ok(worst)
+    let wait = WaitArgs { detach: args.detach, quiet: false };
+    let waited = progress::wait_for_each(client, &scaled, wait)?;
+    Ok(if exit == Exit::Ok { waited } else { exit })
 }
