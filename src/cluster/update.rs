@@ -8,12 +8,12 @@
 use super::{
     Change, SlotKey, State,
     reconcile::{Making, Pass, Since, Slot, Stand},
+    why::in_words,
 };
 use crate::types::{
     Desired, FailureAction, ReasonCode, Service, Task, TaskId, TaskSpec, TaskState, UpdateConfig,
     UpdateOrder, UpdatePlace, UpdateState, UpdateStatus,
 };
-use std::time::Duration;
 
 /// Tells whether an update was stopped and waits for the user.
 pub(super) fn is_paused(service: &Service) -> bool {
@@ -80,14 +80,6 @@ fn comparable(spec: &TaskSpec, task: &Task, prepared: bool) -> TaskSpec {
 /// Returns the place that the update knows a slot by.
 fn place(key: &SlotKey) -> UpdatePlace {
     UpdatePlace { slot: key.slot, node: key.node.clone() }
-}
-
-/// Writes a time as people say it.
-fn in_words(time: Duration) -> String {
-    match time.as_secs() {
-        seconds if seconds >= 60 && seconds % 60 == 0 => format!("{} min", seconds / 60),
-        _ => format!("{} s", time.as_secs_f64()),
-    }
 }
 
 /// The slots of a service by how they stand towards its update.
