@@ -120,14 +120,14 @@ impl<'a> Pass<'a> {
                 Stand::Dirty => standing.dirty.push(slot),
                 Stand::Watched(since) => standing.watched.push(since),
                 Stand::Failed(task) if moving.is_some() => {
-                    blamed.get_or_insert((task.clone(), String::new()));
+                    blamed.get_or_insert_with(|| (task.clone(), String::new()));
                     status.failed.insert((place, task));
                 }
                 Stand::Failed(_) => {}
                 Stand::Progressing { task, since } if self.is_overdue(&config, since) => {
                     let late = in_words(config.progress_deadline);
                     let why = format!(": it did not run within {late}");
-                    blamed.get_or_insert((task.clone(), why));
+                    blamed.get_or_insert_with(|| (task.clone(), why));
                     status.failed.insert((place, task));
                 }
                 Stand::Progressing { .. } => standing.progressing += 1,

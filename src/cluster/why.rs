@@ -21,7 +21,7 @@ const TASKS_MAX: usize = 20;
 pub(super) fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
-        0..120 if seconds % 60 != 0 || seconds == 0 => format!("{} s", time.as_secs_f32().round()),
+        0..120 if seconds != 60 => format!("{} s", time.as_secs_f32().round()),
         0..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
