@@ -160,12 +160,22 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("midge service logs --raw web.2", "one task, exactly what it printed"),
         ],
     ),
+    ("service why", &[("midge service why web", "what its update waits for, and until when")]),
+    (
+        "task inspect",
+        &[("midge task inspect --format '{{.Status.Err}}' web.1", "its error, in full")],
+    ),
+    ("task why", &[("midge task why web.1", "why it waits: what each filter says of which nodes")]),
     (
         "service update",
         &[
             ("midge service update --image nginx:1.28 web", "replace its tasks one by one"),
             ("midge service update --env-add LEVEL=debug --detach web", "without waiting"),
             ("midge service update --force web", "replace its tasks though nothing changed"),
+            (
+                "midge service update --image nginx:1.28 --dry-run web",
+                "what would be replaced, and where; nothing is",
+            ),
             (
                 "midge service update --image nginx:1.28 --update-order start-first \
                  --update-failure-action rollback web",

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     api::dto,
+    cluster::{Planned, PlannedTask},
     types::{
         Date, EndpointMode, ImagePin, LogConfig, NetworkMode, Placement, PortConfig, PublishMode,
         ResourceLimits, RestartCondition, STOP_GRACE, Service, ServiceSpec, TaskSpec,
@@ -36,6 +37,26 @@ pub fn from_service(service: &Service, defaults: bool) -> dto::Service {
         service_status: None,
         image_pin: service.spec.task.pin.as_ref().map(from_pin),
     }
+}
+
+/// Shows what an update would do.
+#[must_use]
+pub fn from_plan(plan: &[PlannedTask]) -> dto::Plan {
+    let id = |id: Option<String>| id.unwrap_or_default();
+    let shown = |planned: &PlannedTask| dto::PlannedTask {
+        name: planned.task.clone(),
+        action: match planned.what {
+            Planned::Made => "create",
+            Planned::Replaced => "replace",
+            Planned::Ended => "remove",
+        }
+        .to_owned(),
+        task_id: id(planned.old.as_ref().map(ToString::to_string)),
+        from_node_id: id(planned.from.as_ref().map(ToString::to_string)),
+        to_node_id: id(planned.to.as_ref().map(ToString::to_string)),
+        error: planned.error.clone(),
+    };
+    dto::Plan { plan: plan.iter().map(shown).collect() }
 }
 
 fn from_pin(pin: &ImagePin) -> dto::ImagePin {

@@ -402,6 +402,46 @@ pub struct ServiceCreated {
     pub warnings: Option<Vec<String>>,
 }
 
+/// midge's own: why a task or a service is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Why {
+    /// Of which.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Sentences for people, each a line.
+    pub why: Vec<String>,
+}
+
+/// midge's own: what an update would do, in order; at most 256 places.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Plan {
+    /// Place by place.
+    pub plan: Vec<PlannedTask>,
+}
+
+/// What an update would do in one place.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PlannedTask {
+    /// The place: `web.1`, `web.<node id>`.
+    pub name: String,
+    /// `create`, `replace` or `remove`.
+    pub action: String,
+    /// The task that is there; empty where there is none.
+    #[serde(rename = "TaskID")]
+    pub task_id: String,
+    /// The node of that task.
+    #[serde(rename = "FromNodeID")]
+    pub from_node_id: String,
+    /// The node of the new one; empty where there is none, or none yet.
+    #[serde(rename = "ToNodeID")]
+    pub to_node_id: String,
+    /// Why no node takes the new one.
+    pub error: String,
+}
+
 /// The answer to an update.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

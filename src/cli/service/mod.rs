@@ -6,6 +6,7 @@ mod inspect;
 mod job;
 mod logs;
 mod ls;
+mod plan;
 mod progress;
 mod resolve;
 mod spec;
@@ -52,6 +53,12 @@ pub(super) enum ServiceCommand {
     Scale(ScaleArgs),
     /// Change a service
     Update(Box<update::UpdateArgs>),
+    /// Say in plain words how services stand, and what their updates wait for
+    Why {
+        /// Ids, prefixes of ids, or names
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+    },
 }
 
 /// How to wait for what was asked.
@@ -97,6 +104,7 @@ pub(super) fn run(client: &Client, command: ServiceCommand) -> Result<Exit, CliE
         ServiceCommand::Rollback(args) => rollback(client, &args.service, args.wait),
         ServiceCommand::Scale(args) => scale(client, &args),
         ServiceCommand::Update(args) => update::run(client, &args),
+        ServiceCommand::Why { services } => task::why(client, "services", &services),
     }
 }
 
@@ -106,13 +114,14 @@ fn get(client: &Client, name: &str) -> Result<Value, CliError> {
 }
 
 /// Sends a changed spec for the service as it was read, and prints what the daemon warns of.
+/// Returns its answer.
 fn post_update(
     client: &Client,
     service: &Value,
     spec: Value,
     query: &str,
     registry_auth: Option<String>,
-) -> Result<(), CliError> {
+) -> Result<Value, CliError> {
     let id = text(service, "/ID");
     let version = number(service, "/Version/Index");
     let path = format!("/services/{}/update?version={version}{query}", encode(id));
@@ -121,7 +130,7 @@ fn post_update(
     for warning in super::human::list(&answer, "/Warnings") {
         output::note(warning.as_str().unwrap_or(""));
     }
-    Ok(())
+    Ok(answer)
 }
 
 fn rollback(client: &Client, name: &str, wait: WaitArgs) -> Result<Exit, CliError> {

@@ -1,6 +1,6 @@
 //! `midge service update`.
 
-use super::{WaitArgs, generic, get, post_update, progress, resolve, spec::*};
+use super::{WaitArgs, generic, get, plan, post_update, progress, resolve, spec::*};
 use crate::cli::{
     client::Client,
     exit::{CliError, Exit},
@@ -26,6 +26,9 @@ pub(in crate::cli) struct UpdateArgs {
     /// Give the service its previous spec back; goes with no other option
     #[arg(long)]
     rollback: bool,
+    /// Print which tasks would be replaced, in which order, and where they would go; change nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Set an environment variable (can be repeated)
     #[arg(long, value_parser = parse_env, value_name = "NAME[=VALUE]")]
     env_add: Vec<String>,
@@ -191,9 +194,15 @@ pub(super) fn run(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> 
     if args.image.is_some() && !args.no_resolve_image {
         unpinned = resolve::pin(client, &mut spec, auth.as_ref())?;
     }
-    let query = if auth.is_some() { "" } else { "&registryAuthFrom=spec" };
-    post_update(client, &service, spec, query, auth)?;
+    let mut query = if auth.is_some() { "" } else { "&registryAuthFrom=spec" }.to_owned();
+    if args.dry_run {
+        query.push_str(plan::QUERY);
+    }
+    let answer = post_update(client, &service, spec, &query, auth)?;
     unpinned.iter().for_each(|warning| output::note(warning));
+    if args.dry_run {
+        return plan::show(client, &answer);
+    }
     output::line(&args.service)?;
     progress::wait(client, &args.service, args.wait)
 }
