@@ -6,6 +6,7 @@ use crate::{
 };
 use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -55,12 +56,18 @@ pub(crate) trait Engine {
         serde_json::from_slice(&answer[start..]).ok()
     }
 
-    /// Returns the containers of the running tasks of a service, and when each began to run.
-    fn running(&self, name: &str) -> Vec<(String, u64)> {
+    /// Returns the tasks of a service, as the API shows them.
+    fn tasks(&self, name: &str) -> Vec<Value> {
         let path = format!("/tasks?filters=%7B%22service%22%3A%5B%22{name}%22%5D%7D");
         let tasks = self.get(&path).unwrap_or_default();
-        let tasks = tasks.as_array().into_iter().flatten();
+        tasks.as_array().cloned().unwrap_or_default()
+    }
+
+    /// Returns the containers of the running tasks of a service, and their processes.
+    fn running(&self, name: &str) -> Vec<(String, u64)> {
+        let tasks = self.tasks(name);
         tasks
+            .iter()
             .filter(|task| {
                 task["Status"]["State"] == "running" && task["DesiredState"] == "running"
             })
@@ -94,6 +101,40 @@ pub(crate) trait Engine {
         });
         start.elapsed().as_secs_f64()
     }
+}
+
+/// How long an update takes, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Updated {
+    /// Until every task is a new one that runs.
+    pub(crate) all: f64,
+    /// That a slot is without a running task, on average.
+    pub(crate) gap: f64,
+}
+
+/// Replaces every task of a service of so many, one at a time.
+pub(crate) fn update(engine: &dyn Engine, name: &str, count: usize, order: &str) -> Updated {
+    let before: Vec<String> = engine.running(name).into_iter().map(|(id, _)| id).collect();
+    let order = ["--update-order", order];
+    let start = Instant::now();
+    engine.command(&[&["service", "update", "-d", "-q", "--force"][..], &order, &[name]].concat());
+    let (mut last, mut empty) = (Instant::now(), 0.0);
+    let all = eventually("all tasks to be replaced", || {
+        let tasks = engine.tasks(name);
+        let up: BTreeSet<u64> = tasks
+            .iter()
+            .filter(|task| task["Status"]["State"] == "running")
+            .filter_map(|task| task["Slot"].as_u64())
+            .collect();
+        let now = Instant::now();
+        let idle = u32::try_from(count - up.len().min(count)).unwrap();
+        empty += f64::from(idle) * now.duration_since(last).as_secs_f64();
+        last = now;
+        let running = engine.running(name);
+        let new = running.len() == count && running.iter().all(|(id, _)| !before.contains(id));
+        new.then(|| start.elapsed().as_secs_f64())
+    });
+    Updated { all, gap: empty / f64::from(u32::try_from(count).unwrap()) }
 }
 
 pub(crate) struct Midge<'a>(pub(crate) &'a Host);

@@ -13,7 +13,7 @@ mod engine;
 mod host;
 mod process;
 
-use engine::{Docker, Engine, Midge, floor};
+use engine::{Docker, Engine, Midge, Updated, floor, update};
 use host::{Network, can_run, midge_binary, which};
 use process::{Counted, Process};
 use std::{
@@ -23,6 +23,9 @@ use std::{
 
 /// How many tasks the larger measurements run.
 const MANY: usize = 100;
+
+/// How many tasks an update replaces.
+const UPDATED: usize = 10;
 
 /// How long an idle cluster is watched.
 const IDLE: Duration = Duration::from_secs(60);
@@ -152,6 +155,12 @@ fn busy(rows: &mut Vec<Row>) {
     row("the same, over Swarm", ours.create, of(|figures| figures.create), 1.0);
     row("crash to replacement, restart delay 1 ms", ours.crash, of(|figures| figures.crash), 0.56);
     row("scale 100 to 0", ours.remove, of(|figures| figures.remove), 0.6);
+    let stop = (ours.stop_first.all, of(|figures| figures.stop_first.all));
+    row("update of 10 tasks, one at a time, stop-first", stop.0, stop.1, 0.5);
+    let gap = (ours.stop_first.gap, of(|figures| figures.stop_first.gap));
+    row("the same: a slot is empty for", gap.0, gap.1, 1.0);
+    let start = (ours.start_first.all, of(|figures| figures.start_first.all));
+    row("update of 10 tasks, one at a time, start-first", start.0, start.1, 1.0);
 }
 
 /// What is measured of each engine alike.
@@ -159,6 +168,8 @@ struct Figures {
     create: f64,
     remove: f64,
     crash: f64,
+    stop_first: Updated,
+    start_first: Updated,
 }
 
 impl Figures {
@@ -182,7 +193,23 @@ impl Figures {
         engine.wait("crash", 1);
         let crash = (0..REPEAT).map(|_| engine.crash("crash")).collect();
         engine.remove("crash");
+        engine.create("updated", UPDATED, None);
+        let updated = |order| {
+            let runs: Vec<Updated> = (0..REPEAT)
+                .map(|_| {
+                    engine.wait("updated", UPDATED);
+                    update(engine, "updated", UPDATED, order)
+                })
+                .collect();
+            Updated {
+                all: median(runs.iter().map(|run| run.all).collect()),
+                gap: median(runs.iter().map(|run| run.gap).collect()),
+            }
+        };
+        let (stop_first, start_first) = (updated("stop-first"), updated("start-first"));
+        engine.remove("updated");
         let (create, remove) = runs.into_iter().unzip();
-        Self { create: median(create), remove: median(remove), crash: median(crash) }
+        let (create, remove, crash) = (median(create), median(remove), median(crash));
+        Self { create, remove, crash, stop_first, start_first }
     }
 }

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
 use crate::{
-    host::{Host, Network, can_run, eventually, which},
+    host::{Host, Network, can_run, eventually, note, which},
     registry::{Access, push, start_registry},
 };
 use serde_json::Value;
@@ -23,7 +23,7 @@ fn cluster_with_registry(nodes: usize, tags: &[&str]) -> Option<(Network, String
         return None;
     }
     if which("docker-registry").is_none() {
-        eprintln!("skipped: needs docker-registry");
+        note("skipped: needs docker-registry");
         return None;
     }
     let mut network = Network::configured_cluster(nodes, |first| {
