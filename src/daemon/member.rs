@@ -119,7 +119,7 @@ async fn start_now(
     let ports = Ports {
         host: shared.host,
         disk: DiskPort(Arc::new(agent_store)),
-        peers: PeersPort::new(endpoint.clone()),
+        peers: PeersPort(endpoint.clone()),
         workload: containers.clone(),
         manager: engine.as_ref().map(|(_, log)| ManagerPorts {
             log: log.clone(),

@@ -3,7 +3,7 @@
 use super::{
     HEADER_LIMIT,
     authorise::may,
-    endpoint::{Inner, Input, Worker},
+    endpoint::{Inner, Worker},
     outbox::outbox,
     stream::{ByteReceiver, ByteSender, StreamError, from_quic, within},
     tls::{Close, Ready},
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cluster::{Class, Refusal},
     pki::{self, Identity},
-    types::{FromWorker, Role},
+    types::{FromWorker, PeerInput, Role},
     wire::{STRANGER_LEN_MAX, StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
@@ -275,7 +275,7 @@ async fn session(
     let read = async {
         while let Some(message) = receiver.receive::<FromWorker>().await? {
             let (node, address) = (peer.node.clone(), address.clone());
-            let input = Input::FromWorker { node, address, message };
+            let input = PeerInput::FromWorker { node, address, message };
             if inner.inputs.send(input).await.is_err() {
                 break;
             }
@@ -294,7 +294,7 @@ async fn session(
     if last {
         Close::Done.apply(&connection);
         // An error means that the node's loop has ended.
-        let _outcome = inner.inputs.send(Input::WorkerGone { node: peer.node }).await;
+        let _outcome = inner.inputs.send(PeerInput::WorkerGone { node: peer.node }).await;
     }
     outcome
 }
