@@ -3,7 +3,10 @@
 //! Pure: what had to be read from the container comes in as arguments.
 
 use crate::{
-    runtime::{host, spec::user::User},
+    runtime::{
+        host,
+        spec::{user::User, variables},
+    },
     types::{ExecSpec, TerminalSize, capabilities_in},
 };
 use serde_json::{Value, json};
@@ -68,23 +71,14 @@ pub(super) fn bounding(status: &str) -> u64 {
     host::bounding_set(status).unwrap_or_default()
 }
 
-/// The container's variables with the process's own over them; a name without `=` takes one away.
+/// The container's variables with the process's own over them.
 fn environment(container: &Value, exec: &ExecSpec) -> Vec<String> {
     let own = container.as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut env: Vec<String> = own.map(str::to_owned).collect();
-    let name = |variable: &str| variable.split('=').next().unwrap_or("").to_owned();
-    if exec.tty && !env.iter().any(|variable| name(variable) == "TERM") {
+    if exec.tty && !env.iter().any(|variable| variables::name(variable) == "TERM") {
         env.push("TERM=xterm".to_owned());
     }
-    for variable in &exec.env {
-        let same = env.iter().position(|known| name(known) == name(variable));
-        match (same, variable.contains('=')) {
-            (Some(at), true) => env[at].clone_from(variable),
-            (Some(at), false) => drop(env.remove(at)),
-            (None, true) => env.push(variable.clone()),
-            (None, false) => {}
-        }
-    }
+    variables::merge(&mut env, &exec.env);
     env
 }
 
