@@ -89,7 +89,7 @@ mod tests {
 
     fn check(exec: ExecSpec, user: Option<User>, expected: &Expect) {
         let container = json!({"process": {
-            "args": ["/sbin/docker-init", "sh"], "terminal": false, "cwd": "/work",
+            "args": ["/sbin/docker-init", "sh"], "terminal": false, "cwd": "/srv",
             "env": ["PATH=/bin", "A=1"], "noNewPrivileges": true, "oomScoreAdj": 7,
             "user": {"uid": 0, "gid": 0, "additionalGids": [0]},
             "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"],
@@ -116,7 +116,7 @@ mod tests {
             exec("ls"),
             None,
             &expect![[
-                r#"{"args":["ls"],"capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]},"cwd":"/work","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[0],"gid":0,"uid":0}}"#
+                r#"{"args":["ls"],"capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]},"cwd":"/srv","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[0],"gid":0,"uid":0}}"#
             ]],
         );
     }
@@ -145,7 +145,7 @@ mod tests {
             exec("id"),
             Some(User { uid: 33, gid: 33, groups: vec![33] }),
             &expect![[
-                r#"{"args":["id"],"capabilities":{"bounding":["CAP_KILL"]},"cwd":"/work","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[33],"gid":33,"uid":33}}"#
+                r#"{"args":["id"],"capabilities":{"bounding":["CAP_KILL"]},"cwd":"/srv","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[33],"gid":33,"uid":33}}"#
             ]],
         );
     }
