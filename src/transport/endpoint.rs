@@ -293,26 +293,13 @@ impl Endpoint {
         }
     }
 
-    /// Ends every connection of a node and refuses new ones, until [`Endpoint::set_denied`] says
-    /// otherwise.
+    /// Ends every connection of a node and refuses new ones for as long as this endpoint lives.
     pub fn disconnect(&self, node: &NodeId) {
         let mut state = self.inner.state();
         let _new = state.denied.insert(node.clone());
         for (_, connection) in state.connections.values().filter(|(peer, _)| peer == node) {
             Close::Removed.apply(connection);
         }
-    }
-
-    /// Sets which nodes were removed from the cluster: their connections end, and new ones are
-    /// refused.
-    pub fn set_denied(&self, nodes: BTreeSet<NodeId>) {
-        let mut state = self.inner.state();
-        for (peer, connection) in state.connections.values() {
-            if nodes.contains(peer) {
-                Close::Removed.apply(connection);
-            }
-        }
-        state.denied = nodes;
     }
 
     /// Ends the session with the manager and looks for another.
