@@ -148,7 +148,7 @@ async fn start_now(
         bootstrap(handle.clone(), birth).await?;
     }
     let watch = containers.watch();
-    endpoint.set_handler(streams::handler(&shared, &handle, &membership, &files.root));
+    endpoint.set_handler(streams::handler(&shared, &handle, &membership));
     endpoint.set_managers(match membership.role {
         Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
         Role::Worker => Managers::Remote(membership.managers.clone()),

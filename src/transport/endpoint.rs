@@ -378,9 +378,8 @@ impl Endpoint {
                 let handler = self.inner.state().handler.clone();
                 let handler = handler.ok_or(StreamError::NotConnected)?;
                 let (sender, receiver) = there;
-                let address = "127.0.0.1".to_owned();
                 let peer = Some(identity);
-                let stream = IncomingStream { peer, address, request, sender, receiver };
+                let stream = IncomingStream { peer, request, sender, receiver };
                 smol::spawn(handler(stream)).detach();
                 here
             }

@@ -41,9 +41,7 @@ pub type Handler =
 pub struct IncomingStream {
     /// Who; none only for [`StreamRequest::Join`].
     pub peer: Option<Identity>,
-    /// The address it is seen at, without a port.
-    pub address: String,
-    /// What it wants.
+    /// What it wants. A join's address and key are as the connection and the key itself prove them.
     pub request: StreamRequest,
     /// To the peer; the first frame is a [`StreamReply`].
     pub sender: ByteSender,
@@ -224,7 +222,7 @@ async fn stream(
         }
         (StreamRequest::Join(join), _) => {
             // What the connection proves is not taken from the message.
-            address.clone_into(&mut join.address);
+            join.address = address;
             match pki::request_key_digest(&join.csr) {
                 Ok(digest) => join.key_digest = digest,
                 Err(error) => return refuse(sender, Class::Invalid, error.to_string()).await,
@@ -236,7 +234,7 @@ async fn stream(
         let message = "the node is only starting; try again".to_owned();
         return refuse(sender, Class::Unavailable, message).await;
     };
-    handler(IncomingStream { peer, address, request, sender, receiver }).await;
+    handler(IncomingStream { peer, request, sender, receiver }).await;
     Ok(())
 }
 
