@@ -162,6 +162,16 @@ pub enum Change {
         /// Which.
         tasks: Vec<TaskId>,
     },
+    /// Takes a service back to its previous spec, since its update failed. There is no previous
+    /// one after it: a rollback is never rolled back.
+    RevertService {
+        /// The service.
+        id: ServiceId,
+        /// The spec whose update failed; rejected where the service has another one by now.
+        spec_version: Version,
+        /// Why, in words.
+        message: String,
+    },
 }
 
 impl Change {

@@ -1,6 +1,6 @@
 //! What must hold of the cluster's state after every command; checked by the simulation.
 
-use super::{SlotKey, State};
+use super::{SlotKey, State, state::check_slot};
 use crate::types::{Desired, GenericResource, NodeId, REASONS_MAX, Task, TaskState};
 use std::collections::BTreeMap;
 
@@ -13,21 +13,15 @@ pub fn check(state: &State) -> Result<(), String> {
     if !state.indices_agree() {
         return Err("the indices differ from the tables".to_owned());
     }
-    let mut slots: BTreeMap<SlotKey, (usize, usize)> = BTreeMap::new();
+    let mut slots: BTreeMap<SlotKey, Vec<(Desired, &Task)>> = BTreeMap::new();
     for task in state.tasks() {
         check_task(state, task).map_err(|broken| format!("task {}: {broken}", task.id))?;
-        let (running, held) = slots.entry(SlotKey::of(task)).or_default();
-        match task.desired {
-            _ if task.is_complete_job() => {}
-            Desired::Running | Desired::Complete => *running += 1,
-            Desired::Ready => *held += 1,
-            Desired::Shutdown | Desired::Remove => {}
+        if !task.is_complete_job() {
+            slots.entry(SlotKey::of(task)).or_default().push((task.desired, task));
         }
     }
-    for (key, (running, held)) in slots {
-        if running > 1 || held > 1 {
-            return Err(format!("{key:?} has {running} tasks desired running and {held} held"));
-        }
+    for (key, tasks) in slots {
+        check_slot(tasks.into_iter()).map_err(|broken| format!("{key:?} has {broken}"))?;
     }
     check_generic(state)?;
     for service in state.services() {

@@ -307,6 +307,7 @@ impl Leader {
             }
             Change::UpdateService { id, .. }
             | Change::RollbackService { id, .. }
+            | Change::RevertService { id, .. }
             | Change::SetUpdateStatus { id, .. } => {
                 self.due.services.insert(id.clone());
             }
@@ -332,7 +333,6 @@ impl Leader {
             Change::RemoveTasks { tasks } => {
                 for id in tasks {
                     self.volatile.soft.remove(id);
-                    self.memory.forget_task(id);
                 }
                 self.memory.forget_gone(state);
                 // Their rows are gone, and with them the nodes they were on.

@@ -48,6 +48,7 @@ impl Before {
             Change::CreateService { service: made } => service(&made.id),
             Change::UpdateService { id, .. }
             | Change::RollbackService { id, .. }
+            | Change::RevertService { id, .. }
             | Change::SetUpdateStatus { id, .. }
             | Change::RemoveService { id } => service(id),
             _ => Touched::Nothing,

@@ -9,19 +9,24 @@ mod job;
 mod memory;
 mod replicated;
 
-pub(super) use memory::Memory;
+pub(super) use memory::{Memory, Since, Wait};
 
 use super::{
     Change, SlotKey, State, leader::Random, reap::age, restart, schedule::Volatile, update,
 };
 use crate::types::{
     Attachment, Availability, Date, Desired, Endpoint, Mode, Moment, NodeState, Reason, ReasonCode,
-    RestartCondition, Service, Task, TaskId, TaskSpec, TaskState, TaskStatus, UpdateState, Version,
+    RestartCondition, STOP_GRACE, Service, Task, TaskId, TaskSpec, TaskState, TaskStatus,
+    UpdateOrder, Version,
 };
 use std::time::Duration;
 
-/// How long a replacement waits for a predecessor that does not end, as Swarm's.
+/// How long a replacement waits at least for a predecessor that does not end, as Swarm's.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(60);
+
+/// How much longer than its own grace period a predecessor may take to end: killing it and saying
+/// so takes a while on a busy board.
+const PREDECESSOR_MARGIN: Duration = Duration::from_secs(10);
 
 /// How many tasks one look at a service creates; the rest follows once those are committed. Keeps
 /// an entry near 1 MiB with specs of ordinary size.
@@ -51,6 +56,8 @@ pub(super) struct Slot<'a> {
     pub(super) key: SlotKey,
     /// The one that is to run.
     pub(super) running: Option<&'a Task>,
+    /// The one that is to run as well, until it has proved itself and takes the other's place.
+    pub(super) incoming: Option<&'a Task>,
     /// The one that is held to take its place.
     pub(super) held: Option<&'a Task>,
     /// The newest of all, wanted or not.
@@ -61,13 +68,20 @@ pub(super) struct Slot<'a> {
 impl<'a> Slot<'a> {
     fn of(key: SlotKey, all: Vec<&'a Task>) -> Option<Self> {
         let newest = all.iter().copied().max_by_key(|task| age(task))?;
-        let running = all.iter().copied().find(|task| task.desired.may_run());
+        let to_run = || all.iter().copied().filter(|task| task.desired.may_run());
+        let incoming = to_run().find(|task| to_run().any(|other| task.overlaps(other)));
+        let running = to_run().find(|task| incoming.is_none_or(|it| it.id != task.id));
         let held = all.iter().copied().find(|task| task.desired == Desired::Ready);
-        Some(Self { key, running, held, newest, all })
+        Some(Self { key, running, incoming, held, newest, all })
     }
 
     fn is_wanted(&self) -> bool {
-        self.running.is_some() || self.held.is_some()
+        self.wanted().next().is_some()
+    }
+
+    /// Returns the tasks that are wanted.
+    fn wanted(&self) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.running.into_iter().chain(self.incoming).chain(self.held)
     }
 }
 
@@ -79,7 +93,14 @@ pub(super) enum Stand {
     /// Its tasks are made from an outdated spec.
     Dirty,
     /// This task, made by the update, does not run yet.
-    Progressing(TaskId),
+    Progressing {
+        /// The task.
+        task: TaskId,
+        /// Since when it is waited for.
+        since: Since,
+    },
+    /// A task made by the update runs, and is watched.
+    Watched(Since),
     /// This task, made by the update, ended too early.
     Failed(TaskId),
 }
@@ -96,17 +117,25 @@ pub(super) struct Making {
     pub(super) desired: Desired,
     pub(super) reason: ReasonCode,
     pub(super) predecessor: Option<TaskId>,
+    /// Whether it runs beside its predecessor until it has proved itself.
+    pub(super) overlap: bool,
     pub(super) failures: u32,
     pub(super) delay: Duration,
 }
 
 impl Making {
+    /// A replacement that runs beside `predecessor` until it has proved itself.
+    pub(super) fn beside(predecessor: &Task, reason: ReasonCode) -> Self {
+        Self { predecessor: Some(predecessor.id.clone()), overlap: true, ..Self::at_once(reason) }
+    }
+
     /// A replacement that is held for `predecessor` and for nothing else.
     pub(super) fn held_for(predecessor: &Task, reason: ReasonCode) -> Self {
         Self {
             desired: Desired::Ready,
             reason,
             predecessor: Some(predecessor.id.clone()),
+            overlap: false,
             failures: 0,
             delay: Duration::ZERO,
         }
@@ -118,6 +147,7 @@ impl Making {
             desired: Desired::Running,
             reason,
             predecessor: None,
+            overlap: false,
             failures: 0,
             delay: Duration::ZERO,
         }
@@ -148,6 +178,11 @@ impl<'a> Pass<'a> {
     pub(super) fn observed(&self, task: &Task) -> TaskState {
         let soft = self.volatile.soft.get(&task.id).map_or(TaskState::New, |soft| soft.state);
         task.status.state.max(soft)
+    }
+
+    /// Returns since when something is waited for that began at `date`.
+    pub(super) fn since(&mut self, task: &Task, wait: Wait, date: Date) -> Since {
+        self.memory.since(&task.id, wait, date, (self.now, self.date))
     }
 
     pub(super) fn wake_at(&mut self, at: Moment) {
@@ -192,6 +227,9 @@ impl<'a> Pass<'a> {
 
     /// Looks at one slot that is to be kept.
     pub(super) fn keep(&mut self, service: &Service, slot: &Slot<'a>) -> Stand {
+        if let (Some(running), Some(incoming)) = (slot.running, slot.incoming) {
+            return self.overlapping(service, slot, running, incoming);
+        }
         match (slot.running, slot.held) {
             (None, None) if update::is_dirty(self.state, service, slot.newest) => Stand::Dirty,
             (None, None) => Stand::Steady,
@@ -213,7 +251,8 @@ impl<'a> Pass<'a> {
         let stand = self.failure_stand(service, task);
         if let Some(held) = held.filter(|held| !is_ended(held)) {
             self.replace(vec![], vec![(task, Desired::Shutdown), (held, held.goal())]);
-            return stand;
+            let progress = self.progress_stand(service, held);
+            return if stand == Stand::Steady { progress } else { stand };
         }
         let mut desire = vec![(task, Desired::Shutdown)];
         desire.extend(held.map(|held| (held, Desired::Shutdown)));
@@ -222,9 +261,24 @@ impl<'a> Pass<'a> {
             return stand;
         }
         let making = self.restart_making(task);
-        let task = self.make(service, &slot.key, Some(task), making);
-        self.replace(vec![task], desire);
-        stand
+        if !(update::is_going_back(service) && update::is_dirty(self.state, service, task)) {
+            let task = self.make(service, &slot.key, Some(task), making);
+            self.replace(vec![task], desire);
+            return stand;
+        }
+        // It failed as what the service goes back from: nothing is gained by a delay.
+        let free = making.predecessor.as_ref() == Some(&task.id);
+        let making = Making {
+            desired: if free { Desired::Running } else { Desired::Ready },
+            reason: ReasonCode::SpecChanged,
+            failures: 0,
+            delay: Duration::ZERO,
+            ..making
+        };
+        let made = self.make(service, &slot.key, Some(task), making);
+        let id = made.id.clone();
+        self.replace(vec![made], desire);
+        Stand::Progressing { task: id, since: Since::starting(self.now) }
     }
 
     /// Returns how the successor of a task that ended is made.
@@ -248,6 +302,7 @@ impl<'a> Pass<'a> {
             desired: if at_once { Desired::Running } else { Desired::Ready },
             reason,
             predecessor: Some(before.unwrap_or(task).id.clone()),
+            overlap: false,
             failures,
             delay,
         }
@@ -292,7 +347,9 @@ impl<'a> Pass<'a> {
             let id = task.id.clone();
             self.replace(vec![task], vec![(held, Desired::Shutdown)]);
             let updated = reason == ReasonCode::SpecChanged;
-            return if updated { Stand::Progressing(id) } else { Stand::Steady };
+            let since = Since::starting(self.now);
+            let progressing = Stand::Progressing { task: id, since };
+            return if updated { progressing } else { Stand::Steady };
         }
         self.release(held);
         self.progress_stand(service, held)
@@ -300,10 +357,17 @@ impl<'a> Pass<'a> {
 
     /// Lets a held task run once its delay is over and its predecessor out of the way.
     fn release(&mut self, held: &'a Task) {
-        let due = self.memory.held_since(&held.id, self.now) + held.delay;
+        let due = self.since(held, Wait::Held, held.created).at(held.delay);
         let predecessor = held.predecessor.as_ref().and_then(|id| self.state.task(id));
-        let free = predecessor.is_none_or(|before| self.is_out_of_the_way(before));
-        let until = if free { due } else { due + PREDECESSOR_WAIT };
+        let until = match predecessor.filter(|before| !self.is_out_of_the_way(before)) {
+            Some(before) => {
+                let grace = before.spec.container.stop_grace.unwrap_or(STOP_GRACE);
+                let grace = grace.saturating_add(PREDECESSOR_MARGIN);
+                let leaving = self.since(before, Wait::Leaving, before.updated);
+                due.max(leaving.at(PREDECESSOR_WAIT.max(grace)))
+            }
+            None => due,
+        };
         if self.now >= until {
             self.replace(vec![], vec![(held, held.goal())]);
         } else {
@@ -315,7 +379,7 @@ impl<'a> Pass<'a> {
     /// prepared is replaced only then: otherwise an image that cannot be had would be asked for
     /// in a tight loop.
     fn is_delayed(&mut self, held: &Task) -> bool {
-        let due = self.memory.held_since(&held.id, self.now) + held.delay;
+        let due = self.since(held, Wait::Held, held.created).at(held.delay);
         if self.now < due {
             self.wake_at(due);
         }
@@ -333,19 +397,11 @@ impl<'a> Pass<'a> {
         let lost = self.is_lost(running);
         if is_ended(held) {
             let stand = self.failure_stand(service, held);
-            if lost && self.is_delayed(held) {
+            let again = lost || self.is_replaced(service, running);
+            if again && self.is_delayed(held) {
                 return stand;
             }
-            let mut create = vec![];
-            if lost && restart::is_allowed(self.state, held, self.date) {
-                let making = Making {
-                    desired: Desired::Ready,
-                    predecessor: Some(running.id.clone()),
-                    ..self.restart_making(held)
-                };
-                create.push(self.make(service, &slot.key, Some(held), making));
-            }
-            self.replace(create, vec![(held, Desired::Shutdown)]);
+            self.try_again(service, slot, running, held, again);
             return stand;
         }
         let dirty = update::is_dirty(self.state, service, running);
@@ -357,22 +413,94 @@ impl<'a> Pass<'a> {
             self.replace(vec![], vec![(held, Desired::Shutdown)]);
             return if dirty && !needless { Stand::Dirty } else { Stand::Steady };
         }
+        if held.overlap {
+            self.release_beside(held);
+            return self.progress_stand(service, held);
+        }
         if self.is_drained(running) && !lost {
             self.replace(vec![], vec![(running, Desired::Shutdown)]);
             return self.progress_stand(service, held);
         }
-        let due = self.memory.held_since(&held.id, self.now) + held.delay;
-        if self.observed(held) < TaskState::Ready {
+        if self.observed(held) < TaskState::Ready || self.is_delayed(held) {
             return self.progress_stand(service, held);
         }
-        if self.now < due {
-            self.wake_at(due);
-        } else if lost {
+        if lost {
             self.replace(vec![], vec![(running, Desired::Shutdown), (held, held.goal())]);
         } else {
             self.replace(vec![], vec![(running, Desired::Shutdown)]);
         }
         self.progress_stand(service, held)
+    }
+
+    /// Tells whether a task that lives is to give its place to another one.
+    fn is_replaced(&self, service: &Service, task: &Task) -> bool {
+        let dirty = || update::is_dirty(self.state, service, task);
+        self.is_drained(task) || (!update::is_paused(service) && dirty())
+    }
+
+    /// Ends a replacement that failed before it took over from `running`, and makes another one as
+    /// the restart policy says, where one is still needed.
+    fn try_again(
+        &mut self,
+        service: &Service,
+        slot: &Slot<'a>,
+        running: &'a Task,
+        failed: &'a Task,
+        again: bool,
+    ) {
+        let mut create = vec![];
+        if again && restart::is_allowed(self.state, failed, self.date) {
+            let making = Making {
+                desired: Desired::Ready,
+                predecessor: Some(running.id.clone()),
+                overlap: failed.overlap,
+                ..self.restart_making(failed)
+            };
+            create.push(self.make(service, &slot.key, Some(failed), making));
+        }
+        self.replace(create, vec![(failed, Desired::Shutdown)]);
+    }
+
+    /// Lets a held task that runs beside its predecessor do so, once its delay is over.
+    fn release_beside(&mut self, held: &'a Task) {
+        if !self.is_delayed(held) {
+            self.replace(vec![], vec![(held, held.goal())]);
+        }
+    }
+
+    /// A task and the one that runs beside it until it has proved itself.
+    fn overlapping(
+        &mut self,
+        service: &Service,
+        slot: &Slot<'a>,
+        running: &'a Task,
+        incoming: &'a Task,
+    ) -> Stand {
+        if is_ended(running) || self.observed(incoming) == TaskState::Running {
+            self.replace(vec![], vec![(running, Desired::Shutdown)]);
+            return self.progress_stand(service, incoming);
+        }
+        if is_ended(incoming) {
+            let stand = self.failure_stand(service, incoming);
+            let again = self.is_lost(running) || self.is_replaced(service, running);
+            self.try_again(service, slot, running, incoming, again);
+            return stand;
+        }
+        let dirty = update::is_dirty(self.state, service, running);
+        let gone = self.is_lost(running) || self.is_drained(running);
+        let unplaced = self.is_lost(incoming) || self.is_drained(incoming);
+        let outdated = update::is_dirty(self.state, service, incoming);
+        let paused = update::is_paused(service);
+        // It has no node yet, and by now the order asks for no room of its own.
+        let misplaced = dirty
+            && incoming.status.state < TaskState::Assigned
+            && update::config(service).order == UpdateOrder::StopFirst;
+        let unplaced = unplaced || (misplaced && !gone);
+        if unplaced || (!dirty && !gone) || (paused && dirty && !gone) || (outdated && !paused) {
+            self.replace(vec![], vec![(incoming, Desired::Shutdown)]);
+            return if dirty { Stand::Dirty } else { Stand::Steady };
+        }
+        self.progress_stand(service, incoming)
     }
 
     /// A task that lives, and none to take its place.
@@ -389,9 +517,7 @@ impl<'a> Pass<'a> {
                 let created = self.make(service, &slot.key, Some(task), making);
                 self.replace(vec![created], vec![]);
             } else {
-                let making = Making::held_for(task, ReasonCode::NodeDrained);
-                let created = self.make(service, &slot.key, Some(task), making);
-                self.replace(vec![created], vec![(task, Desired::Shutdown)]);
+                self.move_away(service, slot, task);
             }
             return Stand::Steady;
         }
@@ -401,17 +527,36 @@ impl<'a> Pass<'a> {
         self.progress_stand(service, task)
     }
 
-    fn progress_stand(&self, service: &Service, task: &Task) -> Stand {
-        if update::is_fresh(service, task) && self.observed(task) < TaskState::Running {
-            Stand::Progressing(task.id.clone())
+    /// Replaces a task whose node is being drained: beside it, where updates do so as well.
+    fn move_away(&mut self, service: &Service, slot: &Slot<'a>, task: &'a Task) {
+        let reason = ReasonCode::NodeDrained;
+        let runs = self.observed(task) == TaskState::Running;
+        if runs && service.job.is_none() && service.spec.update.order == UpdateOrder::StartFirst {
+            let created = self.make(service, &slot.key, Some(task), Making::beside(task, reason));
+            self.replace(vec![created], vec![]);
         } else {
-            Stand::Steady
+            let created = self.make(service, &slot.key, Some(task), Making::held_for(task, reason));
+            self.replace(vec![created], vec![(task, Desired::Shutdown)]);
         }
     }
 
-    /// Tells whether a task that ended makes the update stop.
+    /// Returns how a task that lives stands towards the update that made it, if one did.
+    fn progress_stand(&mut self, service: &Service, task: &Task) -> Stand {
+        if !update::is_fresh(service, task) {
+            return Stand::Steady;
+        }
+        if self.observed(task) < TaskState::Running {
+            let begun = service.update.as_ref().map_or(task.created, |update| update.started);
+            let since = self.since(task, Wait::Progress, begun.max(task.created));
+            return Stand::Progressing { task: task.id.clone(), since };
+        }
+        Stand::Watched(self.since(task, Wait::Monitor, task.updated))
+    }
+
+    /// Tells whether a task that ended counts as a failure of the update that made it.
     fn failure_stand(&self, service: &Service, task: &Task) -> Stand {
-        let early = self.memory.ran(&task.id).is_none_or(|ran| ran < update::MONITOR);
+        let monitor = update::config(service).monitor;
+        let early = self.memory.ran(&task.id).is_none_or(|ran| ran < monitor);
         let moved = task.status.message == ENFORCER_MESSAGE || self.is_lost(task);
         // A task that is meant to end has not failed when it does.
         let done = task.status.state == TaskState::Complete
@@ -463,7 +608,7 @@ impl<'a> Pass<'a> {
                 desired => desired,
             },
             predecessor: making.predecessor,
-            overlap: false,
+            overlap: making.overlap,
             delay: making.delay,
             failures: making.failures,
             reasons: vec![Reason { code: making.reason, date: self.date }],
@@ -475,7 +620,7 @@ impl<'a> Pass<'a> {
 
 /// While an update is paused, what ends is replaced by the same again: the new spec is in doubt.
 fn template(service: &Service, old: Option<&Task>, reason: ReasonCode) -> Template {
-    let paused = service.update.as_ref().is_some_and(|u| u.state == UpdateState::Paused);
+    let paused = update::is_paused(service);
     match old.filter(|_| paused && reason != ReasonCode::SpecChanged) {
         Some(old) => Template {
             spec: old.spec.clone(),

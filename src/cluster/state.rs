@@ -16,7 +16,7 @@ pub use codec::{
 
 use super::command::{Applied, Rejected};
 use crate::types::{
-    Cluster, Date, Node, NodeId, RequestId, Service, ServiceId, Task, TaskId, Version,
+    Cluster, Date, Desired, Node, NodeId, RequestId, Service, ServiceId, Task, TaskId, Version,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -74,6 +74,35 @@ impl SlotKey {
         let node = if task.slot == 0 { task.node.clone() } else { None };
         Self { service: task.service.clone(), slot: task.slot, node }
     }
+}
+
+/// Checks the tasks of one slot, each with what is desired of it: at most one is to run, or two
+/// where the newer one runs beside its predecessor until it has proved itself; at most one is held,
+/// and beside one that is to run only for a predecessor.
+///
+/// # Errors
+///
+/// How many there are, in words.
+pub(super) fn check_slot<'a>(
+    tasks: impl Iterator<Item = (Desired, &'a Task)>,
+) -> Result<(), String> {
+    let (mut running, mut held) = (Vec::new(), Vec::new());
+    for (desired, task) in tasks {
+        match desired {
+            Desired::Running | Desired::Complete => running.push(task),
+            Desired::Ready => held.push(task),
+            Desired::Shutdown | Desired::Remove => {}
+        }
+    }
+    let waits = |task: &&Task| task.predecessor.is_some();
+    let fits = match (running.as_slice(), held.as_slice()) {
+        ([] | [_], []) | ([], [_]) => true,
+        ([_], [held]) => waits(held),
+        ([a, b], []) => a.overlaps(b) || b.overlaps(a),
+        _ => false,
+    };
+    let count = (running.len(), held.len());
+    if fits { Ok(()) } else { Err(format!("{} tasks to run and {} held", count.0, count.1)) }
 }
 
 impl Serialize for State {

@@ -1,26 +1,33 @@
-//! Updates: a changed spec replaces tasks one slot after another.
+//! Updates: a changed spec replaces tasks, so many slots at a time.
 //!
-//! Where a slot's task runs, its replacement is prepared first, and only then takes its place. A
-//! replacement that fails, early or before it ever ran, stops the update.
+//! Where a slot's task runs, its replacement is prepared first, and only then takes its place; or it
+//! runs beside it until it has proved itself, where the order is start-first. How far an update has
+//! come is in the tasks themselves, and where it failed in the service: a new leader goes on where
+//! the old one stopped.
 
 use super::{
-    Change, State,
-    reconcile::{Making, Pass, Slot, Stand},
+    Change, SlotKey, State,
+    reconcile::{Making, Pass, Since, Slot, Stand},
 };
 use crate::types::{
-    Date, Desired, ReasonCode, Service, Task, TaskSpec, TaskState, UpdateState, UpdateStatus,
+    Desired, FailureAction, ReasonCode, Service, Task, TaskId, TaskSpec, TaskState, UpdateConfig,
+    UpdateOrder, UpdatePlace, UpdateState, UpdateStatus,
 };
-use std::{collections::BTreeSet, time::Duration};
-
-/// How long a replaced task must run before its slot counts as replaced, as Swarm's.
-pub(super) const MONITOR: Duration = Duration::from_secs(5);
-
-/// How long a replacement may take until it runs: a large image over a slow link, and no more.
-const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
+use std::time::Duration;
 
 /// Tells whether an update was stopped and waits for the user.
 pub(super) fn is_paused(service: &Service) -> bool {
-    service.update.as_ref().is_some_and(|update| update.state == UpdateState::Paused)
+    service.update.as_ref().is_some_and(|update| update.state.is_paused())
+}
+
+/// Tells whether the service is on its way to its previous spec.
+pub(super) fn is_going_back(service: &Service) -> bool {
+    service.update.as_ref().is_some_and(|update| update.state == UpdateState::RollbackStarted)
+}
+
+/// Returns how the tasks of the service are replaced at present.
+pub(super) fn config(service: &Service) -> &UpdateConfig {
+    if is_going_back(service) { &service.spec.rollback } else { &service.spec.update }
 }
 
 /// Tells whether the update made this task for the present spec.
@@ -70,71 +77,197 @@ fn comparable(spec: &TaskSpec, task: &Task, prepared: bool) -> TaskSpec {
     spec
 }
 
+/// Returns the place that the update knows a slot by.
+fn place(key: &SlotKey) -> UpdatePlace {
+    UpdatePlace { slot: key.slot, node: key.node.clone() }
+}
+
+/// Writes a time as people say it.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds >= 60 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        _ => format!("{} s", time.as_secs_f64()),
+    }
+}
+
+/// The slots of a service by how they stand towards its update.
+struct Standing<'a> {
+    /// Not begun.
+    dirty: Vec<Slot<'a>>,
+    /// Replaced, not running yet.
+    progressing: u64,
+    /// Running since.
+    watched: Vec<Since>,
+}
+
 impl<'a> Pass<'a> {
     /// Moves the update of a service forward, after each of its slots was looked at.
     pub(super) fn update(&mut self, service: &Service, stands: Vec<(Slot<'a>, Stand)>) {
         if is_paused(service) {
             return;
         }
-        let id = &service.id;
-        if let Some(task) = stands.iter().find_map(|(_, stand)| match stand {
-            Stand::Failed(task) => Some(task),
-            _ => None,
-        }) {
-            let text = format!("update paused due to failure or early termination of task {task}");
-            self.set_update(service, UpdateState::Paused, text);
-            return;
+        let config = *config(service);
+        let moving = service.update.as_ref().filter(|update| update.state.is_moving());
+        let mut status = match &service.update {
+            Some(update) if update.state.is_moving() => update.clone(),
+            _ => UpdateStatus::begun(UpdateState::Updating, self.date, "update in progress"),
+        };
+        // What failed in an update that is over stays as the restart policy leaves it.
+        if let Some(update) = &service.update {
+            status.failed.clone_from(&update.failed);
         }
-        let progressing = stands.iter().find_map(|(_, stand)| match stand {
-            Stand::Progressing(task) => Some(task),
-            _ => None,
-        });
-        let updating =
-            service.update.as_ref().is_some_and(|update| update.state == UpdateState::Updating);
-        if let Some(task) = progressing {
-            self.memory.not_calm(id);
-            let since = self.memory.progress_since(id, task, self.now);
-            if self.now.since(since) >= PROGRESS_DEADLINE {
-                let text = format!(
-                    "update paused due to failure or early termination of task {task}: it did not \
-                     run within {} minutes",
-                    PROGRESS_DEADLINE.as_secs() / 60
-                );
-                self.set_update(service, UpdateState::Paused, text);
-            } else {
-                self.wake_at(since + PROGRESS_DEADLINE);
-                if !updating {
-                    self.begin(service);
-                }
+        let mut blamed = None;
+        let mut standing = Standing { dirty: vec![], progressing: 0, watched: vec![] };
+        for (slot, stand) in stands {
+            let place = place(&slot.key);
+            if status.failed_in(&place) {
+                continue;
             }
+            match stand {
+                Stand::Steady => {}
+                Stand::Dirty => standing.dirty.push(slot),
+                Stand::Watched(since) => standing.watched.push(since),
+                Stand::Failed(task) if moving.is_some() => {
+                    blamed.get_or_insert((task.clone(), String::new()));
+                    status.failed.insert((place, task));
+                }
+                Stand::Failed(_) => {}
+                Stand::Progressing { task, since } if self.is_overdue(&config, since) => {
+                    let late = in_words(config.progress_deadline);
+                    let why = format!(": it did not run within {late}");
+                    blamed.get_or_insert((task.clone(), why));
+                    status.failed.insert((place, task));
+                }
+                Stand::Progressing { .. } => standing.progressing += 1,
+            }
+        }
+        let begins = !standing.dirty.is_empty() || standing.progressing > 0;
+        if moving.is_none() && !begins {
             return;
         }
-        let dirty = stands.into_iter().filter(|(_, stand)| *stand == Stand::Dirty);
+        if status.total == 0 {
+            let dirty = u64::try_from(standing.dirty.len()).unwrap_or(u64::MAX);
+            let failed = u64::try_from(status.failed.len()).unwrap_or(u64::MAX);
+            status.total = dirty + standing.progressing + failed;
+        }
+        if let Some((task, why)) = blamed
+            && self.stop(service, &config, &status, &task, &why)
+        {
+            return;
+        }
+        self.advance(service, &config, &mut status, standing);
+        if service.update.as_ref() != Some(&status) {
+            // Before what was decided about tasks: that a task failed is known by its still being
+            // wanted, and must not be forgotten where an entry takes only a part of the changes.
+            self.changes.insert(0, set_status(service, status));
+        }
+    }
+
+    /// Tells whether a task that does not run yet should by now.
+    fn is_overdue(&mut self, config: &UpdateConfig, since: Since) -> bool {
+        if config.progress_deadline.is_zero() {
+            return false;
+        }
+        let overdue = since.elapsed(self.now) >= config.progress_deadline;
+        if !overdue {
+            self.wake_at(since.at(config.progress_deadline));
+        }
+        overdue
+    }
+
+    /// Ends the update where more failed than may. Nothing else is decided then: what becomes of
+    /// the slots depends on where the service goes.
+    fn stop(
+        &mut self,
+        service: &Service,
+        config: &UpdateConfig,
+        status: &UpdateStatus,
+        task: &TaskId,
+        why: &str,
+    ) -> bool {
+        let failed = u64::try_from(status.failed.len()).unwrap_or(u64::MAX);
+        let continues = config.failure_action == FailureAction::Continue;
+        if continues || !config.max_failure_ratio.is_exceeded(failed, status.total) {
+            return false;
+        }
+        let cause = format!("due to failure or early termination of task {task}{why}");
+        let back = status.state == UpdateState::RollbackStarted;
+        let reverts = config.failure_action == FailureAction::Rollback && !back;
+        let change = if reverts && service.previous_spec.is_some() {
+            Change::RevertService {
+                id: service.id.clone(),
+                spec_version: service.spec_version,
+                message: format!("update rolled back {cause}"),
+            }
+        } else {
+            let (state, what) = match back {
+                true => (UpdateState::RollbackPaused, "rollback"),
+                false => (UpdateState::Paused, "update"),
+            };
+            let missing = if reverts { "; there is no previous spec to go back to" } else { "" };
+            let message = format!("{what} paused {cause}{missing}");
+            set_status(service, UpdateStatus { state, message, ..status.clone() })
+        };
+        self.changes.clear();
+        self.changes.push(change);
+        true
+    }
+
+    /// Begins with as many slots as may be under way at a time, or ends the update.
+    fn advance(
+        &mut self,
+        service: &Service,
+        config: &UpdateConfig,
+        status: &mut UpdateStatus,
+        mut standing: Standing<'a>,
+    ) {
+        let delayed =
+            standing.watched.iter().filter(|since| since.elapsed(self.now) < config.delay);
+        let delayed: Vec<Since> = delayed.copied().collect();
+        let busy = standing.progressing + u64::try_from(delayed.len()).unwrap_or(u64::MAX);
+        let places = if config.parallelism == 0 { u64::MAX } else { config.parallelism };
+        let free = usize::try_from(places.saturating_sub(busy)).unwrap_or(usize::MAX);
         // What does not run has nothing to lose: it goes first.
         let runs = |slot: &Slot<'_>| {
             slot.running.is_some_and(|task| task.status.state == TaskState::Running)
         };
-        let next = dirty.map(|(slot, _)| slot).min_by_key(|slot| (runs(slot), slot.key.clone()));
-        if let Some(slot) = next {
-            self.memory.not_calm(id);
-            if !updating {
-                self.begin(service);
+        standing.dirty.sort_by_key(|slot| (runs(slot), slot.key.clone()));
+        for slot in standing.dirty.iter().take(free) {
+            if self.is_full() {
+                break;
             }
-            self.replace_slot(service, &slot);
-        } else if updating {
-            let calm = self.memory.calm_since(id, self.now);
-            if self.now.since(calm) >= MONITOR {
-                self.memory.not_calm(id);
-                self.set_update(service, UpdateState::Completed, "update completed".to_owned());
-            } else {
-                self.wake_at(calm + MONITOR);
+            self.replace_slot(service, config, slot);
+        }
+        if !standing.dirty.is_empty() {
+            for since in delayed {
+                self.wake_at(since.at(config.delay));
             }
+            return;
+        }
+        let watched = standing.watched.iter();
+        let watched = watched.filter(|since| since.elapsed(self.now) < config.monitor);
+        let until = watched.map(|since| since.at(config.monitor)).max();
+        match until {
+            Some(at) => self.wake_at(at),
+            None if standing.progressing == 0 => self.complete(status),
+            None => {}
         }
     }
 
-    fn replace_slot(&mut self, service: &Service, slot: &Slot<'a>) {
+    fn complete(&self, status: &mut UpdateStatus) {
+        let (state, message) = if status.state == UpdateState::RollbackStarted {
+            (UpdateState::RollbackCompleted, "rollback completed")
+        } else {
+            (UpdateState::Completed, "update completed")
+        };
+        status.state = state;
+        message.clone_into(&mut status.message);
+        status.completed = self.date;
+    }
+
+    fn replace_slot(&mut self, service: &Service, config: &UpdateConfig, slot: &Slot<'a>) {
         // A pair has just been told to give up its outdated replacement; the next look goes on.
-        if slot.held.is_some() {
+        if slot.held.is_some() || slot.incoming.is_some() {
             return;
         }
         let reason = ReasonCode::SpecChanged;
@@ -144,7 +277,10 @@ impl<'a> Pass<'a> {
             return;
         };
         let (making, desire) = if old.status.state == TaskState::Running {
-            (Making::held_for(old, reason), vec![])
+            match config.order {
+                UpdateOrder::StopFirst => (Making::held_for(old, reason), vec![]),
+                UpdateOrder::StartFirst => (Making::beside(old, reason), vec![]),
+            }
         } else if old.status.state < TaskState::Assigned {
             (Making::at_once(reason), vec![(old, Desired::Shutdown)])
         } else {
@@ -153,29 +289,12 @@ impl<'a> Pass<'a> {
         let task = self.make(service, &slot.key, Some(old), making);
         self.replace(vec![task], desire);
     }
+}
 
-    fn begin(&mut self, service: &Service) {
-        self.set_update(service, UpdateState::Updating, "update in progress".to_owned());
-    }
-
-    fn set_update(&mut self, service: &Service, state: UpdateState, message: String) {
-        let started = service.update.as_ref().map_or(self.date, |update| update.started);
-        let completed = match state {
-            UpdateState::Completed => self.date,
-            _ => Date::EPOCH,
-        };
-        let status = Some(UpdateStatus {
-            state,
-            started,
-            completed,
-            message,
-            total: 0,
-            failed: BTreeSet::new(),
-        });
-        self.changes.push(Change::SetUpdateStatus {
-            id: service.id.clone(),
-            spec_version: service.spec_version,
-            status,
-        });
+fn set_status(service: &Service, status: UpdateStatus) -> Change {
+    Change::SetUpdateStatus {
+        id: service.id.clone(),
+        spec_version: service.spec_version,
+        status: Some(status),
     }
 }

@@ -23,6 +23,20 @@ const KILLED: i32 = 137;
 /// The first host port given to a task that leaves the choice to the node.
 const DYNAMIC_PORT_FIRST: u16 = 32_768;
 
+/// An image of this name cannot be had.
+const MISSING: &str = "missing";
+
+/// The containers of an image of this name fail soon after they were started.
+const CRASHING: &str = "crashing";
+
+const CRASHING_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// An image of this name takes [`SLOW_PREPARE`] to be had.
+const SLOW: &str = "slow";
+
+/// Longer than a service's tasks are waited for, unless its spec says otherwise.
+const SLOW_PREPARE: Duration = Duration::from_secs(1_000);
+
 /// How slow and how faulty the runtime is. Chances are in thousandths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
@@ -126,6 +140,7 @@ impl Fake {
     /// Returns how long the action takes.
     pub fn delay(&mut self, action: &Action) -> Duration {
         let range = match action {
+            Action::Prepare { task } if image_name(task) == SLOW => return SLOW_PREPARE,
             Action::Prepare { .. } => self.faults.prepare,
             Action::Stop { grace, .. } => {
                 let (least, most) = self.faults.stop;
@@ -242,6 +257,12 @@ impl Fake {
         running.map(|(task, _)| task.clone()).collect()
     }
 
+    /// Tells whether the task has a container that was not started yet.
+    #[must_use]
+    pub fn is_prepared(&self, task: &TaskId) -> bool {
+        self.containers.get(task).is_some_and(|container| container.life == Life::Created)
+    }
+
     /// Returns how often the task's container was started; never more than once, or it is a
     /// defect.
     #[must_use]
@@ -299,7 +320,7 @@ impl Fake {
 
     fn prepare(&mut self, task: &Task) -> Result<Prepared, Failure> {
         self.answers("prepare")?;
-        if self.chance(self.faults.permanent) {
+        if image_name(task) == MISSING || self.chance(self.faults.permanent) {
             let message = format!("No such image: {}", task.spec.container.image);
             return Err(Failure { message, temporary: false });
         }
@@ -335,6 +356,9 @@ impl Fake {
         let mut ends = crashes.then_some((now + after, self.faults.exit_code));
         if task.is_job() && !crashes {
             ends = Some((now + self.between(self.faults.job), 0));
+        }
+        if image_name(task) == CRASHING {
+            ends = Some((now + self.between(CRASHING_AFTER), self.faults.exit_code));
         }
         self.next_pid += 1;
         let pid = self.next_pid;
@@ -444,6 +468,12 @@ impl Fake {
         let containers = self.containers.keys().filter_map(observe).collect();
         Event::Inventory { asked, containers }
     }
+}
+
+/// Returns the image's name without its tag.
+fn image_name(task: &Task) -> &str {
+    let image = task.spec.container.image.as_str();
+    image.split_once(':').map_or(image, |(name, _)| name)
 }
 
 fn container_id(task: &TaskId) -> String {

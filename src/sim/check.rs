@@ -1,16 +1,25 @@
 //! What must hold after every event, and when a cluster has come to rest.
 
-use super::{jobs, world::World};
+use super::{jobs, updates, world::World};
 use crate::{
     agent::Action,
     cluster::{State, decode_entry, invariants},
     consensus::Committed,
     types::{
-        Availability, Desired, FromWorker, Mode, NodeId, Sequence, Task, TaskId, TaskState,
-        TaskStatus, UpdateState, Version,
+        Availability, Desired, FromWorker, Mode, NodeId, Sequence, ServiceId, Task, TaskId,
+        TaskState, TaskStatus, Version,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How far each task had come: its state, what was desired of it, and its node.
+type Known = BTreeMap<TaskId, (TaskState, Desired, Option<NodeId>)>;
+
+impl updates::Before for Known {
+    fn of(&self, task: &TaskId) -> Option<(TaskState, Desired)> {
+        self.get(task).map(|(state, desired, _)| (*state, *desired))
+    }
+}
 
 /// What the checkers remember of a run.
 #[derive(Debug, Default)]
@@ -20,9 +29,11 @@ pub(super) struct Checks {
     /// What each entry held: none may ever change.
     entries: BTreeMap<u64, Vec<u8>>,
     /// How far each task had come.
-    tasks: BTreeMap<TaskId, (TaskState, Desired, Option<NodeId>)>,
+    tasks: Known,
     /// The last place in the manager's stream that each node said it took.
     sequences: BTreeMap<NodeId, Sequence>,
+    /// Services whose failed update was rolled back.
+    reverted: BTreeSet<ServiceId>,
     /// Nodes that are told to leave.
     pub(super) leaving: BTreeSet<NodeId>,
 }
@@ -45,15 +56,26 @@ impl World {
         let version = Version { epoch: 1, index: entry.index };
         for command in decode_entry(&entry.data).expect("what we wrote is readable") {
             let outcome = checks.state.apply(version, entry.term, &command);
+            if outcome.is_ok() {
+                updates::check_change(&mut checks.reverted, &command.change);
+            }
             self.trace(|| format!("#{} {:?} -> {outcome:?}", entry.index, command.change));
         }
         for byte in &entry.data {
             self.0.executor.record(u64::from(*byte));
         }
-        checks.after_entry(entry.index);
+        checks.after_entry(entry.index, |task| self.is_prepared(task));
         for task in checks.state.tasks().filter(|task| task.status.state == TaskState::Running) {
             self.check_well(task.node.as_ref(), task, &task.status);
         }
+    }
+
+    /// Tells whether the task's node holds its container, not started yet; none where the node is
+    /// gone.
+    fn is_prepared(&self, task: &Task) -> Option<bool> {
+        let machines = self.machines();
+        let machine = machines.get(task.node.as_ref()?)?;
+        Some(machine.fake.lock().unwrap().is_prepared(&task.id))
     }
 
     /// A task with a check never runs before its container was found well.
@@ -126,7 +148,7 @@ impl World {
         let checks = self.checks();
         let state = &checks.state;
         for service in state.services() {
-            if service.update.as_ref().is_some_and(|it| it.state == UpdateState::Updating) {
+            if service.update.as_ref().is_some_and(|it| it.state.is_moving()) {
                 return Some(format!("{} is being updated", service.spec.name));
             }
             if let Mode::Replicated { replicas } = service.spec.mode {
@@ -199,10 +221,11 @@ fn is_frozen(state: &State, task: &Task) -> bool {
 }
 
 impl Checks {
-    fn after_entry(&mut self, index: u64) {
+    fn after_entry(&mut self, index: u64, is_prepared: impl Fn(&Task) -> Option<bool>) {
         if let Err(broken) = invariants::check(&self.state) {
             panic!("after entry {index}: {broken}");
         }
+        updates::check_entry(&self.state, &self.tasks, is_prepared);
         jobs::check_made(&self.state, |task| self.tasks.contains_key(task));
         let mut now = BTreeMap::new();
         for task in self.state.tasks() {

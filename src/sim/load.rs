@@ -3,12 +3,13 @@
 
 use super::{executor::Executor, world::World};
 use crate::{
-    cluster::{Change, Class, Command, JoinRequest, Query, Refusal, Request, Response},
+    cluster::{Change, Class, Command, JoinRequest, Query, Refusal, Request, Response, State},
     types::{
         Availability, Cluster, ClusterId, ClusterSpec, Constraint, ContainerSpec, Date, Entropy,
-        HealthCheck, HealthTest, JoinToken, JoinTokens, Mode, Node, NodeDescription, NodeId,
-        NodeSpec, NodeStatus, RequestId, RestartPolicy, Role, RootCa, Service, ServiceId,
-        ServiceSpec, TaskSpec, Version,
+        FailureAction, HealthCheck, HealthTest, JoinToken, JoinTokens, Mode, Node, NodeDescription,
+        NodeId, NodeSpec, NodeStatus, Ratio, RequestId, RestartPolicy, Role, RootCa, Service,
+        ServiceId, ServiceSpec, TaskSpec, UPDATE_PROGRESS_DEADLINE, UpdateConfig, UpdateOrder,
+        Version,
     },
 };
 use std::time::Duration;
@@ -181,6 +182,9 @@ impl World {
             let seconds = executor.below(15).to_string();
             spec.task.container.health = Some(health_check(&["after", &seconds]));
         }
+        if !mode.is_job() {
+            (spec.update, spec.rollback) = (self.draw_update(true), self.draw_update(false));
+        }
         if mode.is_job() && executor.chance(300) {
             spec.task.restart.max_attempts = 1 + executor.below(3);
         }
@@ -194,6 +198,60 @@ impl World {
             spec.task.placement.constraints = vec![constraint.expect("it is well formed")];
         }
         spec
+    }
+
+    /// Draws how a service is updated, or rolled back.
+    fn draw_update(&self, rolls_back: bool) -> UpdateConfig {
+        let executor = &self.0.executor;
+        let up_to = |millis| Duration::from_millis(executor.below(millis));
+        UpdateConfig {
+            parallelism: executor.below(4),
+            delay: if executor.chance(300) { up_to(5_000) } else { Duration::ZERO },
+            failure_action: match executor.below(3) {
+                0 => FailureAction::Pause,
+                1 => FailureAction::Continue,
+                _ if rolls_back => FailureAction::Rollback,
+                _ => FailureAction::Pause,
+            },
+            monitor: up_to(8_000),
+            max_failure_ratio: match executor.below(3) {
+                0 => Ratio::from_fraction(0.4).expect("it is a fraction"),
+                _ => Ratio::default(),
+            },
+            order: match executor.chance(400) {
+                true => UpdateOrder::StartFirst,
+                false => UpdateOrder::StopFirst,
+            },
+            progress_deadline: match executor.chance(300) {
+                true => Duration::from_secs(20 + executor.below(100)),
+                false => UPDATE_PROGRESS_DEADLINE,
+            },
+        }
+    }
+
+    /// Replaces images that nothing ever runs well from, as a user does in the end.
+    pub(super) async fn mend_images(&self) {
+        for service in self.services().await {
+            let id = service.id.clone();
+            let runs_bad = |state: &State| {
+                let mut tasks = state.tasks_of_service(&id);
+                tasks.any(|task| task.desired.is_wanted() && !is_good(&task.spec.container.image))
+            };
+            while let Some(service) = self.services().await.into_iter().find(|it| it.id == id) {
+                let bad = !is_good(&service.spec.task.container.image);
+                if !bad && !runs_bad(&self.checks().state) {
+                    break;
+                }
+                let mut spec = service.spec.clone();
+                spec.task.container.image = GOOD_IMAGES[0].to_owned();
+                // What no node takes is given up, place by place, and not for what was there before.
+                spec.update.progress_deadline = Duration::from_secs(60);
+                spec.update.failure_action = FailureAction::Pause;
+                if self.update(&service, spec).await.is_ok() {
+                    break;
+                }
+            }
+        }
     }
 
     /// Does one thing that a user might.
@@ -216,7 +274,13 @@ impl World {
                         let total_completions = executor.below(10);
                         spec.mode = Mode::ReplicatedJob { max_concurrent, total_completions };
                     }
-                    (2, _) => spec.task.force_update += 1,
+                    (2, _) if executor.chance(400) => spec.task.force_update += 1,
+                    (2, Mode::Replicated { .. } | Mode::Global) if executor.chance(700) => {
+                        spec.task.container.image = self.draw_image();
+                    }
+                    (2, Mode::Replicated { .. } | Mode::Global) => {
+                        spec.update = self.draw_update(true);
+                    }
                     _ => spec.task.container.env = vec![format!("V={}", executor.below(9))],
                 }
                 let _conflict = self.update(service, spec).await;
@@ -255,10 +319,25 @@ impl World {
         }
     }
 
+    fn draw_image(&self) -> String {
+        let all = GOOD_IMAGES.iter().chain(&BAD_IMAGES).copied().collect::<Vec<_>>();
+        (*self.any(&all).expect("there are some")).to_owned()
+    }
+
     fn any<'a, T>(&self, all: &'a [T]) -> Option<&'a T> {
         let drawn = self.0.executor.below(u64::try_from(all.len()).expect("a usize fits"));
         all.get(usize::try_from(drawn).expect("it came from a usize"))
     }
+}
+
+/// Images that run well.
+const GOOD_IMAGES: [&str; 3] = ["busybox", "busybox:2", "busybox:3"];
+
+/// Images that cannot be had, crash, or take very long to come.
+const BAD_IMAGES: [&str; 3] = ["missing:1", "crashing:1", "slow:1"];
+
+fn is_good(image: &str) -> bool {
+    GOOD_IMAGES.contains(&image)
 }
 
 /// Returns a check by what the virtual runtime understands.

@@ -19,4 +19,5 @@ pub(crate) mod on_sim;
 mod run;
 mod scenario;
 mod tests;
+mod updates;
 mod world;

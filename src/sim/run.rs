@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-/// How long a healed cluster may take to be as its spec says: the longest restart delay and the
-/// longest local one, twice.
-const REST_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// How long a healed cluster may take to be as its spec says: an update that no node takes waits
+/// for the deadline of each of its places, and so does its rollback; and the longest restart delay
+/// and the longest local one, twice.
+const REST_LIMIT: Duration = Duration::from_secs((2 * 10 + 20) * 60);
 
 /// How many seconds in a row everything must be as it should be. Containers that were started in
 /// bad weather end up to 30 s later.
@@ -77,6 +78,14 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     let limit = executor.now() + Duration::from_secs(600);
     assert!(executor.run(limit, all), "a request is never answered");
     world.heal();
+    let (there, mended) = (world.clone(), flag());
+    let done = Arc::clone(&mended);
+    executor.spawn(async move {
+        there.mend_images().await;
+        done.store(true, Ordering::Relaxed);
+    });
+    let limit = executor.now() + Duration::from_secs(600);
+    assert!(executor.run(limit, || mended.load(Ordering::Relaxed)), "no service can be updated");
     rest(&world);
     compare(&world);
     idle(&world, size.idle);

@@ -3,8 +3,12 @@
 //! A line that begins with `> ` is a command; the lines after it are what it shows. Nodes are
 //! called `n0` (the manager), `n1` and so on in the order they joined.
 //!
-//! - `join N`, `create NAME N|global|job:N/N|global-job [zone=Z] [gpu=N] [attempts=N]
-//!   [well=never|after:SECONDS|until:SECONDS]`, `scale NAME N`, `update NAME`, `remove NAME`
+//! - `join N`, `create NAME N|global|job:N/N|global-job OPTION...`, `scale NAME N`,
+//!   `update NAME OPTION...` (`again` forces it), `rollback NAME`, `remove NAME`
+//! - options: `image=NAME` (`missing`, `crashing` and `slow` are what they say), `zone=Z`, `gpu=N`,
+//!   `attempts=N`, `well=never|after:SECONDS|until:SECONDS`, and of updates `parallelism=N`,
+//!   `delay=SECONDS`, `monitor=SECONDS`, `deadline=SECONDS`, `ratio=PART`, `order=start-first`,
+//!   `on-failure=continue|rollback`; of rollbacks the same behind `rollback-`
 //! - `drain|pause|active NODE`, `label NODE ZONE`, `forget NODE`
 //! - `kill NODE NAME`: ends one container of the service there
 //! - `crash NODE` ends the daemon, `off NODE` the machine, `on NODE` starts either
@@ -12,6 +16,7 @@
 //! - `hang`, `mend-disk`: the disk of the manager's log; `try NAME`: creates a service, once
 //! - `wait SECONDS`, `settle`: until all is as it should be
 //! - `show`: nodes, wanted tasks, containers
+//! - `watch NAME SECONDS`: what becomes of its update and of its tasks, with the time of each change
 
 use super::{
     load::{health_check, service_spec},
@@ -19,7 +24,10 @@ use super::{
 };
 use crate::{
     cluster::{Query, Request, Response},
-    types::{Availability, Constraint, Mode, Node, NodeId, Service, ServiceSpec, Task},
+    types::{
+        Availability, Constraint, FailureAction, Mode, Node, NodeId, Ratio, Service, ServiceSpec,
+        Task, UpdateConfig, UpdateOrder,
+    },
 };
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::Path, time::Duration};
 
@@ -83,8 +91,15 @@ fn perform<F: Future<Output = String> + Send + 'static>(
 /// Makes the spec that the words of a `create` describe.
 fn described(name: &str, mode: &str, options: &[&str]) -> ServiceSpec {
     let mut spec = service_spec(name, parse_mode(mode));
+    set_options(&mut spec, options);
+    spec
+}
+
+/// Sets what the words of a `create` or an `update` say.
+fn set_options(spec: &mut ServiceSpec, options: &[&str]) {
     for (option, value) in options.iter().filter_map(|word| word.split_once('=')) {
         match option {
+            "image" => value.clone_into(&mut spec.task.container.image),
             "zone" => {
                 let constraint = Constraint::parse(&format!("node.labels.zone=={value}"));
                 spec.task.placement.constraints.push(constraint.unwrap());
@@ -97,10 +112,31 @@ fn described(name: &str, mode: &str, options: &[&str]) -> ServiceSpec {
                 spec.task.generic.insert("gpu".to_owned(), value.parse().unwrap());
             }
             "attempts" => spec.task.restart.max_attempts = value.parse().unwrap(),
-            other => panic!("{other:?} is no option of create"),
+            other => match other.strip_prefix("rollback-") {
+                Some(option) => set_update_option(&mut spec.rollback, option, value),
+                None => set_update_option(&mut spec.update, other, value),
+            },
         }
     }
-    spec
+}
+
+fn set_update_option(config: &mut UpdateConfig, option: &str, value: &str) {
+    let seconds = || Duration::from_secs(value.parse().unwrap());
+    match (option, value) {
+        ("parallelism", _) => config.parallelism = value.parse().unwrap(),
+        ("delay", _) => config.delay = seconds(),
+        ("monitor", _) => config.monitor = seconds(),
+        ("deadline", _) => config.progress_deadline = seconds(),
+        ("ratio", _) => {
+            config.max_failure_ratio = Ratio::from_fraction(value.parse().unwrap()).unwrap();
+        }
+        ("order", "start-first") => config.order = UpdateOrder::StartFirst,
+        ("order", "stop-first") => config.order = UpdateOrder::StopFirst,
+        ("on-failure", "pause") => config.failure_action = FailureAction::Pause,
+        ("on-failure", "continue") => config.failure_action = FailureAction::Continue,
+        ("on-failure", "rollback") => config.failure_action = FailureAction::Rollback,
+        other => panic!("{other:?} is no option of a service"),
+    }
 }
 
 impl World {
@@ -117,14 +153,26 @@ impl World {
                     return format!("{refusal}\n");
                 }
             }
-            ["scale" | "update", name, rest @ ..] => {
+            ["scale", name, count] => {
                 let service = self.service_named(name).await;
                 let mut spec = service.spec.clone();
-                match rest {
-                    [count] => spec.mode = parse_mode(count),
-                    _ => spec.task.force_update += 1,
-                }
+                spec.mode = parse_mode(count);
                 self.update(&service, spec).await.expect("nobody else writes");
+            }
+            ["update", name, rest @ ..] => {
+                let service = self.service_named(name).await;
+                let mut spec = service.spec.clone();
+                spec.task.force_update += u64::from(rest.contains(&"again"));
+                set_options(&mut spec, rest);
+                self.update(&service, spec).await.expect("nobody else writes");
+            }
+            ["rollback", name] => {
+                let Service { id, version, .. } = self.service_named(name).await;
+                let request = self.request_id();
+                let request = Request::RollbackService { request, id, version };
+                if let Err(refusal) = self.ask(request).await {
+                    return format!("{refusal}\n");
+                }
             }
             ["remove", name] => {
                 let service = self.service_named(name).await;
@@ -161,6 +209,9 @@ impl World {
             }
             ["settle"] => self.settle().await,
             ["show"] => return self.show().await,
+            ["watch", name, seconds] => {
+                return self.watch(name, Duration::from_secs(seconds.parse().unwrap())).await;
+            }
             other => panic!("{other:?} is no command"),
         }
         String::new()
@@ -254,6 +305,60 @@ impl World {
         }
         let counts: Vec<_> = counts.values().map(|(name, n)| format!("{name}={n}")).collect();
         writeln!(text, "containers {}", counts.join(" ")).unwrap();
+        text
+    }
+
+    /// Shows what becomes of a service in the next time, looking five times a second.
+    async fn watch(&self, name: &str, time: Duration) -> String {
+        let (mut text, mut last) = (String::new(), String::new());
+        let begun = self.0.executor.now();
+        loop {
+            let now = self.0.executor.now();
+            let seen = self.look_at(name);
+            if seen != last {
+                let tenths = now.since(begun).as_millis() / 100;
+                let time = format!("{}.{} s", tenths / 10, tenths % 10);
+                for (at, line) in seen.lines().enumerate() {
+                    let shown = if at == 0 { time.as_str() } else { "" };
+                    writeln!(text, "{shown:>8}  {line}").unwrap();
+                }
+                last = seen;
+            }
+            if now.since(begun) >= time {
+                return text;
+            }
+            self.0.executor.sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Returns the update of a service in a line, and the tasks of each slot that are wanted or
+    /// still live in one. Of what was committed: the steps to READY are not in it.
+    fn look_at(&self, name: &str) -> String {
+        let checks = self.checks();
+        let Some(service) = checks.state.service_by_name(name) else { return String::new() };
+        let mut text = match &service.update {
+            Some(update) => format!("{}: {}\n", update.state.as_str(), update.message),
+            None => "no update\n".to_owned(),
+        };
+        let mut slots: BTreeMap<String, Vec<&Task>> = BTreeMap::new();
+        for task in checks.state.tasks_of_service(&service.id) {
+            text = text.replace(task.id.as_str(), &task.short_name());
+            if task.desired.is_wanted() || task.status.state.is_live() {
+                let node = task.node.as_ref().filter(|_| task.slot == 0);
+                let slot = node.map_or_else(|| task.slot.to_string(), |node| self.name(node));
+                slots.entry(slot).or_default().push(task);
+            }
+        }
+        for (slot, mut tasks) in slots {
+            tasks.sort_by_key(|task| (task.created, task.predecessor.is_some()));
+            let tasks = tasks.into_iter().map(|task| {
+                let image = &task.spec.container.image;
+                let node = task.node.as_ref().map_or_else(|| "-".to_owned(), |it| self.name(it));
+                format!("{image} on {node} {}/{}", task.desired, task.status.state)
+            });
+            let tasks: Vec<String> = tasks.collect();
+            writeln!(text, "{slot}: {}", tasks.join(", ")).unwrap();
+        }
         text
     }
 

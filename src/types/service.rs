@@ -128,6 +128,14 @@ pub struct ServiceSpec {
     pub rollback: UpdateConfig,
 }
 
+impl ServiceSpec {
+    /// Tells whether tasks made from it and from `other` are alike: what else differs replaces none.
+    #[must_use]
+    pub fn has_same_tasks(&self, other: &Self) -> bool {
+        self.task == other.task && self.endpoint == other.endpoint
+    }
+}
+
 /// A service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {

@@ -480,6 +480,12 @@ impl Task {
         }
     }
 
+    /// Tells whether it runs beside `other` until it has proved itself.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.overlap && self.predecessor.as_ref() == Some(&other.id)
+    }
+
     /// Adds a reason, dropping the oldest one beyond [`REASONS_MAX`].
     pub fn add_reason(&mut self, code: ReasonCode, date: Date) {
         if self.reasons.len() == REASONS_MAX {

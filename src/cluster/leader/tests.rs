@@ -6,6 +6,7 @@ mod local;
 mod nodes;
 mod random;
 mod services;
+mod updates;
 mod world;
 
 pub(crate) use world::{World, id, replicated};

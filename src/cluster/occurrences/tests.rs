@@ -103,7 +103,7 @@ fn services_tell_what_swarm_tells() {
         service update (name=ev, updatestate.new=updating)
         service update (name=ev, updatestate.new=paused, updatestate.old=updating)
         service update (name=ev, updatestate.new=completed, updatestate.old=paused)
-        service update (name=ev, replicas.new=1, replicas.old=2)
+        service update (name=ev, replicas.new=1, replicas.old=2, updatestate.new=rollback_started, updatestate.old=completed)
         service remove (name=ev)
     "#]]);
 }

@@ -3,7 +3,7 @@
 use super::{Making, Pass, Slot, Stand, is_ended};
 use crate::{
     cluster::SlotKey,
-    types::{Availability, Desired, Node, NodeId, NodeState, ReasonCode, Service, Task},
+    types::{Availability, Desired, Node, NodeId, NodeState, ReasonCode, Service, Task, TaskState},
 };
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ impl<'a> Pass<'a> {
 
     /// A node that has a wanted task; tells whether its task is to be kept up.
     pub(super) fn takes_part(&mut self, node: &Node, slot: &Slot<'a>, fits: bool) -> bool {
-        let wanted = || slot.running.into_iter().chain(slot.held);
+        let wanted = || slot.wanted();
         if !fits || node.spec.availability == Availability::Drain {
             let desire = wanted().map(|task| (task, Desired::Shutdown)).collect();
             self.replace(vec![], desire);
@@ -61,10 +61,17 @@ impl<'a> Pass<'a> {
             return false;
         }
         if node.spec.availability == Availability::Pause {
-            let ended = slot.running.is_some_and(is_ended) || slot.held.is_some_and(is_ended);
-            if ended {
+            if let (Some(running), Some(incoming)) = (slot.running, slot.incoming) {
+                if is_ended(running) || self.observed(incoming) == TaskState::Running {
+                    self.replace(vec![], vec![(running, Desired::Shutdown)]);
+                } else if is_ended(incoming) {
+                    self.replace(vec![], vec![(incoming, Desired::Shutdown)]);
+                }
+            } else if slot.running.is_some_and(is_ended) {
                 let desire = wanted().map(|task| (task, Desired::Shutdown)).collect();
                 self.replace(vec![], desire);
+            } else if let Some(held) = slot.held.filter(|held| is_ended(held)) {
+                self.replace(vec![], vec![(held, Desired::Shutdown)]);
             } else if let (None, Some(held)) = (slot.running, slot.held) {
                 // It was given to the node before the pause, and its predecessor was told to stop.
                 self.release(held);

@@ -6,7 +6,7 @@
 //! restart policy gives the slot up. Tasks of older iterations are told to stop, and their places
 //! are not taken before they did.
 
-use super::{Making, PREDECESSOR_WAIT, Pass, Slot};
+use super::{Making, PREDECESSOR_WAIT, Pass, Slot, Wait};
 use crate::{
     cluster::SlotKey,
     types::{Desired, JobPlace, Mode, ReasonCode, Service, ServiceId, Task, TaskState, job_place},
@@ -195,7 +195,7 @@ impl<'a> Pass<'a> {
     /// Tells whether a task that was told to stop counts as running. One that does not stop is not
     /// waited for longer than a predecessor is.
     fn is_leaving(&mut self, task: &Task) -> bool {
-        let until = self.memory.leaving_since(&task.id, self.now) + PREDECESSOR_WAIT;
+        let until = self.since(task, Wait::Leaving, task.updated).at(PREDECESSOR_WAIT);
         if self.now < until {
             self.wake_at(until);
         }

@@ -1,6 +1,7 @@
 //! What a leader remembers between looks at a service: how long things have waited or lasted.
 //!
-//! All of it can be lost: a new leader waits anew.
+//! All of it can be lost: a new leader takes from the tasks' dates how long things have lasted, so
+//! that delays, monitors and deadlines continue where they were.
 
 use crate::{
     cluster::State,
@@ -11,30 +12,70 @@ use std::{
     time::Duration,
 };
 
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::cluster) enum Wait {
+    /// The delay of a task that is held.
+    Held,
+    /// The end of a task that was told to stop.
+    Leaving,
+    /// That a task which an update made runs.
+    Progress,
+    /// That it goes on running.
+    Monitor,
+}
+
+/// Since when something is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cluster) struct Since {
+    /// When this leader saw it first.
+    seen: Moment,
+    /// How long it had lasted by then, by the dates of who led before.
+    before: Duration,
+}
+
+impl Since {
+    pub(in crate::cluster) fn starting(now: Moment) -> Self {
+        Self { seen: now, before: Duration::ZERO }
+    }
+
+    pub(in crate::cluster) fn elapsed(self, now: Moment) -> Duration {
+        now.since(self.seen).saturating_add(self.before)
+    }
+
+    /// Returns when it will have lasted so long.
+    pub(in crate::cluster) fn at(self, wait: Duration) -> Moment {
+        self.seen + wait.saturating_sub(self.before)
+    }
+}
+
 /// What a leader remembers.
 #[derive(Debug, Default)]
 pub(in crate::cluster) struct Memory {
-    /// Since when held tasks are seen.
-    held: BTreeMap<TaskId, Moment>,
-    /// Since when tasks of jobs are seen on their way out.
-    leaving: BTreeMap<TaskId, Moment>,
+    /// What is waited for of tasks, from which date on, and since when.
+    waits: BTreeMap<(TaskId, Wait), (Date, Since)>,
     /// How long tasks ran that ended.
     ran: BTreeMap<TaskId, Duration>,
-    /// Which task each update waits for, and since when.
-    progress: BTreeMap<ServiceId, (TaskId, Moment)>,
-    /// Since when each update has nothing left to do.
-    calm: BTreeMap<ServiceId, Moment>,
     /// When to look at services again.
     wakes: BTreeMap<ServiceId, Moment>,
 }
 
 impl Memory {
-    pub(in crate::cluster) fn held_since(&mut self, id: &TaskId, now: Moment) -> Moment {
-        *self.held.entry(id.clone()).or_insert(now)
-    }
-
-    pub(in crate::cluster) fn leaving_since(&mut self, id: &TaskId, now: Moment) -> Moment {
-        *self.leaving.entry(id.clone()).or_insert(now)
+    /// Returns since when something is waited for, which began at `date`. `now` and `today` are one
+    /// instant on both clocks: what began before this leader saw it continues where it was.
+    pub(in crate::cluster) fn since(
+        &mut self,
+        task: &TaskId,
+        wait: Wait,
+        date: Date,
+        (now, today): (Moment, Date),
+    ) -> Since {
+        let first = || (date, Since { before: today.since(date), ..Since::starting(now) });
+        let entry = self.waits.entry((task.clone(), wait)).or_insert_with(first);
+        if entry.0 != date {
+            *entry = first();
+        }
+        entry.1
     }
 
     pub(in crate::cluster) fn ran(&self, id: &TaskId) -> Option<Duration> {
@@ -45,31 +86,6 @@ impl Memory {
     pub(in crate::cluster) fn note_end(&mut self, task: &Task, since: Date, status: &TaskStatus) {
         assert!(status.state > TaskState::Running, "only what ended has run for a time");
         self.ran.insert(task.id.clone(), status.date.since(since));
-    }
-
-    /// Returns since when the update of a service waits for this task.
-    pub(in crate::cluster) fn progress_since(
-        &mut self,
-        service: &ServiceId,
-        task: &TaskId,
-        now: Moment,
-    ) -> Moment {
-        match self.progress.get(service) {
-            Some((known, since)) if known == task => *since,
-            _ => {
-                self.progress.insert(service.clone(), (task.clone(), now));
-                now
-            }
-        }
-    }
-
-    /// Returns since when the update of a service has nothing left to do.
-    pub(in crate::cluster) fn calm_since(&mut self, service: &ServiceId, now: Moment) -> Moment {
-        *self.calm.entry(service.clone()).or_insert(now)
-    }
-
-    pub(in crate::cluster) fn not_calm(&mut self, service: &ServiceId) {
-        self.calm.remove(service);
     }
 
     pub(in crate::cluster) fn set_wake(&mut self, service: &ServiceId, at: Option<Moment>) {
@@ -94,21 +110,12 @@ impl Memory {
     }
 
     pub(in crate::cluster) fn forget_service(&mut self, id: &ServiceId) {
-        self.progress.remove(id);
-        self.calm.remove(id);
         self.wakes.remove(id);
-    }
-
-    pub(in crate::cluster) fn forget_task(&mut self, id: &TaskId) {
-        self.held.remove(id);
-        self.leaving.remove(id);
-        self.ran.remove(id);
     }
 
     /// Drops what is about tasks that are gone.
     pub(in crate::cluster) fn forget_gone(&mut self, state: &State) {
-        self.held.retain(|id, _| state.task(id).is_some());
-        self.leaving.retain(|id, _| state.task(id).is_some());
+        self.waits.retain(|(id, _), _| state.task(id).is_some());
         self.ran.retain(|id, _| state.task(id).is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Making, Pass, Slot, Stand};
 use crate::{
-    cluster::SlotKey,
+    cluster::{SlotKey, update},
     types::{Desired, NodeId, ReasonCode, Service, Task, TaskState},
 };
 use std::{
@@ -30,8 +30,9 @@ impl<'a> Pass<'a> {
                 Slot::of(key, tasks)
             })
             .collect();
-        let (mut kept, dead): (Vec<_>, Vec<_>) =
-            slots.into_iter().partition(|slot| slot.is_wanted() || self.is_done(slot));
+        let (mut kept, dead): (Vec<_>, Vec<_>) = slots.into_iter().partition(|slot| {
+            slot.is_wanted() || (self.is_done(slot) && !is_left_behind(service, slot))
+        });
         let mut reused = BTreeSet::new();
         if kept.len() > replicas {
             let surplus = self.surplus(&kept, replicas);
@@ -83,7 +84,8 @@ impl<'a> Pass<'a> {
         let mut on_node: BTreeMap<&NodeId, usize> = BTreeMap::new();
         let mut ranked: Vec<(usize, u64)> = Vec::new();
         for slot in order {
-            let node = slot.running.filter(|_| slot.held.is_none()).and_then(|t| t.node.as_ref());
+            let node =
+                slot.running.filter(|_| slot.wanted().count() == 1).and_then(|t| t.node.as_ref());
             let nth = node.map_or(usize::MAX, |node| {
                 let count = on_node.entry(node).or_insert(0);
                 *count += 1;
@@ -95,4 +97,9 @@ impl<'a> Pass<'a> {
         ranked.sort_by_key(|(nth, _)| *nth);
         ranked.into_iter().skip(replicas).map(|(_, slot)| slot).collect()
     }
+}
+
+/// Tells whether a rollback finds the slot given up by what it goes back from: that is filled anew.
+fn is_left_behind(service: &Service, slot: &Slot<'_>) -> bool {
+    update::is_going_back(service) && slot.newest.spec_version < service.spec_version
 }

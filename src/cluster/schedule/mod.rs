@@ -127,7 +127,7 @@ fn place_group(
     for task in group {
         // In place, where it needs no room besides its predecessor's. Not where the service keeps
         // failing.
-        let home = nodes.home(task).filter(|index| {
+        let home = nodes.home(task).filter(|_| !task.overlap).filter(|index| {
             let seat = &nodes.seats()[*index];
             let credit = nodes.credit(task, *index);
             seat.failures < FAILURES_MAX && checks.first_failure(seat, credit).is_none()

@@ -132,10 +132,11 @@ impl<'a> NodeSet<'a> {
         self.find(predecessor.node.as_ref()?)
     }
 
-    /// Returns what the task may count on at this node.
+    /// Returns what the task may count on at this node: nothing where it runs beside its
+    /// predecessor.
     pub(super) fn credit(&self, task: &Task, at: usize) -> Credit<'a> {
         let Some(predecessor) = self.predecessor(task) else { return Credit::default() };
-        if predecessor.node.as_ref() != Some(&self.seats[at].node.id) {
+        if task.overlap || predecessor.node.as_ref() != Some(&self.seats[at].node.id) {
             return Credit::default();
         }
         Credit {

@@ -4,13 +4,13 @@
 //! command, however mad, panics: a poisoned log entry would end every manager in a loop. A command
 //! is applied as a whole or leaves nothing behind.
 
-use super::{OUTCOMES_MAX, SlotKey, State};
+use super::{OUTCOMES_MAX, SlotKey, State, check_slot};
 use crate::{
     cluster::command::{Applied, Change, Command, Decision, Rejected},
     types::{
         Availability, Cluster, Date, Desired, JobStatus, NODE_CERT_EXPIRY, Node, NodeId, NodeSpec,
         NodeState, REASONS_MAX, ReasonCode, Role, Service, ServiceId, ServiceSpec, Task, TaskId,
-        TaskState, TaskStatus, UpdateStatus, Version,
+        TaskState, TaskStatus, UpdateState, UpdateStatus, Version,
     },
 };
 use std::{
@@ -115,6 +115,9 @@ impl State {
                 Ok(Applied::Done)
             }
             Change::AdoptTasks { node, tasks } => self.adopt_tasks(at, node, tasks),
+            Change::RevertService { id, spec_version, message } => {
+                self.revert_service(at, id, *spec_version, message)
+            }
             Change::RemoveTasks { tasks } => {
                 for id in tasks {
                     self.forget_task(id);
@@ -280,6 +283,16 @@ impl State {
         self.tables.services.get_mut(id).ok_or_else(|| not_found("service", id.as_str()))
     }
 
+    /// Returns the service for a change that was made on what a user read of it.
+    fn service_as_read(
+        &mut self,
+        id: &ServiceId,
+        expected: Version,
+    ) -> Result<&mut Service, Rejected> {
+        let service = self.service_mut(id)?;
+        if service.version == expected { Ok(service) } else { Err(Rejected::OutOfSequence) }
+    }
+
     fn update_service(
         &mut self,
         at: At,
@@ -287,24 +300,25 @@ impl State {
         expected: Version,
         spec: &ServiceSpec,
     ) -> Result<Applied, Rejected> {
-        let service = self.service_mut(id)?;
-        if service.version != expected {
-            return Err(Rejected::OutOfSequence);
-        }
+        let service = self.service_as_read(id, expected)?;
         if service.spec.name != spec.name {
             return Err(Rejected::Precondition("renaming services is not supported".to_owned()));
         }
         if !service.spec.mode.is_like(spec.mode) {
             return Err(Rejected::Precondition("service mode change is not allowed".to_owned()));
         }
-        // The same spec again only resumes a paused update: what came before stays reachable.
-        if service.spec != *spec {
+        if service.spec.has_same_tasks(spec) && resume(service, at.date) {
+            // What the update came from stays what a rollback goes back to.
+            service.spec = spec.clone();
+        } else if service.spec == *spec {
+            service.update = None;
+        } else {
             let previous = std::mem::replace(&mut service.spec, spec.clone());
             begin_iteration(service, &previous, at.date);
             service.previous_spec = Some(Box::new(previous));
+            service.spec_version = at.version;
+            service.update = None;
         }
-        service.spec_version = at.version;
-        service.update = None;
         service.version = at.version;
         service.updated = at.date;
         Ok(Applied::Service(id.clone()))
@@ -316,22 +330,27 @@ impl State {
         id: &ServiceId,
         expected: Version,
     ) -> Result<Applied, Rejected> {
+        let service = self.service_as_read(id, expected)?;
+        let previous = service.previous_spec.take().ok_or_else(|| no_previous(id))?;
+        let left = go_back(service, at, *previous, "manually requested rollback");
+        service.previous_spec = Some(Box::new(left));
+        Ok(Applied::Service(id.clone()))
+    }
+
+    fn revert_service(
+        &mut self,
+        at: At,
+        id: &ServiceId,
+        spec_version: Version,
+        message: &str,
+    ) -> Result<Applied, Rejected> {
         let service = self.service_mut(id)?;
-        if service.version != expected {
+        let updating = service.update.as_ref().is_some_and(|it| it.state == UpdateState::Updating);
+        if service.spec_version != spec_version || !updating {
             return Err(Rejected::OutOfSequence);
         }
-        let Some(previous) = service.previous_spec.as_mut() else {
-            return Err(Rejected::Precondition(format!(
-                "service {id} does not have a previous spec"
-            )));
-        };
-        std::mem::swap(&mut service.spec, previous);
-        let previous = previous.clone();
-        begin_iteration(service, &previous, at.date);
-        service.spec_version = at.version;
-        service.update = None;
-        service.version = at.version;
-        service.updated = at.date;
+        let previous = service.previous_spec.take().ok_or_else(|| no_previous(id))?;
+        let _failed = go_back(service, at, *previous, message);
         Ok(Applied::Service(id.clone()))
     }
 
@@ -394,12 +413,15 @@ impl State {
         }
         for key in &touched {
             let after = self.tasks_in_slot(key).filter(|task| !task.is_complete_job());
-            let after = after.map(|task| {
-                (raised.get(&task.id).copied().unwrap_or(task.desired), task.predecessor.is_some())
-            });
-            let new = create.iter().filter(|task| SlotKey::of(task) == *key);
-            let new = new.map(|task| (task.desired, task.predecessor.is_some()));
-            check_slot(key, after.chain(new))?;
+            let after = after
+                .map(|task| (raised.get(&task.id).copied().unwrap_or(task.desired), task))
+                .chain(
+                    create
+                        .iter()
+                        .filter(|task| SlotKey::of(task) == *key)
+                        .map(|task| (task.desired, task)),
+                );
+            check_slot(after).map_err(|_| taken(key))?;
         }
         for (id, desired) in raised {
             self.raise_desired(at, id, desired);
@@ -607,28 +629,44 @@ fn is_restart(task: &Task) -> bool {
     matches!(last, Some(ReasonCode::Restarted | ReasonCode::NodeLost | ReasonCode::LocalRestart))
 }
 
-/// Checks one slot as it would be: at most one task desired RUNNING, at most one held, and one
-/// that is held beside another only for a predecessor.
-fn check_slot(key: &SlotKey, tasks: impl Iterator<Item = (Desired, bool)>) -> Result<(), Rejected> {
-    let (mut running, mut held, mut held_for_none) = (0_usize, 0_usize, 0_usize);
-    for (desired, has_predecessor) in tasks {
-        match desired {
-            Desired::Running | Desired::Complete => running += 1,
-            Desired::Ready => {
-                held += 1;
-                held_for_none += usize::from(!has_predecessor);
-            }
-            Desired::Shutdown | Desired::Remove => {}
+/// Carries an unfinished update on under the spec's other options, and anew where it was paused.
+/// Returns whether there is one.
+fn resume(service: &mut Service, date: Date) -> bool {
+    let Some(update) = &mut service.update else { return false };
+    match update.state {
+        UpdateState::Updating | UpdateState::RollbackStarted => {}
+        UpdateState::Paused => {
+            *update = UpdateStatus::begun(UpdateState::Updating, date, "update in progress");
         }
+        UpdateState::RollbackPaused => {
+            *update =
+                UpdateStatus::begun(UpdateState::RollbackStarted, date, "rollback in progress");
+        }
+        UpdateState::Completed | UpdateState::RollbackCompleted => return false,
     }
-    if running > 1 || held > 1 || running + held_for_none > 1 {
-        let place = key.node.as_ref().map_or_else(|| key.slot.to_string(), ToString::to_string);
-        return Err(Rejected::Precondition(format!(
-            "slot {place} of service {} has a task already",
-            key.service
-        )));
-    }
-    Ok(())
+    true
+}
+
+/// Gives a service its previous spec back; returns the one that it had.
+fn go_back(service: &mut Service, at: At, previous: ServiceSpec, message: &str) -> ServiceSpec {
+    let left = std::mem::replace(&mut service.spec, previous);
+    begin_iteration(service, &left, at.date);
+    service.spec_version = at.version;
+    let begun = UpdateStatus::begun(UpdateState::RollbackStarted, at.date, message);
+    // Jobs are not updated: another spec is another iteration.
+    service.update = service.job.is_none().then_some(begun);
+    service.version = at.version;
+    service.updated = at.date;
+    left
+}
+
+fn no_previous(id: &ServiceId) -> Rejected {
+    Rejected::Precondition(format!("service {id} does not have a previous spec"))
+}
+
+fn taken(key: &SlotKey) -> Rejected {
+    let place = key.node.as_ref().map_or_else(|| key.slot.to_string(), ToString::to_string);
+    Rejected::Precondition(format!("slot {place} of service {} has a task already", key.service))
 }
 
 /// Sets a job off once more where its spec became another one to its tasks.

@@ -11,7 +11,7 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[expect(clippy::needless_pass_by_value, reason = "reads best where the text stands in the call")]
-fn check(world: &World, expected: Expect) {
+pub(super) fn check(world: &World, expected: Expect) {
     expected.assert_eq(&world.tasks());
 }
 

@@ -424,7 +424,8 @@ impl World {
     }
 
     /// Lets every worker do what it was told, until nothing changes: images named `bad` cannot be
-    /// had, `crash` fails once started, `done` ends well, `stuck` never stops.
+    /// had, `slow` never come, `crash` fails once started, `unwell` is never found healthy, `done`
+    /// ends well, `stuck` never stops.
     pub(crate) fn work(&mut self) {
         for _ in 0..1_000 {
             let mut news = Vec::new();
@@ -527,6 +528,7 @@ fn next_state(task: &Task, state: TaskState) -> Option<(TaskState, &'static str)
     }
     match (image, state) {
         ("bad", _) => Some((TaskState::Rejected, "no such image")),
+        ("slow", TaskState::Assigned) | ("unwell", TaskState::Ready) => None,
         (_, TaskState::Assigned) => Some((TaskState::Ready, "")),
         (_, TaskState::Ready) if task.desired.may_run() => Some((TaskState::Running, "")),
         ("crash", TaskState::Running) => Some((TaskState::Failed, "exit status 1")),

@@ -1,0 +1,491 @@
+//! Updates and rollbacks, by the clock.
+
+use super::{
+    services::check,
+    world::{World, replicated},
+};
+use crate::{
+    cluster::{Request, Response},
+    types::{
+        Availability, Constraint, Desired, FailureAction, Mode, Ratio, ServiceId, ServiceSpec,
+        Task, TaskState, UpdateConfig, UpdateOrder, UpdateState,
+    },
+};
+use expect_test::expect;
+use std::{collections::BTreeSet, time::Duration};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn updated(replicas: u64, update: UpdateConfig) -> ServiceSpec {
+    ServiceSpec { update, ..replicated("web", replicas) }
+}
+
+fn service(world: &mut World, spec: ServiceSpec) -> ServiceId {
+    let id = world.create(spec);
+    world.run(SECOND);
+    id
+}
+
+fn set_image(world: &mut World, id: &ServiceId, image: &str) {
+    world.update(id, |spec| spec.task.container.image = image.to_owned());
+}
+
+/// How many wanted tasks run, of this image.
+fn running(world: &World, image: &str) -> usize {
+    let runs = |task: &&Task| {
+        task.status.state == TaskState::Running && task.spec.container.image == image
+    };
+    world.wanted().iter().filter(runs).count()
+}
+
+fn status(world: &World, id: &ServiceId) -> (UpdateState, String) {
+    let update = world.service(id).update.expect("an update");
+    (update.state, update.message)
+}
+
+fn state(world: &World, id: &ServiceId) -> UpdateState {
+    status(world, id).0
+}
+
+fn roll_back(world: &mut World, id: &ServiceId) {
+    let (request, version) = (world.request_id(), world.service(id).version);
+    let answer = world.request(Request::RollbackService { request, id: id.clone(), version });
+    assert_eq!(answer, Ok(Response::Done));
+}
+
+/// How many tasks of each image were ever made.
+fn made(world: &World, image: &str) -> usize {
+    world.state.tasks().filter(|task| task.spec.container.image == image).count()
+}
+
+fn ratio(fraction: f64) -> Ratio {
+    Ratio::from_fraction(fraction).expect("a fraction")
+}
+
+#[test]
+fn so_many_at_a_time_and_each_place_waits_its_delay() {
+    let config = UpdateConfig { parallelism: 2, delay: 10 * SECOND, ..UpdateConfig::default() };
+    let mut world = World::new(3);
+    let id = service(&mut world, updated(6, config));
+    set_image(&mut world, &id, "good:2");
+    let mut seen = Vec::new();
+    for _ in 0..28 {
+        world.run(SECOND);
+        seen.push(running(&world, "good:2"));
+        assert_eq!(running(&world, "good:1") + running(&world, "good:2"), 6);
+    }
+    let expected: Vec<usize> = [(9, 2), (10, 4), (9, 6)]
+        .into_iter()
+        .flat_map(|(seconds, count)| std::iter::repeat_n(count, seconds))
+        .collect();
+    assert_eq!(seen, expected);
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+    let update = world.service(&id).update.expect("an update");
+    // Five seconds after the last task ran: nobody waits for a delay after it.
+    assert_eq!(update.completed.since(update.started).as_secs(), 25);
+}
+
+#[test]
+fn no_parallelism_is_all_at_once() {
+    let mut world = World::new(2);
+    let config = UpdateConfig { parallelism: 0, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(5, config));
+    set_image(&mut world, &id, "slow:2");
+    world.run(SECOND);
+    let held = world.state.tasks().filter(|task| task.desired == Desired::Ready).count();
+    assert_eq!((held, running(&world, "good:1")), (5, 5));
+}
+
+#[test]
+fn start_first_stops_the_old_task_once_the_new_one_runs() {
+    let mut world = World::new(2);
+    let config = UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(1, config));
+    set_image(&mut world, &id, "unwell:2");
+    world.run(SECOND);
+    // Never healthy: both are there, beside one another.
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: running/running ServiceScaled
+        web.1 on 2: running/ready SpecChanged
+    "#]],
+    );
+    set_image(&mut world, &id, "good:2");
+    world.run(SECOND);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: shutdown/shutdown ServiceScaled
+        web.1 on 2: shutdown/shutdown SpecChanged
+        web.1 on 2: running/running SpecChanged
+    "#]],
+    );
+}
+
+#[test]
+fn start_first_needs_room_for_both() {
+    let mut world = World::new(1);
+    let config = UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::default() };
+    let mut spec = updated(1, config);
+    spec.task.reservations.memory_bytes = 3 << 30;
+    let id = service(&mut world, spec);
+    set_image(&mut world, &id, "good:2");
+    world.run(SECOND);
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: running/running ServiceScaled
+        web.1 on -: running/pending SpecChanged (no suitable node (1 node not available for new tasks; insufficient resources on 1 node))
+    "#]],
+    );
+    // Stop-first needs none: the old task's room is the new one's.
+    world.update(&id, |spec| spec.update.order = UpdateOrder::StopFirst);
+    assert_eq!(state(&world, &id), UpdateState::Updating);
+    world.run(10 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+    assert_eq!(running(&world, "good:2"), 1);
+}
+
+#[test]
+fn a_task_that_fails_beside_its_predecessor_leaves_it_alone() {
+    let mut world = World::new(2);
+    let config = UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(3, config));
+    let before: BTreeSet<_> = world.wanted().into_iter().map(|task| task.id).collect();
+    set_image(&mut world, &id, "bad:1");
+    world.run(30 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Paused);
+    let after: BTreeSet<_> = world.wanted().into_iter().map(|task| task.id).collect();
+    assert_eq!(before, after, "{}", world.tasks());
+}
+
+#[test]
+fn more_failures_than_the_ratio_allows_pause_the_update() {
+    let mut world = World::new(2);
+    let config = UpdateConfig { max_failure_ratio: ratio(0.2), ..UpdateConfig::default() };
+    let id = service(&mut world, updated(10, config));
+    set_image(&mut world, &id, "bad:1");
+    world.run(60 * SECOND);
+    // Two of ten may fail; the third is one too many.
+    let update = world.service(&id).update.expect("an update");
+    assert_eq!((update.state, update.failed.len(), update.total), (UpdateState::Paused, 3, 10));
+    assert_eq!(running(&world, "good:1"), 10, "{}", world.tasks());
+}
+
+#[test]
+fn an_update_that_continues_tries_every_place_and_takes_nothing_down() {
+    let mut world = World::new(2);
+    let failure_action = FailureAction::Continue;
+    let config = UpdateConfig { failure_action, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(3, config));
+    set_image(&mut world, &id, "bad:1");
+    world.run(2 * SECOND);
+    assert_eq!(status(&world, &id), (UpdateState::Completed, "update completed".to_owned()));
+    assert_eq!(made(&world, "bad:1"), 6, "one a place, and another that waits: {}", world.tasks());
+    world.run(60 * SECOND);
+    assert_eq!(running(&world, "good:1"), 3, "{}", world.tasks());
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+}
+
+#[test]
+fn a_failed_update_rolls_back_once() {
+    let mut world = World::new(2);
+    let failure_action = FailureAction::Rollback;
+    let config = UpdateConfig { failure_action, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(3, config));
+    world.update(&id, |spec| {
+        spec.task.container.image = "crash:1".to_owned();
+        spec.mode = Mode::Replicated { replicas: 4 };
+    });
+    world.work();
+    let (state_now, message) = status(&world, &id);
+    let failed = world.state.tasks().find(|task| task.status.state == TaskState::Failed);
+    let failed = failed.expect("one failed").id.clone();
+    assert_eq!(
+        (state_now, message),
+        (
+            UpdateState::RollbackStarted,
+            format!("update rolled back due to failure or early termination of task {failed}")
+        )
+    );
+    world.run(10 * SECOND);
+    assert_eq!(
+        status(&world, &id),
+        (UpdateState::RollbackCompleted, "rollback completed".to_owned())
+    );
+    assert_eq!(running(&world, "good:1"), 3, "{}", world.tasks());
+    let row = world.service(&id);
+    assert_eq!(row.spec.mode, Mode::Replicated { replicas: 3 });
+    assert!(row.previous_spec.is_none(), "nothing is rolled back twice");
+}
+
+#[test]
+fn a_rollback_that_fails_is_paused() {
+    let mut world = World::new(2);
+    let id = service(&mut world, updated(2, UpdateConfig::default()));
+    let never = |action| UpdateConfig { failure_action: action, ..UpdateConfig::default() };
+    world.update(&id, |spec| {
+        spec.update = never(FailureAction::Continue);
+        spec.task.container.image = "crash:1".to_owned();
+    });
+    world.run(20 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+    world.update(&id, |spec| {
+        spec.update = never(FailureAction::Rollback);
+        spec.task.container.image = "bad:1".to_owned();
+    });
+    world.run(60 * SECOND);
+    let (state_now, message) = status(&world, &id);
+    assert_eq!(state_now, UpdateState::RollbackPaused, "{}", world.tasks());
+    let text = "rollback paused due to failure or early termination of task ";
+    assert!(message.starts_with(text), "{message}");
+    // Without a change the rollback goes on; what restarts is left to its policy.
+    world.update(&id, |_| {});
+    world.run(SECOND);
+    assert_eq!(state(&world, &id), UpdateState::RollbackCompleted, "{}", world.tasks());
+}
+
+#[test]
+fn a_rollback_by_hand_goes_back_and_forth() {
+    let mut world = World::new(2);
+    let id = service(&mut world, updated(2, UpdateConfig::default()));
+    set_image(&mut world, &id, "good:2");
+    world.run(10 * SECOND);
+    for image in ["good:1", "good:2"] {
+        roll_back(&mut world, &id);
+        let expected = (UpdateState::RollbackStarted, "manually requested rollback".to_owned());
+        assert_eq!(status(&world, &id), expected);
+        world.run(10 * SECOND);
+        let expected = (UpdateState::RollbackCompleted, "rollback completed".to_owned());
+        assert_eq!(status(&world, &id), expected);
+        assert_eq!(running(&world, image), 2, "{}", world.tasks());
+    }
+}
+
+#[test]
+fn a_rollback_goes_by_its_own_options() {
+    let mut world = World::new(2);
+    let mut spec = updated(4, UpdateConfig::default());
+    spec.rollback.parallelism = 0;
+    let id = service(&mut world, spec);
+    set_image(&mut world, &id, "good:2");
+    world.run(10 * SECOND);
+    roll_back(&mut world, &id);
+    let held = world.state.tasks().filter(|task| task.desired == Desired::Ready).count();
+    assert_eq!(held, 4, "{}", world.tasks());
+}
+
+#[test]
+fn a_task_is_watched_for_the_monitor_period() {
+    for (after, expected) in [(7, UpdateState::Paused), (12, UpdateState::Completed)] {
+        let mut world = World::new(1);
+        let config = UpdateConfig { monitor: 10 * SECOND, ..UpdateConfig::default() };
+        let id = service(&mut world, updated(1, config));
+        set_image(&mut world, &id, "good:2");
+        world.run(after * SECOND);
+        let task = world.wanted()[0].id.clone();
+        world.report(&task, TaskState::Failed, "exit status 1");
+        world.run(20 * SECOND);
+        assert_eq!(state(&world, &id), expected, "after {after} s");
+    }
+}
+
+#[test]
+fn other_options_take_effect_in_a_running_update() {
+    let mut world = World::new(2);
+    let config = UpdateConfig { delay: 60 * SECOND, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(3, config));
+    set_image(&mut world, &id, "good:2");
+    world.run(10 * SECOND);
+    assert_eq!(running(&world, "good:2"), 1);
+    let before = world.service(&id);
+    world.update(&id, |spec| spec.update.delay = Duration::ZERO);
+    world.run(10 * SECOND);
+    let after = world.service(&id);
+    assert_eq!(running(&world, "good:2"), 3);
+    assert_eq!(after.previous_spec, before.previous_spec, "what it goes back to stays");
+    assert_eq!(made(&world, "good:2"), 3, "no task is replaced twice");
+    assert_eq!(after.update.map(|it| it.state), Some(UpdateState::Completed));
+}
+
+#[test]
+fn an_update_outlives_its_manager() {
+    let mut world = World::new(3);
+    let config = UpdateConfig { delay: 4 * SECOND, monitor: 8 * SECOND, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(5, config));
+    set_image(&mut world, &id, "good:2");
+    for term in 2..40 {
+        world.fail_over(term);
+        for number in 0..=3 {
+            world.link(number);
+        }
+        world.run(SECOND);
+    }
+    let update = world.service(&id).update.expect("an update");
+    assert_eq!(update.state, UpdateState::Completed);
+    assert_eq!(made(&world, "good:2"), 5, "no task is replaced twice: {}", world.tasks());
+    // Four delays and one monitor period, as if nobody had been away.
+    let took = update.completed.since(update.started).as_secs();
+    assert!((24..=25).contains(&took), "{took} s");
+}
+
+#[test]
+fn failures_are_counted_across_managers_and_a_pause_is_kept() {
+    let mut world = World::new(2);
+    let config = UpdateConfig { max_failure_ratio: ratio(0.3), ..UpdateConfig::default() };
+    let id = service(&mut world, updated(4, config));
+    set_image(&mut world, &id, "bad:1");
+    for term in 2..6 {
+        world.fail_over(term);
+        (0..=2).for_each(|number| world.link(number));
+        world.run(2 * SECOND);
+    }
+    let update = world.service(&id).update.expect("an update");
+    assert_eq!((update.state, update.failed.len()), (UpdateState::Paused, 2));
+    assert_eq!(running(&world, "good:1"), 4);
+    world.fail_over(6);
+    (0..=2).for_each(|number| world.link(number));
+    world.run(60 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Paused);
+}
+
+#[test]
+fn a_late_task_counts_as_failed_by_the_deadline() {
+    let mut world = World::new(2);
+    let config = UpdateConfig {
+        failure_action: FailureAction::Continue,
+        progress_deadline: 30 * SECOND,
+        ..UpdateConfig::default()
+    };
+    let id = service(&mut world, updated(2, config));
+    set_image(&mut world, &id, "slow:2");
+    world.run(29 * SECOND);
+    assert_eq!(made(&world, "slow:2"), 1);
+    world.run(2 * SECOND);
+    assert_eq!(made(&world, "slow:2"), 2, "the next place has its turn");
+    world.run(30 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+    assert_eq!(running(&world, "good:1"), 2);
+    // Without a deadline it waits for ever.
+    world.update(&id, |spec| {
+        spec.update.progress_deadline = Duration::ZERO;
+        spec.task.container.image = "slow:3".to_owned();
+    });
+    world.run(7_200 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Updating);
+}
+
+#[test]
+fn the_deadline_says_how_long_it_was() {
+    let mut world = World::new(1);
+    let config = UpdateConfig { progress_deadline: 90 * SECOND, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(1, config));
+    set_image(&mut world, &id, "slow:2");
+    world.run(100 * SECOND);
+    let (state_now, message) = status(&world, &id);
+    assert_eq!(state_now, UpdateState::Paused);
+    assert!(message.ends_with(": it did not run within 90 s"), "{message}");
+}
+
+#[test]
+fn a_global_service_is_updated_node_by_node() {
+    let mut world = World::new(3);
+    let mut spec = updated(1, UpdateConfig { delay: 5 * SECOND, ..UpdateConfig::default() });
+    spec.mode = Mode::Global;
+    let here = Constraint::parse("node.role==worker").expect("a constraint");
+    spec.task.placement.constraints.push(here);
+    let id = service(&mut world, spec);
+    assert_eq!(running(&world, "good:1"), 3, "{}", world.tasks());
+    world.set_availability(3, Availability::Pause);
+    set_image(&mut world, &id, "good:2");
+    world.run(2 * SECOND);
+    assert_eq!((running(&world, "good:1"), running(&world, "good:2")), (2, 1));
+    world.set_availability(2, Availability::Drain);
+    world.run(10 * SECOND);
+    // Paused nodes keep what they have, drained ones nothing.
+    assert_eq!((running(&world, "good:1"), running(&world, "good:2")), (1, 1));
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+    world.set_availability(2, Availability::Active);
+    world.set_availability(3, Availability::Active);
+    world.run(20 * SECOND);
+    assert_eq!((running(&world, "good:1"), running(&world, "good:2")), (0, 3));
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+}
+
+#[test]
+fn a_global_service_starts_first_on_each_node() {
+    let mut world = World::new(2);
+    let mut spec = updated(1, UpdateConfig::default());
+    spec.update = UpdateConfig { parallelism: 0, order: UpdateOrder::StartFirst, ..spec.update };
+    spec.mode = Mode::Global;
+    let id = service(&mut world, spec);
+    set_image(&mut world, &id, "unwell:2");
+    world.run(SECOND);
+    assert_eq!(running(&world, "good:1"), 2, "{}", world.tasks());
+    // A pause in the middle, and what is beside ends: the old task is kept.
+    world.set_availability(1, Availability::Pause);
+    let beside = world
+        .wanted()
+        .into_iter()
+        .find(|task| task.overlap && task.node.as_ref().is_some_and(|node| *node == super::id(1)));
+    let beside = beside.expect("one runs beside the old task").id;
+    world.report(&beside, TaskState::Failed, "exit status 1");
+    world.run(SECOND);
+    assert_eq!(running(&world, "good:1"), 2, "{}", world.tasks());
+}
+
+#[test]
+fn a_drain_starts_elsewhere_first_where_updates_do() {
+    let mut world = World::new(2);
+    let config = UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::default() };
+    let mut spec = updated(2, config);
+    spec.task.reservations.memory_bytes = 3 << 30;
+    service(&mut world, spec);
+    world.set_availability(1, Availability::Drain);
+    world.run(10 * SECOND);
+    // No room: nothing is taken down, and it is said why.
+    check(
+        &world,
+        expect![[r#"
+        web.1 on 1: running/running ServiceScaled
+        web.1 on -: running/pending NodeDrained (no suitable node (2 nodes not available for new tasks; insufficient resources on 1 node))
+        web.2 on 2: running/running ServiceScaled
+    "#]],
+    );
+    world.update_node(1, |spec| spec.availability = Availability::Active);
+    world.run(SECOND);
+    assert_eq!(world.wanted().len(), 2, "{}", world.tasks());
+}
+
+#[test]
+fn a_new_task_waits_for_the_grace_of_the_old_one() {
+    let mut world = World::new(1);
+    let mut spec = updated(1, UpdateConfig::default());
+    spec.task.container.image = "stuck:1".to_owned();
+    spec.task.container.stop_grace = Some(120 * SECOND);
+    let id = service(&mut world, spec);
+    set_image(&mut world, &id, "good:2");
+    world.run(129 * SECOND);
+    assert_eq!(running(&world, "good:2"), 0, "{}", world.tasks());
+    world.run(2 * SECOND);
+    assert_eq!(running(&world, "good:2"), 1, "{}", world.tasks());
+}
+
+#[test]
+fn what_ran_to_its_end_by_policy_is_still_updated() {
+    let mut world = World::new(1);
+    let mut spec = updated(2, UpdateConfig::default());
+    spec.task.restart.condition = crate::types::RestartCondition::None;
+    spec.task.container.image = "done:1".to_owned();
+    let id = service(&mut world, spec);
+    assert_eq!(world.wanted().len(), 0, "{}", world.tasks());
+    set_image(&mut world, &id, "done:2");
+    world.run(30 * SECOND);
+    assert_eq!(made(&world, "done:2"), 2, "{}", world.tasks());
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+    roll_back(&mut world, &id);
+    world.run(30 * SECOND);
+    assert_eq!(made(&world, "done:1"), 4, "each place once more: {}", world.tasks());
+    assert_eq!(state(&world, &id), UpdateState::RollbackCompleted);
+}
