@@ -27,6 +27,8 @@ pub mod constraint;
 mod container;
 mod exec;
 mod expand;
+#[cfg(test)]
+mod fuzz;
 mod generic;
 mod health;
 mod id;

@@ -5,6 +5,8 @@
 
 mod capabilities;
 pub(super) mod edits;
+#[cfg(test)]
+mod fuzz;
 mod limits;
 pub(super) mod mount;
 mod mounted;
