@@ -67,9 +67,11 @@ impl Filters {
     }
 }
 
-/// Tells whether a task runs what its service wants, judged as Swarm does: a changed constraint
-/// alone does not count where the node meets the new ones, nor does a changed login, nor which
-/// nodes hold an image whose digest stayed the same.
+/// Tells whether a task runs what its service wants, judged as an update does: a changed constraint
+/// alone does not count where the node meets the new ones, nor does a changed login, nor what was
+/// known of an image whose name stayed the same: its platforms, and which nodes hold it.
+///
+/// What an update leaves alone must count: a client waits until enough tasks do.
 #[must_use]
 pub fn is_up_to_date(task: &Task, service: &Service, node: Option<&Node>) -> bool {
     if let Some(job) = service.job {
@@ -81,6 +83,7 @@ pub fn is_up_to_date(task: &Task, service: &Service, node: Option<&Node>) -> boo
     let wanted = &service.spec.task;
     let mut actual = task.spec.clone();
     actual.credential.clone_from(&wanted.credential);
+    actual.placement.platforms.clone_from(&wanted.placement.platforms);
     if let (Some(actual), Some(wanted)) = (&mut actual.pin, &wanted.pin)
         && actual.digest == wanted.digest
     {

@@ -5,7 +5,7 @@
 
 use super::{Cli, complete, examples, exit::Exit, output, style, suggest, unsupported};
 use clap::{
-    Arg, Command, CommandFactory,
+    Arg, Command, CommandFactory, Id,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use std::fmt::Write as _;
@@ -40,6 +40,14 @@ fn as_dockers(argument: Arg) -> Arg {
     if argument.is_positional() || !takes { argument } else { argument.allow_hyphen_values(true) }
 }
 
+/// Lets `--rollback` stand alone, but for how to wait: the previous spec comes back as it was.
+fn rollback_alone(command: Command) -> Command {
+    let fits = ["service", "rollback", "detach", "quiet"];
+    let ids = command.get_arguments().map(|argument| argument.get_id().clone());
+    let others: Vec<Id> = ids.filter(|id| !fits.contains(&id.as_str())).collect();
+    command.mut_arg("rollback", |argument| argument.conflicts_with_all(others))
+}
+
 /// How lists and objects can be printed.
 const FORMATS: &str = "
 Formats:
@@ -56,6 +64,9 @@ fn decorated(command: Command, path: &str) -> Command {
     let names: Vec<String> =
         command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
     let mut command = command.mut_args(|argument| complete::attach(as_dockers(argument)));
+    if path == "service update" {
+        command = rollback_alone(command);
+    }
     if let Some(text) = examples::of(path) {
         command = command.after_help(text);
     }
@@ -154,6 +165,13 @@ fn told(error: &clap::Error, words: &[String]) -> Option<String> {
                 Some(format!("required flag not set: {}", flags.join(", ")))
             }
         }
+        ErrorKind::ArgumentConflict => {
+            let both = [ContextKind::InvalidArg, ContextKind::PriorArg];
+            let rollback = both.into_iter().any(|kind| {
+                text(error, kind).is_some_and(|names| names.split(' ').any(|n| n == "--rollback"))
+            });
+            rollback.then(|| "other flags may not be combined with --rollback".to_owned())
+        }
         _ => None,
     }
 }
@@ -242,6 +260,19 @@ mod tests {
             "invalid argument \"dran\" for \"--availability\" flag: must be one of active, pause, drain",
             Some("did you mean drain?"),
         );
+    }
+
+    #[test]
+    fn nothing_goes_with_a_rollback_but_how_to_wait() {
+        let message = "other flags may not be combined with --rollback";
+        for option in ["--image bb:2", "--force", "--replicas 1", "--update-delay 1s", "-t"] {
+            check(&format!("midge service update --rollback {option} web"), message, None);
+            check(&format!("midge service update {option} --rollback web"), message, None);
+        }
+        for options in ["", "-d ", "--quiet "] {
+            let line = format!("midge service update {options}--rollback web");
+            command().try_get_matches_from(line.split(' ')).expect("it is a command line");
+        }
     }
 
     #[test]

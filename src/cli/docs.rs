@@ -11,7 +11,7 @@ const INTRODUCTION: &str = "# The command line\n\n\
     manual page of it.\n\n\
     All commands but `daemon`, `completion` and `man` are clients of the daemon's API. They find it \
     by `-H unix:///PATH`, else by `MIDGE_HOST`, else at `/run/midge/midge.sock`.\n\n\
-    Data goes to standard output, everything else to standard error. Colours and progress are shown \
+    Data goes to standard output, everything else to standard error. Colours and bars are shown \
     on terminals only, and no colours where `NO_COLOR` is set.\n";
 
 fn write(command: &Command, level: usize, out: &mut String) {

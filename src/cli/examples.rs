@@ -77,6 +77,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "node update",
         &[
             ("midge node update --availability drain pi3", "move its tasks elsewhere"),
+            (
+                "midge node update --availability drain --wait --timeout 5m pi3",
+                "and wait until they are there",
+            ),
             ("midge node update --label-add zone=a pi3", "for --constraint node.labels.zone==a"),
         ],
     ),
@@ -104,6 +108,11 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "midge service create --name db --constraint node.labels.disk==ssd --mount \
                  type=volume,src=db,dst=/var/lib/postgresql postgres",
                 "with its data, on a node that has the disk",
+            ),
+            (
+                "midge service create --name edge --mode global --update-progress-deadline 2h \
+                 --update-failure-action continue example/edge",
+                "for nodes behind slow links, which take their time for a new image",
             ),
         ],
     ),
@@ -151,16 +160,42 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("midge service logs --raw web.2", "one task, exactly what it printed"),
         ],
     ),
+    ("service why", &[("midge service why web", "what its update waits for, and until when")]),
+    (
+        "task inspect",
+        &[("midge task inspect --format '{{.Status.Err}}' web.1", "its error, in full")],
+    ),
+    ("task why", &[("midge task why web.1", "why it waits: what each filter says of which nodes")]),
     (
         "service update",
         &[
             ("midge service update --image nginx:1.28 web", "replace its tasks one by one"),
             ("midge service update --env-add LEVEL=debug --detach web", "without waiting"),
             ("midge service update --force web", "replace its tasks though nothing changed"),
+            (
+                "midge service update --image nginx:1.28 --dry-run web",
+                "what would be replaced, and where; nothing is",
+            ),
+            (
+                "midge service update --image nginx:1.28 --update-order start-first \
+                 --update-failure-action rollback web",
+                "without a gap, and back where a new task fails",
+            ),
+            (
+                "midge service update --update-parallelism 2 --update-delay 30s \
+                 --update-max-failure-ratio 0.1 web",
+                "from now on two at a time, and one of ten may fail",
+            ),
         ],
     ),
     ("service scale", &[("midge service scale web=5 api=2", "")]),
-    ("service rollback", &[("midge service rollback web", "undo the last update")]),
+    (
+        "service rollback",
+        &[
+            ("midge service rollback web", "undo the last update"),
+            ("midge service rollback --detach web", "without waiting"),
+        ],
+    ),
     ("service rm", &[("midge service rm web api", "")]),
     (
         "image ls",

@@ -15,14 +15,16 @@ pub(crate) enum Exit {
     Unreachable,
     /// The daemon's configuration is wrong; nothing was started.
     Config,
+    /// Ctrl-C, before it was known how what goes on in the background ends.
+    Interrupted,
     /// As the command ended that was run in a container.
     Of(u8),
 }
 
 impl Exit {
     /// Every way of midge's own to end, in the order of the numbers.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Ok, Self::Failure, Self::Usage, Self::Unreachable, Self::Config];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Ok, Self::Failure, Self::Usage, Self::Unreachable, Self::Config, Self::Interrupted];
 
     /// Says what the number means, for the documentation.
     pub(crate) fn meaning(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Exit {
             Self::Usage => "the command line cannot be meant",
             Self::Unreachable => "the daemon does not answer",
             Self::Config => "the daemon's configuration is wrong; nothing was started",
+            Self::Interrupted => "interrupted; what was asked for goes on in the background",
             Self::Of(_) => "as the command ended that was run in a container",
         }
     }
@@ -44,6 +47,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Unreachable => 3,
             Self::Config => 64,
+            Self::Interrupted => 130,
             Self::Of(code) => code,
         }
     }

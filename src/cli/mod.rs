@@ -11,6 +11,7 @@ mod definition;
 mod df;
 #[cfg(test)]
 mod docs;
+mod drain;
 mod events;
 mod examples;
 mod exec;
@@ -22,6 +23,8 @@ mod node;
 mod nodes;
 mod output;
 mod pieces;
+mod poll;
+mod screen;
 mod service;
 mod stats;
 mod style;
@@ -73,6 +76,9 @@ enum Command {
     /// Run services
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Look at tasks, and ask why they are as they are
+    #[command(subcommand)]
+    Task(task::TaskCommand),
     /// Bring images to nodes, look at them, remove them
     #[command(subcommand)]
     Image(image::ImageCommand),
@@ -141,6 +147,7 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Swarm(command) => swarm::run(&client, command),
         Command::Node(command) => node::run(&client, command),
         Command::Service(command) => service::run(&client, command),
+        Command::Task(command) => task::run(&client, &command),
         Command::Image(command) => image::run(&client, command),
         Command::Volume(command) => volume::run(&client, command),
         Command::System(command) => df::run(&client, &command),

@@ -2,8 +2,9 @@
 
 use super::{
     client::{self, Client, encode},
+    drain,
     exit::{CliError, Exit},
-    human::{self, capitalized, list, natural, number, parse_label, text},
+    human::{self, capitalized, list, natural, number, parse_duration, parse_label, text},
     output::{self, column},
     service::shown_generic,
     swarm::Availability,
@@ -11,6 +12,7 @@ use super::{
 };
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// Look at nodes and change them
 #[derive(Debug, Subcommand)]
@@ -78,6 +80,19 @@ pub(super) struct UpdateArgs {
     /// Remove a label (can be repeated)
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
+    /// With `--availability drain`: wait until no task is left on the node, and each that moves has
+    /// another one
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait; 0 is without end
+    #[arg(
+        long,
+        requires = "wait",
+        default_value = "10m",
+        value_parser = parse_duration,
+        value_name = "DURATION"
+    )]
+    timeout: Duration,
 }
 
 pub(super) fn run(client: &Client, command: NodeCommand) -> Result<Exit, CliError> {
@@ -281,9 +296,20 @@ fn update(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> {
         }
     }
     spec["Labels"] = Value::Object(labels);
+    if args.wait && spec["Availability"] != "drain" {
+        return Err(CliError::usage(
+            "--wait waits until a node is drained, and this one will not be",
+        )
+        .hint("give --availability drain as well"));
+    }
     let version = number(&node, "/Version/Index");
     let path = format!("/nodes/{}/update?version={version}", encode(text(&node, "/ID")));
     client.post(&path, spec)?;
     output::line(&args.node)?;
-    Ok(Exit::Ok)
+    if !args.wait {
+        return Ok(Exit::Ok);
+    }
+    let (id, hostname) = (text(&node, "/ID"), text(&node, "/Description/Hostname"));
+    let name = if args.node == "self" { hostname } else { &args.node };
+    drain::wait(client, id, name, args.timeout)
 }

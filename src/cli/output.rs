@@ -56,6 +56,16 @@ pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Returns height and width of the terminal that stdout is; none where it is none.
+pub(crate) fn stdout_size() -> Option<(u16, u16)> {
+    if !stdout_is_terminal() {
+        return None;
+    }
+    // One that does not tell is a terminal nevertheless.
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    Some(size.map_or((0, 0), |size| (size.ws_row, size.ws_col)))
+}
+
 /// One column of a table: the field of a row and the heading over it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {

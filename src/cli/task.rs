@@ -1,19 +1,63 @@
-//! Tables of tasks: `midge service ps` and `midge node ps`.
+//! Tasks: `midge task`, and the tables of `midge service ps` and `midge node ps`.
 
 use super::{
     client::{self, Client, encode},
+    each,
     exit::{CliError, Exit},
     human::{self, capitalized, items, list, natural, number, short_id, text},
     node,
     output::{self, column},
     service::{ports, shown_image},
 };
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use std::{cmp::Reverse, collections::BTreeMap};
 
 /// What an error is cut to in a table, as Docker's.
 const ERROR_MAX: usize = 30;
+
+/// Look at tasks, and ask why they are as they are
+#[derive(Debug, Subcommand)]
+pub(super) enum TaskCommand {
+    /// Show everything about tasks
+    Inspect {
+        /// Ids, prefixes of ids, or names such as `web.1`
+        #[arg(required = true, value_name = "TASK")]
+        tasks: Vec<String>,
+        /// `json`, or a template such as '{{.Status.State}}'
+        #[arg(short, long)]
+        format: Option<String>,
+    },
+    /// Say in plain words why tasks are where they are, wait, or ended
+    Why {
+        /// Ids, prefixes of ids, or names such as `web.1`
+        #[arg(required = true, value_name = "TASK")]
+        tasks: Vec<String>,
+    },
+}
+
+pub(super) fn run(client: &Client, command: &TaskCommand) -> Result<Exit, CliError> {
+    match command {
+        TaskCommand::Inspect { tasks, format } => {
+            let mut found = Vec::new();
+            let exit = each(tasks, |name| {
+                found.push(client.get(&format!("/tasks/{}", encode(name)))?);
+                Ok(())
+            });
+            output::objects(format.as_deref(), &found)?;
+            exit
+        }
+        TaskCommand::Why { tasks } => why(client, "tasks", tasks),
+    }
+}
+
+/// Says why each of these `tasks` or `services` is as it is.
+pub(super) fn why(client: &Client, kind: &str, names: &[String]) -> Result<Exit, CliError> {
+    each(names, |name| {
+        let answer = client.get(&format!("/{kind}/{}/why", encode(name)))?;
+        list(&answer, "/Why").iter().try_for_each(|line| output::line(line.as_str().unwrap_or("")))
+    })
+}
 
 #[derive(Debug, Args)]
 pub(super) struct ServicePsArgs {

@@ -8,21 +8,9 @@ const SERVICE: &[&str] = &[
     "--config-add",
     "--config-rm",
     "--credential-spec",
-    "--rollback-delay",
-    "--rollback-failure-action",
-    "--rollback-max-failure-ratio",
-    "--rollback-monitor",
-    "--rollback-order",
-    "--rollback-parallelism",
     "--secret",
     "--secret-add",
     "--secret-rm",
-    "--update-delay",
-    "--update-failure-action",
-    "--update-max-failure-ratio",
-    "--update-monitor",
-    "--update-order",
-    "--update-parallelism",
 ];
 
 /// The same of `swarm init`, `swarm join` and `swarm update`.

@@ -10,7 +10,7 @@ mod batch;
 mod message;
 mod request;
 
-pub(super) use request::{Answer, Prepared};
+pub(super) use request::{Answer, Prepared, check_update, find_service};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -44,6 +44,12 @@ const REJECTED_RETRY: Duration = Duration::from_secs(1);
 /// repeats exactly.
 #[derive(Debug)]
 pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+}
 
 impl Entropy for Random {
     fn next_u64(&mut self) -> u64 {
@@ -134,7 +140,7 @@ impl Leader {
     ) -> (Self, Vec<Effect>) {
         let mut leader = Self {
             term,
-            random: Random(seed),
+            random: Random::new(seed),
             sessions: BTreeMap::new(),
             numbers: BTreeMap::new(),
             liveness: Liveness::new(state, now),
@@ -167,7 +173,8 @@ impl Leader {
         let mut effects = Vec::new();
         match event {
             Event::Request { ticket, request: Request::Read(query) } => {
-                effects.push(Effect::Reply { ticket, result: self.read(state, &query) });
+                effects
+                    .push(Effect::Reply { ticket, result: self.read(state, (now, date), &query) });
             }
             Event::Request { ticket, request } => self.enqueue(ticket, request, &mut effects),
             Event::Message { node, address, message } => {

@@ -19,15 +19,20 @@ pub mod occurrences;
 mod read;
 mod reap;
 mod reconcile;
+mod rehearse;
 pub mod request;
 mod restart;
 pub mod schedule;
 pub mod state;
 mod update;
 pub mod validate;
+mod why;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
 pub use leader::Leader;
-pub use request::{Admission, Class, JoinRequest, Query, Refusal, RenewRequest, Request, Response};
+pub use request::{
+    Admission, Class, JoinRequest, Planned, PlannedTask, Query, Refusal, RenewRequest, Request,
+    Response,
+};
 pub use state::{SlotKey, State, decode_entry, decode_snapshot, encode_entry};

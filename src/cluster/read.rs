@@ -2,12 +2,23 @@
 //!
 //! An object's version stays that of the committed one: what lies over it was never written.
 
-use super::{Class, Leader, Query, Refusal, Response, State, join};
-use crate::types::{Node, NodeId, NodeState, Task, image::Reference};
+use super::{
+    Class, Leader, Query, Refusal, Response, State, join,
+    leader::{check_update, find_service},
+    rehearse,
+    why::Look,
+};
+use crate::types::{Date, Moment, Node, NodeId, NodeState, Task, image::Reference};
 
 impl Leader {
     /// Answers a read from the state as it is now.
-    pub(super) fn read(&self, state: &State, query: &Query) -> Result<Response, Refusal> {
+    pub(super) fn read(
+        &self,
+        state: &State,
+        (now, date): (Moment, Date),
+        query: &Query,
+    ) -> Result<Response, Refusal> {
+        let look = Look { state, volatile: &self.volatile, now, date };
         Ok(match query {
             Query::Cluster => Response::Cluster(Box::new(join::cluster(state)?.clone())),
             Query::Nodes => Response::Nodes(state.nodes().map(|node| self.seen(node)).collect()),
@@ -22,6 +33,16 @@ impl Leader {
                 Response::Tasks(tasks.collect())
             }
             Query::HeldImages { image } => Response::HeldImages(self.held(image)?),
+            Query::WhyTask { id } => {
+                let missing = || Refusal::new(Class::NotFound, format!("task {id} not found"));
+                Response::Why(look.task(state.task(id).ok_or_else(missing)?))
+            }
+            Query::WhyService { id } => Response::Why(look.service(find_service(state, id)?)),
+            Query::PlanUpdate { id, version, spec } => {
+                check_update(find_service(state, id)?, *version, spec)?;
+                let time = (now, date);
+                Response::Plan(rehearse::update(state, &self.volatile, time, id, *version, spec)?)
+            }
         })
     }
 

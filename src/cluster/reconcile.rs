@@ -496,7 +496,8 @@ impl<'a> Pass<'a> {
             && incoming.status.state < TaskState::Assigned
             && update::config(service).order == UpdateOrder::StopFirst;
         let unplaced = unplaced || (misplaced && !gone);
-        if unplaced || (!dirty && !gone) || (paused && dirty && !gone) || (outdated && !paused) {
+        let needless = !gone && (paused || !dirty);
+        if unplaced || needless || (outdated && !paused) {
             self.replace(vec![], vec![(incoming, Desired::Shutdown)]);
             return if dirty { Stand::Dirty } else { Stand::Steady };
         }

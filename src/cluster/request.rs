@@ -5,7 +5,7 @@
 use super::command::Rejected;
 use crate::types::{
     Cluster, ClusterSpec, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role, Service,
-    ServiceId, ServiceSpec, Task, Version,
+    ServiceId, ServiceSpec, Task, TaskId, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +156,53 @@ pub enum Query {
         /// The name or the digest.
         image: String,
     },
+    /// Why a task is as it is.
+    WhyTask {
+        /// The task.
+        id: TaskId,
+    },
+    /// Why a service is as it is.
+    WhyService {
+        /// The service.
+        id: ServiceId,
+    },
+    /// What an update of a service would do.
+    PlanUpdate {
+        /// The service.
+        id: ServiceId,
+        /// The version that the user read.
+        version: Version,
+        /// What is wanted.
+        spec: Box<ServiceSpec>,
+    },
+}
+
+/// What becomes of a place of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Planned {
+    /// It gets a task, and had none.
+    Made,
+    /// Another task takes the place of the one there.
+    Replaced,
+    /// Its task is ended.
+    Ended,
+}
+
+/// What an update would do in one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedTask {
+    /// The place, by the name of its tasks: `web.1`, `web.<node id>`.
+    pub task: String,
+    /// What becomes of it.
+    pub what: Planned,
+    /// The task that is there.
+    pub old: Option<TaskId>,
+    /// Where that is.
+    pub from: Option<NodeId>,
+    /// Where the new one goes.
+    pub to: Option<NodeId>,
+    /// Why no node takes the new one; empty otherwise.
+    pub error: String,
 }
 
 /// An answer.
@@ -177,6 +224,10 @@ pub enum Response {
     HeldImages(Vec<(NodeId, crate::types::HeldImage)>),
     /// The node is admitted.
     Admitted(Box<Admission>),
+    /// Sentences, each a line.
+    Why(Vec<String>),
+    /// What an update would do, in order. At most 256 places.
+    Plan(Vec<PlannedTask>),
 }
 
 /// What a refusal is at heart; decides HTTP status and exit code.

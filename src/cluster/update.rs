@@ -8,12 +8,12 @@
 use super::{
     Change, SlotKey, State,
     reconcile::{Making, Pass, Since, Slot, Stand},
+    why::in_words,
 };
 use crate::types::{
     Desired, FailureAction, ReasonCode, Service, Task, TaskId, TaskSpec, TaskState, UpdateConfig,
     UpdateOrder, UpdatePlace, UpdateState, UpdateStatus,
 };
-use std::time::Duration;
 
 /// Tells whether an update was stopped and waits for the user.
 pub(super) fn is_paused(service: &Service) -> bool {
@@ -82,14 +82,6 @@ fn place(key: &SlotKey) -> UpdatePlace {
     UpdatePlace { slot: key.slot, node: key.node.clone() }
 }
 
-/// Writes a time as people say it.
-fn in_words(time: Duration) -> String {
-    match time.as_secs() {
-        seconds if seconds >= 60 && seconds % 60 == 0 => format!("{} min", seconds / 60),
-        _ => format!("{} s", time.as_secs_f64()),
-    }
-}
-
 /// The slots of a service by how they stand towards its update.
 struct Standing<'a> {
     /// Not begun.
@@ -128,14 +120,14 @@ impl<'a> Pass<'a> {
                 Stand::Dirty => standing.dirty.push(slot),
                 Stand::Watched(since) => standing.watched.push(since),
                 Stand::Failed(task) if moving.is_some() => {
-                    blamed.get_or_insert((task.clone(), String::new()));
+                    blamed.get_or_insert_with(|| (task.clone(), String::new()));
                     status.failed.insert((place, task));
                 }
                 Stand::Failed(_) => {}
                 Stand::Progressing { task, since } if self.is_overdue(&config, since) => {
                     let late = in_words(config.progress_deadline);
                     let why = format!(": it did not run within {late}");
-                    blamed.get_or_insert((task.clone(), why));
+                    blamed.get_or_insert_with(|| (task.clone(), why));
                     status.failed.insert((place, task));
                 }
                 Stand::Progressing { .. } => standing.progressing += 1,

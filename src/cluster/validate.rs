@@ -1,7 +1,8 @@
 //! What a service's spec must satisfy before it is accepted.
 //!
 //! Knows only the spec itself: names taken by other services, versions and platforms are checked
-//! elsewhere. Split by topic: the container and what it sees of its node, ports, logs, signals. Texts are Swarm's where it has one, so that scripts that read them keep working.
+//! elsewhere. Split by topic: the container and what it sees of its node, ports, logs, signals,
+//! updates. Texts are Swarm's where it has one, so that scripts that read them keep working.
 
 mod container;
 mod device;
@@ -9,6 +10,7 @@ mod endpoint;
 mod log;
 mod resolver;
 mod signal;
+mod update;
 
 use super::request::{Class, Refusal};
 use crate::types::{
@@ -82,6 +84,7 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
         ));
     }
     task_spec(spec)?;
+    update::check(spec)?;
     endpoint::check(&spec.endpoint, spec.task.network)
 }
 

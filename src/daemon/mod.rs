@@ -17,6 +17,7 @@ mod logging;
 mod logs;
 mod member;
 mod membership;
+mod memory;
 mod ports;
 mod renewal;
 mod streams;
@@ -238,6 +239,7 @@ pub fn helper_main() -> Option<ExitCode> {
 ///
 /// It cannot start, or cannot go on.
 pub fn run(options: Options) -> Result<(), DaemonError> {
+    memory::share_heap();
     let config = Config::read(options.config.as_deref())?;
     logging::start(options.json_log, options.log_level);
     for dir in [&options.data_dir, &options.run_dir] {

@@ -5,11 +5,14 @@
 use super::{error::NetworkError, subnet::Subnet};
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
-    Error, Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     new_connection_with_socket,
     packet_route::{
         address::AddressAttribute,
-        link::{InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkMessage},
+        link::{
+            InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+            LinkAttribute, LinkMessage,
+        },
         route::{RouteAddress, RouteAttribute},
     },
     sys::SmolSocket,
@@ -156,16 +159,29 @@ impl Netlink {
     }
 
     /// Makes a cable between this namespace and the one at `netns`, its far end named `eth0`
-    /// there, its near end plugged into the bridge.
+    /// there, its near end plugged into the bridge and switched on.
+    ///
+    /// One message makes all of it where it belongs: the kernel waits for every processor when a
+    /// link moves from one namespace to another.
     pub(super) async fn add_cable(
         &self,
         near: &str,
-        far: &str,
         mac: [u8; 6],
         bridge: u32,
         netns: &Path,
     ) -> Result<(), NetworkError> {
-        let message = LinkVeth::new(near, far).build();
+        let file = File::open(netns).map_err(NetworkError::file("open", netns))?;
+        let far = LinkMessageBuilder::<LinkUnspec>::new()
+            .name("eth0")
+            .address(mac.to_vec())
+            .setns_by_fd(file.as_raw_fd())
+            .build();
+        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(near)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+            .controller(bridge)
+            .up()
+            .build();
         if let Err(error) = self.0.link().add(message).execute().await {
             if is(&error, Errno::OPNOTSUPP) {
                 return Err(NetworkError::Unsupported {
@@ -175,17 +191,8 @@ impl Netlink {
             }
             return Err(failed(format!("make link {near}"))(error));
         }
-        let near_index = self.expect_link(near).await?.index;
-        let far_index = self.expect_link(far).await?.index;
-        self.plug(near_index, near, bridge).await?;
-        let file = File::open(netns).map_err(NetworkError::file("open", netns))?;
-        let message = LinkUnspec::new_with_index(far_index)
-            .address(mac.to_vec())
-            .setns_by_fd(file.as_raw_fd())
-            .name("eth0")
-            .build();
-        let moved = self.0.link().set(message).execute().await;
-        moved.map_err(failed(format!("move link {far} into the task's network")))
+        let index = self.expect_link(near).await?.index;
+        self.turn_back(index, near).await
     }
 
     /// Plugs a link into the bridge and switches it on.
@@ -198,8 +205,12 @@ impl Netlink {
         let message = LinkUnspec::new_with_index(index).controller(bridge).up().build();
         let plugged = self.0.link().set(message).execute().await;
         plugged.map_err(failed(format!("plug link {name} into the bridge")))?;
-        // With br_netfilter loaded (by Docker, say) a task's connection to a port it publishes
-        // itself never leaves the bridge: it must go back out where it came in.
+        self.turn_back(index, name).await
+    }
+
+    /// Lets the bridge send out of a link what came in by it: with br_netfilter loaded (by Docker,
+    /// say) a task's connection to a port it publishes itself never leaves the bridge.
+    async fn turn_back(&self, index: u32, name: &str) -> Result<(), NetworkError> {
         let message = LinkUnspec::new_with_index(index)
             .set_port_kind(InfoPortKind::Bridge)
             .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]))

@@ -52,11 +52,6 @@ pub(super) fn host_link(task: &TaskId) -> String {
 /// What every name of [`host_link`] begins with.
 pub(super) const HOST_LINK_PREFIX: &str = "mv";
 
-/// Returns the name the task's end has until it is inside.
-pub(super) fn peer_link(task: &TaskId) -> String {
-    format!("mw{}", hex(&digest(task.as_str())[..5]))
-}
-
 /// Returns a number that spreads evenly, to begin a search at.
 pub(super) fn spread(text: &str) -> u32 {
     let digest = digest(text);

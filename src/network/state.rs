@@ -107,12 +107,13 @@ impl Paths {
 
     /// Keeps the subnet.
     pub(super) fn save_subnet(&self, subnet: Subnet) -> Result<(), NetworkError> {
-        write_json(&self.node_file(), &NodeFile { subnet })
+        write_json(&self.node_file(), &NodeFile { subnet }, Survives::PowerCut)
     }
 
     /// Keeps a task's record.
     pub(super) fn save(&self, task: &TaskId, record: &Record) -> Result<(), NetworkError> {
-        write_json(&self.record(task), record)
+        // It says what is in the kernel, which forgets as well.
+        write_json(&self.record(task), record, Survives::Daemon)
     }
 
     /// Forgets a task: its files and, last of all, its record.
@@ -191,18 +192,34 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetworkError
     Ok(Some(value))
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), NetworkError> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| NetworkError::file("write", path)(error.into()))?;
-    write_atomically(path, &bytes)
+/// What a file must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Survives {
+    /// The daemon's end, however it comes.
+    Daemon,
+    /// The machine's as well.
+    PowerCut,
 }
 
-/// Writes a file such that a reader, also after a crash, sees either the old or the new content.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NetworkError> {
+fn write_json<T: Serialize>(
+    path: &Path,
+    value: &T,
+    survives: Survives,
+) -> Result<(), NetworkError> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| NetworkError::file("write", path)(error.into()))?;
+    write_atomically(path, &bytes, survives)
+}
+
+/// Writes a file such that a reader, also after what it must survive, sees either the old or the
+/// new content.
+fn write_atomically(path: &Path, bytes: &[u8], survives: Survives) -> Result<(), NetworkError> {
     let new = path.with_extension("new");
     let mut file = File::create(&new).map_err(NetworkError::file("create", &new))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(NetworkError::file("write", &new))?;
+    let written = file.write_all(bytes).and_then(|()| match survives {
+        Survives::Daemon => Ok(()),
+        Survives::PowerCut => file.sync_all(),
+    });
+    written.map_err(NetworkError::file("write", &new))?;
     fs::rename(&new, path).map_err(NetworkError::file("replace", path))
 }

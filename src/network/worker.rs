@@ -106,7 +106,11 @@ impl Worker {
                 if mode == NetworkMode::Host {
                     Place::Host
                 } else {
-                    self.prepare_netns(&task.id)?;
+                    let netns = self.paths.netns(&task.id);
+                    netns::create(&netns)?;
+                    netns::run_inside(&netns, || {
+                        link::with_netlink(async |netlink| netlink.set_loopback_up().await)
+                    })?;
                     Place::Alone
                 }
             }
@@ -146,14 +150,6 @@ impl Worker {
         Ok(())
     }
 
-    fn prepare_netns(&self, task: &TaskId) -> Result<(), NetworkError> {
-        let path = self.paths.netns(task);
-        netns::create(&path)?;
-        netns::run_inside(&path, || {
-            link::with_netlink(async |netlink| netlink.set_loopback_up().await)
-        })
-    }
-
     fn prepare_bridge_task(&mut self, wanted: &Task) -> Result<Place, NetworkError> {
         let task = &wanted.id;
         let bridge = self.ensure_bridge()?;
@@ -180,15 +176,16 @@ impl Worker {
         }
         let netns = self.paths.netns(task);
         let is_whole = netns::is_mounted(&netns);
-        self.prepare_netns(task)?;
-        let link = link::with_netlink(async |netlink| netlink.find(&near).await)?;
-        match link {
-            Some(link) if is_whole && link.controller == Some(bridge.index) => {}
-            Some(link) if is_whole => link::with_netlink(async |netlink| {
-                netlink.plug(link.index, &near, bridge.index).await
-            })?,
-            _ => self.add_cable(task, &near, address, bridge.index)?,
-        }
+        netns::create(&netns)?;
+        let mac = mac_of(address);
+        link::with_netlink(async |netlink| match netlink.find(&near).await? {
+            Some(link) if is_whole && link.controller == Some(bridge.index) => Ok(()),
+            Some(link) if is_whole => netlink.plug(link.index, &near, bridge.index).await,
+            _ => {
+                netlink.delete(&near).await?;
+                netlink.add_cable(&near, mac, bridge.index, &netns).await
+            }
+        })?;
         let gateway6 = self.address6(1);
         if address6.is_some() {
             self.enable_ipv6()?;
@@ -200,6 +197,7 @@ impl Worker {
                 None => sysctl::disable_ipv6("eth0"),
             }
             link::with_netlink(async |netlink| {
+                netlink.set_loopback_up().await?;
                 netlink.configure_inside(address, bridge.subnet).await?;
                 if let Some(address6) = address6 {
                     netlink.add_address6("eth0", address6).await?;
@@ -223,23 +221,6 @@ impl Worker {
         let gateway = self.address6(1);
         link::with_netlink(async |netlink| netlink.add_address6(&self.bridge, gateway).await)?;
         sysctl::forward_ipv6()
-    }
-
-    fn add_cable(
-        &self,
-        task: &TaskId,
-        near: &str,
-        address: Ipv4Addr,
-        bridge: u32,
-    ) -> Result<(), NetworkError> {
-        let far = name::peer_link(task);
-        let octets = address.octets();
-        let mac = [0x02, 0x42, octets[0], octets[1], octets[2], octets[3]];
-        let netns = self.paths.netns(task);
-        link::with_netlink(async |netlink| {
-            netlink.delete(near).await?;
-            netlink.add_cable(near, &far, mac, bridge, &netns).await
-        })
     }
 
     fn allocate(&self, task: &TaskId, subnet: Subnet) -> Result<Ipv4Addr, NetworkError> {
@@ -561,6 +542,12 @@ impl Worker {
 
 /// The length of a host name made from a task's id, as Docker's.
 const HOSTNAME_LEN: usize = 12;
+
+/// Returns the hardware address of a task's `eth0`, as Docker makes it from the address.
+fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    let octets = address.octets();
+    [0x02, 0x42, octets[0], octets[1], octets[2], octets[3]]
+}
 
 /// Returns the IP protocol's number.
 fn protocol_number(protocol: PortProtocol) -> u8 {

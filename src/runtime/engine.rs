@@ -34,7 +34,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -84,6 +84,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) link: Link,
     volumes: Volumes,
+    /// What containerd said of the machine, which does not change under it.
+    platform: OnceLock<Platform>,
     /// One lock a task that something is done to.
     locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
     /// Ids of containers that are being made: their snapshots are no leftovers.
@@ -130,6 +132,7 @@ impl Runtime {
             volumes: Volumes::new(&config.data_dir),
             config,
             link,
+            platform: OnceLock::new(),
             locks: Mutex::default(),
             preparing: Mutex::default(),
             #[cfg(test)]
@@ -155,12 +158,15 @@ impl Runtime {
     }
 
     /// Returns the platform whose images run here, as containerd tells it: a 32-bit userland on a
-    /// 64-bit kernel says so.
+    /// 64-bit kernel says so. Asked once: each task needs it.
     ///
     /// # Errors
     ///
-    /// containerd is away, or names no platform.
+    /// containerd is away at first, or names no platform.
     pub async fn platform(&self) -> Result<Platform, Failure> {
+        if let Some(known) = self.shared.platform.get() {
+            return Ok(known.clone());
+        }
         let request = self.shared.link.request(PluginsRequest { filters: Vec::new() });
         let plugins = self.shared.link.call("plugins", CALL_LIMIT, |channel| async move {
             IntrospectionClient::with_origin(channel, Link::origin()).plugins(request).await
@@ -175,7 +181,9 @@ impl Runtime {
             message: "containerd names no platform that it runs containers of".to_owned(),
             temporary: false,
         })?;
-        Ok(Platform::normalized(&platform.os, &platform.architecture, &platform.variant))
+        let platform =
+            Platform::normalized(&platform.os, &platform.architecture, &platform.variant);
+        Ok(self.shared.platform.get_or_init(|| platform).clone())
     }
 
     /// Lets the task's container run; returns its process.

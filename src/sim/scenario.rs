@@ -186,17 +186,7 @@ impl World {
                     return format!("{refusal}\n");
                 }
             }
-            ["kill", node, service] => {
-                // The manager may be away.
-                let named = self.checks().state.service_by_name(service).map(|it| it.id.clone());
-                let (node, id) = (self.node_named(node), named.expect("it exists"));
-                let running = self.machines()[&node].fake.lock().unwrap().running();
-                let of_it = |task: &&crate::types::TaskId| {
-                    self.checks().state.task(task).is_some_and(|task| task.service == id)
-                };
-                let task = running.iter().find(of_it).cloned().expect("one runs there");
-                self.kill_container(&node, &task);
-            }
+            ["kill", node, service] => self.kill_one(&self.node_named(node), service),
             ["crash", node] => self.crash(&self.node_named(node), Crash::Kill),
             ["off", node] => self.crash(&self.node_named(node), Crash::Power),
             ["on", node] => self.start(&self.node_named(node)),
@@ -215,6 +205,19 @@ impl World {
             other => panic!("{other:?} is no command"),
         }
         String::new()
+    }
+
+    /// Ends one container of a service on a node.
+    fn kill_one(&self, node: &NodeId, service: &str) {
+        // The manager may be away.
+        let named = self.checks().state.service_by_name(service).map(|it| it.id.clone());
+        let id = named.expect("it exists");
+        let running = self.machines()[node].fake.lock().unwrap().running();
+        let of_it = |task: &&crate::types::TaskId| {
+            self.checks().state.task(task).is_some_and(|task| task.service == id)
+        };
+        let task = running.iter().find(of_it).cloned().expect("one runs there");
+        self.kill_container(node, &task);
     }
 
     /// Asks for a service; shows the answer and how long it took, in seconds.

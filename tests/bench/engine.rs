@@ -209,8 +209,8 @@ ip link set mbf$i up; ip -n mbf$i link set eth0 up; ip -n mbf$i link set lo up
 
 fn clean_floor(host: &Host, ctr: &str, count: usize, script: &Path) {
     host.sh(&format!(
-        "seq {count} | xargs -P 4 -I% sh -c '{ctr} task kill -s KILL floor-% || true; \
-         {ctr} task delete floor-% || true; {ctr} container delete floor-%; \
+        "seq {count} | xargs -P 4 -I% sh -c '{ctr} task delete -f floor-% || true; \
+         {ctr} container delete floor-%; \
          ip netns del mbf%' >/dev/null 2>&1; rm {}",
         script.display()
     ));

@@ -4,7 +4,7 @@
 
 use crate::host::midge_binary;
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     process::{Command, Output, Stdio},
@@ -27,9 +27,14 @@ fn reply(stream: UnixStream, answer: fn(&str) -> (u16, &'static str)) -> std::io
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut line = String::new();
+    let mut body = 0;
     while reader.read_line(&mut line)? > 2 {
+        if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            body = length.trim().parse().unwrap();
+        }
         line.clear();
     }
+    std::io::copy(&mut reader.by_ref().take(body), &mut std::io::sink())?;
     let (status, body) = answer(first.split(' ').nth(1).unwrap_or(""));
     let length = body.len();
     let head =
@@ -107,6 +112,74 @@ fn wrong_command_lines_and_a_missing_daemon_have_their_exit_codes() {
     let pages = dir.path().join("man");
     assert!(midge(&socket, &["man", "--dir", pages.to_str().unwrap()], &[]).status.success());
     assert!(pages.join("midge-service-create.1").exists());
+}
+
+/// A service that waits for a node, and a node that cannot be drained.
+fn nothing_moves(path: &str) -> (u16, &'static str) {
+    match path.split('?').next().unwrap() {
+        "/services/web" | "/services/x" => {
+            (200, r#"{"ID":"x","Spec":{"Name":"web","Mode":{"Replicated":{"Replicas":1}}}}"#)
+        }
+        "/tasks" => (
+            200,
+            r#"[{"ID":"t","Name":"web.1","ServiceID":"x","Slot":1,"DesiredState":"running",
+                "Status":{"State":"pending","Err":"no suitable node"}}]"#,
+        ),
+        "/nodes" => (200, "[]"),
+        "/nodes/pi3" => (200, r#"{"ID":"pi3","Spec":{},"Status":{"State":"ready"}}"#),
+        "/services/x/update" | "/nodes/pi3/update" => (200, "{}"),
+        _ => (404, r#"{"message":"not found"}"#),
+    }
+}
+
+#[test]
+fn what_is_waited_for_goes_on_after_an_interruption() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    serve(&socket, nothing_moves);
+    let interrupted = |args: &[&str], until: &str| {
+        let mut child = Command::new(midge_binary())
+            .args(args)
+            .env("MIDGE_HOST", format!("unix://{}", socket.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut said: Vec<String> = Vec::new();
+        while said.last().is_none_or(|line| !line.starts_with(until)) {
+            said.push(lines.next().unwrap_or_else(|| panic!("{args:?} ended: {said:?}")));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        said.extend(lines);
+        (said.join("\n"), child.wait().unwrap().code())
+    };
+    let (said, code) = interrupted(&["service", "rollback", "web"], "1/1: ");
+    assert_eq!(
+        said,
+        "web\noverall progress: 0 out of 1 tasks\n1/1: no suitable node\n\
+         Operation continuing in background.\nUse `midge service ps web` to check progress."
+    );
+    assert_eq!(code, Some(0), "as Docker's");
+    let drain = ["node", "update", "--availability", "drain", "--wait", "pi3"];
+    let (said, code) = interrupted(&drain, "draining");
+    assert_eq!(
+        said,
+        "pi3\ndraining pi3: 1 of 1 tasks left\n\
+         Operation continuing in background.\nUse `midge node ps pi3` to check progress."
+    );
+    assert_eq!(code, Some(130), "what is to follow on an empty node must not");
+    let timed = [&drain[..], &["--timeout", "1ms"]].concat();
+    let output = midge(&socket, &timed, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "pi3 is not drained after 1ms:\n  web.1: pending\n\
+         hint: the drain goes on; midge node ps pi3 shows what is left there\n"
+    );
+    let not = midge(&socket, &["node", "update", "--availability", "pause", "--wait", "pi3"], &[]);
+    assert_eq!(not.status.code(), Some(2));
 }
 
 #[test]

@@ -1,15 +1,19 @@
 //! The unmodified docker command against midge's socket.
 
 use crate::host::{Host, Network, can_run, eventually, which};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-fn docker(host: &Host, args: &[&str]) -> String {
-    let output = Command::new(which("docker").expect("looked for before"))
+fn run(host: &Host, args: &[&str]) -> Output {
+    Command::new(which("docker").expect("looked for before"))
         .args(args)
         .env("DOCKER_HOST", format!("unix://{}/midge.sock", host.dir.display()))
         .stdin(Stdio::null())
         .output()
-        .expect("docker starts");
+        .expect("docker starts")
+}
+
+fn docker(host: &Host, args: &[&str]) -> String {
+    let output = run(host, args);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "docker {args:?}: {error}");
     String::from_utf8(output.stdout).expect("docker prints text")
@@ -53,9 +57,18 @@ fn the_docker_command_works() {
     assert!(docker(first, &["service", "inspect", "--pretty", "web"]).contains("Replicas:\t2"));
     assert!(docker(first, &["ps"]).contains("bb:1"));
     docker(first, &["service", "scale", "web=3"]);
-    docker(first, &["service", "update", "--image", "bb:2", "--env-add", "A=1", "web"]);
+    let said = docker(first, &["service", "update", "--image", "bb:2", "--env-add", "A=1", "web"]);
+    assert!(said.contains("overall progress: 1 out of 3 tasks"), "one after the other: {said}");
+    assert!(said.contains("verify: Service web converged"), "{said}");
     let image = ["service", "inspect", "-f", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "web"];
     assert!(docker(first, &image).starts_with("bb:2"));
+    let failed = run(first, &["service", "update", "--args", "sh -c false", "web"]);
+    let error = String::from_utf8_lossy(&failed.stderr);
+    assert!(error.contains("service update paused: update paused due to failure"), "{error}");
+    assert_eq!(failed.status.code(), Some(1));
+    let said = docker(first, &["service", "rollback", "web"]);
+    assert!(said.contains("rollback: manually requested rollback"), "{said}");
+    assert!(said.contains("overall progress: rolling back update: 3 out of 3 tasks"), "{said}");
     docker(first, &["service", "logs", "web"]);
     docker(first, &["node", "update", "--availability", "drain", "n2"]);
     assert!(docker(first, &["node", "inspect", "--pretty", "n2"]).contains("Drain"));

@@ -2,64 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
-use crate::host::{Host, Network, busybox_archive, can_run, eventually, which};
+use crate::{
+    host::{Network, busybox_archive, can_run, eventually, which},
+    registry::{Access, push, start_registry},
+};
 use std::{fs, path::Path};
-
-/// The registry's only user is `fleet` with the password `secret`.
-const HTPASSWD: &str = "fleet:$2b$04$hBoSOSHGUgtssIoW35byuu5BUawwu7svc3jacb9mzdDWrq.4gSDdm\n";
-
-/// Starts a registry on this host's port 5000, and returns its address.
-fn start_registry(host: &mut Host) -> String {
-    let dir = host.dir.join("registry");
-    fs::create_dir(&dir).unwrap();
-    fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
-    let shown = dir.display();
-    let config = format!(
-        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {shown}/data\n\
-         http:\n  addr: {address}:5000\n\
-         auth:\n  htpasswd:\n    realm: fleet\n    path: {shown}/htpasswd\n",
-        address = host.address
-    );
-    fs::write(dir.join("config.yml"), config).unwrap();
-    let config = dir.join("config.yml").display().to_string();
-    host.run_beside("docker-registry", &["serve", &config]);
-    let address = format!("{}:5000", host.address);
-    eventually("the registry to answer", || {
-        let code = host
-            .sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' http://{address}/v2/ || true"));
-        (code == "401").then_some(())
-    });
-    address
-}
-
-/// Puts the test image into the registry as `name:tag`, by hand: two blobs and what names them.
-fn push(host: &Host, registry: &str, name: &str, tag: &str) {
-    let dir = host.dir.join("push");
-    fs::create_dir_all(&dir).unwrap();
-    busybox_archive(&dir, &["unused:1"]);
-    let script = format!(
-        r#"
-cd {dir}
-put() {{ # FILE
-  digest=sha256:$(sha256sum "$1" | cut -d' ' -f1)
-  url=$(curl -sS -u fleet:secret -X POST -D - -o /dev/null http://{registry}/v2/{name}/blobs/uploads/ |
-    tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
-  curl -sSf -u fleet:secret -X PUT -H 'Content-Type: application/octet-stream' \
-    --data-binary @"$1" "$url&digest=$digest"
-  echo "$digest"
-}}
-config=$(put config.json)
-layer=$(put layer.tar)
-type=application/vnd.oci.image
-printf '{{"schemaVersion":2,"mediaType":"%s.manifest.v1+json","config":{{"mediaType":"%s.config.v1+json","digest":"%s","size":%s}},"layers":[{{"mediaType":"%s.layer.v1.tar","digest":"%s","size":%s}}]}}' \
-  $type $type "$config" "$(stat -c%s config.json)" $type "$layer" "$(stat -c%s layer.tar)" >manifest
-curl -sSf -u fleet:secret -X PUT -H "Content-Type: $type.manifest.v1+json" \
-  --data-binary @manifest http://{registry}/v2/{name}/manifests/{tag}
-"#,
-        dir = dir.display()
-    );
-    host.sh(&script);
-}
 
 /// Writes a Docker client configuration with the login for the registry.
 fn docker_config(dir: &Path, registry: &str) -> String {
@@ -83,7 +30,7 @@ fn a_service_pulls_from_a_registry_with_the_users_login() {
     let mut network = Network::configured_cluster(2, |first| {
         format!("[registry]\nplain_http = [\"{first}:5000\"]\n")
     });
-    let registry = start_registry(&mut network.hosts[0]);
+    let registry = start_registry(&mut network.hosts[0], Access::Login);
     push(network.manager(), &registry, "app", "1");
     let image = format!("{registry}/app:1");
     let manager = network.manager();

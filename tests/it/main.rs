@@ -14,6 +14,8 @@ mod jobs;
 mod joining;
 mod mistakes;
 mod options;
+mod registry;
 mod services;
 mod spec;
 mod tidy;
+mod updates;

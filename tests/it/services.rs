@@ -66,7 +66,8 @@ fn drain_pause_and_constraints_move_tasks() {
             (running.len() == 3 && running.iter().all(fits)).then_some(())
         });
     };
-    manager.ok(&["node", "update", "--availability", "drain", "n3"]);
+    let drained = manager.ok(&["node", "update", "--availability", "drain", "--wait", "n3"]);
+    assert!(drained.ends_with("n3 is drained\n"), "{drained}");
     nodes(&["n1", "n2"]);
     manager.ok(&["node", "update", "--availability", "active", "n3"]);
     manager.ok(&["node", "update", "--label-add", "no=yes", "n2"]);
@@ -83,6 +84,12 @@ fn drain_pause_and_constraints_move_tasks() {
         errors.lines().find(|line| line.contains("no suitable node")).map(str::to_owned)
     });
     assert!(says.contains("scheduling constraints not satisfied"), "{says}");
+
+    let pinned = ["service", "create", "-q", "--name", "db", "--constraint", "node.hostname==n2"];
+    manager.ok(&[&pinned[..], &["bb:1"], SLEEP].concat());
+    let drain = ["node", "update", "--availability", "drain", "--wait", "--timeout", "3s", "n2"];
+    let says = manager.refused(&drain);
+    assert!(says.contains("db.1: cannot be placed elsewhere: no suitable node"), "{says}");
 }
 
 #[test]
@@ -120,7 +127,7 @@ fn what_is_not_supported_is_refused_by_name() {
     }
     let network = Network::cluster(1);
     let manager = network.manager();
-    for option in [&["--config", "x"][..], &["--secret", "x"], &["--update-delay", "1s"]] {
+    for option in [&["--config", "x"][..], &["--secret", "x"], &["--credential-spec", "x"]] {
         let says = manager.refused(&[&["service", "create"], option, &["bb:1"]].concat());
         assert!(says.contains(option[0]) && says.contains("not supported yet"), "{says}");
     }

@@ -2,10 +2,7 @@
 
 use super::date;
 use crate::{
-    api::{
-        dto::{self, is_unset},
-        error::invalid,
-    },
+    api::{dto, error::invalid},
     cluster::Refusal,
     types::{GenericReservations, GenericResource, JobStatus, Mode},
 };
@@ -55,20 +52,6 @@ pub(super) fn from_mode(mode: Mode) -> dto::ServiceMode {
         }
         Mode::GlobalJob => dto::ServiceMode { global_job: Some(dto::Empty {}), ..none },
     }
-}
-
-/// Refuses what a job has no use for. Defaults that a client read and sends back say nothing.
-pub(super) fn refuse_orders(spec: &dto::ServiceSpec, mode: Mode) -> Result<(), Refusal> {
-    let defaults = super::service::order_defaults();
-    let silent = |order: &serde_json::Value| {
-        let fields = order.as_object();
-        is_unset(order)
-            || fields.is_some_and(|set| set.iter().all(|(name, value)| defaults[name] == *value))
-    };
-    if mode.is_job() && !(silent(&spec.update_config) && silent(&spec.rollback_config)) {
-        return Err(invalid("update and rollback configuration is not supported for jobs"));
-    }
-    Ok(())
 }
 
 /// Shows how often a job was set off.

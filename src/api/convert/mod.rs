@@ -9,6 +9,7 @@ mod security;
 pub mod service;
 pub mod show;
 pub mod task;
+mod update;
 
 use super::{dto, error::invalid};
 use crate::{

@@ -1,6 +1,6 @@
 //! Services: every option is taken, or refused by name.
 
-use super::{container::to_container, duration, job, show};
+use super::{container::to_container, duration, job, show, update::to_update};
 use crate::{
     api::{
         dto::{self, is_unset},
@@ -10,10 +10,9 @@ use crate::{
     types::{
         Constraint, Endpoint, EndpointMode, LogConfig, NetworkMode, Placement, Platform,
         PortConfig, PortProtocol, PublishMode, RESTART_MAX_DELAY, ResourceLimits, Resources,
-        RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec, TaskSpec, UpdateConfig,
+        RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec, TaskSpec,
     },
 };
-use serde_json::{Value, json};
 use std::{net::IpAddr, time::Duration};
 
 /// Docker's smallest share of a processor, 0.001.
@@ -58,46 +57,13 @@ fn refuse_unsupported(spec: &dto::ServiceSpec) -> Result<(), Refusal> {
         "--runtime",
         "TaskTemplate.Runtime",
     )?;
-    refuse(resources.reservations.pids != 0, "--reserve-pids", "Resources.Reservations.Pids")?;
-    refuse_order(&spec.update_config, "update", "UpdateConfig")?;
-    refuse_order(&spec.rollback_config, "rollback", "RollbackConfig")
-}
-
-/// What `insertDefaults` shows, and all that is taken for now.
-pub(super) fn order_defaults() -> Value {
-    json!({
-        "Parallelism": 1, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
-        "MaxFailureRatio": 0, "Order": "stop-first",
-    })
-}
-
-/// Refuses each field of an update order that is set to something else than the default.
-fn refuse_order(config: &Value, verb: &str, field: &str) -> Result<(), Refusal> {
-    let defaults = order_defaults();
-    for (name, flag) in [
-        ("Parallelism", "parallelism"),
-        ("Delay", "delay"),
-        ("FailureAction", "failure-action"),
-        ("Monitor", "monitor"),
-        ("MaxFailureRatio", "max-failure-ratio"),
-        ("Order", "order"),
-    ] {
-        let (value, default) = (&config[name], &defaults[name]);
-        let same = match (value.as_f64(), default.as_f64()) {
-            (Some(value), Some(default)) => (value - default).abs() < f64::EPSILON,
-            _ => value == default,
-        };
-        // Parallelism 0 means "all at once": it says something although it is zero.
-        let silent = if name == "Parallelism" { value.is_null() } else { is_unset(value) };
-        refuse(!same && !silent, &format!("--{verb}-{flag}"), &format!("{field}.{name}"))?;
-    }
-    Ok(())
+    refuse(resources.reservations.pids != 0, "--reserve-pids", "Resources.Reservations.Pids")
 }
 
 /// Makes the spec that a client asks for. With the `previous` one, what clients lose on the way
-/// from GET to POST is kept: the registry login, the cut of the restart delay, midge's own options
-/// of the container and its limit of swap, the addresses of ports, the variants of platforms and,
-/// while the image stays the same, its pin.
+/// from GET to POST is kept: the registry login, the cut of the restart delay, the time that
+/// replacements have to run, midge's own options of the container and its limit of swap, the
+/// addresses of ports, the variants of platforms and, while the image stays the same, its pin.
 ///
 /// # Errors
 ///
@@ -107,7 +73,6 @@ pub fn to_spec(
     previous: Option<&ServiceSpec>,
 ) -> Result<ServiceSpec, Refusal> {
     let mode = job::to_mode(&dto.mode)?;
-    job::refuse_orders(dto, mode)?;
     refuse_unsupported(dto)?;
     let template = &dto.task_template;
     let mut container =
@@ -142,8 +107,12 @@ pub fn to_spec(
         task,
         mode,
         endpoint: to_endpoint(&dto.endpoint_spec, previous.map(|old| &old.endpoint))?,
-        update: UpdateConfig::default(),
-        rollback: UpdateConfig::default(),
+        update: to_update(dto.update_config.as_ref(), "update", previous.map(|old| &old.update))?,
+        rollback: to_update(
+            dto.rollback_config.as_ref(),
+            "rollback",
+            previous.map(|old| &old.rollback),
+        )?,
     })
 }
 

@@ -1,17 +1,16 @@
 //! Services, as they are shown.
 
 use super::{
-    container::from_container, date, job, joined_architecture, nanos, service::order_defaults,
-    version,
+    container::from_container, date, job, joined_architecture, nanos, update::from_update, version,
 };
 use crate::{
     api::dto,
+    cluster::{Planned, PlannedTask},
     types::{
         Date, EndpointMode, ImagePin, LogConfig, NetworkMode, Placement, PortConfig, PublishMode,
         ResourceLimits, RestartCondition, STOP_GRACE, Service, ServiceSpec, TaskSpec,
     },
 };
-use serde_json::Value;
 
 /// Shows a service. With `defaults` also what Docker fills in for people.
 #[must_use]
@@ -40,6 +39,26 @@ pub fn from_service(service: &Service, defaults: bool) -> dto::Service {
     }
 }
 
+/// Shows what an update would do.
+#[must_use]
+pub fn from_plan(plan: &[PlannedTask]) -> dto::Plan {
+    let id = |id: Option<String>| id.unwrap_or_default();
+    let shown = |planned: &PlannedTask| dto::PlannedTask {
+        name: planned.task.clone(),
+        action: match planned.what {
+            Planned::Made => "create",
+            Planned::Replaced => "replace",
+            Planned::Ended => "remove",
+        }
+        .to_owned(),
+        task_id: id(planned.old.as_ref().map(ToString::to_string)),
+        from_node_id: id(planned.from.as_ref().map(ToString::to_string)),
+        to_node_id: id(planned.to.as_ref().map(ToString::to_string)),
+        error: planned.error.clone(),
+    };
+    dto::Plan { plan: plan.iter().map(shown).collect() }
+}
+
 fn from_pin(pin: &ImagePin) -> dto::ImagePin {
     dto::ImagePin {
         digest: pin.digest.clone(),
@@ -60,8 +79,8 @@ pub fn from_spec(spec: &ServiceSpec, defaults: bool) -> dto::ServiceSpec {
         labels: spec.labels.clone(),
         task_template,
         mode: job::from_mode(spec.mode),
-        update_config: if defaults { order_defaults() } else { Value::Null },
-        rollback_config: if defaults { order_defaults() } else { Value::Null },
+        update_config: from_update(&spec.update, defaults),
+        rollback_config: from_update(&spec.rollback, defaults),
         networks: Vec::new(),
         endpoint_spec: dto::EndpointSpec {
             mode: match spec.endpoint.mode {

@@ -5,7 +5,7 @@ use super::{
     is_unset, nullable,
 };
 use crate::types::Labels;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 /// What a user asks for.
@@ -24,18 +24,54 @@ pub struct ServiceSpec {
     /// How many.
     #[serde(deserialize_with = "nullable")]
     pub mode: ServiceMode,
-    /// How an update goes; only Docker's defaults are taken.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub update_config: Value,
-    /// How a rollback goes; only Docker's defaults are taken.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub rollback_config: Value,
+    /// How an update goes; none is Docker's defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_config: Option<UpdateConfig>,
+    /// How a rollback goes; none is Docker's defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_config: Option<UpdateConfig>,
     /// Networks, where old clients put them.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub networks: Vec<NetworkAttachment>,
     /// How it is reached.
     #[serde(deserialize_with = "nullable")]
     pub endpoint_spec: EndpointSpec,
+}
+
+/// How tasks are replaced. What is left out is zero, which Docker does not take for its default.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UpdateConfig {
+    /// How many at a time; 0 is all at once.
+    #[serde(deserialize_with = "nullable")]
+    pub parallelism: u64,
+    /// Nanoseconds.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub delay: i64,
+    /// `pause`, `continue`, `rollback`; empty is `pause`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub failure_action: String,
+    /// Nanoseconds; 0 is 5 seconds.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub monitor: i64,
+    /// From 0 to 1.
+    #[serde(deserialize_with = "nullable", serialize_with = "as_go")]
+    pub max_failure_ratio: f64,
+    /// `stop-first`, `start-first`; empty is `stop-first`.
+    #[serde(deserialize_with = "nullable")]
+    pub order: String,
+    /// midge's own: nanoseconds within which a replacement must run; 0 is for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress_deadline: Option<i64>,
+}
+
+/// Writes a number as Go does: a whole one without a point.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn as_go<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    match number.to_string().parse::<i64>() {
+        Ok(whole) => serializer.serialize_i64(whole),
+        Err(_) => serializer.serialize_f64(*number),
+    }
 }
 
 /// What each task runs.
@@ -326,7 +362,8 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct UpdateStatus {
-    /// `updating`, `completed`, `paused`.
+    /// `updating`, `completed`, `paused`, and the same of a rollback: `rollback_started`,
+    /// `rollback_completed`, `rollback_paused`.
     pub state: String,
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -363,6 +400,46 @@ pub struct ServiceCreated {
     /// What the user should know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warnings: Option<Vec<String>>,
+}
+
+/// midge's own: why a task or a service is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Why {
+    /// Of which.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Sentences for people, each a line.
+    pub why: Vec<String>,
+}
+
+/// midge's own: what an update would do, in order; at most 256 places.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Plan {
+    /// Place by place.
+    pub plan: Vec<PlannedTask>,
+}
+
+/// What an update would do in one place.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PlannedTask {
+    /// The place: `web.1`, `web.<node id>`.
+    pub name: String,
+    /// `create`, `replace` or `remove`.
+    pub action: String,
+    /// The task that is there; empty where there is none.
+    #[serde(rename = "TaskID")]
+    pub task_id: String,
+    /// The node of that task.
+    #[serde(rename = "FromNodeID")]
+    pub from_node_id: String,
+    /// The node of the new one; empty where there is none, or none yet.
+    #[serde(rename = "ToNodeID")]
+    pub to_node_id: String,
+    /// Why no node takes the new one.
+    pub error: String,
 }
 
 /// The answer to an update.

@@ -17,9 +17,10 @@ pub(super) mod task;
 pub(super) mod volume;
 
 use super::{
+    dto,
     error::{invalid, not_found, unexpected},
     local::LocalNode,
-    route::Call,
+    route::{Call, Reply, json},
 };
 use crate::{
     cluster::{Query, Refusal, Request, Response},
@@ -52,6 +53,14 @@ async fn tasks(node: &dyn LocalNode, query: Query) -> Result<Vec<Task>, Refusal>
     match node.request(Request::Read(query)).await? {
         Response::Tasks(tasks) => Ok(tasks),
         _ => Err(unexpected("a read of the tasks")),
+    }
+}
+
+/// Answers why the thing of this id is as it is.
+async fn why(node: &dyn LocalNode, id: String, query: Query) -> Reply {
+    match node.request(Request::Read(query)).await? {
+        Response::Why(why) => json(&dto::Why { id, why }),
+        _ => Err(unexpected("a question why")),
     }
 }
 

@@ -11,8 +11,8 @@ use super::super::{
 use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
     types::{
-        ImagePin, JobTally, Mode, Node, NodeId, NodeState, Platform, Service, ServiceSpec, Task,
-        TaskState, image::Reference,
+        ImagePin, JobTally, Mode, Node, NodeId, NodeState, Platform, Service, ServiceId,
+        ServiceSpec, Task, TaskState, Version, image::Reference,
     },
 };
 use http::StatusCode;
@@ -196,7 +196,7 @@ pub(crate) async fn update(mut call: Call) -> Reply {
     let local = call.node.clone();
     let found = super::find_service(local.as_ref(), call.name()).await?;
     match call.query.get("rollback") {
-        None => {}
+        None | Some("none") => {}
         Some("previous") => return rollback(&call, found, version).await,
         Some(other) => return Err(invalid(format!("unrecognized rollback option {other}"))),
     }
@@ -220,6 +220,9 @@ pub(crate) async fn update(mut call: Call) -> Reply {
     } else {
         None
     };
+    if call.query.flag("dryRun") {
+        return plan(local.as_ref(), found.id, version, spec).await;
+    }
     let request = Request::UpdateService {
         request: request_id(),
         id: found.id,
@@ -245,16 +248,34 @@ fn kept_credential(
     }
 }
 
-async fn rollback(call: &Call, found: Service, version: crate::types::Version) -> Reply {
-    if found.previous_spec.is_none() {
+async fn rollback(call: &Call, found: Service, version: Version) -> Reply {
+    let Some(previous) = found.previous_spec else {
         let message = format!("service {} does not have a previous spec", found.id);
         return Err(Refusal::new(Class::Conflict, message));
+    };
+    if call.query.flag("dryRun") {
+        return plan(call.node.as_ref(), found.id, version, *previous).await;
     }
     let request = Request::RollbackService { request: request_id(), id: found.id, version };
     match call.node.request(request).await? {
         Response::Done | Response::Created(_) => json(&dto::ServiceUpdated::default()),
         _ => Err(unexpected("a rollback of a service")),
     }
+}
+
+/// Says what an update would do.
+async fn plan(local: &dyn LocalNode, id: ServiceId, version: Version, spec: ServiceSpec) -> Reply {
+    let query = Query::PlanUpdate { id, version, spec: Box::new(spec) };
+    match local.request(Request::Read(query)).await? {
+        Response::Plan(plan) => json(&show::from_plan(&plan)),
+        _ => Err(unexpected("a plan of an update")),
+    }
+}
+
+/// midge's own: why a service is as it is.
+pub(crate) async fn why(call: Call) -> Reply {
+    let id = super::find_service(call.node.as_ref(), call.name()).await?.id;
+    super::why(call.node.as_ref(), id.to_string(), Query::WhyService { id }).await
 }
 
 pub(crate) async fn remove(call: Call) -> Reply {

@@ -109,6 +109,12 @@ pub(crate) async fn inspect(call: Call) -> Reply {
     json(&task::from_task(&find(&call).await?))
 }
 
+/// midge's own: why a task is as it is.
+pub(crate) async fn why(call: Call) -> Reply {
+    let id = find(&call).await?.id;
+    super::why(call.node.as_ref(), id.to_string(), Query::WhyTask { id }).await
+}
+
 pub(crate) async fn logs(call: Call) -> Reply {
     let task = find(&call).await?;
     let tty = task.spec.container.tty;

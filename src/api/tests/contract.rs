@@ -104,6 +104,9 @@ fn an_update_cannot_rename_or_change_the_mode() {
     assert_eq!(server.send(&path, &global.to_string()).0, 501);
     assert_eq!(server.send("POST /services/hw/update?version=x", "{}").0, 400);
     assert_eq!(server.send("POST /services/hw/update?version=1&rollback=previous", "{}").0, 409);
+    assert_eq!(server.send("POST /services/hw/update?version=1&rollback=next", "{}").0, 400);
+    let same = shown["Spec"].to_string();
+    assert_eq!(server.send(&format!("{path}&rollback=none"), &same).0, 200);
 }
 
 #[test]
@@ -209,6 +212,10 @@ fn tasks_are_filtered_and_counted() {
     assert_eq!(count("{\"desired-state\":[\"nope\"]}").0, 400);
     assert_eq!(count("{\"nope\":[\"a\"]}").0, 400);
     server.node.tasks.lock().unwrap()[0].spec_version.index = 1;
+    // What an update leaves alone, as of another platform learnt of since, is up to date.
+    let learnt = vec![Platform::normalized("linux", "riscv64", "")];
+    server.node.tasks.lock().unwrap()[0].spec.placement.platforms = learnt;
+    assert_eq!(count("{\"_up-to-date\":[\"true\"]}"), (200, 1));
     server.node.tasks.lock().unwrap()[0].spec.force_update = 7;
     assert_eq!(count("{\"_up-to-date\":[\"true\"]}"), (200, 0));
 }

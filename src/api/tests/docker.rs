@@ -1,6 +1,11 @@
 use super::fake::Server;
-use crate::types::{Device, HealthTest, NamespaceMode};
-use std::process::{Command, Stdio};
+use crate::types::{
+    Device, FailureAction, HealthTest, NamespaceMode, Ratio, UpdateConfig, UpdateOrder,
+};
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 /// Runs `docker` against the server.
 fn docker(server: &Server, arguments: &[&str]) -> (bool, String) {
@@ -62,7 +67,7 @@ fn the_docker_command_works() {
         (&["node", "update", "--availability", "drain", "m1"], "m1"),
         (&["network", "ls"], "bridge"),
         (&["ps"], "CONTAINER ID"),
-        (&["service", "create", "--update-delay", "1s", "bb:1"], "\"--update-delay\""),
+        (&["service", "create", "--credential-spec", "file://x", "bb:1"], "\"--credential-spec\""),
         (&["service", "rm", "web"], "web"),
         // With its progress, which polls and then watches for five seconds.
         (&["service", "create", "--name", "slow", "bb:1"], "converged"),
@@ -105,8 +110,35 @@ const OPTIONS: &[&str] = &[
     "--mount=type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700",
     "--oom-score-adj=-500",
     "--publish=mode=host,target=80,published=8080",
+    "--rollback-delay=3s",
+    "--rollback-failure-action=continue",
+    "--rollback-max-failure-ratio=0.75",
+    "--rollback-monitor=4s",
+    "--rollback-order=start-first",
+    "--rollback-parallelism=0",
     "--sysctl=net.core.somaxconn=64",
     "--ulimit=nofile=64:128",
+    "--update-delay=1s",
+    "--update-failure-action=rollback",
+    "--update-max-failure-ratio=0.2",
+    "--update-monitor=2s",
+    "--update-order=start-first",
+    "--update-parallelism=2",
+];
+
+/// Options that take some of these back.
+const CHANGES: &[&str] = &[
+    "--cap-add=chown",
+    "--cap-drop=net_admin",
+    "--no-healthcheck",
+    "--host-rm=db",
+    "--group-rm=audio",
+    "--sysctl-rm=net.core.somaxconn",
+    "--ulimit-rm=nofile",
+    "--mount-rm=/t",
+    "--dns-rm=10.0.0.53",
+    "--log-driver=none",
+    "--update-parallelism=0",
 ];
 
 #[test]
@@ -125,8 +157,16 @@ fn the_docker_command_sets_every_option_and_loses_none() {
     assert_eq!(container.capability_add, ["CAP_NET_ADMIN"]);
     assert_eq!(container.health.unwrap().retries, 2);
     assert_eq!((container.mounts.len(), container.oom_score_adj), (3, -500));
+    let (update, rollback) = (stored().update, stored().rollback);
+    assert_eq!((update.parallelism, rollback.parallelism), (2, 0));
+    assert_eq!((update.delay, rollback.delay), (Duration::from_secs(1), Duration::from_secs(3)));
+    assert_eq!(update.failure_action, FailureAction::Rollback);
+    assert_eq!(Some(update.max_failure_ratio), Ratio::from_fraction(0.2));
+    assert_eq!((update.order, rollback.monitor), (UpdateOrder::StartFirst, Duration::from_secs(4)));
     // What only midge has, by its own client.
     let mut spec = stored();
+    spec.update.progress_deadline = Duration::from_secs(7);
+    spec.rollback.progress_deadline = Duration::ZERO;
     spec.task.container.privileged = true;
     spec.task.container.devices = vec![Device::Cdi { name: "v.com/c=1".into() }];
     spec.task.container.security = vec!["no-new-privileges".into(), "apparmor=mine".into()];
@@ -140,26 +180,20 @@ fn the_docker_command_sets_every_option_and_loses_none() {
     assert_eq!(stored(), spec);
     let (shown, text) = docker(&server, &["service", "inspect", "--pretty", "web"]);
     assert!(shown, "{text}");
-    for line in ["Healthcheck", "nofile", "net.core.somaxconn", "max-size", "NET_ADMIN", "dnsrr"] {
+    for line in [
+        "Max failure ratio: 0.2",
+        "Rollback order:    start-first",
+        "Healthcheck",
+        "nofile",
+        "net.core.somaxconn",
+        "max-size",
+        "NET_ADMIN",
+        "dnsrr",
+    ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
-    let change = [
-        "service",
-        "update",
-        "--detach",
-        "--cap-add=chown",
-        "--cap-drop=net_admin",
-        "--no-healthcheck",
-        "--host-rm=db",
-        "--group-rm=audio",
-        "--sysctl-rm=net.core.somaxconn",
-        "--ulimit-rm=nofile",
-        "--mount-rm=/t",
-        "--dns-rm=10.0.0.53",
-        "--log-driver=none",
-        "web",
-    ];
-    let (changed, text) = docker(&server, &change);
+    let (changed, text) =
+        docker(&server, &[&["service", "update", "--detach"], CHANGES, &["web"]].concat());
     assert!(changed, "{text}");
     let container = stored().task.container;
     assert!(container.capability_add.is_empty() && container.capability_drop.is_empty());
@@ -169,4 +203,6 @@ fn the_docker_command_sets_every_option_and_loses_none() {
     assert_eq!((container.mounts.len(), container.dns.nameservers.len()), (2, 0));
     assert_eq!(stored().task.log.unwrap().driver, "none");
     assert!(container.privileged && container.devices.len() == 1);
+    assert_eq!(stored().update, UpdateConfig { parallelism: 0, ..spec.update });
+    assert_eq!(stored().rollback, spec.rollback);
 }

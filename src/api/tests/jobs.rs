@@ -109,17 +109,7 @@ fn what_a_client_leaves_out_is_one() {
 }
 
 #[test]
-fn a_job_has_no_update_and_names_are_not_asked_for() {
-    let orders = Err("update and rollback configuration is not supported for jobs".to_owned());
-    for order in ["UpdateConfig", "RollbackConfig"] {
-        let set = |value: Value| spec(|body| body[order] = value.clone()).map(drop);
-        assert_eq!(set(json!({"Parallelism": 2})), orders);
-        assert_eq!(set(json!({"Delay": 1_000_000_000})), orders);
-        // The defaults, as a client reads them.
-        let defaults = json!({"Parallelism": 1, "FailureAction": "pause",
-            "Monitor": 5_000_000_000_u64, "MaxFailureRatio": 0, "Order": "stop-first"});
-        assert_eq!(set(defaults), Ok(()));
-    }
+fn names_of_generic_resources_are_not_asked_for() {
     let generic = |list: Value| {
         let path = "GenericResources";
         let set = |body: &mut Value| {

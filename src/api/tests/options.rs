@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 
 /// What a client of Docker's drops between reading and writing a service.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "Privileged",
     "Devices",
     "ShmSize",
@@ -21,6 +21,7 @@ const OWN: [&str; 11] = [
     "SecurityOpt",
     "HostIP",
     "MaxDelay",
+    "ProgressDeadline",
     "Variant",
     "SwapBytes",
     "MemorySwappiness",
@@ -203,6 +204,35 @@ fn limits() -> impl Strategy<Value = ResourceLimits> {
     )
 }
 
+fn update(actions: &'static [FailureAction]) -> impl Strategy<Value = UpdateConfig> {
+    let order = prop_oneof![Just(UpdateOrder::StopFirst), Just(UpdateOrder::StartFirst)];
+    let ratio = (0.0_f64..=1.0).prop_map(|fraction| Ratio::from_fraction(fraction).unwrap());
+    let times = (time(), 1_u64..100_000, time());
+    (0_u64..9, times, proptest::sample::select(actions), ratio, order).prop_map(
+        |(parallelism, (delay, monitor, deadline), failure_action, max_failure_ratio, order)| {
+            UpdateConfig {
+                parallelism,
+                delay,
+                failure_action,
+                // No time at all cannot be asked for.
+                monitor: Duration::from_millis(monitor),
+                max_failure_ratio,
+                order,
+                progress_deadline: deadline,
+            }
+        },
+    )
+}
+
+/// How a service is updated and rolled back: as any other, or as it says.
+fn updates() -> impl Strategy<Value = (UpdateConfig, UpdateConfig)> {
+    use FailureAction::{Continue, Pause, Rollback};
+    let forth = update(&[Pause, Continue, Rollback]);
+    let back = update(&[Pause, Continue]);
+    let or_default = |config: Option<UpdateConfig>| config.unwrap_or_default();
+    (option::of(forth).prop_map(or_default), option::of(back).prop_map(or_default))
+}
+
 fn spec() -> impl Strategy<Value = ServiceSpec> {
     let log = ("(json-file|local|none)", pairs())
         .prop_map(|(driver, options)| LogConfig { driver, options });
@@ -217,8 +247,9 @@ fn spec() -> impl Strategy<Value = ServiceSpec> {
             mode: PublishMode::Host,
         },
     );
-    (container(), limits(), option::of(log), vec(port, 0..5), any::<bool>(), pairs()).prop_map(
-        |(container, limits, log, ports, rotate, labels)| ServiceSpec {
+    let task = (container(), limits(), option::of(log));
+    (task, vec(port, 0..5), any::<bool>(), pairs(), updates()).prop_map(
+        |((container, limits, log), ports, rotate, labels, (update, rollback))| ServiceSpec {
             name: "web".into(),
             labels,
             task: TaskSpec { container, limits, log, ..TaskSpec::default() },
@@ -227,7 +258,8 @@ fn spec() -> impl Strategy<Value = ServiceSpec> {
                 mode: if rotate { EndpointMode::DnsRoundRobin } else { EndpointMode::Vip },
                 ports,
             },
-            ..ServiceSpec::default()
+            update,
+            rollback,
         },
     )
 }
@@ -306,6 +338,65 @@ fn what_is_said_is_meant() {
     without_own(&mut json);
     json["TaskTemplate"]["Resources"]["Limits"] = json!({});
     assert_eq!(read(json, Some(&spec)).task.limits.memory_swap, None);
+}
+
+#[test]
+fn an_update_is_read_as_swarm_reads_it() {
+    let spec = |config: Value| {
+        read(
+            json!({
+                "TaskTemplate": {"ContainerSpec": {"Image": "bb:1"}},
+                "UpdateConfig": config,
+                "RollbackConfig": config,
+            }),
+            None,
+        )
+    };
+    let default = UpdateConfig::default();
+    assert_eq!((spec(Value::Null).update, spec(Value::Null).rollback), (default, default));
+    // Zeros of Go's client, and what other clients leave out.
+    let all_at_once = UpdateConfig { parallelism: 0, ..default };
+    let zeros = json!({"Parallelism": 0, "Delay": 0, "FailureAction": "", "Monitor": 0,
+        "MaxFailureRatio": 0, "Order": ""});
+    for config in [json!({}), zeros] {
+        assert_eq!(
+            (spec(config.clone()).update, spec(config).rollback),
+            (all_at_once, all_at_once)
+        );
+    }
+    let said = json!({"Parallelism": 2, "Delay": 1_000_000_000, "FailureAction": "rollback",
+        "Monitor": 2_000_000_000, "MaxFailureRatio": 0.2, "Order": "start-first",
+        "ProgressDeadline": 3_000_000_000_u64});
+    let found = spec(said.clone());
+    assert_eq!(found.update.max_failure_ratio, Ratio::from_fraction(0.2).unwrap());
+    assert_eq!(found.update.progress_deadline, Duration::from_secs(3));
+    assert_eq!(shown(&found, false)["UpdateConfig"], said);
+    // Whole numbers are Go's, also in the defaults, which are shown to those who ask for them.
+    assert_eq!(shown(&spec(Value::Null), false).get("UpdateConfig"), None);
+    assert_eq!(
+        shown(&spec(Value::Null), true)["RollbackConfig"].to_string(),
+        json!({"Parallelism": 1, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+            "MaxFailureRatio": 0, "Order": "stop-first", "ProgressDeadline": 600_000_000_000_u64})
+        .to_string()
+    );
+}
+
+#[test]
+fn a_deadline_is_kept_until_somebody_says_another() {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.task.container.image = "bb:1".into();
+    spec.update = UpdateConfig {
+        parallelism: 3,
+        progress_deadline: Duration::from_secs(7),
+        ..UpdateConfig::default()
+    };
+    let mut json = shown(&spec, false);
+    json.as_object_mut().unwrap().remove("UpdateConfig");
+    let kept = UpdateConfig { parallelism: 1, ..spec.update };
+    assert_eq!(read(json.clone(), Some(&spec)).update, kept, "the rest is Docker's default again");
+    json["UpdateConfig"] = json!({"Parallelism": 1, "ProgressDeadline": 0});
+    let forever = UpdateConfig { progress_deadline: Duration::ZERO, ..kept };
+    assert_eq!(read(json, Some(&spec)).update, forever);
 }
 
 #[test]

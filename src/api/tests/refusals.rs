@@ -49,11 +49,6 @@ fn each_unsupported_option_is_refused_by_name() {
         ("TaskTemplate.Networks", json!([{"Target": "x"}]), "overlay"),
         ("TaskTemplate.Networks", json!([{"Target": "host"}, {"Target": "none"}]), "--network"),
         ("TaskTemplate.Networks", json!([{"Target": "host", "Aliases": ["a"]}]), "alias="),
-        ("UpdateConfig", json!({"Parallelism": 2}), "--update-parallelism"),
-        ("UpdateConfig", json!({"Parallelism": 0}), "--update-parallelism"),
-        ("UpdateConfig", json!({"Order": "start-first"}), "--update-order"),
-        ("UpdateConfig", json!({"Delay": 1}), "--update-delay"),
-        ("RollbackConfig", json!({"MaxFailureRatio": 0.5}), "--rollback-max-failure-ratio"),
         ("EndpointSpec", json!({"Ports": [{"TargetPort": 80}]}), "mode=host"),
         (
             "EndpointSpec",
@@ -86,11 +81,7 @@ fn what_says_nothing_is_taken() {
         ("TaskTemplate.LogDriver", json!({})),
         ("TaskTemplate.Placement", Value::Null),
         ("Mode", Value::Null),
-        (
-            "UpdateConfig",
-            json!({"Parallelism": 1, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
-            "MaxFailureRatio": 0, "Order": "stop-first"}),
-        ),
+        ("UpdateConfig", Value::Null),
         ("EndpointSpec", json!({"Mode": "dnsrr"})),
     ] {
         service::to_spec(&with(path, value), None).expect(path);
@@ -109,6 +100,24 @@ fn wrong_values_are_refused() {
         ),
         ("TaskTemplate.RestartPolicy", json!({"Delay": -1}), "restart-delay cannot be negative"),
         ("TaskTemplate.ContainerSpec.StopGracePeriod", json!(-1), "cannot be negative"),
+        (
+            "UpdateConfig",
+            json!({"Delay": -5_000_000_000_i64}),
+            "TaskSpec: update-delay cannot be negative",
+        ),
+        ("RollbackConfig", json!({"Monitor": -1}), "TaskSpec: rollback-monitor cannot be negative"),
+        (
+            "UpdateConfig",
+            json!({"ProgressDeadline": -1}),
+            "TaskSpec: update-progress-deadline cannot be negative",
+        ),
+        ("UpdateConfig", json!({"FailureAction": "foo"}), "unrecognized update failure action foo"),
+        ("RollbackConfig", json!({"Order": "foo"}), "unrecognized rollback order foo"),
+        (
+            "UpdateConfig",
+            json!({"MaxFailureRatio": 2}),
+            "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
+        ),
         (
             "TaskTemplate.Resources.Limits",
             json!({"MemoryBytes": 1}),

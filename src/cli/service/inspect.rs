@@ -3,15 +3,19 @@
 mod container;
 
 use super::{generic, job};
-use crate::cli::{
-    client::{Client, encode},
-    each,
-    exit::{CliError, Exit},
-    human::{self, binary_size, list, number, text},
-    output,
+use crate::{
+    cli::{
+        client::{Client, encode},
+        each,
+        exit::{CliError, Exit},
+        human::{self, binary_size, list, number, text},
+        output,
+    },
+    types::UPDATE_PROGRESS_DEADLINE,
 };
 use clap::Args;
 use serde_json::Value;
+use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
@@ -64,15 +68,7 @@ fn pretty(service: &Value) -> Result<(), CliError> {
         let replicas = number(service, "/Spec/Mode/Replicated/Replicas");
         line(" Replicas:\t", &replicas.to_string());
     }
-    if let Some(status) = service.get("UpdateStatus").filter(|s| !text(s, "/State").is_empty()) {
-        line("UpdateStatus:", "");
-        line(" State:\t\t", text(status, "/State"));
-        line(" Started:\t", &human::ago(&status["StartedAt"]));
-        if text(status, "/State") == "completed" {
-            line(" Completed:\t", &human::ago(&status["CompletedAt"]));
-        }
-        line(" Message:\t", text(status, "/Message"));
-    }
+    update_status(&service["UpdateStatus"], &mut line);
     let task = &service["Spec"]["TaskTemplate"];
     placement(&task["Placement"], &mut line);
     let spec = &service["Spec"];
@@ -96,14 +92,29 @@ fn pretty(service: &Value) -> Result<(), CliError> {
     output::raw(out.as_bytes())
 }
 
+/// Says how far an update, or its way back, has come.
+fn update_status(status: &Value, line: &mut impl FnMut(&str, &str)) {
+    let state = text(status, "/State");
+    if state.is_empty() {
+        return;
+    }
+    line("UpdateStatus:", "");
+    line(" State:\t\t", state);
+    if status["StartedAt"].is_string() {
+        line(" Started:\t", &human::ago(&status["StartedAt"]));
+    }
+    if state == "completed" && status["CompletedAt"].is_string() {
+        line(" Completed:\t", &human::ago(&status["CompletedAt"]));
+    }
+    line(" Message:\t", text(status, "/Message"));
+}
+
 /// Says how an update, or its way back, goes.
 fn steps(title: &str, order: &str, config: &Value, line: &mut impl FnMut(&str, &str)) {
     if !config.is_object() {
         return;
     }
-    let nanos = |pointer: &str| {
-        human::go_duration(std::time::Duration::from_nanos(number(config, pointer)))
-    };
+    let nanos = |pointer: &str| human::go_duration(Duration::from_nanos(number(config, pointer)));
     line(&format!("{title}:"), "");
     line(" Parallelism:\t", &number(config, "/Parallelism").to_string());
     if number(config, "/Delay") > 0 {
@@ -116,6 +127,12 @@ fn steps(title: &str, order: &str, config: &Value, line: &mut impl FnMut(&str, &
     let ratio = config["MaxFailureRatio"].as_f64().unwrap_or(0.0);
     line(" Max failure ratio: ", &ratio.to_string());
     line(&format!(" {order} "), text(config, "/Order"));
+    // Docker knows no such deadline: it is shown where somebody has set one.
+    match config["ProgressDeadline"].as_u64().map(Duration::from_nanos) {
+        None | Some(UPDATE_PROGRESS_DEADLINE) => {}
+        Some(Duration::ZERO) => line(" Progress deadline: ", "none"),
+        Some(deadline) => line(" Progress deadline: ", &human::go_duration(deadline)),
+    }
 }
 
 fn placement(placement: &Value, line: &mut impl FnMut(&str, &str)) {
@@ -171,5 +188,59 @@ fn resources(title: &str, resources: &Value, line: &mut impl FnMut(&str, &str)) 
     }
     if !others.is_empty() {
         line("  Generic:\t", &others);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn printed(print: impl FnOnce(&mut dyn FnMut(&str, &str))) -> String {
+        let mut out = String::new();
+        print(&mut |label, value| out.push_str(&format!("{label}{value}\n")));
+        out
+    }
+
+    #[test]
+    fn an_update_is_printed_as_dockers() {
+        // As recorded of a service with these options.
+        let mut config = json!({
+            "Parallelism": 2, "Delay": 1_000_000_000, "FailureAction": "rollback",
+            "Monitor": 2_000_000_000, "MaxFailureRatio": 0.2, "Order": "start-first",
+            "ProgressDeadline": 600_000_000_000_u64,
+        });
+        let recorded = "UpdateConfig:\n Parallelism:\t2\n Delay:\t\t1s\n On failure:\trollback\n \
+                        Monitoring Period: 2s\n Max failure ratio: 0.2\n \
+                        Update order:      start-first\n";
+        let steps = |config: &Value| {
+            printed(|mut line| steps("UpdateConfig", "Update order:     ", config, &mut line))
+        };
+        assert_eq!(steps(&config), recorded);
+        for (deadline, shown) in [(0_u64, "none"), (90_000_000_000, "1m30s")] {
+            config["ProgressDeadline"] = json!(deadline);
+            assert_eq!(steps(&config), format!("{recorded} Progress deadline: {shown}\n"));
+        }
+    }
+
+    #[test]
+    fn how_far_an_update_is_is_printed_as_dockers() {
+        let status = |status: Value| printed(|mut line| update_status(&status, &mut line));
+        assert_eq!(status(Value::Null), "");
+        let long_ago = "2000-01-01T00:00:00Z";
+        let ago = human::ago(&json!(long_ago));
+        for (state, completed) in
+            [("completed", format!(" Completed:\t{ago}\n")), ("rollback_completed", String::new())]
+        {
+            let shown = status(json!({
+                "State": state, "StartedAt": long_ago, "CompletedAt": long_ago, "Message": "done",
+            }));
+            assert_eq!(
+                shown,
+                format!(
+                    "UpdateStatus:\n State:\t\t{state}\n Started:\t{ago}\n{completed} Message:\tdone\n"
+                )
+            );
+        }
     }
 }

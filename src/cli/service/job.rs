@@ -1,39 +1,18 @@
 //! Jobs: how many of them, how far one has come, and how that is told.
 
-use super::{WaitArgs, progress::Screen};
+use super::progress::{STEPS_OF_JOBS, Waited, step, tasks};
 use crate::cli::{
     client::{Client, encode},
-    exit::{CliError, Exit},
-    human::{self, items, number, text},
-    output,
+    exit::CliError,
+    human::{self, number, text},
+    poll,
+    screen::{BARS_MAX, Line, Screen},
 };
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
-
-/// How often the daemon is asked, as Docker's client.
-const POLL: Duration = Duration::from_millis(200);
+use std::{collections::BTreeMap, time::Duration};
 
 /// How long a global job without any task is looked at: its tasks are all made at once.
 const NO_NODE: Duration = Duration::from_secs(5);
-
-/// With more tasks than this there is no line for each, as for services.
-const BARS_MAX: usize = 20;
-
-/// The states a job's task passes, as the positions of its bar.
-const STEPS: [&str; 9] = [
-    "new",
-    "pending",
-    "assigned",
-    "accepted",
-    "preparing",
-    "ready",
-    "starting",
-    "running",
-    "complete",
-];
 
 /// Writes how many tasks a service has into its mode.
 pub(super) fn apply(
@@ -126,6 +105,20 @@ struct Place {
     given_up: bool,
 }
 
+impl Place {
+    /// Tells whether there is an error to be told: what is done has none any more.
+    fn is_in_trouble(&self) -> bool {
+        !self.error.is_empty() && self.state != "complete"
+    }
+
+    fn line(&self, name: &str) -> Line {
+        if self.is_in_trouble() {
+            return Line::error(name, &self.error);
+        }
+        Line::bar(name, &self.state, step(&self.state), STEPS_OF_JOBS)
+    }
+}
+
 /// How far a job has come.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Progress {
@@ -157,104 +150,86 @@ impl Progress {
         (self.count(|place| place.given_up), error)
     }
 
-    fn lines(&self, bars: bool) -> Vec<String> {
+    fn lines(&self) -> Vec<Line> {
         let complete = self.complete();
         let left = self.total.saturating_sub(complete).min(self.concurrent);
         let mut lines = vec![
-            format!("job progress: {complete} out of {} complete", self.total),
-            format!("active tasks: {} out of {left} tasks", self.active()),
+            Line::head(format!("job progress: {complete} out of {} complete", self.total)),
+            Line::head(format!("active tasks: {} out of {left} tasks", self.active())),
         ];
-        if bars && self.total <= BARS_MAX {
-            lines.extend(self.places.iter().map(|(name, place)| self.bar(name.trim(), place)));
+        let places = self.places.iter().map(|(name, place)| (self.name(name.trim()), place));
+        if self.total > BARS_MAX {
+            let places: Vec<_> = places.filter(|(_, place)| place.is_in_trouble()).collect();
+            let errors = places.iter().map(|(name, place)| (&**name, &*place.error));
+            lines.extend(Line::errors(errors));
+        } else {
+            lines.extend(places.map(|(name, place)| place.line(&name)));
         }
         lines
     }
 
-    fn bar(&self, name: &str, place: &Place) -> String {
-        let name = match name.parse::<u64>() {
+    fn name(&self, place: &str) -> String {
+        match place.parse::<u64>() {
             Ok(number) => format!("{}/{}", number + 1, self.total),
-            Err(_) => name.chars().take(12).collect(),
-        };
-        let step = STEPS.iter().position(|step| *step == place.state).map_or(0, |at| at + 1);
-        let filled: String = "=".repeat(step * 5).chars().take(45).collect();
-        let shown = if place.error.is_empty() {
-            format!("[{:<46}]", format!("{filled}>"))
-        } else {
-            place.error.chars().take(75).collect()
-        };
-        format!("{name}: {:<9} {shown}", place.state)
+            Err(_) => human::short_id(place, false),
+        }
+    }
+
+    /// Returns how the job ended, where it did: done, without a node that fits, or failed.
+    fn ended(&self, service: &Value, waited: Duration) -> Option<Result<&'static str, CliError>> {
+        let (given_up, error) = self.given_up();
+        if self.global && self.places.is_empty() {
+            let text = "no node fits the job now; those that come to fit will run it";
+            return (waited >= NO_NODE).then_some(Ok(text));
+        }
+        if self.complete() == self.total {
+            return Some(Ok("job complete"));
+        }
+        if self.active() > 0 || self.complete() + given_up < self.total {
+            return None;
+        }
+        let tasks = if given_up == 1 { "task was" } else { "tasks were" };
+        let name = text(service, "/Spec/Name");
+        let said = format!("job failed: {given_up} of {} {tasks} given up: {error}", self.total);
+        Some(Err(CliError::failure(said).hint(format!(
+            "midge service ps {name} shows every attempt; midge service update --force {name} \
+             runs the job again"
+        ))))
     }
 }
 
 /// Waits until a job is done, or will never be.
-pub(super) fn wait(client: &Client, service: &Value, wait: WaitArgs) -> Result<Exit, CliError> {
-    let id = text(service, "/ID");
-    let iteration = number(service, "/JobStatus/JobIteration/Index");
-    let mut screen = Screen::new(wait.quiet);
-    let mut said = [String::new(), String::new()];
-    let begun = Instant::now();
-    loop {
-        let now = client.get(&format!("/services/{}", encode(id)))?;
-        if number(&now, "/JobStatus/JobIteration/Index") != iteration {
-            return Err(CliError::failure("the job was set off again meanwhile")
-                .hint("midge service ps shows its tasks"));
-        }
-        let progress = read(client, &now)?;
-        show(&progress, &mut screen, &mut said, wait.quiet)?;
-        let (given_up, error) = progress.given_up();
-        let started = !progress.places.is_empty() || !progress.global;
-        if !started && begun.elapsed() >= NO_NODE {
-            screen.say("no node fits the job now; those that come to fit will run it")?;
-            return Ok(Exit::Ok);
-        }
-        if started && progress.complete() == progress.total {
-            screen.say("job complete")?;
-            return Ok(Exit::Ok);
-        }
-        if progress.active() == 0 && progress.complete() + given_up == progress.total && started {
-            let tasks = if given_up == 1 { "task was" } else { "tasks were" };
-            let name = text(&now, "/Spec/Name");
-            return Err(CliError::failure(format!(
-                "job failed: {given_up} of {} {tasks} given up: {error}",
-                progress.total
-            ))
-            .hint(format!(
-                "midge service ps {name} shows every attempt; midge service update --force {name} \
-                 runs the job again"
-            )));
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-/// Draws over what was shown; where stdout is no terminal, prints what changed.
-fn show(
-    progress: &Progress,
+pub(super) fn wait(
+    client: &Client,
+    service: &Value,
     screen: &mut Screen,
-    said: &mut [String; 2],
-    quiet: bool,
-) -> Result<(), CliError> {
-    if quiet {
-        return Ok(());
-    }
-    if output::stdout_is_terminal() {
-        return screen.draw(&progress.lines(true));
-    }
-    for (said, line) in said.iter_mut().zip(progress.lines(false)) {
-        if *said != line {
-            output::line(&line)?;
-            *said = line;
+) -> Result<Waited, CliError> {
+    let iteration = number(service, "/JobStatus/JobIteration/Index");
+    let reader = (client.clone(), text(service, "/ID").to_owned());
+    let ended = poll::until(
+        move || read(&reader.0, &reader.1),
+        |(service, tasks), waited| {
+            if number(&service, "/JobStatus/JobIteration/Index") != iteration {
+                return Err(CliError::failure("the job was set off again meanwhile")
+                    .hint("midge service ps shows its tasks"));
+            }
+            let progress = progress(&service, &tasks);
+            screen.show(progress.lines())?;
+            Ok(progress.ended(&service, waited))
+        },
+    )?;
+    match ended {
+        None => Ok(Waited::Interrupted { converged: false }),
+        Some(result) => {
+            screen.say(result?)?;
+            Ok(Waited::Arrived)
         }
     }
-    Ok(())
 }
 
-fn read(client: &Client, service: &Value) -> Result<Progress, CliError> {
-    let filter = encode(&format!(
-        r#"{{"service":{{"{}":true}},"_up-to-date":{{"true":true}}}}"#,
-        text(service, "/ID")
-    ));
-    Ok(progress(service, &items(client.get(&format!("/tasks?filters={filter}"))?)?))
+fn read(client: &Client, id: &str) -> Result<(Value, Vec<Value>), CliError> {
+    let service = client.get(&format!("/services/{}", encode(id)))?;
+    Ok((service, tasks(client, id, true)?))
 }
 
 fn progress(service: &Value, tasks: &[Value]) -> Progress {
@@ -325,11 +300,15 @@ mod tests {
         let progress = progress(&service, &tasks);
         assert_eq!((progress.complete(), progress.active()), (1, 1));
         assert_eq!(progress.given_up(), (1, "exit 2"));
-        let lines = progress.lines(true);
-        assert_eq!(lines[0], "job progress: 1 out of 4 complete");
-        assert_eq!(lines[1], "active tasks: 1 out of 2 tasks");
-        assert!(lines[2].starts_with("1/4: complete  [====="), "{}", lines[2]);
-        assert_eq!(lines[4], "3/4: failed    exit 2");
+        let lines = progress.lines();
+        let lines: Vec<&str> = lines.iter().map(Line::shown).collect();
+        expect_test::expect![[r"
+            job progress: 1 out of 4 complete
+            active tasks: 1 out of 2 tasks
+            1/4: complete  [==================================================>]
+            2/4: ready     [===================================>               ]
+            3/4: exit 2"]]
+        .assert_eq(&lines.join("\n"));
     }
 
     #[test]

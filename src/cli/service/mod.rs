@@ -6,6 +6,7 @@ mod inspect;
 mod job;
 mod logs;
 mod ls;
+mod plan;
 mod progress;
 mod resolve;
 mod spec;
@@ -52,6 +53,12 @@ pub(super) enum ServiceCommand {
     Scale(ScaleArgs),
     /// Change a service
     Update(Box<update::UpdateArgs>),
+    /// Say in plain words how services stand, and what their updates wait for
+    Why {
+        /// Ids, prefixes of ids, or names
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+    },
 }
 
 /// How to wait for what was asked.
@@ -94,9 +101,10 @@ pub(super) fn run(client: &Client, command: ServiceCommand) -> Result<Exit, CliE
             client.delete(&format!("/services/{}", encode(name)))?;
             output::line(name)
         }),
-        ServiceCommand::Rollback(args) => rollback(client, &args),
+        ServiceCommand::Rollback(args) => rollback(client, &args.service, args.wait),
         ServiceCommand::Scale(args) => scale(client, &args),
         ServiceCommand::Update(args) => update::run(client, &args),
+        ServiceCommand::Why { services } => task::why(client, "services", &services),
     }
 }
 
@@ -106,13 +114,14 @@ fn get(client: &Client, name: &str) -> Result<Value, CliError> {
 }
 
 /// Sends a changed spec for the service as it was read, and prints what the daemon warns of.
+/// Returns its answer.
 fn post_update(
     client: &Client,
     service: &Value,
     spec: Value,
     query: &str,
     registry_auth: Option<String>,
-) -> Result<(), CliError> {
+) -> Result<Value, CliError> {
     let id = text(service, "/ID");
     let version = number(service, "/Version/Index");
     let path = format!("/services/{}/update?version={version}{query}", encode(id));
@@ -121,14 +130,14 @@ fn post_update(
     for warning in super::human::list(&answer, "/Warnings") {
         output::note(warning.as_str().unwrap_or(""));
     }
-    Ok(())
+    Ok(answer)
 }
 
-fn rollback(client: &Client, args: &RollbackArgs) -> Result<Exit, CliError> {
-    let service = get(client, &args.service)?;
+fn rollback(client: &Client, name: &str, wait: WaitArgs) -> Result<Exit, CliError> {
+    let service = get(client, name)?;
     post_update(client, &service, service["Spec"].clone(), "&rollback=previous", None)?;
-    output::line(&args.service)?;
-    progress::wait(client, &args.service, args.wait)
+    output::line(name)?;
+    progress::wait(client, name, wait)
 }
 
 fn scale(client: &Client, args: &ScaleArgs) -> Result<Exit, CliError> {
@@ -158,16 +167,7 @@ fn scale(client: &Client, args: &ScaleArgs) -> Result<Exit, CliError> {
         scaled.push(name.to_owned());
         Ok(())
     })?;
-    if args.detach {
-        return Ok(exit);
-    }
-    let mut worst = exit;
-    for id in &scaled {
-        let wait = WaitArgs { detach: false, quiet: false };
-        let waited = progress::wait(client, id, wait)?;
-        if waited != Exit::Ok {
-            worst = waited;
-        }
-    }
-    Ok(worst)
+    let wait = WaitArgs { detach: args.detach, quiet: false };
+    let waited = progress::wait_for_each(client, &scaled, wait)?;
+    Ok(if exit == Exit::Ok { waited } else { exit })
 }

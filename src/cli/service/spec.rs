@@ -8,6 +8,7 @@ mod list;
 mod mount;
 mod parse;
 mod publish;
+mod update;
 
 use super::job;
 use crate::cli::{
@@ -98,6 +99,10 @@ pub(super) struct ScalarArgs {
     container: container::ContainerArgs,
     #[command(flatten)]
     health: health::HealthArgs,
+    #[command(flatten)]
+    update: update::UpdateConfigArgs,
+    #[command(flatten)]
+    rollback: update::RollbackConfigArgs,
 }
 
 /// Returns the nanoseconds of a duration, as the API counts time.
@@ -115,6 +120,7 @@ impl ScalarArgs {
                 "replicas-max-per-node can only be used with replicated or replicated-job mode",
             ));
         }
+        update::apply(&self.update, &self.rollback, spec)?;
         self.container.apply(spec);
         let task = &mut spec["TaskTemplate"];
         self.apply_container(&mut task["ContainerSpec"])?;

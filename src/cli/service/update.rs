@@ -1,6 +1,6 @@
 //! `midge service update`.
 
-use super::{WaitArgs, generic, get, post_update, progress, resolve, spec::*};
+use super::{WaitArgs, generic, get, plan, post_update, progress, resolve, spec::*};
 use crate::cli::{
     client::Client,
     exit::{CliError, Exit},
@@ -23,9 +23,12 @@ pub(in crate::cli) struct UpdateArgs {
     /// Replace every task even where nothing changed
     #[arg(long)]
     force: bool,
-    /// Give the service its previous spec back
+    /// Give the service its previous spec back; goes with no other option
     #[arg(long)]
     rollback: bool,
+    /// Print which tasks would be replaced, in which order, and where they would go; change nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Set an environment variable (can be repeated)
     #[arg(long, value_parser = parse_env, value_name = "NAME[=VALUE]")]
     env_add: Vec<String>,
@@ -179,19 +182,11 @@ impl UpdateArgs {
 }
 
 pub(super) fn run(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> {
+    if args.rollback {
+        return super::rollback(client, &args.service, args.wait);
+    }
     let service = get(client, &args.service)?;
     let mut spec = service["Spec"].clone();
-    if args.rollback {
-        let mut changed = spec.clone();
-        args.apply(&mut changed)?;
-        let others = args.image.is_some() || args.with_registry_auth || args.no_resolve_image;
-        if others || changed != spec {
-            return Err(CliError::usage("other flags may not be combined with --rollback"));
-        }
-        post_update(client, &service, spec, "&rollback=previous", None)?;
-        output::line(&args.service)?;
-        return progress::wait(client, text(&service, "/ID"), args.wait);
-    }
     args.apply(&mut spec)?;
     let image = text(&spec, "/TaskTemplate/ContainerSpec/Image").to_owned();
     let auth = if args.with_registry_auth { resolve::registry_auth(&image)? } else { None };
@@ -199,9 +194,60 @@ pub(super) fn run(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> 
     if args.image.is_some() && !args.no_resolve_image {
         unpinned = resolve::pin(client, &mut spec, auth.as_ref())?;
     }
-    let query = if auth.is_some() { "" } else { "&registryAuthFrom=spec" };
-    post_update(client, &service, spec, query, auth)?;
+    let mut query = if auth.is_some() { "" } else { "&registryAuthFrom=spec" }.to_owned();
+    if args.dry_run {
+        query.push_str(plan::QUERY);
+    }
+    let answer = post_update(client, &service, spec, &query, auth)?;
     unpinned.iter().for_each(|warning| output::note(warning));
+    if args.dry_run {
+        return plan::show(client, &answer);
+    }
     output::line(&args.service)?;
     progress::wait(client, &args.service, args.wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: UpdateArgs,
+    }
+
+    /// Returns the body of the request by which these options change a spec.
+    fn body(mut spec: Value, options: &str) -> Result<Value, String> {
+        let words = ["update", "web"].into_iter().chain(options.split_whitespace());
+        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        line.args.apply(&mut spec).map(|()| spec).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn how_updates_go_is_changed_and_nothing_else() {
+        let mut spec = json!({
+            "Name": "web", "Labels": {"a": "b"}, "Mode": {"Replicated": {"Replicas": 3}},
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": "bb:1", "DNSConfig": {}}, "Placement": {}, "ForceUpdate": 0,
+            },
+            "UpdateConfig": {"Parallelism": 2, "Monitor": 1, "MaxFailureRatio": 0, "Order": "stop-first"},
+            "EndpointSpec": {"Mode": "vip"},
+        });
+        let found = body(spec.clone(), "--update-order start-first --update-parallelism 0");
+        spec["UpdateConfig"]["Order"] = json!("start-first");
+        spec["UpdateConfig"]["Parallelism"] = json!(0);
+        assert_eq!(found, Ok(spec));
+    }
+
+    #[test]
+    fn what_has_a_task_a_node_has_no_replicas() {
+        for mode in ["Global", "GlobalJob"] {
+            assert_eq!(
+                body(json!({"Mode": {mode: {}}}), "--replicas 2"),
+                Err("replicas can only be used with replicated mode".to_owned())
+            );
+        }
+    }
 }

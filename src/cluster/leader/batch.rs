@@ -98,7 +98,7 @@ impl Leader {
         }
         self.retry_at = None;
         let flight = self
-            .draft_requests(state, date, effects)
+            .draft_requests(state, (now, date), effects)
             .or_else(|| self.draft_decisions(state, now, date));
         if let Some(flight) = flight {
             assert!(!flight.commands.is_empty(), "an empty entry says nothing");
@@ -110,7 +110,7 @@ impl Leader {
     fn draft_requests(
         &mut self,
         state: &State,
-        date: Date,
+        (now, date): (Moment, Date),
         effects: &mut Vec<Effect>,
     ) -> Option<InFlight> {
         let mut flight = InFlight { commands: Vec::new(), asked: Vec::new() };
@@ -129,7 +129,7 @@ impl Leader {
                 self.queue.push_front(Waiting { ticket, request, failures });
                 break;
             }
-            match self.prepare(state, date, &request) {
+            match self.prepare(state, (now, date), &request) {
                 Err(refusal) => effects.push(Effect::Reply { ticket, result: Err(refusal) }),
                 Ok(Prepared::Answer(response)) => {
                     effects.push(Effect::Reply { ticket, result: Ok(response) });

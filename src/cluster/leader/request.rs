@@ -7,7 +7,7 @@ use crate::{
         validate,
     },
     types::{
-        ClusterSpec, Date, JoinToken, JoinTokens, NODE_CERT_EXPIRY_MIN, NodeId, NodeSpec,
+        ClusterSpec, Date, JoinToken, JoinTokens, Moment, NODE_CERT_EXPIRY_MIN, NodeId, NodeSpec,
         NodeState, RequestId, Role, Service, ServiceId, ServiceSpec, Version,
     },
 };
@@ -69,7 +69,7 @@ impl Leader {
     pub(super) fn prepare(
         &mut self,
         state: &State,
-        date: Date,
+        (now, date): (Moment, Date),
         request: &Request,
     ) -> Result<Prepared, Refusal> {
         if let Some((answer, outcome)) = remembered(state, request) {
@@ -79,7 +79,7 @@ impl Leader {
             Ok(Prepared::Propose { id: Some(id.clone()), changes: vec![change], answer })
         };
         match request {
-            Request::Read(query) => self.read(state, query).map(Prepared::Answer),
+            Request::Read(query) => self.read(state, (now, date), query).map(Prepared::Answer),
             Request::CreateService { request, spec } => {
                 check_spec(spec)?;
                 let id = ServiceId::generate(&mut self.random);
@@ -177,7 +177,10 @@ fn new_service(id: ServiceId, spec: ServiceSpec, date: Date) -> Service {
     }
 }
 
-fn find_service<'a>(state: &'a State, id: &ServiceId) -> Result<&'a Service, Refusal> {
+pub(in crate::cluster) fn find_service<'a>(
+    state: &'a State,
+    id: &ServiceId,
+) -> Result<&'a Service, Refusal> {
     let missing = || Refusal::new(Class::NotFound, format!("service {id} not found"));
     state.service(id).ok_or_else(missing)
 }
@@ -192,7 +195,11 @@ fn check_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_update(service: &Service, version: Version, spec: &ServiceSpec) -> Result<(), Refusal> {
+pub(in crate::cluster) fn check_update(
+    service: &Service,
+    version: Version,
+    spec: &ServiceSpec,
+) -> Result<(), Refusal> {
     if service.version != version {
         return Err(Rejected::OutOfSequence.into());
     }

@@ -165,7 +165,7 @@ pub(super) fn explain(failures: &BTreeMap<Failure, usize>, checks: &Checks<'_>) 
     format!("no suitable node ({})", reasons.join("; "))
 }
 
-fn reason(failure: Failure, count: usize, checks: &Checks<'_>) -> String {
+pub(super) fn reason(failure: Failure, count: usize, checks: &Checks<'_>) -> String {
     let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
     let controller = |limit: &str, name: &str| {
         format!("{limit} limit needs the {name} cgroup controller, missing on {nodes}")

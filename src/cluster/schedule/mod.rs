@@ -10,7 +10,7 @@ mod rank;
 
 use super::{Decision, State};
 use crate::types::{
-    HeldImage, Moment, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Version,
+    HeldImage, Moment, Node, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Version,
 };
 use filter::Checks;
 pub(super) use generic::Left as GenericLeft;
@@ -157,6 +157,42 @@ fn place_group(
     for task in unplaced {
         refuse(task, &error, out);
     }
+}
+
+/// Which nodes would take a task, and which would not.
+#[derive(Debug)]
+pub(super) struct Verdict<'a> {
+    /// Those that pass every filter.
+    pub(super) passing: Vec<&'a Node>,
+    /// The others, by the first filter that they do not pass, in the filters' order.
+    pub(super) removed: Vec<(String, Vec<&'a Node>)>,
+}
+
+/// Looks at all nodes that a task could go to, or could have gone to: at its own node it is not
+/// counted against itself.
+pub(super) fn verdict<'a>(
+    state: &'a State,
+    volatile: &'a Volatile,
+    now: Moment,
+    task: &'a Task,
+) -> Verdict<'a> {
+    let mut nodes = NodeSet::without(state, volatile, now, Some(&task.id));
+    nodes.count_for(&task.service, task.spec_version);
+    let checks = Checks::new(task, volatile);
+    let (mut passing, mut removed) = (Vec::new(), BTreeMap::<_, Vec<&'a Node>>::new());
+    for (at, seat) in nodes.seats().iter().enumerate() {
+        if task.slot == 0 && task.node.as_ref() != Some(&seat.node.id) {
+            continue;
+        }
+        match checks.first_failure(seat, nodes.credit(task, at)) {
+            None => passing.push(seat.node),
+            Some(failure) => removed.entry(failure).or_default().push(seat.node),
+        }
+    }
+    let said = |(failure, nodes): (_, Vec<&'a Node>)| {
+        (filter::reason(failure, nodes.len(), &checks), nodes)
+    };
+    Verdict { passing, removed: removed.into_iter().map(said).collect() }
 }
 
 #[cfg(test)]

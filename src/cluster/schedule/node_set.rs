@@ -63,6 +63,16 @@ pub(super) struct NodeSet<'a> {
 
 impl<'a> NodeSet<'a> {
     pub(super) fn new(state: &'a State, volatile: &'a Volatile, now: Moment) -> Self {
+        Self::without(state, volatile, now, None)
+    }
+
+    /// Leaves a task out, as if it had no node.
+    pub(super) fn without(
+        state: &'a State,
+        volatile: &'a Volatile,
+        now: Moment,
+        left_out: Option<&TaskId>,
+    ) -> Self {
         let seats: Vec<Seat<'a>> = state
             .nodes()
             .map(|node| Seat {
@@ -81,7 +91,7 @@ impl<'a> NodeSet<'a> {
         let mut set = Self { state, volatile, now, seats, index };
         for task in state.tasks() {
             let Some(at) = task.node.as_ref().and_then(|node| set.find(node)) else { continue };
-            if !set.holds(task) {
+            if !set.holds(task) || Some(&task.id) == left_out {
                 continue;
             }
             set.occupy(task, at, &task.generic);

@@ -1,8 +1,8 @@
 use super::*;
 use crate::types::{
-    BindOptions, ContainerSpec, Device, DnsConfig, EndpointMode, HealthCheck, HealthTest,
-    LogConfig, Mount, MountKind, NamespaceMode, NetworkMode, PortConfig, PortProtocol, Propagation,
-    PublishMode, ResourceLimits, Resources, TmpfsOptions, Ulimit, VolumeOptions,
+    BindOptions, ContainerSpec, Device, DnsConfig, EndpointMode, FailureAction, HealthCheck,
+    HealthTest, LogConfig, Mount, MountKind, NamespaceMode, NetworkMode, PortConfig, PortProtocol,
+    Propagation, PublishMode, ResourceLimits, Resources, TmpfsOptions, Ulimit, VolumeOptions,
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -333,6 +333,41 @@ fn a_service_with_every_option_is_accepted() {
         PortConfig { host_ip: Some("127.0.0.1".parse().unwrap()), ..port(80, 8080) },
         PortConfig { host_ip: Some("10.0.0.1".parse().unwrap()), ..port(80, 8080) },
     ];
+    assert_eq!(service_spec(&spec), Ok(()));
+}
+
+#[test]
+fn how_updates_go_is_checked() {
+    refused(
+        |s| s.rollback.failure_action = FailureAction::Rollback,
+        expect![
+            "Invalid: rollback-failure-action cannot be rollback: pause or continue is expected"
+        ],
+    );
+    let long = WAIT_MAX + Duration::from_nanos(1);
+    refused(|s| s.update.delay = long, expect!["Invalid: update-delay is longer than a year"]);
+    refused(
+        |s| s.rollback.monitor = long,
+        expect!["Invalid: rollback-monitor is longer than a year"],
+    );
+    refused(
+        |s| s.update.progress_deadline = long,
+        expect!["Invalid: update-progress-deadline is longer than a year"],
+    );
+    for mode in [Mode::GlobalJob, Mode::ReplicatedJob { max_concurrent: 1, total_completions: 1 }] {
+        let job = || ServiceSpec { mode, ..good() };
+        assert_eq!(service_spec(&job()), Ok(()));
+        let text = "update and rollback configuration is not supported for jobs";
+        let (mut forth, mut back) = (job(), job());
+        forth.update.parallelism = 2;
+        back.rollback.delay = Duration::from_secs(1);
+        for spec in [forth, back] {
+            assert_eq!(service_spec(&spec), Err(Refusal::new(Class::Invalid, text)));
+        }
+    }
+    let mut spec = good();
+    spec.update.failure_action = FailureAction::Rollback;
+    (spec.update.parallelism, spec.update.progress_deadline) = (0, Duration::ZERO);
     assert_eq!(service_spec(&spec), Ok(()));
 }
 

@@ -21,7 +21,7 @@ fn state_of(world: &World, number: u128) -> (NodeState, String) {
 }
 
 fn shown(world: &World, number: u128) -> NodeState {
-    match world.leader.read(&world.state, &Query::Nodes) {
+    match world.read(&Query::Nodes) {
         Ok(Response::Nodes(nodes)) => {
             nodes.iter().find(|node| node.id == id(number)).expect("a node").status.state
         }
@@ -466,16 +466,12 @@ fn reads_show_soft_states_and_held_images() {
     let task = world.wanted()[0].clone();
     world.report(&task.id, TaskState::Preparing, "");
     let query = Query::Tasks { services: vec![task.service.clone()], nodes: vec![id(1)] };
-    let Ok(Response::Tasks(seen)) = world.leader.read(&world.state, &query) else {
-        panic!("no tasks")
-    };
+    let Ok(Response::Tasks(seen)) = world.read(&query) else { panic!("no tasks") };
     assert_eq!((seen[0].status.state, seen[0].version), (TaskState::Preparing, task.version));
     assert_eq!(world.task(&task.id).status.state, TaskState::Assigned);
     // A later report of an earlier step changes nothing.
     world.report(&task.id, TaskState::Accepted, "");
-    let Ok(Response::Tasks(seen)) = world.leader.read(&world.state, &query) else {
-        panic!("no tasks")
-    };
+    let Ok(Response::Tasks(seen)) = world.read(&query) else { panic!("no tasks") };
     assert_eq!(seen[0].status.state, TaskState::Preparing);
     let held = crate::types::HeldImage {
         name: "nginx:1.27".to_owned(),
@@ -488,7 +484,7 @@ fn reads_show_soft_states_and_held_images() {
     world.say(1, FromWorker::Inventory { session, description, images });
     for image in ["nginx:1.27", "docker.io/library/nginx:1.27", held.digest.as_str()] {
         let query = Query::HeldImages { image: image.to_owned() };
-        let answer = world.leader.read(&world.state, &query);
+        let answer = world.read(&query);
         assert_eq!(answer, Ok(Response::HeldImages(vec![(id(1), held.clone())])), "{image}");
     }
 }

@@ -5,7 +5,7 @@ use super::{
     world::{World, replicated},
 };
 use crate::{
-    cluster::{Request, Response},
+    cluster::{Planned, Query, Request, Response},
     types::{
         Availability, Constraint, Desired, FailureAction, Mode, Ratio, ServiceId, ServiceSpec,
         Task, TaskState, UpdateConfig, UpdateOrder, UpdateState,
@@ -488,4 +488,170 @@ fn what_ran_to_its_end_by_policy_is_still_updated() {
     world.run(30 * SECOND);
     assert_eq!(made(&world, "done:1"), 4, "each place once more: {}", world.tasks());
     assert_eq!(state(&world, &id), UpdateState::RollbackCompleted);
+}
+
+/// Asks why, with ids replaced by the names of tasks.
+fn why(world: &World, query: &Query) -> String {
+    let Ok(Response::Why(lines)) = world.read(query) else { panic!("no answer to {query:?}") };
+    let mut text = lines.join("\n") + "\n";
+    for task in world.state.tasks() {
+        let name = format!("<{} of {}>", task.short_name(), task.spec.container.image);
+        text = text.replace(task.id.as_str(), &name);
+    }
+    text
+}
+
+#[test]
+fn why_says_what_an_update_waits_for() {
+    let mut world = World::new(2);
+    let config = UpdateConfig { progress_deadline: 90 * SECOND, ..UpdateConfig::default() };
+    let id = service(&mut world, updated(2, config));
+    set_image(&mut world, &id, "slow:2");
+    world.run(10 * SECOND);
+    let of_service = Query::WhyService { id: id.clone() };
+    expect![[r#"
+        web: a task runs in 2 of 2 places
+        update in progress, begun 10 s ago
+        of 2 places 0 run the new spec, 1 are under way, 2 run the old one
+        waits for web.1, for another 80 s at most
+        web.1 is assigned on node1 since 10 s
+    "#]]
+    .assert_eq(&why(&world, &of_service));
+    let held = world.state.tasks().find(|task| task.desired == Desired::Ready);
+    let held = held.expect("one is held").id.clone();
+    expect![[r#"
+        web.1 is assigned on node1 since 10 s
+        made 10 s ago, since the service was updated
+        <web.1 of good:1> runs on until this one is ready to take its place
+        2 of 3 nodes pass every filter for it now: node1, node2
+        1 node not available for new tasks: node0
+    "#]]
+    .assert_eq(&why(&world, &Query::WhyTask { id: held.clone() }));
+    world.run(90 * SECOND);
+    expect![[r#"
+        web: a task runs in 2 of 2 places
+        update paused due to failure or early termination of task <web.1 of slow:2>: it did not run within 90 s, begun 100 s ago
+        failed in slot 1: web.1 was stopped on node1 10 s ago
+        midge service update web tries again, midge service rollback web goes back
+    "#]].assert_eq(&why(&world, &of_service));
+    expect![[r#"
+        web.1 was stopped on node1 10 s ago
+        made 100 s ago, since the service was updated
+    "#]]
+    .assert_eq(&why(&world, &Query::WhyTask { id: held }));
+    let gone = Query::WhyTask { id: crate::types::TaskId::from_bits(9) };
+    assert!(world.read(&gone).is_err());
+}
+
+#[test]
+fn why_says_which_filter_rejects_which_node() {
+    let mut world = World::new(3);
+    world.set_availability(3, Availability::Pause);
+    let mut spec = updated(3, UpdateConfig::default());
+    spec.task.reservations.memory_bytes = 3 << 30;
+    let id = service(&mut world, spec);
+    let pending = world.state.tasks().find(|task| task.status.state == TaskState::Pending);
+    let pending = pending.expect("no room for the third").id.clone();
+    expect![[r#"
+        web.3 waits for a node since 1 s: no suitable node (2 nodes not available for new tasks; insufficient resources on 2 nodes)
+        made 1 s ago, since the service wants so many tasks
+        0 of 4 nodes pass every filter for it now
+        2 nodes not available for new tasks: node0, node3
+        insufficient resources on 2 nodes: node1, node2
+    "#]].assert_eq(&why(&world, &Query::WhyTask { id: pending }));
+    let first = world.wanted()[0].id.clone();
+    world.report(&first, TaskState::Failed, "exit status 1");
+    world.run(SECOND);
+    expect![[r#"
+        web: a task runs in 1 of 3 places
+        web.2 is ready on node2 since 1 s
+        web.3 waits for a node since 2 s: no suitable node (2 nodes not available for new tasks; insufficient resources on 2 nodes)
+    "#]].assert_eq(&why(&world, &Query::WhyService { id }));
+    expect![[r#"
+        web.2 failed on node2 1 s ago: exit status 1
+        made 2 s ago, since the service wants so many tasks
+        its place was taken by <web.2 of good:1>: web.2 is ready on node2 since 1 s
+    "#]]
+    .assert_eq(&why(&world, &Query::WhyTask { id: first }));
+}
+
+/// What an update would do, in lines.
+fn plan(world: &World, id: &ServiceId, change: impl FnOnce(&mut ServiceSpec)) -> String {
+    let mut spec = Box::new(world.service(id).spec);
+    change(&mut spec);
+    let query = Query::PlanUpdate { id: id.clone(), version: world.service(id).version, spec };
+    let Ok(Response::Plan(plan)) = world.read(&query) else { panic!("no plan") };
+    let node = |id: &Option<crate::types::NodeId>| {
+        id.as_ref()
+            .map_or_else(|| "-".to_owned(), |id| id.as_str().trim_start_matches('0').to_owned())
+    };
+    let line = |it: &crate::cluster::PlannedTask| {
+        format!("{:?} {} {}>{} {}\n", it.what, it.task, node(&it.from), node(&it.to), it.error)
+    };
+    plan.iter().map(line).collect()
+}
+
+#[test]
+fn a_plan_says_what_goes_where_and_changes_nothing() {
+    let mut world = World::new(3);
+    let mut spec = updated(4, UpdateConfig::default());
+    spec.task.reservations.memory_bytes = 1 << 30;
+    let id = service(&mut world, spec);
+    let before = world.state.clone();
+    assert_eq!(plan(&world, &id, |_| {}), "");
+    assert_eq!(plan(&world, &id, |spec| spec.update.parallelism = 9), "");
+    // In place; and what no longer fits beside its like moves, or waits.
+    expect![[r#"
+        Replaced web.1 1>1 
+        Replaced web.2 2>2 
+        Replaced web.3 3>3 
+        Replaced web.4 1>1 
+    "#]]
+    .assert_eq(&plan(&world, &id, |spec| spec.task.force_update += 1));
+    expect![[r#"
+        Replaced web.1 1>1 
+        Replaced web.2 2>2 
+        Replaced web.3 3>3 
+        Replaced web.4 1>- no suitable node (insufficient resources on 3 nodes; 1 node not available for new tasks)
+    "#]].assert_eq(&plan(&world, &id, |spec| {
+        spec.task.reservations.memory_bytes = 3 << 30;
+    }));
+    expect![[r#"
+        Replaced web.1 1>3 
+        Replaced web.2 2>1 
+        Ended web.4 1>- 
+        Ended web.3 3>- 
+    "#]]
+    .assert_eq(&plan(&world, &id, |spec| {
+        spec.mode = Mode::Replicated { replicas: 2 };
+        spec.update.order = UpdateOrder::StartFirst;
+        spec.task.container.image = "good:2".to_owned();
+    }));
+    expect![[r#"
+        Made web.5 ->2 
+        Made web.6 ->3 
+    "#]]
+    .assert_eq(&plan(&world, &id, |spec| {
+        spec.mode = Mode::Replicated { replicas: 6 };
+    }));
+    let nowhere = Constraint::parse("node.labels.none==x").expect("a constraint");
+    expect![[r#"
+        Replaced web.1 1>- no suitable node (scheduling constraints not satisfied on 3 nodes; 1 node not available for new tasks)
+        Replaced web.2 2>- no suitable node (scheduling constraints not satisfied on 3 nodes; 1 node not available for new tasks)
+        Replaced web.3 3>- no suitable node (scheduling constraints not satisfied on 3 nodes; 1 node not available for new tasks)
+        Replaced web.4 1>- no suitable node (scheduling constraints not satisfied on 3 nodes; 1 node not available for new tasks)
+    "#]].assert_eq(&plan(&world, &id, |spec| {
+        spec.task.placement.constraints.push(nowhere);
+        spec.update.parallelism = 0;
+    }));
+    assert_eq!(world.state, before);
+    // And it comes to pass as it was planned.
+    let planned = plan(&world, &id, |spec| spec.task.container.image = "good:2".to_owned());
+    set_image(&mut world, &id, "good:2");
+    world.run(30 * SECOND);
+    for task in world.wanted() {
+        let node = task.node.as_ref().expect("it runs").as_str().trim_start_matches('0').to_owned();
+        let line = format!("{:?} {} {node}>{node} ", Planned::Replaced, task.short_name());
+        assert!(planned.lines().any(|planned| planned == line), "{line}: {planned}");
+    }
 }

@@ -229,6 +229,10 @@ impl World {
         self.replies.remove(&ticket).expect("an answer")
     }
 
+    pub(crate) fn read(&self, query: &Query) -> Result<Response, Refusal> {
+        self.leader.read(&self.state, (self.now, self.date), query)
+    }
+
     pub(crate) fn ask(&mut self, request: Request) -> Ticket {
         self.tickets += 1;
         let ticket = self.tickets;
@@ -464,13 +468,11 @@ impl World {
 
     /// Renders every task: slot, node, desired and observed state, why it is there.
     pub(crate) fn tasks(&self) -> String {
-        let mut tasks: Vec<Task> = match self
-            .leader
-            .read(&self.state, &Query::Tasks { services: vec![], nodes: vec![] })
-        {
-            Ok(Response::Tasks(tasks)) => tasks,
-            other => panic!("{other:?}"),
-        };
+        let mut tasks: Vec<Task> =
+            match self.read(&Query::Tasks { services: vec![], nodes: vec![] }) {
+                Ok(Response::Tasks(tasks)) => tasks,
+                other => panic!("{other:?}"),
+            };
         tasks.sort_by_key(|task| {
             (task.service_name.clone(), task.slot, task.created, task.failures, task.id.clone())
         });
