@@ -2,6 +2,7 @@
 # make demo    a cluster of three nodes on this machine, with services on it
 # make test    every check and every test
 # make bench   what midge costs, as one table
+# make fuzz    looks for bytes that break a parser, a minute each
 #
 # Each installs what it needs and lacks. demo and test need root: they make network namespaces.
 
@@ -19,7 +20,7 @@ endif
 STATIC := CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUSTFLAGS="$(FLAGS)"
 CARGO := PATH="$(HOME)/.cargo/bin:$(PATH)" cargo
 
-.PHONY: build demo demo-down test bench tools test-tools lint clean
+.PHONY: build demo demo-down test bench fuzz tools test-tools lint clean
 
 build: tools
 	$(STATIC) $(CARGO) build --release --locked --target $(TARGET)
@@ -38,6 +39,10 @@ test: build test-tools lint
 # The benchmark drives the static binary; how it is compiled itself does not count.
 bench: build test-tools
 	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) bench --locked --profile dev --bench cost
+
+fuzz: tools
+	tests/tools.sh fuzz
+	PATH="$(HOME)/.cargo/bin:$(PATH)" tests/fuzz.sh
 
 lint:
 	$(CARGO) fmt --check

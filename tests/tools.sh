@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building (build), the demonstration (demo) or testing (test) needs and this machine
-# lacks. Does nothing where all of it is there. Knows Debian, Ubuntu and Raspberry Pi OS.
+# Installs what building (build), the demonstration (demo), testing (test) or fuzzing (fuzz) needs and
+# this machine lacks. Does nothing where all of it is there. Knows Debian, Ubuntu and Raspberry Pi OS.
 set -euo pipefail
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -54,5 +54,6 @@ case ${1:-} in
 build) build ;;
 demo) demo ;;
 test) test_tools ;;
-*) echo "usage: $0 build|demo|test" >&2; exit 2 ;;
+fuzz) install_packages c++ g++ ;; # libFuzzer is written in it
+*) echo "usage: $0 build|demo|test|fuzz" >&2; exit 2 ;;
 esac

@@ -5,6 +5,7 @@ mod containers;
 mod contract;
 mod docker;
 mod fake;
+mod fuzz;
 mod jobs;
 mod options;
 mod recorded;

@@ -3,10 +3,9 @@
 use super::{
     client::Client,
     exit::{CliError, Exit},
-    human::{decimal_size, list, number, short_id, text},
+    human::{ago_unix, decimal_size, list, number, short_id, text},
     nodes::ask,
     output::{self, Column, column},
-    volume::since,
 };
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -175,7 +174,7 @@ fn images(usage: &Value) -> Vec<Row> {
             "Repository": repository,
             "Tag": tag,
             "ID": short_id(text(image, "/Id"), false),
-            "CreatedSince": since(number(image, "/Created")),
+            "CreatedSince": ago_unix(number(image, "/Created")),
             "Size": decimal_size(size),
             "SharedSize": decimal_size(shared),
             "UniqueSize": decimal_size(size.saturating_sub(shared)),
@@ -195,7 +194,7 @@ fn containers(usage: &Value) -> Vec<Row> {
             "Command": format!("\"{command}\""),
             "LocalVolumes": list(container, "/Mounts").len().to_string(),
             "Size": decimal_size(number(container, "/SizeRw")),
-            "CreatedSince": since(number(container, "/Created")),
+            "CreatedSince": ago_unix(number(container, "/Created")),
             "Status": text(container, "/Status"),
             "Names": names.join(","),
         })

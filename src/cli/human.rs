@@ -30,6 +30,11 @@ pub(crate) fn ago(text: &Value) -> String {
     format!("{} ago", duration(now().since(date)))
 }
 
+/// Says how long ago a time in seconds since 1970 is.
+pub(crate) fn ago_unix(seconds: u64) -> String {
+    format!("{} ago", duration(now().since(Date::from_unix_seconds(seconds))))
+}
+
 /// Returns the wall-clock time.
 pub(crate) fn now() -> Date {
     let since = std::time::SystemTime::now()

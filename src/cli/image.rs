@@ -3,12 +3,11 @@
 use super::{
     client::{self, Call, Client, encode},
     exit::{CliError, Exit},
-    human::{self, decimal_size, list, number, short_id, text},
-    nodes::{ask, confirm},
+    human::{self, ago_unix, decimal_size, list, number, short_id, text},
+    nodes::{self, Pruning, ask},
     output::{self, column},
     service,
     upload::Upload,
-    volume::{report, since, some_failed, with_node},
 };
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -120,28 +119,15 @@ pub(super) fn run(client: &Client, command: ImageCommand) -> Result<Exit, CliErr
         ImageCommand::Pull(args) => pull(client, &args)?,
         ImageCommand::Load(args) => return load(client, &args),
         ImageCommand::Inspect { images, format, nodes } => {
-            let mut found = Vec::new();
-            let exit = super::each(&images, |image| {
-                let path = format!("/images/{}/json", encode(image));
-                let (answers, exit) = ask(client, Method::GET, &path, "", None, nodes.as_deref())?;
-                found.extend(answers.into_iter().map(with_node));
-                if exit == Exit::Ok { Ok(()) } else { Err(some_failed()) }
-            });
-            output::objects(format.as_deref(), &found)?;
-            return exit;
+            let path = |image: &str| format!("/images/{}/json", encode(image));
+            return nodes::inspect(client, &images, path, nodes.as_deref(), format.as_deref());
         }
         ImageCommand::Prune(args) => return prune(client, &args),
         ImageCommand::Rm { force, nodes, images } => {
-            return super::each(&images, |image| {
-                let (path, query) =
-                    (format!("/images/{}", encode(image)), format!("force={force}"));
-                let nodes = nodes.as_deref();
-                let (answers, exit) = ask(client, Method::DELETE, &path, &query, None, nodes)?;
-                for answer in &answers {
-                    let removed = human::items(answer.value.clone())?;
-                    removed_lines(&removed).iter().try_for_each(|line| answer.line(line))?;
-                }
-                if exit == Exit::Ok { Ok(()) } else { Err(some_failed()) }
+            let path = |image: &str| format!("/images/{}", encode(image));
+            let query = format!("force={force}");
+            return nodes::remove(client, &images, path, &query, nodes.as_deref(), |_, answer| {
+                Ok(removed_lines(&human::items(answer)?))
             });
         }
     }
@@ -164,22 +150,23 @@ fn prune(client: &Client, args: &PruneArgs) -> Result<Exit, CliError> {
     } else {
         "all dangling images"
     };
-    if !args.force && !confirm(&format!("WARNING! This will remove {which}."))? {
-        return Ok(Exit::Ok);
-    }
     let mut filter = args.filter.clone();
     filter.push(format!("dangling={}", !args.all));
-    let query = client::filters(&filter)?;
-    let nodes = args.nodes.as_deref();
-    let (answers, exit) = ask(client, Method::POST, "/images/prune", &query, None, nodes)?;
-    report(&answers, "Deleted Images:", |value| {
-        let removed = removed_lines(list(value, "/ImagesDeleted")).into_iter();
+    let pruning = Pruning {
+        what: which.to_owned(),
+        force: args.force,
+        path: "/images/prune",
+        filter,
+        nodes: args.nodes.as_deref(),
+        heading: "Deleted Images:",
+    };
+    nodes::prune(client, &pruning, |answer| {
+        let removed = removed_lines(list(answer, "/ImagesDeleted")).into_iter();
         let lower = |line: String| {
             line.replacen("Untagged", "untagged", 1).replacen("Deleted", "deleted", 1)
         };
         removed.map(lower).collect()
-    })?;
-    Ok(exit)
+    })
 }
 
 fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
@@ -227,7 +214,7 @@ fn image_rows(image: &Value, node: Option<&str>, no_trunc: bool) -> Vec<Map<Stri
             "Repository": repository,
             "Tag": tag,
             "ID": short_id(text(image, "/Id"), no_trunc),
-            "CreatedSince": since(number(image, "/Created")),
+            "CreatedSince": ago_unix(number(image, "/Created")),
             "Size": decimal_size(number(image, "/Size")),
             "Containers": number(image, "/Containers").to_string(),
         });

@@ -3,8 +3,8 @@
 use super::{
     client::{self, Client, encode},
     exit::{CliError, Exit},
-    human::{self, decimal_size, list, number, text},
-    nodes::{Answer, ask, confirm},
+    human::{list, text},
+    nodes::{self, Pruning, ask},
     output::{self, column},
 };
 use clap::{Args, Subcommand};
@@ -102,40 +102,22 @@ pub(super) fn run(client: &Client, command: VolumeCommand) -> Result<Exit, CliEr
     match command {
         VolumeCommand::Create(args) => create(client, &args),
         VolumeCommand::Inspect { format, nodes, volumes } => {
-            let mut found = Vec::new();
-            let exit = super::each(&volumes, |name| {
-                let path = format!("/volumes/{}", encode(name));
-                let (answers, exit) = ask(client, Method::GET, &path, "", None, nodes.as_deref())?;
-                found.extend(answers.into_iter().map(with_node));
-                if exit == Exit::Ok { Ok(()) } else { Err(some_failed()) }
-            });
-            output::objects(format.as_deref(), &found)?;
-            exit
+            nodes::inspect(client, &volumes, path, nodes.as_deref(), format.as_deref())
         }
         VolumeCommand::Ls(args) => ls(client, &args),
         VolumeCommand::Prune(args) => prune(client, &args),
-        VolumeCommand::Rm { force, nodes, volumes } => super::each(&volumes, |name| {
-            let (path, query) = (format!("/volumes/{}", encode(name)), format!("force={force}"));
-            let nodes = nodes.as_deref();
-            let (answers, exit) = ask(client, Method::DELETE, &path, &query, None, nodes)?;
-            answers.iter().try_for_each(|answer| answer.line(name))?;
-            if exit == Exit::Ok { Ok(()) } else { Err(some_failed()) }
-        }),
+        VolumeCommand::Rm { force, nodes, volumes } => {
+            let query = format!("force={force}");
+            nodes::remove(client, &volumes, path, &query, nodes.as_deref(), |name, _| {
+                Ok(vec![name.to_owned()])
+            })
+        }
     }
 }
 
-/// What is said at the end where some nodes, whose errors were told, failed.
-pub(super) fn some_failed() -> CliError {
-    CliError::failure("not done on every node")
-}
-
-/// Names the node in what it answered, where several were asked.
-pub(super) fn with_node(answer: Answer) -> Value {
-    let Answer { node, mut value } = answer;
-    if let (Some(node), Some(fields)) = (node, value.as_object_mut()) {
-        fields.insert("Node".to_owned(), Value::from(node));
-    }
-    value
+/// Returns where the API has a volume.
+fn path(name: &str) -> String {
+    format!("/volumes/{}", encode(name))
 }
 
 fn pairs(option: &str, given: &[String]) -> Result<Map<String, Value>, CliError> {
@@ -203,46 +185,20 @@ fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
 
 fn prune(client: &Client, args: &PruneArgs) -> Result<Exit, CliError> {
     let which = if args.all { "all" } else { "anonymous" };
-    let warning = format!(
-        "WARNING! This will remove {which} local volumes not used by at least one container."
-    );
-    if !args.force && !confirm(&warning)? {
-        return Ok(Exit::Ok);
-    }
     let mut filter = args.filter.clone();
     if args.all {
         filter.push("all=true".to_owned());
     }
-    let query = client::filters(&filter)?;
-    let nodes = args.nodes.as_deref();
-    let (answers, exit) = ask(client, Method::POST, "/volumes/prune", &query, None, nodes)?;
-    report(&answers, "Deleted Volumes:", |value| {
-        let names = list(value, "/VolumesDeleted").iter();
+    let pruning = Pruning {
+        what: format!("{which} local volumes not used by at least one container"),
+        force: args.force,
+        path: "/volumes/prune",
+        filter,
+        nodes: args.nodes.as_deref(),
+        heading: "Deleted Volumes:",
+    };
+    nodes::prune(client, &pruning, |answer| {
+        let names = list(answer, "/VolumesDeleted").iter();
         names.filter_map(Value::as_str).map(str::to_owned).collect()
-    })?;
-    Ok(exit)
-}
-
-/// Prints what was pruned, and how much is free again.
-pub(super) fn report(
-    answers: &[Answer],
-    heading: &str,
-    removed: impl Fn(&Value) -> Vec<String>,
-) -> Result<(), CliError> {
-    for answer in answers {
-        let removed = removed(&answer.value);
-        if !removed.is_empty() {
-            answer.line(heading)?;
-            removed.iter().try_for_each(|line| answer.line(line))?;
-            output::line("")?;
-        }
-        let freed = decimal_size(number(&answer.value, "/SpaceReclaimed"));
-        answer.line(&format!("Total reclaimed space: {freed}"))?;
-    }
-    Ok(())
-}
-
-/// Returns how long ago a time in seconds was.
-pub(super) fn since(seconds: u64) -> String {
-    human::ago(&json!(crate::types::Date::from_unix_seconds(seconds).to_string()))
+    })
 }

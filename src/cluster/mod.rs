@@ -8,6 +8,8 @@ pub mod command;
 mod dispatch;
 pub mod enforce;
 pub mod event;
+#[cfg(test)]
+mod fuzz;
 pub mod invariants;
 mod join;
 mod keep;

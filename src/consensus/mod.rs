@@ -5,8 +5,6 @@
 //! the cluster's state lives in the driver's loop and nowhere else.
 
 mod engine;
-#[cfg(test)]
-pub(crate) mod local;
 mod machine;
 mod on_smol;
 mod peer;

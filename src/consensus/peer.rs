@@ -256,3 +256,6 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
         sent.or(cancelled).await
     }
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -119,7 +119,7 @@ async fn start_now(
     let ports = Ports {
         host: shared.host,
         disk: DiskPort(Arc::new(agent_store)),
-        peers: PeersPort::new(endpoint.clone()),
+        peers: PeersPort(endpoint.clone()),
         workload: containers.clone(),
         manager: engine.as_ref().map(|(_, log)| ManagerPorts {
             log: log.clone(),
@@ -148,7 +148,7 @@ async fn start_now(
         bootstrap(handle.clone(), birth).await?;
     }
     let watch = containers.watch();
-    endpoint.set_handler(streams::handler(&shared, &handle, &membership, &files.root));
+    endpoint.set_handler(streams::handler(&shared, &handle, &membership));
     endpoint.set_managers(match membership.role {
         Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
         Role::Worker => Managers::Remote(membership.managers.clone()),

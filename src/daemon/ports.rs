@@ -5,19 +5,15 @@ use crate::{
     agent,
     cluster::{Admission, Class, Refusal},
     consensus::{Consensus, Notice, OnSmol, ProposeError, SnapshotInterval},
-    node::ports::{AgentDisk, Authority, DiskError, Log, PeerInput, Peers, Write},
+    node::ports::{AgentDisk, Authority, DiskError, Log, Peers, Write},
     pki::{self, Identity},
     store::{AgentStore, ManagerStore},
-    transport::{Endpoint, Input},
-    types::{Cluster, FromManager, FromWorker, NodeId, Sequence},
+    transport::Endpoint,
+    types::{Cluster, FromManager, FromWorker, NodeId, PeerInput, Sequence},
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 use std::{io, sync::Arc, time::Duration};
-
-/// How many inputs wait between the transport and the node's loop. The transport's own queue is in
-/// front of it.
-const INPUTS_MAX: usize = 64;
 
 /// The replicated log. Made before its engine is: the engine gives the node's loop a snapshot
 /// before anything else, so the loop must be there first.
@@ -113,59 +109,27 @@ impl AgentDisk for DiskPort {
 
 /// The other nodes.
 #[derive(Debug, Clone)]
-pub(super) struct PeersPort {
-    endpoint: Endpoint,
-    inputs: Receiver<PeerInput>,
-}
-
-impl PeersPort {
-    /// Takes over the endpoint's inputs.
-    pub(super) fn new(endpoint: Endpoint) -> Self {
-        let (sender, inputs) = async_channel::bounded(INPUTS_MAX);
-        let incoming = endpoint.inputs();
-        smol::spawn(async move {
-            while let Ok(input) = incoming.recv().await {
-                if sender.send(translate(input)).await.is_err() {
-                    return;
-                }
-            }
-        })
-        .detach();
-        Self { endpoint, inputs }
-    }
-}
-
-fn translate(input: Input) -> PeerInput {
-    match input {
-        Input::FromWorker { node, address, message } => {
-            PeerInput::FromWorker { node, address, message }
-        }
-        Input::WorkerGone { node } => PeerInput::WorkerGone { node },
-        Input::FromManager(message) => PeerInput::FromManager(message),
-        Input::Connected => PeerInput::Connected,
-        Input::Disconnected => PeerInput::Disconnected,
-    }
-}
+pub(super) struct PeersPort(pub(super) Endpoint);
 
 impl Peers for PeersPort {
     fn send_to_worker(&self, node: &NodeId, message: FromManager) {
-        self.endpoint.send_to_worker(node, message);
+        self.0.send_to_worker(node, message);
     }
 
     fn send_to_manager(&self, message: FromWorker) {
-        self.endpoint.send_to_manager(message);
+        self.0.send_to_manager(message);
     }
 
     fn disconnect(&self, node: &NodeId) {
-        self.endpoint.disconnect(node);
+        self.0.disconnect(node);
     }
 
     fn reconnect(&self) {
-        self.endpoint.reconnect();
+        self.0.reconnect();
     }
 
     fn inputs(&self) -> Receiver<PeerInput> {
-        self.inputs.clone()
+        self.0.inputs()
     }
 }
 

@@ -160,7 +160,7 @@ mod tests {
                 panic!("no session with itself");
             };
             let input = futures_lite::future::or(endpoint.inputs().recv(), late).await.unwrap();
-            if matches!(input, crate::transport::Input::Connected) {
+            if matches!(input, crate::types::PeerInput::Connected) {
                 return;
             }
         }

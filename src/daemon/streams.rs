@@ -3,7 +3,7 @@
 
 use super::{Shared, chores, container, images, logs, membership::Membership};
 use crate::{
-    cluster::{Class, Refusal, RenewRequest, Request, Response},
+    cluster::{Class, JoinRequest, Refusal, RenewRequest, Request, Response},
     node::Handle,
     pki::{self, Identity},
     transport::{Handler, IncomingStream},
@@ -19,39 +19,24 @@ use std::{
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
 
 /// Returns what answers other nodes' streams.
-pub(super) fn handler(
-    shared: &Arc<Shared>,
-    handle: &Handle,
-    membership: &Membership,
-    root: &[u8],
-) -> Handler {
+pub(super) fn handler(shared: &Arc<Shared>, handle: &Handle, membership: &Membership) -> Handler {
     // Weak: the endpoint holds the handler, and is held by what it would hold.
     let shared = Arc::downgrade(shared);
-    let (handle, role, root) = (handle.clone(), membership.role, root.to_vec());
+    let (handle, role) = (handle.clone(), membership.role);
     Arc::new(move |stream| {
-        let (shared, handle, root) = (Weak::clone(&shared), handle.clone(), root.clone());
+        let (shared, handle) = (Weak::clone(&shared), handle.clone());
         Box::pin(async move {
             let Some(shared) = shared.upgrade() else { return };
-            answer(&shared, &handle, role, root, stream).await;
+            answer(&shared, &handle, role, stream).await;
         })
     })
 }
 
-async fn answer(
-    shared: &Arc<Shared>,
-    handle: &Handle,
-    role: Role,
-    root: Vec<u8>,
-    stream: IncomingStream,
-) {
+async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: IncomingStream) {
     let peer = stream.peer.as_ref().map(|peer| peer.node.to_string());
     let result = match stream.request.clone() {
-        StreamRequest::Root => {
-            let date = super::host::wall_clock();
-            stream.answer(&StreamReply::Root { certificate: root, date }).await
-        }
         StreamRequest::Join(request) => {
-            let reply = join(handle, role, stream.address.clone(), *request).await;
+            let reply = join(handle, role, request).await;
             stream.answer(&reply).await
         }
         StreamRequest::Logs(request) => match stream.accept().await {
@@ -74,7 +59,10 @@ async fn answer(
             let reply = renew(handle, stream.peer.as_ref(), csr).await;
             stream.answer(&reply).await
         }
-        StreamRequest::Relay(_) | StreamRequest::Raft | StreamRequest::Session => {
+        StreamRequest::Relay(_)
+        | StreamRequest::Raft
+        | StreamRequest::Root
+        | StreamRequest::Session => {
             let text = "this node does not answer that";
             stream.refuse(Refusal::new(Class::Unsupported, text)).await
         }
@@ -84,25 +72,13 @@ async fn answer(
     }
 }
 
-async fn join(
-    handle: &Handle,
-    role: Role,
-    address: String,
-    mut request: crate::cluster::JoinRequest,
-) -> StreamReply {
+/// Lets a node join. What its connection proves, the transport wrote into the request.
+async fn join(handle: &Handle, role: Role, request: Box<JoinRequest>) -> StreamReply {
     if role != Role::Manager {
         let text = "this node is no manager";
         return StreamReply::Refused(Refusal::new(Class::Unavailable, text));
     }
-    // What the node says of its key is not believed: it is read out of its own request.
-    match pki::request_key_digest(&request.csr) {
-        Ok(digest) => request.key_digest = digest,
-        Err(error) => {
-            return StreamReply::Refused(Refusal::new(Class::Invalid, error.to_string()));
-        }
-    }
-    request.address = address;
-    match handle.request(Request::Join(Box::new(request)), JOIN_LIMIT).await {
+    match handle.request(Request::Join(request), JOIN_LIMIT).await {
         Ok(Response::Admitted(admission)) => StreamReply::Admitted(admission),
         Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),
         Err(refusal) => StreamReply::Refused(refusal),

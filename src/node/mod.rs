@@ -34,13 +34,13 @@ pub use handle::{Handle, LocalTask, Status};
 
 use crate::{
     agent,
-    types::{NodeId, Occurrence},
+    types::{NodeId, Occurrence, PeerInput},
     util::board::Board,
 };
 use async_channel::{Receiver, Sender};
 use futures_util::FutureExt as _;
 use handle::{Calls, Shared};
-use ports::{AgentDisk, Authority, Host, Log, PeerInput, Peers, Workload};
+use ports::{AgentDisk, Authority, Host, Log, Peers, Workload};
 use std::{any::Any, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// How many messages of workers wait for the manager loop. A fleet of 1,000 nodes says one each

@@ -5,7 +5,8 @@ use crate::{
     cluster::{Admission, Refusal},
     consensus::{Notice, ProposeError},
     types::{
-        Cluster, Date, FromManager, FromWorker, HealthState, Moment, NodeId, Sequence, TaskId,
+        Cluster, Date, FromManager, FromWorker, HealthState, Moment, NodeId, PeerInput, Sequence,
+        TaskId,
     },
 };
 use async_channel::Receiver;
@@ -105,31 +106,6 @@ pub trait Peers: Clone + Send + Sync + 'static {
 
     /// What comes in. Called once.
     fn inputs(&self) -> Receiver<PeerInput>;
-}
-
-/// What comes in from other nodes.
-#[derive(Debug)]
-pub enum PeerInput {
-    /// To this node as a manager.
-    FromWorker {
-        /// Who, as its certificate says.
-        node: NodeId,
-        /// The address it is seen at, without a port.
-        address: String,
-        /// What.
-        message: FromWorker,
-    },
-    /// To this node as a manager: a worker's last connection ended.
-    WorkerGone {
-        /// Who.
-        node: NodeId,
-    },
-    /// To this node as a worker.
-    FromManager(FromManager),
-    /// There is a connection to a manager now.
-    Connected,
-    /// It ended.
-    Disconnected,
 }
 
 /// The containers of this node, their network and their images.

@@ -6,13 +6,7 @@
 //! date that the daemon wrote to disk.
 
 use crate::types::Date;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// No clock can be right that says less: the reproducible build's own date where one was set
 /// (`SOURCE_DATE_EPOCH`), or the day before the first release.
@@ -34,17 +28,14 @@ const fn parse_seconds(text: &str) -> u64 {
     seconds
 }
 
-/// A wall clock that never falls behind what is known to have passed. Cheap to clone; all clones
-/// are one clock.
+/// A wall clock that never falls behind what is known to have passed.
 #[derive(Debug, Clone)]
-pub struct TrustedClock {
-    source: Source,
-    floor: Arc<AtomicU64>,
-}
+pub struct TrustedClock(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
-    System,
+    /// The system's, not before the date.
+    System(Date),
     Fixed(Date),
 }
 
@@ -52,36 +43,22 @@ impl TrustedClock {
     /// Returns the system's clock, not before [`BUILD_DATE`] nor `persisted`.
     #[must_use]
     pub fn system(persisted: Date) -> Self {
-        Self::new(Source::System, persisted)
+        Self(Source::System(persisted.max(BUILD_DATE)))
     }
 
     /// Returns a clock that stands still, for decisions about another time and for tests.
     #[must_use]
     pub fn fixed(date: Date) -> Self {
-        Self::new(Source::Fixed(date), Date::EPOCH)
-    }
-
-    fn new(source: Source, persisted: Date) -> Self {
-        let floor = match source {
-            Source::System => persisted.max(BUILD_DATE),
-            Source::Fixed(_) => persisted,
-        };
-        Self { source, floor: Arc::new(AtomicU64::new(floor.unix_nanos())) }
+        Self(Source::Fixed(date))
     }
 
     /// Returns the date by which to judge a certificate.
     #[must_use]
     pub fn date(&self) -> Date {
-        let wall = match self.source {
-            Source::System => system_date(),
+        match self.0 {
+            Source::System(least) => system_date().max(least),
             Source::Fixed(date) => date,
-        };
-        wall.max(Date::from_unix_nanos(self.floor.load(Ordering::Relaxed)))
-    }
-
-    /// Learns that `date` has passed: it was written to disk, or an authenticated manager said so.
-    pub fn raise(&self, date: Date) {
-        let _before = self.floor.fetch_max(date.unix_nanos(), Ordering::Relaxed);
+        }
     }
 }
 

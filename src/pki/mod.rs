@@ -7,6 +7,8 @@
 mod ca;
 mod clock;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod renewal;
 mod token;

@@ -14,6 +14,8 @@ mod engine;
 mod exec;
 pub mod fake;
 mod folder;
+#[cfg(test)]
+mod fuzz;
 mod helper;
 mod host;
 pub mod image;

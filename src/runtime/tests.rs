@@ -112,7 +112,7 @@ fn curious_task(bound: &Path) -> Task {
     let mount = |kind, target: &str, read_only| Mount { kind, target: target.into(), read_only };
     let spec = &mut task.spec;
     spec.container.env = vec!["FOO=bar".into()];
-    spec.container.dir = "/work/deep".into();
+    spec.container.dir = "/srv/deep".into();
     spec.container.user = "web".into();
     spec.container.hostname = "unused".into();
     spec.container.read_only = true;
@@ -154,7 +154,7 @@ fn every_option_is_seen_from_inside() {
         let text = text.replace('\t', " ");
         expect_test::expect![[r#"
             bar /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin inside
-            /work/deep
+            /srv/deep
             uid=33(web) gid=33(web) groups=33(web),44(log)
             inside
             inside

@@ -295,7 +295,7 @@ mod tests {
         assert_eq!((cpu.total, cpu.user, cpu.kernel), (3_000_000, 2_000_000, 1_000_000));
         assert_eq!((cpu.periods, cpu.throttled_periods, cpu.throttled), (9, 4, 50_000));
         assert_eq!((usage.memory.usage, usage.memory.limit), (5_000, 0));
-        assert_eq!(usage.memory.working_set(), 4_300);
+        assert_eq!(usage.memory.details["inactive_file"], 700);
         assert_eq!((usage.pids, usage.pids_limit), (3, Some(50)));
         let disk = DeviceUsage { major: 8, minor: 0, read: 10, written: 20, reads: 1, writes: 2 };
         assert_eq!(usage.disks[0], disk);
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!((cpu.system, cpu.online), (280_000_000, 2));
         assert_eq!(usage.memory.limit, 1_024_000);
         assert_eq!((usage.memory.peak, usage.memory.failures), (6_000, 2));
-        assert_eq!(usage.memory.working_set(), 4_300);
+        assert_eq!(usage.memory.details["total_inactive_file"], 700);
         assert_eq!((usage.pids, usage.pids_limit), (3, None));
         let disk = DeviceUsage { major: 8, minor: 0, read: 10, written: 20, reads: 1, writes: 2 };
         assert_eq!(usage.disks, [disk]);

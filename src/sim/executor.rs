@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Who a task belongs to: one life of one node. 0 is the world, which never crashes.
-pub(super) type Owner = u64;
+pub(crate) type Owner = u64;
 
 /// How many polls may pass without the clock moving: far above any burst of a healthy cluster.
 const POLLS_PER_INSTANT_MAX: u64 = 2_000_000;
@@ -60,11 +60,13 @@ struct Inner {
     latency: Latency,
     /// A running hash of everything that was polled and said.
     trace: u64,
+    /// How often anything was polled.
+    polls: u64,
 }
 
 /// The executor. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Executor {
+pub(crate) struct Executor {
     inner: Arc<Mutex<Inner>>,
     /// In order of age, not of waking: the channels' libraries wake in an order of their own.
     ready: Arc<Mutex<BTreeSet<u64>>>,
@@ -91,7 +93,7 @@ pub(super) fn draw(state: &mut u64) -> u64 {
 }
 
 impl Executor {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let inner = Inner { random: seed, ..Inner::default() };
         Self { inner: Arc::new(Mutex::new(inner)), ready: Arc::default() }
     }
@@ -100,11 +102,11 @@ impl Executor {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         self.lock().now
     }
 
-    pub(super) fn random(&self) -> u64 {
+    pub(crate) fn random(&self) -> u64 {
         draw(&mut self.lock().random)
     }
 
@@ -125,7 +127,7 @@ impl Executor {
     }
 
     /// Mixes something into the trace hash.
-    pub(super) fn record(&self, value: u64) {
+    pub(crate) fn record(&self, value: u64) {
         let mut inner = self.lock();
         let mut mixed = inner.trace ^ value;
         inner.trace = draw(&mut mixed);
@@ -150,8 +152,13 @@ impl Executor {
         work()
     }
 
-    pub(super) fn trace(&self) -> u64 {
+    pub(crate) fn trace(&self) -> u64 {
         self.lock().trace
+    }
+
+    /// Returns how often anything was polled.
+    pub(crate) fn polls(&self) -> u64 {
+        self.lock().polls
     }
 
     /// Spawns a task that belongs to whoever is being polled.
@@ -159,7 +166,7 @@ impl Executor {
         self.spawn_for(CURRENT.get(), future);
     }
 
-    pub(super) fn spawn_for(
+    pub(crate) fn spawn_for(
         &self,
         owner: Owner,
         future: impl Future<Output = ()> + Send + 'static,
@@ -173,7 +180,7 @@ impl Executor {
     }
 
     /// Drops every task of an owner.
-    pub(super) fn kill(&self, owner: Owner) {
+    pub(crate) fn kill(&self, owner: Owner) {
         let dead: Vec<_> = {
             let mut inner = self.lock();
             inner.paused.remove(&owner);
@@ -199,7 +206,7 @@ impl Executor {
     }
 
     /// Runs until `until`, or until `done` says so. Returns whether it did.
-    pub(super) fn run(&self, until: Moment, mut done: impl FnMut() -> bool) -> bool {
+    pub(crate) fn run(&self, until: Moment, mut done: impl FnMut() -> bool) -> bool {
         let _running = Running::enter(self);
         let mut polls = 0;
         loop {
@@ -219,6 +226,22 @@ impl Executor {
                 return false;
             }
         }
+    }
+
+    /// Runs one future of an owner to its end, which must come within `limit`.
+    pub(crate) fn block_on<T: Send + 'static>(
+        &self,
+        owner: Owner,
+        limit: Duration,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let (sender, result) = async_channel::bounded(1);
+        self.spawn_for(owner, async move {
+            let _wanted = sender.send(future.await).await;
+        });
+        let ended = self.run(self.now() + limit, || !result.is_empty());
+        assert!(ended, "it does not end within {limit:?}");
+        result.try_recv().expect("it ended")
     }
 
     /// Draws one of the ready tasks whose owner is not paused.
@@ -248,6 +271,7 @@ impl Executor {
             let now = inner.now.since_origin().as_nanos();
             let mut mixed = inner.trace ^ key ^ u64::try_from(now).unwrap_or(u64::MAX);
             inner.trace = draw(&mut mixed);
+            inner.polls += 1;
             inner.tasks.get_mut(&key).and_then(|(owner, future)| Some((*owner, future.take()?)))
         }) else {
             return;

@@ -10,12 +10,12 @@
 
 mod chaos;
 mod check;
-mod executor;
+pub(crate) mod executor;
 mod host;
 mod jobs;
 mod load;
 mod network;
-mod on_sim;
+pub(crate) mod on_sim;
 mod run;
 mod scenario;
 mod tests;

@@ -2,8 +2,8 @@
 
 use super::world::World;
 use crate::{
-    node::ports::{PeerInput, Peers},
-    types::{FromManager, FromWorker, NodeId},
+    node::ports::Peers,
+    types::{FromManager, FromWorker, NodeId, PeerInput},
 };
 use async_channel::{Receiver, Sender};
 use std::{

@@ -46,17 +46,13 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     world.start(&manager);
     let executor = world.0.executor.clone();
 
-    let made = flag();
-    let (there, done) = (world.clone(), Arc::clone(&made));
-    executor.spawn(async move {
+    let there = world.clone();
+    executor.block_on(0, Duration::from_secs(600), async move {
         there.bootstrap().await;
         for _ in 0..size.workers {
             there.join().await;
         }
-        done.store(true, Ordering::Relaxed);
     });
-    let limit = executor.now() + Duration::from_secs(600);
-    assert!(executor.run(limit, || made.load(Ordering::Relaxed)), "the cluster was not made");
 
     world.draw_weather();
     let ends: Vec<_> = (0..2).map(|_| flag()).collect();
@@ -96,7 +92,7 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     executor.trace()
 }
 
-pub(super) fn flag() -> Arc<AtomicBool> {
+fn flag() -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(false))
 }
 
@@ -119,16 +115,12 @@ fn rest(world: &World) {
 
 /// The manager's state is what everything committed makes it, across all its lives.
 fn compare(world: &World) {
-    let (same, there) = (flag(), world.clone());
-    let found = Arc::clone(&same);
-    world.0.executor.spawn(async move {
+    let there = world.clone();
+    world.0.executor.block_on(0, Duration::from_secs(1), async move {
         let handle = there.handle(&there.manager()).expect("the manager runs");
         let state = handle.state().await.expect("the manager answers");
         assert!(state == there.checks().state, "the manager's state is not its log's");
-        found.store(true, Ordering::Relaxed);
     });
-    let limit = world.0.executor.now() + Duration::from_secs(1);
-    assert!(world.0.executor.run(limit, || same.load(Ordering::Relaxed)), "no state in a second");
 }
 
 /// A cluster at rest writes nothing and says little.

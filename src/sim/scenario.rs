@@ -20,7 +20,6 @@
 
 use super::{
     load::{health_check, service_spec},
-    run::flag,
     world::{Crash, World},
 };
 use crate::{
@@ -30,10 +29,7 @@ use crate::{
         Task, UpdateConfig, UpdateOrder,
     },
 };
-use std::{
-    collections::BTreeMap, env, fmt::Write as _, fs, path::Path, sync::Arc, sync::Mutex,
-    sync::atomic::Ordering, time::Duration,
-};
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::Path, time::Duration};
 
 /// The longest a single command may take, in virtual time.
 const COMMAND_LIMIT: Duration = Duration::from_secs(1_200);
@@ -88,16 +84,8 @@ fn perform<F: Future<Output = String> + Send + 'static>(
     world: &World,
     work: impl FnOnce(World) -> F,
 ) -> String {
-    let (done, shown) = (flag(), Arc::new(Mutex::new(String::new())));
-    let (ended, output) = (Arc::clone(&done), Arc::clone(&shown));
     let future = work(world.clone());
-    world.0.executor.spawn_for(0, async move {
-        *output.lock().unwrap() = future.await;
-        ended.store(true, Ordering::Relaxed);
-    });
-    let limit = world.0.executor.now() + COMMAND_LIMIT;
-    assert!(world.0.executor.run(limit, || done.load(Ordering::Relaxed)), "a command never ends");
-    std::mem::take(&mut *shown.lock().unwrap())
+    world.0.executor.block_on(0, COMMAND_LIMIT, future)
 }
 
 /// Makes the spec that the words of a `create` describe.

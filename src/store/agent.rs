@@ -7,7 +7,7 @@ use crate::{
 };
 use redb::{ReadableTable, StorageBackend, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path};
 
 const TASKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tasks");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
@@ -40,18 +40,6 @@ impl AgentStore {
     /// As [`AgentStore::open`].
     pub fn open_on(backend: impl StorageBackend + Clone) -> Result<Self, OpenError> {
         Ok(Self { file: StoreFile::open_on(backend)? })
-    }
-
-    /// Returns how long the last commit took.
-    #[must_use]
-    pub fn last_commit(&self) -> Duration {
-        self.file.last_commit()
-    }
-
-    /// Returns how long the commit under way has taken already, where there is one.
-    #[must_use]
-    pub fn commit_under_way(&self) -> Option<Duration> {
-        self.file.commit_under_way()
     }
 
     /// Reads everything: the last sequence that was taken, and every task, by id.

@@ -130,7 +130,6 @@ pub(super) struct StoreFile {
 /// How the commits of a file went.
 #[derive(Debug, Clone, Default)]
 struct Commits {
-    last: Duration,
     begun: Option<Instant>,
     /// Since when there is no room; who writes the log tries again until there is.
     failing: Option<Instant>,
@@ -172,11 +171,6 @@ impl StoreFile {
         Ok(Self { opener, database, commits: Mutex::default() })
     }
 
-    /// Returns how long the last commit took.
-    pub(super) fn last_commit(&self) -> Duration {
-        locked(&self.commits).last
-    }
-
     /// Returns for how long what is to be written has not been: by the commit under way, or by all
     /// since the first of those that failed. A disk that hangs shows here and nowhere else.
     pub(super) fn commit_under_way(&self) -> Option<Duration> {
@@ -210,7 +204,7 @@ impl StoreFile {
         let mut commits = locked(&self.commits);
         let full = result.as_ref().is_err_and(|error| is_full(error.kind()));
         let failing = full.then(|| commits.failing.unwrap_or(begun));
-        *commits = Commits { last: begun.elapsed(), begun: None, failing, failure };
+        *commits = Commits { begun: None, failing, failure };
         drop(commits);
         result
     }

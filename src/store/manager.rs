@@ -70,12 +70,6 @@ impl ManagerStore {
         Ok(Self { file: StoreFile::open_on(backend)?, sealer })
     }
 
-    /// Returns how long the last commit took.
-    #[must_use]
-    pub fn last_commit(&self) -> Duration {
-        self.file.last_commit()
-    }
-
     /// Returns how long the commit under way has taken already, where there is one.
     #[must_use]
     pub fn commit_under_way(&self) -> Option<Duration> {

@@ -2,11 +2,8 @@
 //! was acknowledged is never lost, whoever leads.
 
 use super::{ManagerStore, Sealer, faulty::FaultyDisk};
-use crate::consensus::{
-    LogStore,
-    tests::{executor::Executor, group::Group},
-};
-use std::{rc::Rc, sync::Arc, time::Duration};
+use crate::consensus::{LogStore, tests::group::Group};
+use std::{sync::Arc, time::Duration};
 
 /// How many steps (writes and syncs of the disk) a commit takes, and some more.
 const STEPS: u64 = 40;
@@ -14,14 +11,14 @@ const STEPS: u64 = 40;
 /// How long a group that has a quorum may take to commit something, elections included.
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn group(executor: &Rc<Executor>, members: u64, disks: &[FaultyDisk]) -> Group {
+fn group(seed: u64, members: u64, disks: &[FaultyDisk]) -> Group {
     let disks = disks.to_vec();
     let open = move |id: u64| -> Arc<dyn LogStore> {
         let disk = &disks[usize::try_from(id).unwrap()];
         let sealer = Sealer::new(1, &[8; 32], move || [u8::try_from(id).unwrap(); 12]);
         Arc::new(ManagerStore::open_on(disk.backend(), sealer).unwrap())
     };
-    Group::with(executor, members, Some(Box::new(open)))
+    Group::with(seed, members, Some(Box::new(open)))
 }
 
 /// Proposes to whoever leads until something is acknowledged; what was tried before may be there.
@@ -31,22 +28,22 @@ fn propose(group: &Group, members: &[u64], data: &[u8]) -> bool {
 }
 
 fn restart_failed(group: &mut Group, members: &[u64], disks: &[FaultyDisk]) {
+    // Whoever waits for a write hears of a broken disk before the driver does.
+    group.run(Duration::from_millis(100), || false);
     for &id in members {
         if group.failed(id) {
             group.crash(id);
-            let executor = Rc::clone(&group.executor);
-            disks[usize::try_from(id).unwrap()].crash(|| executor.draw());
+            disks[usize::try_from(id).unwrap()].crash(|| group.executor.random());
             group.start(id);
         }
     }
 }
 
 fn one_run(seed: u64, members: &[u64], rounds: u16) -> usize {
-    let (executor, _entered) = Executor::enter(seed);
     // Members count from 1.
     let disks: Vec<_> = (0..4).map(|_| FaultyDisk::default()).collect();
     let count = u64::try_from(members.len()).unwrap();
-    let mut group = group(&executor, count, &disks);
+    let mut group = group(seed, count, &disks);
     if count == 1 {
         group.initialize(1);
     } else {
@@ -54,8 +51,8 @@ fn one_run(seed: u64, members: &[u64], rounds: u16) -> usize {
     }
     let mut acknowledged: Vec<Vec<u8>> = Vec::new();
     for round in 0..rounds {
-        let id = members[usize::try_from(executor.draw() % count).unwrap()];
-        disks[usize::try_from(id).unwrap()].break_after(executor.draw() % STEPS);
+        let id = members[usize::try_from(group.executor.random() % count).unwrap()];
+        disks[usize::try_from(id).unwrap()].break_after(group.executor.random() % STEPS);
         for n in 0..3_u8 {
             let data = [&round.to_le_bytes()[..], &[n]].concat();
             if propose(&group, members, &data) {
@@ -63,7 +60,7 @@ fn one_run(seed: u64, members: &[u64], rounds: u16) -> usize {
             }
         }
         restart_failed(&mut group, members, &disks);
-        let ready = executor.run(LIMIT, || group.leader_among(members).is_some());
+        let ready = group.run(LIMIT, || group.leader_among(members).is_some());
         if !ready {
             // A disk broke since; nobody can lead before it is replaced.
             restart_failed(&mut group, members, &disks);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     pki::{Identity, TrustedClock},
-    types::{FromManager, FromWorker, NodeId, Role},
+    types::{FromManager, FromWorker, NodeId, PeerInput, Role},
     util::dns::Resolver,
     wire::{StreamReply, StreamRequest},
 };
@@ -64,31 +64,6 @@ pub enum BindError {
     Tls(#[from] TlsError),
 }
 
-/// What comes in.
-#[derive(Debug)]
-pub enum Input {
-    /// To this node as a manager.
-    FromWorker {
-        /// Who, as its certificate says.
-        node: NodeId,
-        /// The address it is seen at, without a port.
-        address: String,
-        /// What.
-        message: FromWorker,
-    },
-    /// To this node as a manager: a worker's last connection ended.
-    WorkerGone {
-        /// Who.
-        node: NodeId,
-    },
-    /// To this node as a worker.
-    FromManager(FromManager),
-    /// There is a session with a manager now.
-    Connected,
-    /// It ended.
-    Disconnected,
-}
-
 /// Where this node, as a worker, finds its manager.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Managers {
@@ -123,8 +98,8 @@ pub(super) struct Inner {
     /// How to connect before there is an identity.
     pub(super) stranger: quinn::ClientConfig,
     state: Mutex<State>,
-    pub(super) inputs: Sender<Input>,
-    incoming: Receiver<Input>,
+    pub(super) inputs: Sender<PeerInput>,
+    incoming: Receiver<PeerInput>,
     /// Holds a word where the uplink should look at the state anew.
     pub(super) wake: (Sender<()>, Receiver<()>),
     pub(super) dropped: AtomicU64,
@@ -174,7 +149,7 @@ impl Inner {
     }
 
     /// Puts in what a node says to itself, or drops and counts it where its loop is behind.
-    fn put_local(&self, input: Input) {
+    fn put_local(&self, input: PeerInput) {
         if self.inputs.try_send(input).is_err() {
             let _before = self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -274,7 +249,7 @@ impl Endpoint {
 
     /// Returns the channel of what comes in.
     #[must_use]
-    pub fn inputs(&self) -> Receiver<Input> {
+    pub fn inputs(&self) -> Receiver<PeerInput> {
         self.inner.incoming.clone()
     }
 
@@ -290,7 +265,7 @@ impl Endpoint {
         let own = state.ready.as_ref().is_some_and(|ready| ready.identity.node == *node);
         if own && matches!(state.uplink, Uplink::Local) {
             drop(state);
-            self.inner.put_local(Input::FromManager(message));
+            self.inner.put_local(PeerInput::FromManager(message));
             return;
         }
         let outbox = state.workers.get(node).map(|worker| worker.outbox.clone());
@@ -312,32 +287,19 @@ impl Endpoint {
             (Uplink::Local, Managers::Local { address }, Some(ready)) => {
                 let (node, address) = (ready.identity.node.clone(), address.clone());
                 drop(state);
-                self.inner.put_local(Input::FromWorker { node, address, message });
+                self.inner.put_local(PeerInput::FromWorker { node, address, message });
             }
             _ => {}
         }
     }
 
-    /// Ends every connection of a node and refuses new ones, until [`Endpoint::set_denied`] says
-    /// otherwise.
+    /// Ends every connection of a node and refuses new ones for as long as this endpoint lives.
     pub fn disconnect(&self, node: &NodeId) {
         let mut state = self.inner.state();
         let _new = state.denied.insert(node.clone());
         for (_, connection) in state.connections.values().filter(|(peer, _)| peer == node) {
             Close::Removed.apply(connection);
         }
-    }
-
-    /// Sets which nodes were removed from the cluster: their connections end, and new ones are
-    /// refused.
-    pub fn set_denied(&self, nodes: BTreeSet<NodeId>) {
-        let mut state = self.inner.state();
-        for (peer, connection) in state.connections.values() {
-            if nodes.contains(peer) {
-                Close::Removed.apply(connection);
-            }
-        }
-        state.denied = nodes;
     }
 
     /// Ends the session with the manager and looks for another.
@@ -416,9 +378,8 @@ impl Endpoint {
                 let handler = self.inner.state().handler.clone();
                 let handler = handler.ok_or(StreamError::NotConnected)?;
                 let (sender, receiver) = there;
-                let address = "127.0.0.1".to_owned();
                 let peer = Some(identity);
-                let stream = IncomingStream { peer, address, request, sender, receiver };
+                let stream = IncomingStream { peer, request, sender, receiver };
                 smol::spawn(handler(stream)).detach();
                 here
             }

@@ -15,7 +15,7 @@ mod tls;
 mod uplink;
 
 pub use authorise::may;
-pub use endpoint::{BindError, Config, Endpoint, Input, Managers};
+pub use endpoint::{BindError, Config, Endpoint, Managers};
 pub use join::{JoinError, Joined};
 pub use serve::{Handler, IncomingStream};
 pub use stream::{ByteReceiver, ByteSender, StreamError};

@@ -3,7 +3,7 @@
 use super::{
     HEADER_LIMIT,
     authorise::may,
-    endpoint::{Inner, Input, Worker},
+    endpoint::{Inner, Worker},
     outbox::outbox,
     stream::{ByteReceiver, ByteSender, StreamError, from_quic, within},
     tls::{Close, Ready},
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cluster::{Class, Refusal},
     pki::{self, Identity},
-    types::{FromWorker, Role},
+    types::{FromWorker, PeerInput, Role},
     wire::{STRANGER_LEN_MAX, StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
@@ -41,9 +41,7 @@ pub type Handler =
 pub struct IncomingStream {
     /// Who; none only for [`StreamRequest::Join`].
     pub peer: Option<Identity>,
-    /// The address it is seen at, without a port.
-    pub address: String,
-    /// What it wants.
+    /// What it wants. A join's address and key are as the connection and the key itself prove them.
     pub request: StreamRequest,
     /// To the peer; the first frame is a [`StreamReply`].
     pub sender: ByteSender,
@@ -224,7 +222,7 @@ async fn stream(
         }
         (StreamRequest::Join(join), _) => {
             // What the connection proves is not taken from the message.
-            address.clone_into(&mut join.address);
+            join.address = address;
             match pki::request_key_digest(&join.csr) {
                 Ok(digest) => join.key_digest = digest,
                 Err(error) => return refuse(sender, Class::Invalid, error.to_string()).await,
@@ -236,7 +234,7 @@ async fn stream(
         let message = "the node is only starting; try again".to_owned();
         return refuse(sender, Class::Unavailable, message).await;
     };
-    handler(IncomingStream { peer, address, request, sender, receiver }).await;
+    handler(IncomingStream { peer, request, sender, receiver }).await;
     Ok(())
 }
 
@@ -275,7 +273,7 @@ async fn session(
     let read = async {
         while let Some(message) = receiver.receive::<FromWorker>().await? {
             let (node, address) = (peer.node.clone(), address.clone());
-            let input = Input::FromWorker { node, address, message };
+            let input = PeerInput::FromWorker { node, address, message };
             if inner.inputs.send(input).await.is_err() {
                 break;
             }
@@ -294,7 +292,7 @@ async fn session(
     if last {
         Close::Done.apply(&connection);
         // An error means that the node's loop has ended.
-        let _outcome = inner.inputs.send(Input::WorkerGone { node: peer.node }).await;
+        let _outcome = inner.inputs.send(PeerInput::WorkerGone { node: peer.node }).await;
     }
     outcome
 }

@@ -2,7 +2,7 @@
 
 use super::{
     CONNECT_LIMIT, HEADER_LIMIT,
-    endpoint::{Inner, Input, Managers, Uplink, open},
+    endpoint::{Inner, Managers, Uplink, open},
     outbox::{Outgoing, outbox},
     serve::{certificate, streams},
     stream::{ByteReceiver, ByteSender, StreamError, within},
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     pki::{Identity, MANAGER_NAME},
-    types::{FromManager, Role},
+    types::{FromManager, PeerInput, Role},
     wire::{StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
@@ -68,10 +68,10 @@ pub(super) async fn run(inner: Arc<Inner>) {
             }
             Plan::Local => {
                 inner.state().uplink = Uplink::Local;
-                tell(&inner, Input::Connected).await;
+                tell(&inner, PeerInput::Connected).await;
                 changed(&inner, number).await;
                 inner.state().uplink = Uplink::Down;
-                tell(&inner, Input::Disconnected).await;
+                tell(&inner, PeerInput::Disconnected).await;
             }
             Plan::Remote(addresses, ready) => {
                 let stood = round(&inner, &addresses, &ready, number).await;
@@ -99,7 +99,7 @@ fn backoff(failures: u32, random: u64) -> Duration {
     half + Duration::from_nanos(random % nanos)
 }
 
-async fn tell(inner: &Inner, input: Input) {
+async fn tell(inner: &Inner, input: PeerInput) {
     // An error means that the node's loop has ended.
     let _outcome = inner.inputs.send(input).await;
 }
@@ -158,7 +158,7 @@ pub(super) async fn attempt(
             Close::Done.apply(&connection);
             let Some(cause) = cause else { return Err(error) };
             if Close::Removed.is_cause(&cause) {
-                tell(inner, Input::FromManager(FromManager::Removed)).await;
+                tell(inner, PeerInput::FromManager(FromManager::Removed)).await;
             }
             Err(StreamError::Broken(explain(&cause)))
         }
@@ -214,7 +214,7 @@ async fn hold(
 ) {
     let (outbox, outgoing) = outbox();
     inner.state().uplink = Uplink::Up { outbox, connection: connection.clone() };
-    tell(inner, Input::Connected).await;
+    tell(inner, PeerInput::Connected).await;
     let manager = certificate(&connection).and_then(|der| Identity::from_certificate(&der).ok());
     let served = smol::spawn(streams(inner.clone(), ready.clone(), connection.clone(), manager));
     let unplanned = async {
@@ -230,9 +230,9 @@ async fn hold(
         tracing::info!(%error, "the session with the manager ended");
     }
     if cause.is_some_and(|cause| Close::Removed.is_cause(&cause)) {
-        tell(inner, Input::FromManager(FromManager::Removed)).await;
+        tell(inner, PeerInput::FromManager(FromManager::Removed)).await;
     }
-    tell(inner, Input::Disconnected).await;
+    tell(inner, PeerInput::Disconnected).await;
 }
 
 async fn pump(
@@ -243,7 +243,7 @@ async fn pump(
 ) -> Result<(), StreamError> {
     let read = async {
         while let Some(message) = receiver.receive::<FromManager>().await? {
-            tell(inner, Input::FromManager(message)).await;
+            tell(inner, PeerInput::FromManager(message)).await;
         }
         Ok(())
     };

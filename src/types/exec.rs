@@ -132,20 +132,6 @@ pub struct MemoryUsage {
     pub details: BTreeMap<String, u64>,
 }
 
-impl MemoryUsage {
-    /// Returns what the container cannot do without, as Docker computes it: what the kernel could
-    /// drop at once is left out.
-    #[must_use]
-    pub fn working_set(&self) -> u64 {
-        let reclaimable = ["total_inactive_file", "inactive_file"]
-            .iter()
-            .find_map(|name| self.details.get(*name))
-            .copied()
-            .unwrap_or_default();
-        if reclaimable < self.usage { self.usage - reclaimable } else { self.usage }
-    }
-}
-
 /// What one disk did for a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DeviceUsage {
@@ -183,23 +169,4 @@ pub struct LinkUsage {
     pub errors: u64,
     /// Packets that were given up.
     pub dropped: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_working_set_leaves_out_what_can_be_dropped() {
-        let memory = |details: &[(&str, u64)]| MemoryUsage {
-            usage: 100,
-            details: details.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
-            ..MemoryUsage::default()
-        };
-        assert_eq!(memory(&[]).working_set(), 100);
-        assert_eq!(memory(&[("inactive_file", 30)]).working_set(), 70);
-        let both = [("inactive_file", 30), ("total_inactive_file", 40)];
-        assert_eq!(memory(&both).working_set(), 60);
-        assert_eq!(memory(&[("inactive_file", 100)]).working_set(), 100);
-    }
 }

@@ -27,6 +27,8 @@ pub mod constraint;
 mod container;
 mod exec;
 mod expand;
+#[cfg(test)]
+mod fuzz;
 mod generic;
 mod health;
 mod id;
@@ -87,7 +89,7 @@ pub use service::{
     Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
     host_ips_meet,
 };
-pub use session::{FromManager, FromWorker, LocalSuccessor, Register, TaskReport};
+pub use session::{FromManager, FromWorker, LocalSuccessor, PeerInput, Register, TaskReport};
 pub use storage::{
     Chore, ChoreDone, NewVolume, Prune, RemovedImage, StorageUse, StoredContainer, StoredImage,
     StoredImageDetail, StoredVolume,

@@ -4,7 +4,9 @@
 //! acknowledgements to it. Any message may be lost, doubled or late: everything is repeated until
 //! answered, and everything carries the session's number, which the worker draws anew each time.
 
-use super::{Assignments, Date, HeldImage, NodeDescription, Sequence, Task, TaskId, TaskStatus};
+use super::{
+    Assignments, Date, HeldImage, NodeDescription, NodeId, Sequence, Task, TaskId, TaskStatus,
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -117,4 +119,29 @@ pub enum FromManager {
         /// The host name and machine that hold the place.
         holder: String,
     },
+}
+
+/// What comes in from other nodes, or from this one as its own manager or worker.
+#[derive(Debug)]
+pub enum PeerInput {
+    /// To this node as a manager.
+    FromWorker {
+        /// Who, as its certificate says.
+        node: NodeId,
+        /// The address it is seen at, without a port.
+        address: String,
+        /// What.
+        message: FromWorker,
+    },
+    /// To this node as a manager: a worker's last connection ended.
+    WorkerGone {
+        /// Who.
+        node: NodeId,
+    },
+    /// To this node as a worker.
+    FromManager(FromManager),
+    /// There is a session with a manager now.
+    Connected,
+    /// It ended.
+    Disconnected,
 }

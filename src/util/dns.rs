@@ -5,6 +5,8 @@
 //! a static binary it would load modules of whatever libc the machine has.
 
 mod config;
+#[cfg(test)]
+mod fuzz;
 mod query;
 
 use config::{Config, hosts_entries};

@@ -3,6 +3,8 @@
 pub mod board;
 pub mod dns;
 pub mod docker_config;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod hello;
 pub mod interfaces;
 pub mod notify;

@@ -9,6 +9,8 @@
 
 mod container;
 mod content;
+#[cfg(test)]
+mod fuzz;
 mod stream;
 
 pub use container::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest};

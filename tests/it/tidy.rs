@@ -113,7 +113,7 @@ fn code(text: &str) -> String {
 
 fn is_test(path: &Path) -> bool {
     let file = path.file_name().unwrap().to_str().unwrap();
-    file == "tests.rs"
+    ["tests.rs", "fuzz.rs"].contains(&file)
         || file.ends_with("_tests.rs")
         || path.components().any(|c| c.as_os_str() == "tests")
 }

@@ -63,7 +63,7 @@ pub(super) fn node(bits: u128, hostname: &str, role: Role) -> Node {
     }
 }
 
-fn cluster() -> Cluster {
+pub(super) fn cluster() -> Cluster {
     Cluster {
         id: ClusterId::from_bits(9),
         version: Version { epoch: 1, index: 3 },

@@ -28,14 +28,14 @@ const LEFT_OUT: &[&str] = &[
     ".KernelVersion",
 ];
 
-struct Exchange {
-    request: String,
-    body: String,
+pub(super) struct Exchange {
+    pub(super) request: String,
+    pub(super) body: String,
     status: u16,
     fields: Vec<(String, String)>,
 }
 
-fn exchanges() -> Vec<Exchange> {
+pub(super) fn exchanges() -> Vec<Exchange> {
     let mut found: Vec<Exchange> = Vec::new();
     let mut answered = true;
     for line in RECORDED.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {

@@ -8,6 +8,8 @@
 
 mod eval;
 mod functions;
+#[cfg(test)]
+mod fuzz;
 mod lex;
 mod parse;
 mod printf;

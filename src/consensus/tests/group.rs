@@ -1,16 +1,18 @@
 //! Elections, fail-over, healing, restarts, and the same run twice.
 
-use super::{executor::Executor, memory::Memory};
-use crate::consensus::{
-    Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
-    SnapshotInterval, local::Local,
+use super::memory::Memory;
+use crate::{
+    consensus::{
+        Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
+        SnapshotInterval,
+    },
+    sim::{executor::Executor, on_sim::OnSim},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
     pin::Pin,
-    rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -32,7 +34,7 @@ struct Driven {
 
 #[derive(Debug, Default)]
 struct Links {
-    members: BTreeMap<u64, Consensus<Local>>,
+    members: BTreeMap<u64, Consensus<OnSim>>,
     cut: BTreeSet<u64>,
     calls: u64,
     bytes: u64,
@@ -77,7 +79,7 @@ impl PeerCall for Net {
 pub(crate) type Open = Box<dyn Fn(u64) -> Arc<dyn LogStore>>;
 
 pub(crate) struct Group {
-    pub(crate) executor: Rc<Executor>,
+    pub(crate) executor: Executor,
     links: Arc<Mutex<Links>>,
     disks: BTreeMap<u64, Arc<Memory>>,
     /// Opens a member's disk; the memory above, where absent.
@@ -87,13 +89,13 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(executor: &Rc<Executor>, members: u64) -> Self {
-        Self::with(executor, members, None)
+    pub(crate) fn new(seed: u64, members: u64) -> Self {
+        Self::with(seed, members, None)
     }
 
-    pub(crate) fn with(executor: &Rc<Executor>, members: u64, open: Option<Open>) -> Self {
+    pub(crate) fn with(seed: u64, members: u64, open: Option<Open>) -> Self {
         let mut group = Self {
-            executor: Rc::clone(executor),
+            executor: Executor::new(seed),
             links: Arc::default(),
             disks: (1..=members).map(|id| (id, Arc::default())).collect(),
             open,
@@ -106,10 +108,23 @@ impl Group {
         group
     }
 
+    /// Runs until `done`, and returns whether that came to pass within `limit`.
+    pub(crate) fn run(&self, limit: Duration, done: impl FnMut() -> bool) -> bool {
+        self.executor.run(self.executor.now() + limit, done)
+    }
+
+    fn block_on<T: Send + 'static>(
+        &self,
+        id: u64,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        self.executor.block_on(id, Duration::from_secs(600), future)
+    }
+
     pub(crate) fn start(&mut self, id: u64) {
         let driven: Arc<Mutex<Driven>> = Arc::default();
         self.driven.insert(id, Arc::clone(&driven));
-        let channel = Consensus::<Local>::channel();
+        let channel = Consensus::<OnSim>::channel();
         let notices = channel.1.clone();
         self.executor.spawn_for(DRIVERS + id, drive(notices, driven));
         let settings = Settings {
@@ -123,9 +138,8 @@ impl Group {
             Some(open) => open(id),
             None => Arc::clone(&self.disks[&id]) as Arc<dyn LogStore>,
         };
-        let started = self
-            .executor
-            .block_on(id, async move { Consensus::start(&settings, disk, net, channel).await });
+        let started =
+            self.block_on(id, async move { Consensus::start(&settings, disk, net, channel).await });
         self.links.lock().unwrap().members.insert(id, started.unwrap());
     }
 
@@ -141,25 +155,23 @@ impl Group {
         drop(member);
     }
 
-    fn member(&self, id: u64) -> Consensus<Local> {
+    fn member(&self, id: u64) -> Consensus<OnSim> {
         self.links.lock().unwrap().members[&id].clone()
     }
 
     pub(crate) fn initialize(&self, id: u64) {
         let member = self.member(id);
-        self.executor
-            .block_on(id, async move { member.initialize(format!("member-{id}")).await })
-            .unwrap();
+        self.block_on(id, async move { member.initialize(format!("member-{id}")).await }).unwrap();
     }
 
     pub(crate) fn propose(&self, id: u64, data: &[u8]) -> Result<u64, ProposeError> {
         let (member, data) = (self.member(id), data.to_vec());
-        self.executor.block_on(id, async move { member.propose(data, LIMIT).await })
+        self.block_on(id, async move { member.propose(data, LIMIT).await })
     }
 
     fn barrier(&self, id: u64) -> Result<(), ProposeError> {
         let member = self.member(id);
-        self.executor.block_on(id, async move { member.read_barrier(LIMIT).await })
+        self.block_on(id, async move { member.read_barrier(LIMIT).await })
     }
 
     pub(crate) fn leader_among(&self, ids: &[u64]) -> Option<u64> {
@@ -167,14 +179,14 @@ impl Group {
     }
 
     pub(crate) fn elect(&self, ids: &[u64]) -> u64 {
-        let found = self.executor.run(Duration::from_secs(60), || self.leader_among(ids).is_some());
+        let found = self.run(Duration::from_secs(60), || self.leader_among(ids).is_some());
         assert!(found, "nobody of {ids:?} leads after a minute");
         self.leader_among(ids).unwrap()
     }
 
     /// A group of three: one begins and takes the others in.
-    fn of_three(executor: &Rc<Executor>) -> Self {
-        Self::new(executor, 3).grow()
+    fn of_three(seed: u64) -> Self {
+        Self::new(seed, 3).grow()
     }
 
     pub(crate) fn grow(self) -> Self {
@@ -183,7 +195,6 @@ impl Group {
         group.elect(&[1]);
         let member = group.member(1);
         group
-            .executor
             .block_on(1, async move {
                 for id in [2, 3] {
                     member.add_learner(id, format!("member-{id}"), LIMIT).await?;
@@ -201,7 +212,6 @@ impl Group {
 
     pub(crate) fn everyone_has(&self, ids: &[u64], count: usize) {
         let reached = self
-            .executor
             .run(Duration::from_secs(60), || ids.iter().all(|id| self.data(*id).len() >= count));
         assert!(reached, "not everyone applied {count} entries");
     }
@@ -280,8 +290,7 @@ async fn drive(notices: async_channel::Receiver<Notice>, driven: Arc<Mutex<Drive
 
 #[test]
 fn one_member_leads_and_keeps_what_it_acknowledged_over_restarts() {
-    let (executor, _entered) = Executor::enter(1);
-    let mut group = Group::new(&executor, 1);
+    let mut group = Group::new(1, 1);
     group.initialize(1);
     group.elect(&[1]);
     for n in 0..5_u8 {
@@ -299,16 +308,15 @@ fn one_member_leads_and_keeps_what_it_acknowledged_over_restarts() {
 
 #[test]
 fn an_idle_group_of_one_writes_nothing_and_does_not_wake() {
-    let (executor, _entered) = Executor::enter(2);
-    let group = Group::new(&executor, 1);
+    let group = Group::new(2, 1);
     group.initialize(1);
     group.elect(&[1]);
     group.propose(1, b"x").unwrap();
-    executor.run(Duration::from_secs(5), || false);
-    let (writes, polls) = (group.disks[&1].writes(), executor.polls(1));
-    executor.run(Duration::from_secs(3_600), || false);
+    group.run(Duration::from_secs(5), || false);
+    let (writes, polls) = (group.disks[&1].writes(), group.executor.polls());
+    group.run(Duration::from_secs(3_600), || false);
     assert_eq!(group.disks[&1].writes(), writes, "an idle hour wrote something");
-    let woken = executor.polls(1) - polls;
+    let woken = group.executor.polls() - polls;
     assert!(woken <= 2, "an idle hour took {woken} wakeups");
     group.propose(1, b"still there").unwrap();
     group.barrier(1).unwrap();
@@ -316,8 +324,7 @@ fn an_idle_group_of_one_writes_nothing_and_does_not_wake() {
 
 #[test]
 fn snapshots_shorten_the_log_and_are_installed_at_start() {
-    let (executor, _entered) = Executor::enter(3);
-    let mut group = Group::new(&executor, 1);
+    let mut group = Group::new(3, 1);
     group.crash(1);
     group.snapshot_interval.set(600);
     group.start(1);
@@ -327,7 +334,7 @@ fn snapshots_shorten_the_log_and_are_installed_at_start() {
         group.propose(1, &n.to_le_bytes()).unwrap();
     }
     let disk = Arc::clone(&group.disks[&1]);
-    let shortened = executor.run(LIMIT, || disk.has_snapshot() && disk.entries() < 1_200);
+    let shortened = group.run(LIMIT, || disk.has_snapshot() && disk.entries() < 1_200);
     assert!(shortened, "{} entries are left", disk.entries());
     group.crash(1);
     group.start(1);
@@ -339,8 +346,7 @@ fn snapshots_shorten_the_log_and_are_installed_at_start() {
 
 #[test]
 fn a_long_log_without_a_snapshot_is_replayed_to_its_end() {
-    let (executor, _entered) = Executor::enter(4);
-    let mut group = Group::new(&executor, 1);
+    let mut group = Group::new(4, 1);
     group.initialize(1);
     group.elect(&[1]);
     for n in 0..5_000_u32 {
@@ -355,8 +361,7 @@ fn a_long_log_without_a_snapshot_is_replayed_to_its_end() {
 #[test]
 fn three_members_fail_over_and_heal() {
     for seed in 0..10 {
-        let (executor, _entered) = Executor::enter(seed);
-        let mut group = Group::of_three(&executor);
+        let mut group = Group::of_three(seed);
         group.propose(1, b"one").unwrap();
         group.links.lock().unwrap().cut.insert(1);
         let next = group.elect(&[2, 3]);
@@ -380,8 +385,7 @@ fn three_members_fail_over_and_heal() {
 
 #[test]
 fn snapshots_follow_the_interval_as_it_is_now() {
-    let (executor, _entered) = Executor::enter(8);
-    let group = Group::new(&executor, 1);
+    let group = Group::new(8, 1);
     group.initialize(1);
     group.elect(&[1]);
     for n in 0..50_u8 {
@@ -391,13 +395,12 @@ fn snapshots_follow_the_interval_as_it_is_now() {
     assert!(!disk.has_snapshot());
     group.snapshot_interval.set(20);
     group.propose(1, b"one more").unwrap();
-    assert!(executor.run(LIMIT, || disk.has_snapshot()));
+    assert!(group.run(LIMIT, || disk.has_snapshot()));
 }
 
 #[test]
 fn a_member_that_lags_far_behind_gets_a_snapshot() {
-    let (executor, _entered) = Executor::enter(5);
-    let mut group = Group::of_three(&executor);
+    let mut group = Group::of_three(5);
     for id in [1, 2, 3] {
         group.crash(id);
     }
@@ -411,7 +414,7 @@ fn a_member_that_lags_far_behind_gets_a_snapshot() {
         group.propose(leader, &[n.to_le_bytes().to_vec(), vec![7; 16 << 10]].concat()).unwrap();
     }
     let disk = Arc::clone(&group.disks[&leader]);
-    assert!(executor.run(LIMIT, || disk.has_snapshot()));
+    assert!(group.run(LIMIT, || disk.has_snapshot()));
     group.start(3);
     group.everyone_has(&[3], 700);
     assert!(group.driven[&3].lock().unwrap().installs >= 1);
@@ -420,8 +423,7 @@ fn a_member_that_lags_far_behind_gets_a_snapshot() {
 
 #[test]
 fn a_follower_that_missed_megabytes_catches_up_by_entries() {
-    let (executor, _entered) = Executor::enter(6);
-    let mut group = Group::of_three(&executor);
+    let mut group = Group::of_three(6);
     group.crash(3);
     for n in 0..40_u8 {
         group.propose(1, &vec![n; 512 << 10]).unwrap();
@@ -433,39 +435,36 @@ fn a_follower_that_missed_megabytes_catches_up_by_entries() {
 
 #[test]
 fn a_broken_disk_ends_the_member_and_says_so() {
-    let (executor, _entered) = Executor::enter(7);
-    let group = Group::new(&executor, 1);
+    let group = Group::new(7, 1);
     group.initialize(1);
     group.elect(&[1]);
     group.disks[&1].break_writes();
     assert!(matches!(group.propose(1, b"x"), Err(ProposeError::Fatal(_))));
     let driven = &group.driven[&1];
-    assert!(executor.run(LIMIT, || driven.lock().unwrap().fatal.is_some()));
+    assert!(group.run(LIMIT, || driven.lock().unwrap().fatal.is_some()));
     assert!(matches!(group.propose(1, b"y"), Err(ProposeError::Fatal(_))));
     assert!(group.barrier(1).is_err());
 }
 
 #[test]
 fn shutting_down_waits_for_nobody_who_stopped_listening() {
-    let (executor, _entered) = Executor::enter(8);
-    let group = Group::new(&executor, 1);
+    let group = Group::new(8, 1);
     group.initialize(1);
     group.elect(&[1]);
     // A driver that reads no more, and holds what it was given.
-    executor.kill(DRIVERS + 1);
+    group.executor.kill(DRIVERS + 1);
     let member = group.member(1);
     let waiting = member.clone();
-    executor.spawn_for(1, async move {
+    group.executor.spawn_for(1, async move {
         waiting.propose(b"x".to_vec(), LIMIT).await.ok();
     });
-    executor.run(Duration::from_millis(50), || false);
-    executor.block_on(1, async move { member.shutdown().await });
+    group.run(Duration::from_millis(50), || false);
+    group.block_on(1, async move { member.shutdown().await });
 }
 
 #[test]
 fn a_proposal_that_is_too_large_is_refused() {
-    let (executor, _entered) = Executor::enter(9);
-    let group = Group::new(&executor, 1);
+    let group = Group::new(9, 1);
     group.initialize(1);
     group.elect(&[1]);
     let large = vec![0; crate::consensus::ENTRY_MAX + 1];
@@ -474,8 +473,7 @@ fn a_proposal_that_is_too_large_is_refused() {
 }
 
 fn one_run(seed: u64) -> u64 {
-    let (executor, _entered) = Executor::enter(seed);
-    let mut group = Group::of_three(&executor);
+    let mut group = Group::of_three(seed);
     for n in 0..20_u8 {
         group.propose(1, &[n]).unwrap();
     }

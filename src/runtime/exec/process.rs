@@ -3,7 +3,10 @@
 //! Pure: what had to be read from the container comes in as arguments.
 
 use crate::{
-    runtime::{host, spec::user::User},
+    runtime::{
+        host,
+        spec::{user::User, variables},
+    },
     types::{ExecSpec, TerminalSize, capabilities_in},
 };
 use serde_json::{Value, json};
@@ -68,23 +71,14 @@ pub(super) fn bounding(status: &str) -> u64 {
     host::bounding_set(status).unwrap_or_default()
 }
 
-/// The container's variables with the process's own over them; a name without `=` takes one away.
+/// The container's variables with the process's own over them.
 fn environment(container: &Value, exec: &ExecSpec) -> Vec<String> {
     let own = container.as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut env: Vec<String> = own.map(str::to_owned).collect();
-    let name = |variable: &str| variable.split('=').next().unwrap_or("").to_owned();
-    if exec.tty && !env.iter().any(|variable| name(variable) == "TERM") {
+    if exec.tty && !env.iter().any(|variable| variables::name(variable) == "TERM") {
         env.push("TERM=xterm".to_owned());
     }
-    for variable in &exec.env {
-        let same = env.iter().position(|known| name(known) == name(variable));
-        match (same, variable.contains('=')) {
-            (Some(at), true) => env[at].clone_from(variable),
-            (Some(at), false) => drop(env.remove(at)),
-            (None, true) => env.push(variable.clone()),
-            (None, false) => {}
-        }
-    }
+    variables::merge(&mut env, &exec.env);
     env
 }
 
@@ -95,7 +89,7 @@ mod tests {
 
     fn check(exec: ExecSpec, user: Option<User>, expected: &Expect) {
         let container = json!({"process": {
-            "args": ["/sbin/docker-init", "sh"], "terminal": false, "cwd": "/work",
+            "args": ["/sbin/docker-init", "sh"], "terminal": false, "cwd": "/srv",
             "env": ["PATH=/bin", "A=1"], "noNewPrivileges": true, "oomScoreAdj": 7,
             "user": {"uid": 0, "gid": 0, "additionalGids": [0]},
             "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"],
@@ -122,7 +116,7 @@ mod tests {
             exec("ls"),
             None,
             &expect![[
-                r#"{"args":["ls"],"capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]},"cwd":"/work","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[0],"gid":0,"uid":0}}"#
+                r#"{"args":["ls"],"capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]},"cwd":"/srv","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[0],"gid":0,"uid":0}}"#
             ]],
         );
     }
@@ -151,7 +145,7 @@ mod tests {
             exec("id"),
             Some(User { uid: 33, gid: 33, groups: vec![33] }),
             &expect![[
-                r#"{"args":["id"],"capabilities":{"bounding":["CAP_KILL"]},"cwd":"/work","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[33],"gid":33,"uid":33}}"#
+                r#"{"args":["id"],"capabilities":{"bounding":["CAP_KILL"]},"cwd":"/srv","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[33],"gid":33,"uid":33}}"#
             ]],
         );
     }

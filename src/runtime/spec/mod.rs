@@ -5,6 +5,8 @@
 
 mod capabilities;
 pub(super) mod edits;
+#[cfg(test)]
+mod fuzz;
 mod limits;
 pub(super) mod mount;
 mod mounted;
@@ -12,6 +14,7 @@ mod seccomp;
 mod seccomp_profile;
 mod security;
 pub(super) mod user;
+pub(super) mod variables;
 
 pub use mounted::Mounted;
 pub(super) use mounted::mounted;
@@ -353,9 +356,7 @@ fn root_propagation(mounts: &[MountPoint]) -> Option<&'static str> {
     has([Propagation::Slave, Propagation::RSlave]).then_some("rslave")
 }
 
-/// Defaults first, then the image's, then the task's, then what it was given of the node; the last
-/// of a name wins and keeps the first one's place. A name without `=` takes the variable away, as
-/// Docker has it.
+/// Defaults first, then the image's variables, then the task's, then what it was given of the node.
 fn environment(input: &Input<'_>) -> Vec<String> {
     let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", hostname(input.id, input.setup))];
     if input.task.spec.container.tty {
@@ -363,16 +364,7 @@ fn environment(input: &Input<'_>) -> Vec<String> {
     }
     let resources = GenericResource::environment(&input.task.generic);
     let given = input.image.env.iter().chain(&input.task.spec.container.env);
-    for variable in given.chain(&resources).chain(&input.edits.env) {
-        let name = variable.split('=').next().unwrap_or("");
-        let same = env.iter().position(|known| known.split('=').next() == Some(name));
-        match (same, variable.contains('=')) {
-            (Some(at), true) => env[at].clone_from(variable),
-            (Some(at), false) => drop(env.remove(at)),
-            (None, true) => env.push(variable.clone()),
-            (None, false) => {}
-        }
-    }
+    variables::merge(&mut env, given.chain(&resources).chain(&input.edits.env));
     env
 }
 

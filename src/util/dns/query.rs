@@ -22,7 +22,7 @@ const ALIASES_MAX: usize = 16;
 
 /// What a name server said of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Addresses(Vec<IpAddr>),
     /// The name does not exist, or has no such address.
     Nothing,
@@ -132,14 +132,14 @@ async fn ask_tcp(server: SocketAddr, query: &Message, bytes: &[u8]) -> io::Resul
     if fits(&answer, query) { Ok(answer) } else { Err(io::Error::other("an unasked answer")) }
 }
 
-fn fits(answer: &Message, query: &Message) -> bool {
+pub(super) fn fits(answer: &Message, query: &Message) -> bool {
     answer.metadata.id == query.metadata.id
         && answer.metadata.message_type == MessageType::Response
         && answer.queries == query.queries
 }
 
 /// Returns the addresses of `name` and of what it is an alias of.
-fn addresses(answer: &Message, name: &Name) -> Answer {
+pub(super) fn addresses(answer: &Message, name: &Name) -> Answer {
     let mut names = BTreeSet::from([name.to_lowercase()]);
     for _alias in 0..ALIASES_MAX {
         let before = names.len();

@@ -9,6 +9,8 @@
 
 mod archive;
 mod content;
+#[cfg(test)]
+mod fuzz;
 mod link;
 mod list;
 mod load;
