@@ -7,7 +7,7 @@ use crate::{
     },
     types::{
         Assignments, ChoreDone, Date, FromManager, FromWorker, Register, RequestId, Sequence, Task,
-        TaskId, TaskReport, TerminalSize, Usage,
+        TaskId, TaskReport, TerminalSize,
     },
     util::fuzz,
     wire::*,
@@ -105,7 +105,7 @@ fn contents() -> Vec<Vec<u8>> {
     vec![
         seed(4, &ContainerInput::Data(vec![1, 2, 3])),
         seed(4, &ContainerInput::Resize(TerminalSize { width: 80, height: 25 })),
-        seed(5, &ContainerFrame::Usage(Box::new(Usage::default()))),
+        seed(5, &ContainerFrame::Usage(Box::default())),
         seed(6, &line),
         seed(7, &LoadFrame::Loaded(vec!["docker.io/library/bb:1".to_owned()])),
         seed(8, &ChoreFrame(Ok(ChoreDone::Images(Vec::new())))),
