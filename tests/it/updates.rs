@@ -224,7 +224,7 @@ fn what_fails_takes_nothing_down_and_goes_back() {
     let back = ["--update-failure-action", "rollback", "--update-order", "start-first", "web"];
     let update = [&["service", "update", "-q"][..], &sick, &back].concat();
     let (says, seen) = while_asked(&network, || manager.refused(&update));
-    assert!(says.contains("update rolled back due to failure"), "{says}");
+    assert!(says.contains("service rolled back"), "{says}");
     assert!(seen.failed.is_empty() && seen.least == 4, "{seen:?}");
     assert_eq!(ids(manager), before);
     eventually("the rollback to be over", || {
