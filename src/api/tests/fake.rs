@@ -484,9 +484,9 @@ impl Server {
     pub(super) fn raw(&self, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
         let mut stream = self.connect();
         let length = body.len();
-        write!(stream, "{head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").unwrap();
+        let head = format!("{head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
         // A server that refuses early may close before all is sent; its answer counts.
-        let _sent = stream.write_all(body);
+        let _sent = stream.write_all(&[head.as_bytes(), body].concat());
         let mut answer = Vec::new();
         let _read = stream.read_to_end(&mut answer);
         let split = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
