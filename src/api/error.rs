@@ -21,7 +21,7 @@ pub fn status(class: Class) -> StatusCode {
         Class::Conflict => StatusCode::CONFLICT,
         Class::Forbidden => StatusCode::FORBIDDEN,
         Class::Unauthorized => StatusCode::UNAUTHORIZED,
-        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Class::Unavailable | Class::NotLeader => StatusCode::SERVICE_UNAVAILABLE,
         Class::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -28,19 +28,8 @@ const SWARM: &[&str] = &[
 ];
 
 /// Swarm's commands that are not there yet.
-const COMMANDS: &[&str] = &[
-    "stack",
-    "secret",
-    "config",
-    "network",
-    "promote",
-    "demote",
-    "unlock",
-    "unlock-key",
-    "run",
-    "build",
-    "compose",
-];
+const COMMANDS: &[&str] =
+    &["stack", "secret", "config", "network", "unlock", "unlock-key", "run", "build", "compose"];
 
 /// Returns what to say about an unknown option or command that Swarm has.
 pub(super) fn explain(error: &clap::Error) -> Option<String> {

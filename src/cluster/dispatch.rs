@@ -5,7 +5,9 @@
 //! it should come: its other changes are not sent.
 
 use super::{Effect, Leader, State};
-use crate::types::{Assignments, Desired, FromManager, NodeId, Sequence, Task, TaskId, TaskState};
+use crate::types::{
+    Assignments, Desired, FromManager, NodeId, Role, Sequence, Task, TaskId, TaskState,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many reports of one session wait for their commit: a worker repeats what was dropped.
@@ -25,14 +27,16 @@ pub(super) struct Session {
     held: bool,
     /// What the node last said it had taken, where that was less than was sent.
     behind: Option<Sequence>,
+    /// The role and the managers' addresses that it was told.
+    pub(super) place: Option<(Role, Vec<String>)>,
     /// Reports and the tasks whose news must be committed before they count as taken.
     reports: VecDeque<(u64, Vec<TaskId>)>,
 }
 
 impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
-        let (sent, behind, kept) = (None, None, BTreeSet::new());
-        Self { id, number, sent, kept, held: false, behind, reports: VecDeque::new() }
+        let (sent, behind, place, kept) = (None, None, None, BTreeSet::new());
+        Self { id, number, sent, kept, held: false, behind, place, reports: VecDeque::new() }
     }
 
     /// Tells whether the node was told of one of these tasks.

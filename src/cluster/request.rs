@@ -86,6 +86,8 @@ pub enum Request {
     Join(Box<JoinRequest>),
     /// Gives a member its next certificate.
     Renew(Box<RenewRequest>),
+    /// Gives a member a certificate of the role it should have, now that it is ready for it.
+    TakeRole(Box<RoleRequest>),
 }
 
 /// What a member that asks for its next certificate shows.
@@ -97,6 +99,19 @@ pub struct RenewRequest {
     pub csr: Vec<u8>,
     /// SHA-256 of that public key, which must be the one that the node joined with.
     pub key_digest: [u8; 32],
+}
+
+/// What a member that takes another role shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleRequest {
+    /// The node, as its present certificate says.
+    pub node: NodeId,
+    /// The certificate signing request, DER. Only its public key is used.
+    pub csr: Vec<u8>,
+    /// SHA-256 of that public key, which must be the one that the node joined with.
+    pub key_digest: [u8; 32],
+    /// Where other nodes reach it, `host:port`.
+    pub advertise: String,
 }
 
 /// What a joining node asks for.
@@ -249,6 +264,8 @@ pub enum Class {
     Unsupported,
     /// Our mistake.
     Internal,
+    /// Another manager leads, or none: said between managers, and never to users.
+    NotLeader,
 }
 
 /// A refusal: nothing was changed.

@@ -233,6 +233,11 @@ impl State {
         self.tables.removed.contains_key(id)
     }
 
+    /// Returns the nodes that were removed and may still have a certificate.
+    pub fn removed(&self) -> impl Iterator<Item = &NodeId> {
+        self.tables.removed.keys()
+    }
+
     /// Returns what became of a request, where it is remembered.
     #[must_use]
     pub fn outcome(&self, request: &RequestId) -> Option<&Result<Applied, Rejected>> {

@@ -5,6 +5,7 @@
 //! the cluster's state lives in the driver's loop and nowhere else.
 
 mod engine;
+mod group;
 mod machine;
 mod on_smol;
 mod peer;
@@ -15,7 +16,7 @@ pub(crate) mod tests;
 mod types;
 mod watch;
 
-pub use engine::{Consensus, Members, Settings, SnapshotInterval, StartError};
+pub use engine::{Approach, Consensus, Members, Settings, SnapshotInterval, StartError};
 pub use on_smol::OnSmol;
 pub use peer::{NoPeers, PeerCall};
 pub use storage::{ENTRY_MAX, Extent, LogStore};

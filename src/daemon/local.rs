@@ -1,10 +1,6 @@
 //! What the API asks of this node.
 
-use super::{
-    Shared, chores, images, logs,
-    member::{Member, host_of},
-    swarm,
-};
+use super::{Shared, chores, images, logs, member::host_of, swarm};
 use crate::{
     api::{
         error::{NOT_A_MANAGER, NOT_IN_SWARM},
@@ -28,21 +24,10 @@ use crate::{
 };
 use base64::Engine as _;
 use bytes::Bytes;
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 /// How long the leader may take to answer: two commits on the slowest card, and a queue.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long a manager that was just started may take to lead.
-const LEAD_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often it is looked at.
-const LEAD_POLL: Duration = Duration::from_millis(20);
 
 /// How long the agent may take to say what it has.
 const TASKS_LIMIT: Duration = Duration::from_secs(5);
@@ -59,10 +44,7 @@ impl LocalNode for Local {
                 Some(member) if member.membership.role == Role::Worker => {
                     Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER))
                 }
-                Some(member) => {
-                    lead(&member).await;
-                    member.handle.request(request, REQUEST_LIMIT).await
-                }
+                Some(member) => member.handle.request(request, REQUEST_LIMIT).await,
             }
         })
     }
@@ -210,15 +192,6 @@ impl LocalNode for Local {
     }
 }
 
-/// Waits, a bounded time, until a manager that was just started leads: whoever asks in that moment
-/// would only be told to ask again.
-async fn lead(member: &Member) {
-    let start = Instant::now();
-    while !member.handle.status().leading && start.elapsed() < LEAD_LIMIT {
-        smol::Timer::after(LEAD_POLL).await;
-    }
-}
-
 fn parse(image: &str) -> Result<Reference, Refusal> {
     Reference::parse(image).map_err(|error| Refusal::new(Class::Invalid, error.to_string()))
 }
@@ -346,7 +319,7 @@ impl Local {
         if membership.role == Role::Manager {
             info.manager_error = status.manager_health.clone().unwrap_or_default();
             info.control_available = true;
-            info.leader = status.leading.then(|| membership.node.clone());
+            info.leader = status.leader.clone();
             info.managers = vec![(membership.node.clone(), membership.advertise.clone())];
         } else {
             if !status.connected && info.swarm_error.is_empty() {

@@ -4,14 +4,14 @@ use super::{
     DaemonError, Shared,
     host::{SystemEntropy, random_bytes},
     membership::Membership,
-    ports::{AuthorityPort, DiskPort, LogPort, PeersPort},
-    renewal, streams,
+    ports::{AuthorityPort, DiskPort, LogPort, MemberPort, PeersPort},
+    renewal, role, streams,
     workload::Containers,
 };
 use crate::{
     agent,
     cluster::{Change, Command, Refusal},
-    consensus::{Consensus, NoPeers, OnSmol, Settings},
+    consensus::{Consensus, OnSmol, Settings},
     node::{self, Ended, Handle, ManagerPorts, Ports},
     pki::{self, CertificateFiles, NodeFiles, SealKey},
     store::{AgentStore, ManagerStore, Sealer},
@@ -26,12 +26,16 @@ use std::{
     time::Duration,
 };
 
-/// How often a single manager's engine looks at its clock. It has nobody to tell that it lives, so
-/// this only bounds how long an election takes to notice anything.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often the leader tells the other managers that it lives. One that is alone tells nobody.
+const HEARTBEAT: Duration = Duration::from_millis(150);
 
-/// The engine's election timeout; a group of one elects itself at once and never waits for it.
-const ELECTION: Duration = Duration::from_secs(3);
+/// The shortest time that a manager waits for the leader after the leader's lease, which is twice
+/// as long: an election begins 0.9 to 1.2 s after the leader's last word. Three heartbeats may be
+/// lost before that.
+const ELECTION: Duration = Duration::from_millis(300);
+
+/// How long a manager that ends waits for another to take the lead: an election without its wait.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long making the cluster's first entry may take: one commit on the slowest card.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
@@ -46,9 +50,9 @@ pub(super) struct Member {
     pub(super) consensus: Option<Consensus<OnSmol>>,
     /// Told once, why the node ended.
     pub(super) ended: async_channel::Receiver<Ended>,
-    /// Dropped with the member: what forwards events of containers, and what renews its
-    /// certificate.
-    pub(super) _background: [smol::Task<()>; 2],
+    /// Dropped with the member: what forwards events of containers, what renews its certificate,
+    /// and what follows its role.
+    pub(super) _background: [smol::Task<()>; 3],
 }
 
 /// What makes a new cluster.
@@ -65,9 +69,17 @@ fn seal_key_path(data_dir: &Path) -> PathBuf {
 pub(super) fn forget(data_dir: &Path) -> Result<(), DaemonError> {
     Membership::remove(data_dir)?;
     CertificateFiles::under(data_dir).remove()?;
-    for path in
-        [data_dir.join("manager.redb"), data_dir.join("agent.redb"), seal_key_path(data_dir)]
-    {
+    forget_state(data_dir)?;
+    remove_files([data_dir.join("agent.redb")])
+}
+
+/// Removes what only a manager has.
+pub(super) fn forget_state(data_dir: &Path) -> Result<(), DaemonError> {
+    remove_files([data_dir.join("manager.redb"), seal_key_path(data_dir)])
+}
+
+fn remove_files<const N: usize>(paths: [PathBuf; N]) -> Result<(), DaemonError> {
+    for path in paths {
         match fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(DaemonError::Io { what: format!("remove {}", path.display()), source });
@@ -116,15 +128,18 @@ async fn start_now(
         root: files.root.clone(),
     };
     endpoint.set_identity(Some(&credentials))?;
+    // One waits: a later place counts instead of it.
+    let (place, places) = async_channel::bounded(1);
     let ports = Ports {
         host: shared.host,
         disk: DiskPort(Arc::new(agent_store)),
-        peers: PeersPort(endpoint.clone()),
+        peers: PeersPort { endpoint: endpoint.clone(), places: place },
         workload: containers.clone(),
         manager: engine.as_ref().map(|(_, log)| ManagerPorts {
             log: log.clone(),
             authority: AuthorityPort,
             epoch: membership.epoch,
+            member: membership.key(),
         }),
     };
     let options = node::Options {
@@ -141,21 +156,27 @@ async fn start_now(
     .detach();
     let mut consensus = None;
     if let Some((store, log)) = &engine {
-        let address = membership.advertise.clone();
-        consensus = Some(start_engine(Arc::clone(store), log.clone(), address).await?);
+        let engine = start_engine(Arc::clone(store), log.clone(), membership.key(), &endpoint);
+        let engine = engine.await?;
+        if birth.is_some() {
+            engine.initialize(membership.advertise.clone()).await?;
+        }
+        log.set(engine.clone());
+        consensus = Some(engine);
     }
     if let Some(birth) = birth {
         bootstrap(handle.clone(), birth).await?;
     }
     let watch = containers.watch();
-    endpoint.set_handler(streams::handler(&shared, &handle, &membership));
+    endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
     endpoint.set_managers(match membership.role {
         Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
-        Role::Worker => Managers::Remote(membership.managers.clone()),
+        Role::Worker => Managers::Remote(membership.known_managers()),
     });
     let store = engine.map(|(store, _)| store);
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
-    let background = [watch, renewal];
+    let role = role::run(Arc::downgrade(&shared), endpoint.clone(), places);
+    let background = [watch, renewal, smol::spawn(role)];
     Ok(Member { membership, handle, endpoint, store, consensus, ended, _background: background })
 }
 
@@ -179,24 +200,22 @@ fn open_store(data_dir: &Path) -> Result<Arc<ManagerStore>, DaemonError> {
 }
 
 /// Starts the engine; the node's loop must run already, since the engine gives it the snapshot
-/// first. Does no harm to a group that was made before.
+/// first.
 fn start_engine(
     store: Arc<ManagerStore>,
     log: LogPort,
-    address: String,
+    id: u64,
+    endpoint: &Endpoint,
 ) -> Boxed<Consensus<OnSmol>> {
+    let peers = Arc::new(MemberPort(endpoint.clone()));
     Box::pin(async move {
         let settings = Settings {
-            id: 1,
+            id,
             heartbeat: HEARTBEAT,
             election: ELECTION,
             snapshot_interval: log.snapshot_interval(),
         };
-        let consensus =
-            Consensus::<OnSmol>::start(&settings, store, Arc::new(NoPeers), log.channel()).await?;
-        consensus.initialize(address).await?;
-        log.set(consensus.clone());
-        Ok(consensus)
+        Ok(Consensus::<OnSmol>::start(&settings, store, peers, log.channel()).await?)
     })
 }
 
@@ -216,6 +235,9 @@ async fn bootstrap(handle: Handle, birth: Birth) -> Result<(), DaemonError> {
 impl Member {
     /// Ends the member; containers go on running. What is on disk stays.
     pub(super) async fn stop(&self) {
+        if let Some(consensus) = &self.consensus {
+            consensus.hand_over(HAND_OVER_LIMIT).await;
+        }
         self.handle.stop();
         self.ended.recv().await.ok();
         if let Some(consensus) = &self.consensus {

@@ -26,8 +26,12 @@ pub(crate) struct Membership {
     pub(crate) node: NodeId,
     /// The cluster.
     pub(crate) cluster: ClusterId,
-    /// The role it joined with.
+    /// The role it has.
     pub(crate) role: Role,
+    /// Its key in the consensus group, as a manager; none is 1, that of the first managers there
+    /// were.
+    #[serde(default)]
+    pub(crate) member: Option<u64>,
     /// The cluster's epoch: how often it was restored or forced anew, from 1.
     pub(crate) epoch: u64,
     /// The UDP address it listens on.
@@ -36,6 +40,9 @@ pub(crate) struct Membership {
     pub(crate) advertise: String,
     /// `host:port` of the managers it knows, best first; names are looked up anew each time.
     pub(crate) managers: Vec<String>,
+    /// `host:port` of the managers that the user named when the node joined.
+    #[serde(default)]
+    pub(crate) joined: Vec<String>,
     /// The latest wall-clock time the node has seen: certificates are judged against it after a
     /// power cut on a board without a clock.
     pub(crate) last_seen: Date,
@@ -84,7 +91,34 @@ impl Membership {
         let (listen, advertise) = (String::new(), String::new());
         let managers = Vec::new();
         let format = FORMAT;
-        Self { format, node, cluster, role, epoch: 1, listen, advertise, managers, last_seen: date }
+        let (member, epoch) = (Some(node.member()), 1);
+        Self {
+            format,
+            node,
+            cluster,
+            role,
+            member,
+            epoch,
+            listen,
+            advertise,
+            managers,
+            joined: Vec::new(),
+            last_seen: date,
+        }
+    }
+
+    /// Returns its key in the consensus group.
+    pub(crate) fn key(&self) -> u64 {
+        self.member.unwrap_or(1)
+    }
+
+    /// Returns where managers may be found: those that a manager named last, then those that the
+    /// node joined through, since names outlive addresses.
+    pub(crate) fn known_managers(&self) -> Vec<String> {
+        let mut known = self.managers.clone();
+        known
+            .extend(self.joined.iter().filter(|address| !self.managers.contains(address)).cloned());
+        known
     }
 
     /// Reads it; none where the node belongs to no cluster.

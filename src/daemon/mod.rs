@@ -20,6 +20,7 @@ mod membership;
 mod memory;
 mod ports;
 mod renewal;
+mod role;
 mod streams;
 mod swarm;
 mod teller;
@@ -34,7 +35,7 @@ use crate::{
     pki::{CaError, CertificateFiles, FileError, TrustedClock},
     runtime::{self, INIT_MODE, LOGGER_MODE, Runtime, containerd::image::Images},
     store::OpenError,
-    transport::{BindError, Endpoint, TlsError},
+    transport::{BindError, TlsError},
     types::NodeId,
     util::{dns::Resolver, notify::notify},
 };
@@ -410,12 +411,8 @@ async fn resume(shared: &Arc<Shared>, membership: Membership) -> Result<(), Daem
             shared.options.data_dir.display()
         ))
     })?;
-    let listen = address::listen(&membership.listen)
-        .map_err(|error| DaemonError::Other(error.to_string()))?;
-    let endpoint = Endpoint::bind(swarm::endpoint_config(shared, listen))?;
-    let member = member::start(shared, membership, files, endpoint, None).await?;
-    swarm::install(shared, member);
-    Ok(())
+    let membership = role::settle(&shared.options.data_dir, membership, &files)?;
+    swarm::start(shared, membership, files).await
 }
 
 /// Waits for a signal to end.

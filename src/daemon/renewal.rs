@@ -87,6 +87,10 @@ async fn renew_if_due(
     if (&before.node, &before.cluster) != (&after.node, &after.cluster) {
         return Err(RenewalError::Odd("a certificate of another node"));
     }
+    if before.role != after.role {
+        // Another role is more than another certificate.
+        return Err(RenewalError::Odd("a certificate of another role, which it is told to take"));
+    }
     if pki::key_digest(&files.certificate)? != pki::key_digest(&certificate)? {
         return Err(RenewalError::Odd("a certificate of another key"));
     }

@@ -5,20 +5,21 @@ use super::{
     host::{SystemEntropy, wall_clock},
     member::{self, Birth, Member},
     membership::{Membership, MembershipError},
+    role,
 };
 use crate::{
     api::{
         error::NOT_IN_SWARM,
         local::{InitOptions, JoinOptions},
     },
-    cluster::{Class, JoinRequest, Refusal},
+    cluster::{Class, JoinRequest, Query, Refusal, Request, Response},
     node::Handle,
     pki::{self, CertificateFiles, Identity, NodeFiles, TokenText},
     runtime::image::chain,
     transport::{self, Endpoint, JoinError},
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
-        NodeSpec, NodeState, NodeStatus, Role, Version,
+        NodeSpec, NodeState, NodeStatus, RequestId, Role, Version,
     },
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -34,6 +35,13 @@ const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that
 
 /// How long leaving may take: the agent itself gives up after two minutes.
 const LEAVE_LIMIT: Duration = Duration::from_secs(150);
+
+/// How long the leader may take to answer whoever leaves.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the other managers may take to let one go: a change of the group, perhaps of its
+/// leader before.
+const STEP_BACK_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
     transport::Config { listen, clock: shared.clock.clone(), resolver: shared.resolver.clone() }
@@ -89,6 +97,20 @@ pub(super) fn install(shared: &Arc<Shared>, member: Member) {
         }
     })
     .detach();
+}
+
+/// Starts a member on what is on disk.
+pub(super) async fn start(
+    shared: &Arc<Shared>,
+    membership: Membership,
+    files: NodeFiles,
+) -> Result<(), DaemonError> {
+    let listen = address::listen(&membership.listen)
+        .map_err(|error| DaemonError::Other(error.to_string()))?;
+    let endpoint = bind(shared, listen).await?;
+    let member = member::start(shared, membership, files, endpoint, None).await?;
+    install(shared, member);
+    Ok(())
 }
 
 /// Makes a new cluster with this node as its manager.
@@ -160,7 +182,7 @@ async fn make(
                 message: String::new(),
                 address: member::host_of(&advertise),
             },
-            manager: Some(ManagerStatus { address: advertise, raft_id: 1 }),
+            manager: Some(ManagerStatus { address: advertise, raft_id: node.member() }),
             role: Role::Manager,
             key_digest,
         },
@@ -210,6 +232,13 @@ async fn joined(
     let failed = |error: DaemonError| internal(&error);
     // The key of a join whose answer was lost is used again: the manager then gives the same node
     // id, and does not count two nodes.
+    // Only the manager knows which role the token stands for.
+    let advertise = match options.remotes.first() {
+        Some(manager) if advertise.is_empty() => {
+            role::own_address(shared, manager, listen.port()).await.unwrap_or_default()
+        }
+        _ => advertise,
+    };
     let known = files.load_key().map_err(|error| failed(error.into()))?;
     let (key, csr) =
         pki::new_key_and_request(known.as_deref()).map_err(|error| failed(error.into()))?;
@@ -240,6 +269,7 @@ async fn joined(
     membership.listen = listen.to_string();
     membership.advertise = advertise;
     membership.managers.clone_from(&options.remotes);
+    membership.joined.clone_from(&options.remotes);
     let node_files = NodeFiles { root: admitted.root, certificate: admission.certificate, key };
     let member = async {
         files.save(&node_files)?;
@@ -268,9 +298,18 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
     let Some(member) = member else {
         return Err(Refusal::new(Class::Unavailable, "This node is not part of a swarm"));
     };
-    if member.membership.role == Role::Manager && !force {
-        return Err(Refusal::new(Class::Unavailable, LAST_MANAGER));
-    }
+    let member = if member.membership.role == Role::Manager {
+        let managers = managers(&member).await;
+        if !force {
+            return Err(Refusal::new(Class::Unavailable, leaving(managers.map(|m| m.len()))));
+        }
+        match managers {
+            Some(managers) if managers.len() > 1 => step_back(shared, member, managers).await,
+            _ => member,
+        }
+    } else {
+        member
+    };
     member.handle.leave()?;
     let start = std::time::Instant::now();
     while shared.member().is_some_and(|now| Arc::ptr_eq(&now, &member)) {
@@ -281,6 +320,47 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
         smol::Timer::after(Duration::from_millis(20)).await;
     }
     Ok(())
+}
+
+/// Returns the managers; none where nobody leads.
+async fn managers(member: &Member) -> Option<Vec<Node>> {
+    let nodes = member.handle.request(Request::Read(Query::Nodes), ASK_LIMIT).await;
+    let Ok(Response::Nodes(nodes)) = nodes else { return None };
+    Some(nodes.into_iter().filter(|node| node.manager.is_some()).collect())
+}
+
+/// Says what leaving costs a cluster of so many managers.
+fn leaving(managers: Option<usize>) -> String {
+    let Some(count) = managers.filter(|count| *count > 1) else { return LAST_MANAGER.to_owned() };
+    let left = count - 1;
+    format!(
+        "You are attempting to leave the swarm on a node that is participating as a manager. \
+         Removing this node leaves {left} managers out of {count}. Demote it first (`node demote \
+         self`), or use `--force`, which tries to, and leaves in any case."
+    )
+}
+
+/// Has the other managers let this one go, so that they do not wait for it ever after. Where they
+/// cannot, it goes all the same: that is what force is for.
+async fn step_back(shared: &Shared, member: Arc<Member>, managers: Vec<Node>) -> Arc<Member> {
+    let own = managers.into_iter().find(|node| node.id == member.membership.node);
+    let Some(Node { id, version, mut spec, .. }) = own else { return member };
+    spec.role = Role::Worker;
+    let request = RequestId::from_bits(SystemEntropy.next_u128());
+    let demote = Request::UpdateNode { request, id, version, spec };
+    if let Err(refusal) = member.handle.request(demote, ASK_LIMIT).await {
+        tracing::warn!(%refusal, "the other managers do not let this one go; it leaves anyway");
+        return member;
+    }
+    let start = std::time::Instant::now();
+    while start.elapsed() < STEP_BACK_LIMIT {
+        match shared.member() {
+            Some(now) if now.membership.role == Role::Worker => return now,
+            _ => smol::Timer::after(Duration::from_millis(20)).await,
+        };
+    }
+    tracing::warn!("the other managers did not let this one go in time; it leaves anyway");
+    shared.member().unwrap_or(member)
 }
 
 /// The node is no longer a member: everything of it goes.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     agent::{self, Action, Event},
     cluster::{Admission, Refusal},
-    consensus::{Consensus, Notice, ProposeError},
+    consensus::{Approach, Consensus, Notice, ProposeError},
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload, Write},
     runtime::fake::Fake,
     store::AgentStore,
@@ -16,6 +16,7 @@ use crate::{
 };
 use async_channel::Receiver;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
     sync::{Arc, Mutex, OnceLock},
@@ -101,6 +102,28 @@ impl Log for SimLog {
 
     /// The simulation keeps its own, so that snapshots come often.
     fn set_snapshot_interval(&self, _: u64) {}
+
+    async fn approach(
+        &self,
+        members: BTreeMap<u64, String>,
+        limit: Duration,
+    ) -> Result<Approach, ProposeError> {
+        match self.engine.get() {
+            Some(engine) => engine.approach(&members, limit).await,
+            None => Err(ProposeError::NotLeader { leader: None }),
+        }
+    }
+
+    fn members(&self) -> BTreeSet<u64> {
+        let members = self.engine.get().map(Consensus::members).unwrap_or_default();
+        members.voters.into_iter().chain(members.learners).collect()
+    }
+
+    async fn hand_over(&self, limit: Duration) {
+        if let Some(engine) = self.engine.get() {
+            engine.hand_over(limit).await;
+        }
+    }
 }
 
 #[derive(Clone)]

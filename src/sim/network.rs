@@ -2,8 +2,9 @@
 
 use super::world::World;
 use crate::{
+    cluster::{Class, Refusal, Request, Response},
     node::ports::Peers,
-    types::{FromManager, FromWorker, NodeId, PeerInput},
+    types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role},
 };
 use async_channel::{Receiver, Sender};
 use std::{
@@ -91,6 +92,18 @@ impl Peers for SimPeers {
 
     fn inputs(&self) -> Receiver<PeerInput> {
         self.inputs.clone()
+    }
+
+    fn set_leader(&self, leader: LeaderAt) {
+        self.world.trace(|| format!("{} sees the leader {leader:?}", self.world.name(&self.node)));
+    }
+
+    async fn relay(&self, _: Request, _: Duration) -> Result<Response, Refusal> {
+        Err(Refusal::new(Class::NotLeader, "there is one manager"))
+    }
+
+    fn take_place(&self, role: Role, _: Vec<String>) {
+        self.world.trace(|| format!("{} is to be a {role}", self.world.name(&self.node)));
     }
 }
 

@@ -89,7 +89,9 @@ pub use service::{
     Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
     host_ips_meet,
 };
-pub use session::{FromManager, FromWorker, LocalSuccessor, PeerInput, Register, TaskReport};
+pub use session::{
+    FromManager, FromWorker, LeaderAt, LocalSuccessor, PeerInput, Register, TaskReport,
+};
 pub use storage::{
     Chore, ChoreDone, NewVolume, Prune, RemovedImage, StorageUse, StoredContainer, StoredImage,
     StoredImageDetail, StoredVolume,

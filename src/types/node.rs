@@ -158,6 +158,22 @@ pub struct NodeStatus {
     pub address: String,
 }
 
+impl NodeId {
+    /// Returns the key of this node in the consensus group, from 2^62 on: 62 bits of the id itself,
+    /// so that no node ever has another's. A node that left the group and comes back has the key
+    /// it had: it begins with an empty log as one that only follows, and whoever it may have voted
+    /// for before lacks the entry that let it go, which a majority holds.
+    #[must_use]
+    pub fn member(&self) -> u64 {
+        let digit = |byte: u8| u64::from(char::from(byte).to_digit(36).unwrap_or(0));
+        let bits = self
+            .as_str()
+            .bytes()
+            .fold(0_u64, |bits, byte| bits.wrapping_mul(36).wrapping_add(digit(byte)));
+        bits >> 2 | 1 << 62
+    }
+}
+
 /// A manager's standing among the managers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagerStatus {

@@ -12,6 +12,7 @@ mod host;
 mod images;
 mod jobs;
 mod joining;
+mod managers;
 mod mistakes;
 mod options;
 mod registry;

@@ -4,7 +4,7 @@ use super::{Leader, QUEUE_MAX, Waiting};
 use crate::{
     cluster::{
         Applied, Change, Class, Effect, Refusal, Rejected, Request, Response, State, Ticket, join,
-        validate,
+        managers, validate,
     },
     types::{
         ClusterSpec, Date, JoinToken, JoinTokens, Moment, NODE_CERT_EXPIRY_MIN, NodeId, NodeSpec,
@@ -112,6 +112,7 @@ impl Leader {
             Request::UpdateCluster { .. } => self.prepare_cluster(state, request),
             Request::Join(join) => join::prepare(state, &mut self.random, date, join),
             Request::Renew(renew) => join::renew(state, renew).map(Prepared::Answer),
+            Request::TakeRole(asked) => managers::take_role(state, asked),
         }
     }
 
@@ -158,7 +159,9 @@ fn remembered(state: &State, request: &Request) -> Option<(Answer, Result<Applie
         | Request::UpdateNode { request, .. }
         | Request::RemoveNode { request, .. }
         | Request::UpdateCluster { request, .. } => (request, Answer::Done),
-        Request::Read(_) | Request::Join(_) | Request::Renew(_) => return None,
+        Request::Read(_) | Request::Join(_) | Request::Renew(_) | Request::TakeRole(_) => {
+            return None;
+        }
     };
     state.outcome(id).map(|outcome| (answer, outcome.clone()))
 }
@@ -215,22 +218,7 @@ pub(in crate::cluster) fn check_update(
 fn check_node_spec(state: &State, id: &NodeId, spec: &NodeSpec) -> Result<(), Refusal> {
     let missing = || Refusal::new(Class::NotFound, format!("node {id} not found"));
     let node = state.node(id).ok_or_else(missing)?;
-    match (node.role, spec.role) {
-        (Role::Worker, Role::Manager) => {
-            let message = "promoting a node to manager is not supported yet";
-            Err(Refusal::new(Class::Unsupported, message))
-        }
-        (Role::Manager, Role::Worker) => {
-            let managers = state.nodes().filter(|node| node.role == Role::Manager).count();
-            let message = if managers == 1 {
-                "attempting to demote the last manager of the swarm"
-            } else {
-                "demoting a manager is not supported yet"
-            };
-            Err(Refusal::new(Class::Conflict, message))
-        }
-        _ => Ok(()),
-    }
+    managers::check_role(state, node, spec.role)
 }
 
 fn check_node_removal(state: &State, id: &NodeId, force: bool) -> Result<(), Refusal> {

@@ -89,6 +89,7 @@ impl State {
             }),
             Change::SetManagerStatus { id, status } => self.change_node(at, id, |node| {
                 node.manager.clone_from(status);
+                node.role = if status.is_some() { Role::Manager } else { Role::Worker };
                 Ok(())
             }),
             Change::RemoveNode { id, force } => self.remove_node(at, id, *force),
@@ -181,8 +182,8 @@ impl State {
     }
 
     fn is_last_manager(&self, id: &NodeId) -> bool {
-        let is_manager = |node: &Node| node.role == Role::Manager;
-        self.node(id).is_some_and(is_manager) && self.nodes().filter(|n| is_manager(n)).count() == 1
+        let votes = |node: &Node| node.manager.is_some() && node.spec.role == Role::Manager;
+        self.node(id).is_some_and(votes) && self.nodes().filter(|n| votes(n)).count() == 1
     }
 
     fn update_node(

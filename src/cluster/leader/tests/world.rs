@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) commits: bool,
     pub(crate) pending: Option<Vec<Command>>,
     pub(crate) rejected: Vec<String>,
+    /// The consensus group that the leader wants.
+    pub(crate) group: BTreeMap<u64, String>,
     /// The longest desired or committed states seen: neither ever falls.
     seen: BTreeMap<TaskId, (TaskState, Desired)>,
     tickets: u64,
@@ -146,6 +148,7 @@ impl World {
             commits: true,
             pending: None,
             rejected: Vec::new(),
+            group: BTreeMap::new(),
             seen: BTreeMap::new(),
             tickets: 0,
             next_beat: now + BEAT,
@@ -338,6 +341,7 @@ impl World {
                     assert!(self.replies.insert(ticket, result).is_none(), "answered twice");
                 }
                 Effect::Send { node, message } => self.deliver(&node, message),
+                Effect::SetGroup(members) => self.group = members,
                 Effect::Disconnect { node } => {
                     if let Some(worker) = self.workers.get_mut(&node) {
                         worker.linked = false;

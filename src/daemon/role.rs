@@ -1,0 +1,180 @@
+//! This node's role as it changes: told by a manager, proved by a certificate, and then lived.
+//!
+//! A node that takes another role starts its member anew, on the same files; containers go on
+//! running. The certificate decides which role a node has, also where power was cut in between.
+
+use super::{DaemonError, Shared, member, membership::Membership, ports::Place, swarm};
+use crate::{
+    pki::{self, CertificateFiles, Identity, NodeFiles},
+    runtime::image::chain,
+    transport::Endpoint,
+    types::Role,
+    wire::{StreamReply, StreamRequest},
+};
+use async_channel::Receiver;
+use futures_lite::FutureExt as _;
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+/// The wait before a role that could not be taken is asked for again: the group of managers lets a
+/// member go within some round trips.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How long a manager may take to answer: two commits on the slowest card, and an election.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Follows what managers say of this node's place, until dropped.
+pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, places: Receiver<Place>) {
+    let mut wanted: Option<Role> = None;
+    loop {
+        let told = async { places.recv().await.ok().map(Some) };
+        let again = async {
+            if wanted.is_none() {
+                return std::future::pending().await;
+            }
+            smol::Timer::after(RETRY).await;
+            Some(None)
+        };
+        let Some(place) = told.or(again).await else { return };
+        let Some(shared) = shared.upgrade() else { return };
+        if let Some(place) = place {
+            wanted = Some(place.role);
+            if let Err(error) = learn(&shared, &endpoint, place.managers) {
+                tracing::warn!(error = error.explain(), "cannot write down where managers are");
+            }
+        }
+        let Some(member) = shared.member() else { continue };
+        if wanted == Some(member.membership.role) {
+            wanted = None;
+        }
+        let Some(role) = wanted else { continue };
+        match take(&shared, &endpoint, role).await {
+            Ok(Some(files)) => {
+                // This task ends with the member that it replaces.
+                smol::spawn(switch(Arc::clone(&shared), member, files, role)).detach();
+                return;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::info!(error = error.explain(), %role, "the role is not taken yet")
+            }
+        }
+    }
+}
+
+/// Takes in where the managers are, for the next session and the next start.
+fn learn(shared: &Shared, endpoint: &Endpoint, managers: Vec<String>) -> Result<(), DaemonError> {
+    let Some(mut membership) = Membership::load(&shared.options.data_dir)? else { return Ok(()) };
+    if managers.is_empty() || membership.managers == managers {
+        return Ok(());
+    }
+    membership.managers = managers;
+    membership.save(&shared.options.data_dir)?;
+    if membership.role == Role::Worker {
+        endpoint.set_managers(crate::transport::Managers::Remote(membership.known_managers()));
+    }
+    Ok(())
+}
+
+/// Asks for a certificate of the role; none where it has to be asked for again.
+async fn take(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    role: Role,
+) -> Result<Option<NodeFiles>, DaemonError> {
+    let data_dir = &shared.options.data_dir;
+    let (Some(mut files), Some(membership)) =
+        (CertificateFiles::under(data_dir).load()?, Membership::load(data_dir)?)
+    else {
+        return Ok(None);
+    };
+    let advertise = if role == Role::Worker || !membership.advertise.is_empty() {
+        membership.advertise.clone()
+    } else {
+        let port = endpoint.local_address().map_or(crate::transport::PORT, |own| own.port());
+        let manager = membership.managers.first().map_or("", String::as_str);
+        own_address(shared, manager, port).await.unwrap_or_default()
+    };
+    let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
+    let request = StreamRequest::TakeRole { csr, advertise: advertise.clone() };
+    let reply = endpoint.ask_manager(request, ANSWER_LIMIT).await;
+    let reply = reply.map_err(|error| DaemonError::Other(chain(&error)))?;
+    let StreamReply::Admitted(admission) = reply else {
+        return Err(DaemonError::Other("a manager answered oddly".to_owned()));
+    };
+    let odd = || DaemonError::Other("a manager sent a certificate that is not ours".to_owned());
+    let identity = Identity::from_certificate(&admission.certificate).map_err(|_| odd())?;
+    let same_key =
+        pki::key_digest(&files.certificate).ok() == pki::key_digest(&admission.certificate).ok();
+    if identity.node != membership.node || identity.cluster != membership.cluster || !same_key {
+        return Err(odd());
+    }
+    if identity.role != role {
+        return Ok(None);
+    }
+    files.certificate = admission.certificate;
+    if role == Role::Manager && membership.advertise != advertise {
+        let membership = Membership { advertise, ..membership };
+        membership.save(data_dir)?;
+    }
+    Ok(Some(files))
+}
+
+/// Makes the membership's role that of the certificate, and removes what a worker does not have.
+pub(super) fn settle(
+    data_dir: &Path,
+    mut membership: Membership,
+    files: &NodeFiles,
+) -> Result<Membership, DaemonError> {
+    let identity = Identity::from_certificate(&files.certificate)
+        .map_err(|error| DaemonError::Other(chain(&error)))?;
+    if identity.role == membership.role {
+        return Ok(membership);
+    }
+    if identity.role == Role::Worker {
+        member::forget_state(data_dir)?;
+    }
+    membership.role = identity.role;
+    membership.member = Some(membership.node.member());
+    membership.save(data_dir)?;
+    Ok(membership)
+}
+
+/// Starts the member anew in its other role.
+async fn switch(shared: Arc<Shared>, before: Arc<member::Member>, files: NodeFiles, role: Role) {
+    let _one = shared.changing.lock().await;
+    if shared.member().is_none_or(|now| !Arc::ptr_eq(&now, &before)) {
+        return;
+    }
+    tracing::info!(%role, "this node takes another role");
+    let data_dir = &shared.options.data_dir;
+    let switched = async {
+        CertificateFiles::under(data_dir).save(&files)?;
+        before.stop().await;
+        let Some(membership) = Membership::load(data_dir)? else { return Ok(()) };
+        let membership = settle(data_dir, membership, &files)?;
+        swarm::start(&shared, membership, files).await
+    };
+    if let Err(error) = switched.await {
+        // The files say what the node is: the next start finds it so.
+        let _told = shared.failed.try_send(error.explain());
+    }
+}
+
+/// Returns this machine's own address on the way to a manager, `host:port`.
+pub(super) async fn own_address(shared: &Shared, manager: &str, port: u16) -> Option<String> {
+    let found = shared.resolver.resolve_pair(manager, crate::transport::PORT).await.ok()?;
+    let own = found.into_iter().find_map(|target| {
+        let any: SocketAddr =
+            if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+        // Nothing is sent: the kernel only chooses the way.
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(target).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })?;
+    (!own.is_unspecified()).then(|| SocketAddr::from((own, port)).to_string())
+}
