@@ -515,6 +515,14 @@ impl Endpoint {
         };
         // A peer that is gone already tells nobody; a second is what a shutdown can spare.
         let _outcome = within(Duration::from_secs(1), told).await;
+        {
+            // Each connection holds the port.
+            let mut state = self.inner.state();
+            state.workers.clear();
+            state.connections.clear();
+            state.peers = Peers::default();
+            state.handler = None;
+        }
         // Whoever still holds the endpoint holds another port from now on, twice over since QUIC
         // keeps the last one for packets that are late: the next member listens where this one did.
         for _ in 0..2 {

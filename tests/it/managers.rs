@@ -86,7 +86,12 @@ fn roles_change_without_a_container_noticing() {
     let says = first.ok(&["node", "promote", "n2", "n3"]);
     assert!(says.contains("Node n2 promoted to a manager in the swarm."), "{says}");
     network.await_nodes(3, 0);
-    assert_eq!(names(second), ["web"]);
+    for host in [second, third] {
+        eventually("the new manager to answer", || {
+            let shown = host.midge(&["service", "ls", "--format", "{{.Name}}"]);
+            (String::from_utf8_lossy(&shown.stdout) == "web\n").then_some(())
+        });
+    }
     assert_eq!([containers(second), containers(third)], ran);
 
     // The leader itself.
