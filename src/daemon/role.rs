@@ -60,7 +60,7 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, places: Receiv
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::info!(error = error.explain(), %role, "the role is not taken yet")
+                tracing::info!(error = error.explain(), %role, "the role is not taken yet");
             }
         }
     }

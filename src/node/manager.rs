@@ -381,12 +381,13 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             }
             self.leader = None;
             self.proposals.next = None;
-        } else if !before.leading || before.term != leadership.term {
+        }
+        self.point_at_leader();
+        if leadership.leading && (!before.leading || before.term != leadership.term) {
             tracing::info!(term = leadership.term, "this manager leads");
             self.rebuild();
             self.propose_bootstrap();
         }
-        self.point_at_leader();
     }
 
     /// Throws the leader away, and derives it anew where this member leads.

@@ -75,7 +75,8 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             _ => LeaderAt::Nowhere,
         };
         if at == LeaderAt::Nowhere {
-            self.group.headless.get_or_insert(self.host.now());
+            let now = self.host.now();
+            self.group.headless.get_or_insert(now);
         } else {
             self.group.headless = None;
         }
@@ -98,7 +99,8 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
 
     /// Looks again in a moment who leads, and gives that one what nobody has.
     pub(super) fn forward_soon(&mut self) {
-        self.group.relay_at.get_or_insert(self.host.now() + RELAY_RETRY);
+        let soon = self.host.now() + RELAY_RETRY;
+        self.group.relay_at.get_or_insert(soon);
     }
 
     /// Gives a request to whoever leads; it waits where nobody does.
@@ -155,7 +157,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         self.host.spawn(async move {
             let step = log.approach(wanted, PROPOSE_LIMIT);
             let result = wait::within(&host, PROPOSE_LIMIT * 2, step).await;
-            let result = result.unwrap_or(Err(ProposeError::Timeout(PROPOSE_LIMIT * 2)));
+            let result = result.unwrap_or_else(|| Err(ProposeError::Timeout(PROPOSE_LIMIT * 2)));
             let _ended = news.send(News::Group(result)).await;
         });
     }
