@@ -85,6 +85,11 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "node promote",
+        &[("midge node promote pi3 pi4", "three managers outlive the loss of any one of them")],
+    ),
+    ("node demote", &[("midge node demote pi4", "before it is taken away")]),
+    (
         "node rm",
         &[
             ("midge node rm pi3", "forget a node that is down"),

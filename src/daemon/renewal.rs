@@ -153,6 +153,7 @@ mod tests {
             })
         });
         endpoint.set_handler(handler);
+        endpoint.set_leader(crate::types::LeaderAt::Here);
         endpoint.set_managers(Managers::Local { address: "127.0.0.1".to_owned() });
         endpoint
     }

@@ -3,7 +3,7 @@
 
 use super::{
     endpoint::Inner,
-    serve::certificate,
+    serve::{boxed_streams, certificate},
     stream::StreamError,
     tls::Close,
     uplink::{connect, resolve},
@@ -100,12 +100,15 @@ async fn dial(inner: &Arc<Inner>, address: &str) -> Result<quinn::Connection, St
             }
         };
         let peer = certificate(&connection).and_then(|der| Identity::from_certificate(&der).ok());
-        let fits = peer.is_some_and(|peer| {
+        let fits = |peer: &Identity| {
             peer.role == Role::Manager
                 && peer.cluster == ready.identity.cluster
                 && !inner.state().denied.contains(&peer.node)
-        });
-        if fits {
+        };
+        if let Some(peer) = peer.filter(fits) {
+            // The other end opens streams on it as well: to a worker whose session it is for.
+            let (inner, ready) = (Arc::clone(inner), Arc::clone(&ready));
+            smol::spawn(boxed_streams(inner, ready, connection.clone(), Some(peer))).detach();
             return Ok(connection);
         }
         Close::Done.apply(&connection);

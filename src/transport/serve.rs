@@ -189,6 +189,17 @@ pub(super) async fn streams(
     }
 }
 
+/// As [`streams`], of a named type: passing on a stream makes connections, whose streams are served
+/// by this again.
+pub(super) fn boxed_streams(
+    inner: Arc<Inner>,
+    ready: Arc<Ready>,
+    connection: quinn::Connection,
+    peer: Option<Identity>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(streams(inner, ready, connection, peer))
+}
+
 async fn stream(
     inner: Arc<Inner>,
     ready: Arc<Ready>,

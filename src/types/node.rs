@@ -170,7 +170,7 @@ impl NodeId {
             .as_str()
             .bytes()
             .fold(0_u64, |bits, byte| bits.wrapping_mul(36).wrapping_add(digit(byte)));
-        bits >> 2 | 1 << 62
+        bits & ((1 << 62) - 1) | 1 << 62
     }
 }
 

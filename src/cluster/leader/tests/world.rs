@@ -7,10 +7,10 @@ use crate::{
     },
     types::{
         Availability, Cluster, ClusterId, ClusterSpec, ContainerSpec, Date, Desired, Entropy,
-        FromManager, FromWorker, JoinToken, JoinTokens, Mode, Moment, Node, NodeDescription,
-        NodeId, NodeSpec, NodeStatus, Platform, Register, RequestId, Resources, Role, RootCa,
-        Sequence, Service, ServiceId, ServiceSpec, Task, TaskId, TaskReport, TaskSpec, TaskState,
-        TaskStatus, Version,
+        FromManager, FromWorker, JoinToken, JoinTokens, ManagerStatus, Mode, Moment, Node,
+        NodeDescription, NodeId, NodeSpec, NodeStatus, Platform, Register, RequestId, Resources,
+        Role, RootCa, Sequence, Service, ServiceId, ServiceSpec, Task, TaskId, TaskReport,
+        TaskSpec, TaskState, TaskStatus, Version,
     },
 };
 use std::{
@@ -101,7 +101,10 @@ fn node(number: u128, role: Role) -> Node {
         },
         description: description(number),
         status: NodeStatus::default(),
-        manager: None,
+        manager: (role == Role::Manager).then(|| ManagerStatus {
+            address: format!("10.0.0.{number}:2377"),
+            raft_id: id(number).member(),
+        }),
         role,
         key_digest,
     }
