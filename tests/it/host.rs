@@ -338,6 +338,11 @@ impl Host {
         });
     }
 
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().0.id()
+    }
+
     pub(crate) fn kill_daemon(&mut self) {
         self.daemon.take().unwrap().kill();
     }

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
 use crate::host::{Host, Network, can_run, eventually};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 const BUSY: [&str; 3] = ["bb:1", "sleep", "3600"];
 
@@ -120,4 +124,89 @@ fn roles_change_without_a_container_noticing() {
         (standing.count() == 1).then_some(())
     });
     second.wait_running("web", 6);
+}
+
+/// Makes services without tasks through one manager after another, until `stop`; returns the names
+/// of those that were acknowledged.
+fn keep_creating(network: &Network, stop: &AtomicBool) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let host = &network.hosts[number % network.hosts.len()];
+        let name = format!("s{number}");
+        let create = ["service", "create", "-d", "-q", "--name", &name, "--replicas", "0"];
+        if host.midge(&[&create[..], &BUSY].concat()).status.success() {
+            acknowledged.push(name);
+        }
+    }
+    acknowledged
+}
+
+/// The number of the host that leads, as soon as somebody says so.
+fn any_leader(network: &Network, but: usize) -> usize {
+    eventually("a leader", || {
+        let others = network.hosts.iter().enumerate().filter(|(index, _)| *index + 1 != but);
+        others.filter_map(|(_, host)| leader(host)).find(|leader| *leader != but)
+    })
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_happens_to_managers() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::managers(3, 0);
+    network.load_busybox();
+    let stop = AtomicBool::new(false);
+    let signal = |host: &Host, signal: &str| host.sh(&format!("kill -{signal} {}", host.pid()));
+    let acknowledged = std::thread::scope(|scope| {
+        let client = scope.spawn(|| keep_creating(&network, &stop));
+        let faults = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            // The leader stands still, and another takes its place; then it comes back.
+            let stood = any_leader(&network, 0);
+            signal(&network.hosts[stood - 1], "STOP");
+            let cut = any_leader(&network, stood);
+            signal(&network.hosts[stood - 1], "CONT");
+            // That one is cut off, with a link that comes back.
+            network.hosts[cut - 1].link(false);
+            any_leader(&network, cut);
+            network.hosts[cut - 1].link(true);
+            network.await_nodes(3, 0);
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let acknowledged = client.join().unwrap();
+        faults.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        acknowledged
+    });
+    assert!(acknowledged.len() > 5, "{acknowledged:?}");
+    // All at once, and back in another order: two of three are enough.
+    network.hosts.iter_mut().for_each(Host::kill_daemon);
+    network.hosts[2].start_daemon();
+    network.hosts[1].start_daemon();
+    let names_on = |host: &Host| {
+        let shown = eventually("the managers to answer", || {
+            let shown = host.midge(&["service", "ls", "--format", "{{.Name}}"]);
+            shown.status.success().then_some(shown.stdout)
+        });
+        String::from_utf8(shown).unwrap().lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let known = names_on(&network.hosts[2]);
+    let lost: Vec<_> = acknowledged.iter().filter(|name| !known.contains(*name)).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    network.hosts[0].start_daemon();
+    network.await_nodes(3, 0);
+    for host in &network.hosts {
+        assert_eq!(names_on(host), known);
+    }
+    // Without a majority there is an answer, and it says what to do.
+    network.hosts[1].kill_daemon();
+    network.hosts[2].kill_daemon();
+    let says = network.hosts[0].refused(&["service", "ls"]);
+    assert!(says.contains("The swarm does not have a leader"), "{says}");
+    for index in [1, 2] {
+        network.hosts[index].start_daemon();
+    }
+    network.await_nodes(3, 0);
 }

@@ -96,8 +96,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 {
                     return answer(&reply, Err(refusal));
                 }
+                let now = self.host.now();
                 // Without a leader anywhere an election is under way, and it is worth waiting for.
-                if let Some(ticket) = self.requests.hold(request, deadline, relayed, reply) {
+                if let Some(ticket) = self.requests.hold(request, (now, deadline), relayed, reply) {
                     self.forward(ticket);
                 }
             }

@@ -129,7 +129,11 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         result: Result<Response, Refusal>,
     ) {
         if result.as_ref().is_err_and(|refusal| refusal.class == Class::NotLeader) {
-            self.requests.sent_back(ticket, attempt);
+            let since = self.requests.sent_back(ticket, attempt);
+            // A leader that was lost with the majority is known as one until there is another.
+            if since.is_some_and(|since| self.host.now().since(since) >= NO_LEADER_LIMIT) {
+                self.requests.refuse(ticket, unavailable(NO_LEADER));
+            }
             self.forward_soon();
         } else if let Some(waiting) = self.requests.take(ticket) {
             super::answer(&waiting.reply, result);

@@ -34,6 +34,7 @@ struct Pending {
     /// Another manager asks for somebody: it is told at once where this one does not lead.
     relayed: bool,
     asked: u32,
+    since: Moment,
     deadline: Moment,
     reply: Sender<Result<Response, Refusal>>,
 }
@@ -63,7 +64,7 @@ impl Requests {
     pub(super) fn hold(
         &mut self,
         request: Request,
-        deadline: Moment,
+        (since, deadline): (Moment, Moment),
         relayed: bool,
         reply: Sender<Result<Response, Refusal>>,
     ) -> Option<Ticket> {
@@ -74,7 +75,7 @@ impl Requests {
         }
         self.last += 1;
         let with = With::Nobody;
-        let pending = Pending { request, with, relayed, asked: 0, deadline, reply };
+        let pending = Pending { request, with, relayed, asked: 0, since, deadline, reply };
         self.pending.insert(self.last, pending);
         Some(self.last)
     }
@@ -95,13 +96,12 @@ impl Requests {
         Some((pending.request.clone(), pending.asked))
     }
 
-    /// Another node was asked in vain.
-    pub(super) fn sent_back(&mut self, ticket: Ticket, attempt: u32) {
-        if let Some(pending) = self.pending.get_mut(&ticket)
-            && pending.with == With::Other(attempt)
-        {
-            pending.with = With::Nobody;
-        }
+    /// Another node was asked in vain. Returns since when the request waits; none where somebody
+    /// else has it by now.
+    pub(super) fn sent_back(&mut self, ticket: Ticket, attempt: u32) -> Option<Moment> {
+        let pending = self.pending.get_mut(&ticket).filter(|p| p.with == With::Other(attempt))?;
+        pending.with = With::Nobody;
+        Some(pending.since)
     }
 
     /// Whoever has a request leads no longer: the next leader gets them all. Those that another
