@@ -104,6 +104,12 @@ pub(super) struct SpecArgs {
     /// How long new node certificates are good for
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     cert_expiry: Option<Duration>,
+    /// How long managers do without their leader before they elect another
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    election_timeout: Option<Duration>,
+    /// How long after its certificate ran out a node may renew it
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    rejoin_grace: Option<Duration>,
     /// How often nodes tell that they live; one is Down after three of these
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     dispatcher_heartbeat: Option<Duration>,
@@ -118,6 +124,8 @@ pub(super) struct SpecArgs {
 impl SpecArgs {
     fn is_empty(&self) -> bool {
         self.cert_expiry.is_none()
+            && self.election_timeout.is_none()
+            && self.rejoin_grace.is_none()
             && self.dispatcher_heartbeat.is_none()
             && self.snapshot_interval.is_none()
             && self.task_history_limit.is_none()
@@ -127,6 +135,12 @@ impl SpecArgs {
         let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         if let Some(expiry) = self.cert_expiry {
             spec["CAConfig"]["NodeCertExpiry"] = json!(nanos(expiry));
+        }
+        if let Some(timeout) = self.election_timeout {
+            spec["Raft"]["ElectionTimeout"] = json!(nanos(timeout));
+        }
+        if let Some(grace) = self.rejoin_grace {
+            spec["CAConfig"]["RejoinGrace"] = json!(nanos(grace));
         }
         if let Some(period) = self.dispatcher_heartbeat {
             spec["Dispatcher"]["HeartbeatPeriod"] = json!(nanos(period));

@@ -121,11 +121,9 @@ async fn start_now(
         disk: DiskPort(Arc::new(agent_store)),
         peers: PeersPort(endpoint.clone()),
         workload: containers.clone(),
-        manager: engine.as_ref().map(|(_, log)| ManagerPorts {
-            log: log.clone(),
-            authority: AuthorityPort,
-            epoch: membership.epoch,
-        }),
+        manager: engine
+            .as_ref()
+            .map(|(_, log)| ManagerPorts { log: log.clone(), authority: AuthorityPort }),
     };
     let options = node::Options {
         node: membership.node.clone(),
@@ -166,7 +164,7 @@ pub(super) fn host_of(address: &str) -> String {
 }
 
 /// Opens the manager's file with the key that seals it.
-fn open_store(data_dir: &Path) -> Result<Arc<ManagerStore>, DaemonError> {
+pub(super) fn open_store(data_dir: &Path) -> Result<Arc<ManagerStore>, DaemonError> {
     let SealKey { id, bytes } =
         pki::load_or_create_seal_key(&seal_key_path(data_dir), random_bytes())?;
     let nonce = || {

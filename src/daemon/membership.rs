@@ -28,8 +28,6 @@ pub(crate) struct Membership {
     pub(crate) cluster: ClusterId,
     /// The role it joined with.
     pub(crate) role: Role,
-    /// The cluster's epoch: how often it was restored or forced anew, from 1.
-    pub(crate) epoch: u64,
     /// The UDP address it listens on.
     pub(crate) listen: String,
     /// `host:port` told to others.
@@ -84,7 +82,7 @@ impl Membership {
         let (listen, advertise) = (String::new(), String::new());
         let managers = Vec::new();
         let format = FORMAT;
-        Self { format, node, cluster, role, epoch: 1, listen, advertise, managers, last_seen: date }
+        Self { format, node, cluster, role, listen, advertise, managers, last_seen: date }
     }
 
     /// Reads it; none where the node belongs to no cluster.

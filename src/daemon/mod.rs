@@ -23,6 +23,8 @@ mod renewal;
 mod streams;
 mod swarm;
 mod teller;
+#[cfg(test)]
+mod tests;
 mod workload;
 
 use crate::{

@@ -11,7 +11,7 @@ use crate::{
         error::NOT_IN_SWARM,
         local::{InitOptions, JoinOptions},
     },
-    cluster::{Class, JoinRequest, Refusal},
+    cluster::{Class, JoinRequest, Refusal, check_cluster_spec},
     node::Handle,
     pki::{self, CertificateFiles, Identity, NodeFiles, TokenText},
     runtime::image::chain,
@@ -100,6 +100,7 @@ pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<No
     if options.force_new_cluster {
         return Err(Refusal::new(Class::Unsupported, "--force-new-cluster is not supported yet"));
     }
+    check_cluster_spec(&options.spec)?;
     let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;
     let advertise =
         address::advertise(&options.advertise, listen).map_err(|error| invalid(&error))?;
@@ -143,6 +144,7 @@ async fn make(
             spec: options.spec,
             root,
             tokens: JoinTokens { worker: new_token(), manager: new_token() },
+            unlock_key: None,
         },
         node: Node {
             id: node.clone(),

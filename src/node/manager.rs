@@ -69,7 +69,6 @@ pub(super) struct Channels {
 /// What the loop is told.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) epoch: u64,
     pub(super) shared: Arc<Shared>,
     pub(super) occurrences: Board<Occurrence>,
 }
@@ -124,7 +123,6 @@ struct Manager<H, L, P, A> {
     peers: P,
     authority: A,
     shared: Arc<Shared>,
-    epoch: u64,
     occurrences: Board<Occurrence>,
     state: State,
     leadership: Leadership,
@@ -157,7 +155,6 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         peers,
         authority,
         shared: context.shared,
-        epoch: context.epoch,
         occurrences: context.occurrences,
         state: State::default(),
         leadership: Leadership::default(),
@@ -309,7 +306,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         if entry.data.is_empty() {
             return Ok(());
         }
-        let version = Version { epoch: self.epoch, index: entry.index };
+        let version = Version { epoch: self.state.epoch(), index: entry.index };
         let commands = cluster::decode_entry(&entry.data)
             .map_err(|error| format!("cannot read log entry {}: {error}", entry.index))?;
         let apply = |command: Command| {

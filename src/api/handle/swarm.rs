@@ -24,12 +24,7 @@ pub(crate) async fn inspect(call: Call) -> Reply {
 
 pub(crate) async fn init(mut call: Call) -> Reply {
     let body: dto::InitRequest = call.json().await?;
-    cluster::refuse_data_path(
-        &body.data_path_addr,
-        &body.data_path_port,
-        &body.default_addr_pool,
-        &body.auto_lock_managers,
-    )?;
+    cluster::refuse_data_path(&body.data_path_addr, &body.data_path_port, &body.default_addr_pool)?;
     let options = InitOptions {
         availability: node::to_availability(&body.availability)?,
         force_new_cluster: body.force_new_cluster,
@@ -43,7 +38,7 @@ pub(crate) async fn init(mut call: Call) -> Reply {
 pub(crate) async fn join(mut call: Call) -> Reply {
     let body: dto::JoinRequest = call.json().await?;
     let none = Value::Null;
-    cluster::refuse_data_path(&body.data_path_addr, &none, &none, &none)?;
+    cluster::refuse_data_path(&body.data_path_addr, &none, &none)?;
     let remotes: Vec<String> =
         body.remote_addrs.into_iter().filter(|address| !address.is_empty()).collect();
     if remotes.is_empty() {

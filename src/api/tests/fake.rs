@@ -72,6 +72,7 @@ pub(super) fn cluster() -> Cluster {
         spec: ClusterSpec::default(),
         root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
         tokens: JoinTokens { worker: JoinToken(1), manager: JoinToken(2) },
+        unlock_key: None,
     }
 }
 
