@@ -63,6 +63,10 @@ pub(super) struct InitArgs {
     /// Whether this node takes tasks
     #[arg(long, value_enum, default_value = "active")]
     availability: Availability,
+    /// Go on as the only manager with what this node has, where its cluster lost the others;
+    /// options of the cluster stay as they are
+    #[arg(long)]
+    force_new_cluster: bool,
     #[command(flatten)]
     spec: SpecArgs,
 }
@@ -182,6 +186,7 @@ fn init(client: &Client, args: &InitArgs) -> Result<(), CliError> {
         "ListenAddr": args.listen_addr,
         "AdvertiseAddr": args.advertise_addr.as_deref().unwrap_or(""),
         "Availability": args.availability.as_str(),
+        "ForceNewCluster": args.force_new_cluster,
         "Spec": spec,
     });
     let node = client.post("/swarm/init", body)?;

@@ -21,7 +21,6 @@ const SWARM: &[&str] = &[
     "--default-addr-pool",
     "--default-addr-pool-mask-length",
     "--external-ca",
-    "--force-new-cluster",
     "--max-snapshots",
     "--ca-cert",
     "--ca-key",

@@ -4,6 +4,7 @@
 //! snapshot and changes of leadership reach the driver as [`Notice`]s over one channel, so that
 //! the cluster's state lives in the driver's loop and nowhere else.
 
+mod anew;
 mod engine;
 mod machine;
 mod on_smol;
@@ -15,6 +16,7 @@ pub(crate) mod tests;
 mod types;
 mod watch;
 
+pub use anew::{make_alone, make_from_snapshot};
 pub use engine::{Consensus, Members, Settings, SnapshotInterval, StartError};
 pub use on_smol::OnSmol;
 pub use peer::{NoPeers, PeerCall};

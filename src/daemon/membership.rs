@@ -85,6 +85,12 @@ impl Membership {
         Self { format, node, cluster, role, listen, advertise, managers, last_seen: date }
     }
 
+    /// Returns its key in the consensus group.
+    #[expect(clippy::unused_self, reason = "a key is of a membership")]
+    pub(crate) fn key(&self) -> u64 {
+        1
+    }
+
     /// Reads it; none where the node belongs to no cluster.
     pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, MembershipError> {
         let path = path_under(data_dir);

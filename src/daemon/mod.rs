@@ -19,6 +19,7 @@ mod member;
 mod membership;
 mod memory;
 mod ports;
+mod recovery;
 mod renewal;
 mod streams;
 mod swarm;

@@ -5,6 +5,7 @@ use super::{
     host::{SystemEntropy, wall_clock},
     member::{self, Birth, Member},
     membership::{Membership, MembershipError},
+    recovery,
 };
 use crate::{
     api::{
@@ -63,7 +64,7 @@ async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonErr
     }
 }
 
-fn internal(error: &DaemonError) -> Refusal {
+pub(super) fn internal(error: &DaemonError) -> Refusal {
     let class = match error {
         DaemonError::Bind(_) => Class::Invalid,
         _ => Class::Internal,
@@ -95,10 +96,10 @@ pub(super) fn install(shared: &Arc<Shared>, member: Member) {
 pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<NodeId, Refusal> {
     let _one = shared.changing.lock().await;
     if shared.member().is_some() {
+        if options.force_new_cluster {
+            return recovery::force_new_cluster(&shared, &options).await;
+        }
         return Err(Refusal::new(Class::Unavailable, IN_SWARM));
-    }
-    if options.force_new_cluster {
-        return Err(Refusal::new(Class::Unsupported, "--force-new-cluster is not supported yet"));
     }
     check_cluster_spec(&options.spec)?;
     let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;

@@ -14,6 +14,7 @@ mod jobs;
 mod joining;
 mod mistakes;
 mod options;
+mod recovery;
 mod registry;
 mod services;
 mod spec;

@@ -8,9 +8,9 @@ use crate::{
         state::{DecodeError, OUTCOMES_MAX},
     },
     types::{
-        Availability, Date, Desired, JoinToken, JoinTokens, Mode, NodeId, NodeSpec, NodeState,
-        NodeStatus, Reason, ReasonCode, RequestId, Role, ServiceId, Task, TaskId, TaskState,
-        TaskStatus, Version,
+        Availability, Date, Desired, JoinToken, JoinTokens, ManagerStatus, Mode, Node, NodeId,
+        NodeSpec, NodeState, NodeStatus, Reason, ReasonCode, RequestId, Role, ServiceId, Task,
+        TaskId, TaskState, TaskStatus, Version,
     },
 };
 use expect_test::expect;
@@ -421,6 +421,9 @@ fn any_change(tasks: &[TaskId], service: &ServiceId, state: &State, pick: u64) -
             Change::AdoptTasks { node, tasks: vec![task] }
         }
         8 => Change::RemoveTasks { tasks: vec![id] },
+        9 if pick.is_multiple_of(5) => {
+            Change::ForceNewCluster { manager: node, status: manager_status() }
+        }
         9 => Change::RemoveNode { id: node, force: pick.is_multiple_of(2) },
         10 if pick.is_multiple_of(4) => Change::RemoveService { id: service.clone() },
         11 => {
@@ -480,4 +483,66 @@ proptest! {
         drop(decode_entry(&bytes));
         drop(decode_snapshot(&bytes));
     }
+}
+
+fn manager_status() -> ManagerStatus {
+    ManagerStatus { address: "10.0.0.9:2377".to_owned(), raft_id: 1 }
+}
+
+#[test]
+fn a_forced_cluster_has_one_manager_and_a_new_epoch() {
+    let (mut state, service, tasks) = populated();
+    let (own, other) = (NodeId::from_bits(1), NodeId::from_bits(0));
+    assert_eq!(state.node(&other).map(|node| node.role), Some(Role::Manager));
+    let (before, row) = (state.clone(), state.service(&service).cloned());
+    let force = |manager| Change::ForceNewCluster { manager, status: manager_status() };
+    assert!(apply(&mut state, force(NodeId::from_bits(404))).is_err());
+    assert_eq!(state.epoch(), 1);
+    assert!(apply(&mut state, force(own.clone())).is_ok());
+    let index = before.applied().index + 2;
+    assert_eq!((state.epoch(), state.applied()), (2, Version { epoch: 2, index }));
+    let lost = state.node(&other).expect("a node");
+    assert_eq!((lost.role, lost.spec.role, &lost.manager), (Role::Worker, Role::Worker, &None));
+    let node = state.node(&own).expect("a node");
+    assert_eq!((node.role, node.spec.role), (Role::Manager, Role::Manager));
+    assert_eq!(node.manager, Some(manager_status()));
+    assert_eq!(node.version, state.applied());
+    assert_eq!(state.service(&service).cloned(), row);
+    for task in tasks {
+        assert_eq!(state.task(&task), before.task(&task));
+    }
+    // What a user read before still counts.
+    let spec = Box::new(before.service(&service).expect("a service").spec.clone());
+    let expected = before.service(&service).expect("a service").version;
+    assert!(apply(&mut state, Change::UpdateService { id: service, expected, spec }).is_ok());
+    assert!(apply(&mut state, force(own)).is_ok());
+    assert_eq!(state.epoch(), 3);
+}
+
+#[test]
+fn a_restored_cluster_has_another_manager_and_a_new_epoch() {
+    let (mut state, service, _) = populated();
+    let old = NodeId::from_bits(0);
+    let mut node = state.node(&old).expect("a node").clone();
+    node.id = NodeId::from_bits(9);
+    node.manager = Some(manager_status());
+    let restore = |node: &Node| Change::RestoreCluster {
+        node: Box::new(node.clone()),
+        replaces: old.clone(),
+    };
+    assert!(apply(&mut state, restore(&node)).is_err(), "with another node's key");
+    node.key_digest = [9; 32];
+    let mut same = node.clone();
+    same.id = NodeId::from_bits(1);
+    assert!(apply(&mut state, restore(&same)).is_err(), "with another node's id");
+    assert_eq!(state.epoch(), 1);
+    assert!(apply(&mut state, restore(&node)).is_ok());
+    assert_eq!(state.epoch(), 2);
+    assert!(state.node(&old).is_none() && state.is_removed(&old));
+    let managers: Vec<&NodeId> =
+        state.nodes().filter(|node| node.role == Role::Manager).map(|node| &node.id).collect();
+    assert_eq!(managers, [&node.id]);
+    assert!(state.service(&service).is_some());
+    assert!(apply(&mut state, restore(&node)).is_err(), "twice");
+    assert!(apply(&mut State::default(), restore(&node)).is_err(), "without a cluster");
 }
