@@ -1,7 +1,7 @@
 //! What the API asks of this node.
 
 use super::{
-    Shared, chores, images, logs,
+    Shared, backup, chores, images, logs,
     member::{Member, host_of},
     swarm,
 };
@@ -12,7 +12,7 @@ use crate::{
             Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
             ImageDetail, Info, InitOptions, JoinOptions, LocalNode, LogItem, LogOptions,
             MountPoint, NodeAnswer, NodeSelector, Place, Progress, PullOptions, Removed, Resolved,
-            StartOptions, Started, SwarmState,
+            RestoreOptions, StartOptions, Started, SwarmState,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
@@ -81,6 +81,14 @@ impl LocalNode for Local {
 
     fn swarm_leave(&self, force: bool) -> Answer<'_, ()> {
         Box::pin(swarm::leave(&self.0, force))
+    }
+
+    fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
+        Box::pin(backup::backup(&self.0, passphrase))
+    }
+
+    fn restore(&self, options: RestoreOptions, file: Vec<u8>) -> Answer<'_, NodeId> {
+        Box::pin(backup::restore(&self.0, options, file))
     }
 
     fn join_token(&self, cluster: &Cluster, role: Role) -> String {

@@ -4,6 +4,7 @@
 //! parts in order, carries requests between them, and ends them on a signal.
 
 mod address;
+mod backup;
 mod chores;
 mod config;
 mod container;

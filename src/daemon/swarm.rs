@@ -49,7 +49,7 @@ const BIND_LIMIT: Duration = Duration::from_secs(3);
 
 /// Binds the endpoint; waits a moment where the port is taken, since the endpoint of a join that
 /// just failed lets go of it only once its last connection has.
-async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonError> {
+pub(super) async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonError> {
     let start = std::time::Instant::now();
     loop {
         match Endpoint::bind(endpoint_config(shared, listen)) {
@@ -99,7 +99,7 @@ pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<No
         if options.force_new_cluster {
             return recovery::force_new_cluster(&shared, &options).await;
         }
-        return Err(Refusal::new(Class::Unavailable, IN_SWARM));
+        return Err(in_swarm());
     }
     check_cluster_spec(&options.spec)?;
     let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;
@@ -185,7 +185,7 @@ fn new_token() -> JoinToken {
 pub(super) async fn join(shared: Arc<Shared>, options: JoinOptions) -> Result<(), Refusal> {
     let _one = shared.changing.lock().await;
     if shared.member().is_some() {
-        return Err(Refusal::new(Class::Unavailable, IN_SWARM));
+        return Err(in_swarm());
     }
     let token = TokenText::parse(&options.token)
         .map_err(|error| Refusal::new(Class::Invalid, format!("invalid join token: {error}")))?;
@@ -322,6 +322,11 @@ pub(super) fn remember(shared: &Shared, age: Duration) {
     if let Err(error) = write() {
         tracing::warn!(error = chain(&error), "cannot write down the time");
     }
+}
+
+/// The refusal of a node that is in a cluster already.
+pub(super) fn in_swarm() -> Refusal {
+    Refusal::new(Class::Unavailable, IN_SWARM)
 }
 
 /// The refusal of a node that is in no cluster.

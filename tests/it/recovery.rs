@@ -86,3 +86,117 @@ fn a_manager_goes_on_alone_and_containers_never_notice() {
     manager.ok(&["service", "scale", "--detach", "web=6"]);
     manager.wait_running("web", 6);
 }
+
+#[test]
+fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    let file = network.folder().join("cluster.backup");
+    let (path, phrase) = (file.to_str().unwrap().to_owned(), network.folder().join("phrase"));
+    std::fs::write(&phrase, "correct horse\n").unwrap();
+    let with_phrase = ["--passphrase-file", phrase.to_str().unwrap()];
+    let manager = network.manager();
+    manager.ok(&[
+        "service",
+        "create",
+        "--name",
+        "web",
+        "--replicas",
+        "2",
+        "--constraint",
+        "node.hostname==n2",
+        "bb:1",
+        "sleep",
+        "9999",
+    ]);
+    manager.ok(&["node", "update", "--label-add", "disk=ssd", "n1"]);
+    let says =
+        network.hosts[1].refused(&[&["cluster", "backup", &path], &with_phrase[..]].concat());
+    assert!(says.contains("This node is not a swarm manager"), "{says}");
+    let says = manager.refused(&["cluster", "backup", &path]);
+    assert!(says.contains("no passphrase was given"), "{says}");
+    assert!(!file.exists(), "a backup that failed leaves nothing");
+    let tasks = manager.wait_running("web", 2);
+    manager.ok(&[&["cluster", "backup", &path], &with_phrase[..]].concat());
+    let again = [("MIDGE_PASSPHRASE", "correct horse")];
+    manager.ok_with(&again, &["cluster", "backup", &path]);
+    // What comes after the backup is lost.
+    manager.ok(&["service", "update", "--detach", "--label-add", "late=1", "web"]);
+    let says = manager.refused(&[&["cluster", "restore", &path], &with_phrase[..]].concat());
+    assert!(says.contains("already part of a swarm"), "{says}");
+    let before = version(manager, "web");
+
+    // The manager is gone for good; another machine gets its address.
+    let address = network.manager().address.clone();
+    network.hosts[0].kill_daemon();
+    network.hosts[0].link(false);
+    let containers = network.hosts[1].containers();
+    let other = network.add_host();
+    other.sh(&format!("ip addr add {address}/24 dev eth0"));
+    other.start_daemon();
+    check_refusals(other, &file);
+    let says = other.ok(&[&["cluster", "restore", &path], &with_phrase[..]].concat());
+    assert!(says.contains("is now its manager"), "{says}");
+    let manager = &network.hosts[2];
+    eventually("the worker to come back", || {
+        let nodes = manager.ok(&[
+            "node",
+            "ls",
+            "--format",
+            "{{.Hostname}} {{.Status}} {{.ManagerStatus}}|",
+        ]);
+        let mut nodes: Vec<&str> = nodes.lines().collect();
+        nodes.sort_unstable();
+        (nodes == ["n2 Ready |", "n3 Ready Leader|"]).then_some(())
+    });
+    assert_eq!(manager.wait_running("web", 2), tasks);
+    assert_eq!(network.hosts[1].containers(), containers, "the same processes");
+    let web = manager.inspect("service", "web");
+    assert_eq!(web["Spec"]["Labels"].get("late"), None);
+    let labels = &manager.inspect("node", "n3")["Spec"]["Labels"];
+    assert_eq!(labels["disk"], "ssd", "what was said of the manager is said of the new one");
+    manager.ok(&["service", "scale", "--detach", "web=3"]);
+    assert!(version(manager, "web") > before, "above all that the lost manager wrote");
+    manager.wait_running("web", 3);
+    network.hosts[2].kill_daemon();
+    network.hosts[2].start_daemon();
+    network.hosts[2].wait_running("web", 3);
+}
+
+/// What is no backup, or not ours to open, is refused by name and changes nothing.
+fn check_refusals(host: &Host, file: &Path) {
+    let good = std::fs::read(file).unwrap();
+    let wrong = file.with_extension("wrong");
+    let mut newer = good.clone();
+    newer[8] = 9;
+    let mut damaged = good.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let right = "correct horse";
+    for (bytes, phrase, expected) in [
+        (&good[..], "wrong horse", "the passphrase is wrong"),
+        (&good[..good.len() - 7], right, "cut short"),
+        (&good[..20], right, "cut short"),
+        (&b"nonsense"[..], right, "no backup of a cluster"),
+        (&b""[..], right, "no backup of a cluster"),
+        (&newer[..], right, "written by a newer midge (format 9)"),
+        (&damaged[..], right, "its content was changed"),
+    ] {
+        std::fs::write(&wrong, bytes).unwrap();
+        let phrase_file = file.with_extension("phrase");
+        std::fs::write(&phrase_file, phrase).unwrap();
+        let says = host.refused(&[
+            "cluster",
+            "restore",
+            wrong.to_str().unwrap(),
+            "--passphrase-file",
+            phrase_file.to_str().unwrap(),
+        ]);
+        assert!(says.contains(expected), "{expected}: {says}");
+    }
+    assert!(host.ok(&["info"]).contains("Swarm: inactive"));
+    assert!(!host.dir.join("data/membership.json").exists());
+    assert!(!host.dir.join("data/manager.redb").exists());
+}

@@ -241,6 +241,18 @@ impl LocalNode for Fake {
         ready(if force { Ok(()) } else { Err(Refusal::new(Class::Unavailable, "manager")) })
     }
 
+    fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
+        ready(Ok(passphrase.into_bytes()))
+    }
+
+    fn restore(&self, options: RestoreOptions, file: Vec<u8>) -> Answer<'_, NodeId> {
+        ready(if options.passphrase.as_bytes() == file {
+            Ok(self.nodes[0].id.clone())
+        } else {
+            Err(Refusal::new(Class::Invalid, "the passphrase is wrong"))
+        })
+    }
+
     fn join_token(&self, _: &Cluster, role: Role) -> String {
         format!("SWMTKN-1-{role}")
     }
