@@ -45,6 +45,12 @@ pub trait LocalNode: Send + Sync + 'static {
     /// Leaves the cluster; a manager only with `force`.
     fn swarm_leave(&self, force: bool) -> Answer<'_, ()>;
 
+    /// Opens a locked manager with the text of the unlock key.
+    fn swarm_unlock(&self, key: String) -> Answer<'_, ()>;
+
+    /// Returns the text of the key that opens locked managers; empty where they are not locked.
+    fn unlock_key(&self, cluster: &Cluster) -> String;
+
     /// Returns the cluster's state and what belongs to it, sealed with a passphrase.
     fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>>;
 

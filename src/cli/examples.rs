@@ -49,6 +49,15 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("midge swarm update --task-history-limit 2", "keep less history"),
             ("midge swarm update --dispatcher-heartbeat 10s", "for slow links"),
+            ("midge swarm update --autolock", "need a key whenever a manager is restarted"),
+        ],
+    ),
+    ("swarm unlock", &[("midge swarm unlock", "after a restart of a manager that locks itself")]),
+    (
+        "swarm unlock-key",
+        &[
+            ("midge swarm unlock-key", "show the key"),
+            ("midge swarm unlock-key --rotate -q", "replace it, and print the new one alone"),
         ],
     ),
     ("swarm ca", &[("midge swarm ca", "print the certificate that all nodes trust")]),

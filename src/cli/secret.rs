@@ -43,6 +43,18 @@ pub(super) fn read(
     Ok(secret)
 }
 
+/// Reads a secret from the terminal after `question`, or else the first line of standard input.
+pub(super) fn from_input(question: &str) -> Result<String, CliError> {
+    if io::stdin().is_terminal() {
+        return ask(question);
+    }
+    let failed =
+        |error: io::Error| CliError::failure(format!("cannot read standard input: {error}"));
+    let mut line = String::new();
+    let _read = io::stdin().lock().take(LEN_MAX).read_line(&mut line).map_err(failed)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
 fn first_line(path: &Path) -> io::Result<String> {
     let mut line = String::new();
     let _read = BufReader::new(File::open(path)?.take(LEN_MAX)).read_line(&mut line)?;

@@ -15,7 +15,6 @@ const SERVICE: &[&str] = &[
 
 /// The same of `swarm init`, `swarm join` and `swarm update`.
 const SWARM: &[&str] = &[
-    "--autolock",
     "--data-path-addr",
     "--data-path-port",
     "--default-addr-pool",
@@ -27,19 +26,8 @@ const SWARM: &[&str] = &[
 ];
 
 /// Swarm's commands that are not there yet.
-const COMMANDS: &[&str] = &[
-    "stack",
-    "secret",
-    "config",
-    "network",
-    "promote",
-    "demote",
-    "unlock",
-    "unlock-key",
-    "run",
-    "build",
-    "compose",
-];
+const COMMANDS: &[&str] =
+    &["stack", "secret", "config", "network", "promote", "demote", "run", "build", "compose"];
 
 /// Returns what to say about an unknown option or command that Swarm has.
 pub(super) fn explain(error: &clap::Error) -> Option<String> {

@@ -14,7 +14,10 @@ use super::{
     swarm,
 };
 use crate::{
-    api::{error::NOT_A_MANAGER, local::RestoreOptions},
+    api::{
+        error::{LOCKED, NOT_A_MANAGER},
+        local::RestoreOptions,
+    },
     cluster::{Change, Class, Command, Refusal, State, encode_entry},
     consensus::{self, OnSmol},
     pki::{self, CertificateFiles, Identity, NodeFiles},
@@ -74,6 +77,9 @@ pub(super) async fn backup(shared: &Shared, passphrase: String) -> Result<Vec<u8
     let member = shared.member().ok_or_else(swarm::not_in_swarm)?;
     if member.membership.role != Role::Manager {
         return Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER));
+    }
+    if member.locked {
+        return Err(Refusal::new(Class::Unavailable, LOCKED));
     }
     let state = member.handle.snapshot(SNAPSHOT_LIMIT).await?;
     let about = About {
@@ -230,7 +236,8 @@ async fn make(shared: &Shared, plan: Plan) -> Result<(Membership, NodeFiles), Da
     let data_dir = shared.options.data_dir.clone();
     let Plan { membership, files, state, index, change, .. } = plan;
     CertificateFiles::under(&data_dir).save(&files)?;
-    let store = open_store(&data_dir)?;
+    let seal = shared.lock.open()?.ok_or_else(|| DaemonError::Other(LOCKED.to_owned()))?;
+    let store = open_store(&data_dir, &seal)?;
     let (key, address) = (membership.key(), membership.advertise.clone());
     let made = smol::unblock(move || {
         let first =

@@ -13,7 +13,7 @@ use crate::{
     cluster::{Change, Command, Refusal},
     consensus::{Consensus, NoPeers, OnSmol, Settings},
     node::{self, Ended, Handle, ManagerPorts, Ports},
-    pki::{self, CertificateFiles, NodeFiles, SealKey},
+    pki::{CertificateFiles, NodeFiles, SealKey},
     store::{AgentStore, ManagerStore, Sealer},
     transport::{Credentials, Endpoint, Managers},
     types::{Entropy, RequestId, Role},
@@ -40,6 +40,8 @@ const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) membership: Membership,
+    /// Whether it is a manager that waits for the unlock key, and only a worker until then.
+    pub(super) locked: bool,
     pub(super) handle: Handle,
     pub(super) endpoint: Endpoint,
     pub(super) store: Option<Arc<ManagerStore>>,
@@ -103,12 +105,17 @@ async fn start_now(
 ) -> Result<Member, DaemonError> {
     let containers = shared.containers.clone();
     let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
-    let engine = match membership.role {
-        Role::Manager => {
-            let store = open_store(&shared.options.data_dir)?;
-            Some((Arc::clone(&store), LogPort::new(store)))
-        }
+    let seal = match membership.role {
+        Role::Manager => shared.lock.open()?,
         Role::Worker => None,
+    };
+    let locked = membership.role == Role::Manager && seal.is_none();
+    let engine = match &seal {
+        Some(seal) => {
+            let store = open_store(&shared.options.data_dir, seal)?;
+            Some((Arc::clone(&store), LogPort::new(store, Arc::clone(&shared.lock))))
+        }
+        None => None,
     };
     let credentials = Credentials {
         certificate: files.certificate.clone(),
@@ -148,13 +155,27 @@ async fn start_now(
     let watch = containers.watch();
     endpoint.set_handler(streams::handler(&shared, &handle, &membership));
     endpoint.set_managers(match membership.role {
+        // It lives on as a worker of the other managers, where there are any.
+        Role::Manager if locked => Managers::Remote(membership.other_managers()),
         Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
         Role::Worker => Managers::Remote(membership.managers.clone()),
     });
+    if locked {
+        tracing::warn!("this manager is locked: midge swarm unlock opens it");
+    }
     let store = engine.map(|(store, _)| store);
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
     let background = [watch, renewal];
-    Ok(Member { membership, handle, endpoint, store, consensus, ended, _background: background })
+    Ok(Member {
+        membership,
+        locked,
+        handle,
+        endpoint,
+        store,
+        consensus,
+        ended,
+        _background: background,
+    })
 }
 
 /// Returns the host of `host:port`.
@@ -164,15 +185,16 @@ pub(super) fn host_of(address: &str) -> String {
 }
 
 /// Opens the manager's file with the key that seals it.
-pub(super) fn open_store(data_dir: &Path) -> Result<Arc<ManagerStore>, DaemonError> {
-    let SealKey { id, bytes } =
-        pki::load_or_create_seal_key(&seal_key_path(data_dir), random_bytes())?;
+pub(super) fn open_store(
+    data_dir: &Path,
+    seal: &SealKey,
+) -> Result<Arc<ManagerStore>, DaemonError> {
     let nonce = || {
         let mut nonce = [0; 12];
         nonce.copy_from_slice(&random_bytes()[..12]);
         nonce
     };
-    let sealer = Sealer::new(id, &bytes, nonce);
+    let sealer = Sealer::new(seal.id, &seal.bytes, nonce);
     Ok(Arc::new(ManagerStore::open(&data_dir.join("manager.redb"), sealer)?))
 }
 

@@ -91,6 +91,11 @@ impl Membership {
         1
     }
 
+    /// Returns where the other managers are found.
+    pub(crate) fn other_managers(&self) -> Vec<String> {
+        self.managers.iter().filter(|address| **address != self.advertise).cloned().collect()
+    }
+
     /// Reads it; none where the node belongs to no cluster.
     pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, MembershipError> {
         let path = path_under(data_dir);

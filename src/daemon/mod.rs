@@ -14,6 +14,7 @@ mod garbage;
 mod host;
 mod images;
 mod local;
+mod lock;
 mod logging;
 mod logs;
 mod member;
@@ -38,7 +39,7 @@ use crate::{
     pki::{CaError, CertificateFiles, FileError, TrustedClock},
     runtime::{self, INIT_MODE, LOGGER_MODE, Runtime, containerd::image::Images},
     store::OpenError,
-    transport::{BindError, Endpoint, TlsError},
+    transport::{BindError, TlsError},
     types::NodeId,
     util::{dns::Resolver, notify::notify},
 };
@@ -188,6 +189,8 @@ pub(crate) struct Shared {
     containers: Containers,
     collector: Arc<garbage::Collector>,
     member: Mutex<Option<Arc<Member>>>,
+    /// The key that seals the log of a manager.
+    lock: Arc<lock::SealLock>,
     /// Taken by whoever changes the membership: one at a time.
     changing: smol::lock::Mutex<()>,
     /// Told when the daemon must end with an error.
@@ -359,6 +362,7 @@ fn compose(
         format!("/midge/{id}"),
     );
     Ok(Arc::new(Shared {
+        lock: Arc::new(lock::SealLock::new(&options.data_dir)),
         options,
         config,
         host: SystemHost::new(),
@@ -416,7 +420,7 @@ async fn resume(shared: &Arc<Shared>, membership: Membership) -> Result<(), Daem
     })?;
     let listen = address::listen(&membership.listen)
         .map_err(|error| DaemonError::Other(error.to_string()))?;
-    let endpoint = Endpoint::bind(swarm::endpoint_config(shared, listen))?;
+    let endpoint = swarm::bind(shared, listen).await?;
     let member = member::start(shared, membership, files, endpoint, None).await?;
     swarm::install(shared, member);
     Ok(())

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{
-        error::NOT_IN_SWARM,
+        error::{LOCKED, NOT_IN_SWARM},
         local::{InitOptions, JoinOptions},
     },
     cluster::{Class, JoinRequest, Refusal, check_cluster_spec},
@@ -19,7 +19,7 @@ use crate::{
     transport::{self, Endpoint, JoinError},
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
-        NodeSpec, NodeState, NodeStatus, Role, Version,
+        NodeSpec, NodeState, NodeStatus, Role, UnlockKey, Version,
     },
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -36,7 +36,7 @@ const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that
 /// How long leaving may take: the agent itself gives up after two minutes.
 const LEAVE_LIMIT: Duration = Duration::from_secs(150);
 
-pub(super) fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
+fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
     transport::Config { listen, clock: shared.clock.clone(), resolver: shared.resolver.clone() }
 }
 
@@ -136,6 +136,7 @@ async fn make(
     membership.advertise.clone_from(&advertise);
     membership.managers = vec![advertise.clone()];
     let description = shared.containers.describe_now().await;
+    let unlock_key = options.spec.autolock.then(|| UnlockKey::generate(&mut SystemEntropy));
     let birth = Birth {
         cluster: Cluster {
             id: cluster,
@@ -145,7 +146,7 @@ async fn make(
             spec: options.spec,
             root,
             tokens: JoinTokens { worker: new_token(), manager: new_token() },
-            unlock_key: None,
+            unlock_key,
         },
         node: Node {
             id: node.clone(),
@@ -271,6 +272,9 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
     let Some(member) = member else {
         return Err(Refusal::new(Class::Unavailable, "This node is not part of a swarm"));
     };
+    if member.locked && !force {
+        return Err(Refusal::new(Class::Unavailable, LOCKED));
+    }
     if member.membership.role == Role::Manager && !force {
         return Err(Refusal::new(Class::Unavailable, LAST_MANAGER));
     }

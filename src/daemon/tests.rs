@@ -1,6 +1,6 @@
 //! What older midges left on disk is read by this one.
 
-use super::{member::open_store, membership::Membership};
+use super::{lock::SealLock, member::open_store, membership::Membership};
 use crate::{
     cluster::{State, decode_entry},
     consensus::{Consensus, LogStore, NoPeers, Notice, OnSmol, Settings, SnapshotInterval},
@@ -72,7 +72,8 @@ fn the_data_directory_of_the_first_format_is_read() {
     let (_, tasks) = AgentStore::open(&dir.path().join("agent.redb")).unwrap().load().unwrap();
     assert!(!tasks.is_empty(), "what the agent must bring back");
 
-    let store = open_store(dir.path()).unwrap();
+    let seal = SealLock::new(dir.path()).open().unwrap().unwrap();
+    let store = open_store(dir.path(), &seal).unwrap();
     assert!(store.snapshot().unwrap().is_some(), "it holds a snapshot and entries after it");
     let state = state_of(store, 1);
     let cluster = state.cluster().unwrap();

@@ -333,6 +333,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     fn follow_options(&self) {
         if let Some(cluster) = self.state.cluster() {
             self.log.set_snapshot_interval(cluster.spec.snapshot_interval);
+            self.log.set_unlock_key(cluster.version, cluster.unlock_key);
         }
     }
 

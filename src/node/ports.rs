@@ -6,7 +6,7 @@ use crate::{
     consensus::{Notice, ProposeError},
     types::{
         Cluster, Date, FromManager, FromWorker, HealthState, Moment, NodeId, PeerInput, Sequence,
-        TaskId,
+        TaskId, UnlockKey, Version,
     },
 };
 use async_channel::Receiver;
@@ -54,6 +54,13 @@ pub trait Log: Clone + Send + Sync + 'static {
 
     /// Sets how many entries lie between snapshots, from the next entry on.
     fn set_snapshot_interval(&self, entries: u64);
+
+    /// Says what opens the log after a restart; none where nothing is needed. `as_of` is the version
+    /// of the cluster's row that says so: an older one must not undo a newer. On disk when it
+    /// returns, so that it may block for one small write, each time that a user changes it.
+    fn set_unlock_key(&self, as_of: Version, key: Option<UnlockKey>) {
+        let _nothing_is_locked = (as_of, key);
+    }
 }
 
 /// A write of the log that has not ended.

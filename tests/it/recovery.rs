@@ -2,7 +2,11 @@
 
 use crate::host::{Host, Network, can_run, eventually};
 use serde_json::Value;
-use std::{path::Path, process::Command};
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 /// A manager that an older midge left is taken over with everything in it.
 #[test]
@@ -199,4 +203,98 @@ fn check_refusals(host: &Host, file: &Path) {
     assert!(host.ok(&["info"]).contains("Swarm: inactive"));
     assert!(!host.dir.join("data/membership.json").exists());
     assert!(!host.dir.join("data/manager.redb").exists());
+}
+
+/// Runs `swarm unlock` with this key on standard input; returns what it said where it failed.
+fn unlock(host: &Host, key: &str) -> Result<(), String> {
+    let mut command = Command::new(crate::host::midge_binary());
+    command.args(["swarm", "unlock"]);
+    command.env("MIDGE_HOST", format!("unix://{}/midge.sock", host.dir.display()));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // One that refuses before it reads has closed its end.
+    writeln!(child.stdin.take().unwrap(), "{key}").ok();
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    if output.status.success() { Ok(()) } else { Err(error) }
+}
+
+fn restart(host: &mut Host) {
+    host.kill_daemon();
+    host.start_daemon();
+}
+
+#[test]
+fn a_locked_manager_opens_with_its_key_and_containers_go_on() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    let manager = network.manager();
+    let says = manager.refused(&["swarm", "unlock-key"]);
+    assert!(says.contains("no unlock key is set"), "{says}");
+    assert!(unlock(manager, "x").unwrap_err().contains("swarm is not locked"));
+    manager.ok(&["service", "create", "--name", "web", "--replicas", "4", "bb:1", "sleep", "9999"]);
+    let tasks = manager.wait_running("web", 4);
+    let says = manager.ok(&["swarm", "update", "--autolock"]);
+    let key = manager.ok(&["swarm", "unlock-key", "-q"]).trim().to_owned();
+    assert!(key.starts_with("SWMKEY-1-") && says.contains(&key), "{says}");
+    // An update of something else leaves the key as it is.
+    manager.ok(&["swarm", "update", "--task-history-limit", "4"]);
+    assert_eq!(manager.ok(&["swarm", "unlock-key", "-q"]).trim(), key);
+    let containers: Vec<_> = network.hosts.iter().map(Host::containers).collect();
+    let on_disk = std::fs::read_to_string(network.hosts[0].dir.join("data/seal.key")).unwrap();
+    assert!(on_disk.contains(" locked "));
+
+    restart(&mut network.hosts[0]);
+    let manager = network.manager();
+    assert!(manager.ok(&["info"]).contains("Swarm: locked"));
+    let backup = network.folder().join("x.backup");
+    let force = ["swarm", "init", "--force-new-cluster"];
+    let commands: [&[&str]; 5] = [
+        &["service", "ls"],
+        &["node", "ls"],
+        &["swarm", "leave"],
+        &["swarm", "unlock-key"],
+        &force,
+    ];
+    for command in commands {
+        let says = manager.refused(command);
+        assert!(says.contains("Swarm is encrypted and needs to be unlocked"), "{command:?} {says}");
+    }
+    let phrase = network.folder().join("phrase");
+    std::fs::write(&phrase, "x").unwrap();
+    let (backup, phrase) = (backup.to_str().unwrap(), phrase.to_str().unwrap());
+    let says = manager.refused(&["cluster", "backup", backup, "--passphrase-file", phrase]);
+    assert!(says.contains("needs to be unlocked"), "{says}");
+    assert!(unlock(manager, "nonsense").unwrap_err().contains("invalid key string"));
+    let wrong = format!("SWMKEY-1-{}", "A".repeat(43));
+    assert!(unlock(manager, &wrong).unwrap_err().contains("invalid key provided"));
+    // While it is locked its containers are looked after.
+    assert_eq!(manager.containers(), containers[0]);
+    unlock(manager, &key).unwrap();
+    eventually("the worker to come back", || {
+        let ready = manager.ok(&["node", "ls", "--format", "{{.Status}}"]);
+        (ready == "Ready\nReady\n").then_some(())
+    });
+    assert_eq!(manager.wait_running("web", 4), tasks);
+    let now: Vec<_> = network.hosts.iter().map(Host::containers).collect();
+    assert_eq!(now, containers, "the same processes");
+
+    // A new key makes the old one worthless, at once.
+    let new = manager.ok(&["swarm", "unlock-key", "--rotate", "-q"]).trim().to_owned();
+    assert_ne!(new, key);
+    restart(&mut network.hosts[0]);
+    let manager = network.manager();
+    assert!(unlock(manager, &key).unwrap_err().contains("invalid key provided"));
+    unlock(manager, &new).unwrap();
+    assert_eq!(manager.ok(&["swarm", "unlock-key", "-q"]).trim(), new);
+    // A group that is made anew goes on with the same key.
+    manager.ok(&force);
+    manager.ok(&["swarm", "update", "--autolock=false"]);
+    restart(&mut network.hosts[0]);
+    let manager = network.manager();
+    assert!(manager.refused(&["swarm", "unlock-key"]).contains("no unlock key is set"));
+    assert_eq!(manager.wait_running("web", 4), tasks);
 }

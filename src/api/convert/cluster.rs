@@ -43,7 +43,6 @@ pub fn to_spec(dto: &dto::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpe
     let slow = raft.log_entries_for_slow_followers.unwrap_or(0);
     for (set, flag, field) in [
         (!dto.labels.is_empty(), "--label", "Labels"),
-        (dto.encryption_config.auto_lock_managers == Some(true), "--autolock", "AutoLockManagers"),
         (!is_unset(&dto.task_defaults.log_driver), "--log-driver", "TaskDefaults.LogDriver"),
         (!is_unset(&ca.external_cas), "--external-ca", "CAConfig.ExternalCAs"),
         (!is_unset(&ca.signing_ca_cert), "--ca-cert", "CAConfig.SigningCACert"),

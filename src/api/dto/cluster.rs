@@ -190,6 +190,16 @@ pub struct InitRequest {
     pub spec: SwarmSpec,
 }
 
+/// `POST /swarm/unlock`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[expect(missing_debug_implementations, reason = "it holds a key")]
+pub struct UnlockRequest {
+    /// What opens the manager.
+    #[serde(deserialize_with = "nullable")]
+    pub unlock_key: String,
+}
+
 /// `POST /swarm/join`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

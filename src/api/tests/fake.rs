@@ -241,6 +241,18 @@ impl LocalNode for Fake {
         ready(if force { Ok(()) } else { Err(Refusal::new(Class::Unavailable, "manager")) })
     }
 
+    fn swarm_unlock(&self, key: String) -> Answer<'_, ()> {
+        ready(if key == "SWMKEY-1-right" {
+            Ok(())
+        } else {
+            Err(Refusal::new(Class::Unauthorized, "wrong key"))
+        })
+    }
+
+    fn unlock_key(&self, cluster: &Cluster) -> String {
+        cluster.unlock_key.map(|_| "SWMKEY-1-right".to_owned()).unwrap_or_default()
+    }
+
     fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
         ready(Ok(passphrase.into_bytes()))
     }

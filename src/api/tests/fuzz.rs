@@ -148,6 +148,14 @@ impl LocalNode for Reluctant {
         refused()
     }
 
+    fn swarm_unlock(&self, _: String) -> Answer<'_, ()> {
+        refused()
+    }
+
+    fn unlock_key(&self, _: &Cluster) -> String {
+        String::new()
+    }
+
     fn backup(&self, _: String) -> Answer<'_, Vec<u8>> {
         refused()
     }

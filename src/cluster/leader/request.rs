@@ -126,6 +126,8 @@ impl Leader {
             spec,
             rotate_worker_token,
             rotate_manager_token,
+            rotate_unlock_key,
+            fresh_unlock_key,
         } = request
         else {
             return Err(Refusal::new(Class::Internal, "not a request to update the cluster"));
@@ -137,6 +139,14 @@ impl Leader {
         check_cluster_spec(spec)?;
         let mut changes =
             vec![Change::UpdateCluster { expected: *version, spec: Box::new(spec.clone()) }];
+        let unlock_key = match cluster.unlock_key {
+            _ if !spec.autolock => None,
+            Some(key) if !*rotate_unlock_key => Some(key),
+            _ => Some(*fresh_unlock_key),
+        };
+        if unlock_key != cluster.unlock_key {
+            changes.push(Change::SetUnlockKey { key: unlock_key });
+        }
         if *rotate_worker_token || *rotate_manager_token {
             use crate::types::Entropy;
             let mut draw = |rotate: bool, token: JoinToken| {
