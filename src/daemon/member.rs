@@ -105,18 +105,8 @@ async fn start_now(
 ) -> Result<Member, DaemonError> {
     let containers = shared.containers.clone();
     let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
-    let seal = match membership.role {
-        Role::Manager => shared.lock.open()?,
-        Role::Worker => None,
-    };
-    let locked = membership.role == Role::Manager && seal.is_none();
-    let engine = match &seal {
-        Some(seal) => {
-            let store = open_store(&shared.options.data_dir, seal)?;
-            Some((Arc::clone(&store), LogPort::new(store, Arc::clone(&shared.lock))))
-        }
-        None => None,
-    };
+    let engine = open_log(&shared, membership.role)?;
+    let locked = membership.role == Role::Manager && engine.is_none();
     let credentials = Credentials {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
@@ -160,9 +150,6 @@ async fn start_now(
         Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
         Role::Worker => Managers::Remote(membership.managers.clone()),
     });
-    if locked {
-        tracing::warn!("this manager is locked: midge swarm unlock opens it");
-    }
     let store = engine.map(|(store, _)| store);
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
     let background = [watch, renewal];
@@ -182,6 +169,22 @@ async fn start_now(
 pub(super) fn host_of(address: &str) -> String {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+/// Opens the log of a manager; none on a worker, nor where the manager is locked.
+fn open_log(
+    shared: &Shared,
+    role: Role,
+) -> Result<Option<(Arc<ManagerStore>, LogPort)>, DaemonError> {
+    if role == Role::Worker {
+        return Ok(None);
+    }
+    let Some(seal) = shared.lock.open()? else {
+        tracing::warn!("this manager is locked: midge swarm unlock opens it");
+        return Ok(None);
+    };
+    let store = open_store(&shared.options.data_dir, &seal)?;
+    Ok(Some((Arc::clone(&store), LogPort::new(store, Arc::clone(&shared.lock)))))
 }
 
 /// Opens the manager's file with the key that seals it.

@@ -1,5 +1,7 @@
 //! What is left of a cluster that lost managers, disks or keys.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+
 use crate::host::{Host, Network, can_run, eventually};
 use serde_json::Value;
 use std::{
@@ -102,6 +104,8 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     let (path, phrase) = (file.to_str().unwrap().to_owned(), network.folder().join("phrase"));
     std::fs::write(&phrase, "correct horse\n").unwrap();
     let with_phrase = ["--passphrase-file", phrase.to_str().unwrap()];
+    let backup = [&["cluster", "backup", &path], &with_phrase[..]].concat();
+    let restore = [&["cluster", "restore", &path], &with_phrase[..]].concat();
     let manager = network.manager();
     manager.ok(&[
         "service",
@@ -117,19 +121,17 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
         "9999",
     ]);
     manager.ok(&["node", "update", "--label-add", "disk=ssd", "n1"]);
-    let says =
-        network.hosts[1].refused(&[&["cluster", "backup", &path], &with_phrase[..]].concat());
+    let says = network.hosts[1].refused(&backup);
     assert!(says.contains("This node is not a swarm manager"), "{says}");
     let says = manager.refused(&["cluster", "backup", &path]);
     assert!(says.contains("no passphrase was given"), "{says}");
     assert!(!file.exists(), "a backup that failed leaves nothing");
     let tasks = manager.wait_running("web", 2);
-    manager.ok(&[&["cluster", "backup", &path], &with_phrase[..]].concat());
-    let again = [("MIDGE_PASSPHRASE", "correct horse")];
-    manager.ok_with(&again, &["cluster", "backup", &path]);
+    manager.ok(&backup);
+    manager.ok_with(&[("MIDGE_PASSPHRASE", "correct horse")], &["cluster", "backup", &path]);
     // What comes after the backup is lost.
     manager.ok(&["service", "update", "--detach", "--label-add", "late=1", "web"]);
-    let says = manager.refused(&[&["cluster", "restore", &path], &with_phrase[..]].concat());
+    let says = manager.refused(&restore);
     assert!(says.contains("already part of a swarm"), "{says}");
     let before = version(manager, "web");
 
@@ -142,7 +144,7 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     other.sh(&format!("ip addr add {address}/24 dev eth0"));
     other.start_daemon();
     check_refusals(other, &file);
-    let says = other.ok(&[&["cluster", "restore", &path], &with_phrase[..]].concat());
+    let says = other.ok(&restore);
     assert!(says.contains("is now its manager"), "{says}");
     let manager = &network.hosts[2];
     eventually("the worker to come back", || {
@@ -165,8 +167,7 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     manager.ok(&["service", "scale", "--detach", "web=3"]);
     assert!(version(manager, "web") > before, "above all that the lost manager wrote");
     manager.wait_running("web", 3);
-    network.hosts[2].kill_daemon();
-    network.hosts[2].start_daemon();
+    restart(&mut network.hosts[2]);
     network.hosts[2].wait_running("web", 3);
 }
 
