@@ -107,19 +107,9 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     let backup = [&["cluster", "backup", &path], &with_phrase[..]].concat();
     let restore = [&["cluster", "restore", &path], &with_phrase[..]].concat();
     let manager = network.manager();
-    manager.ok(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "2",
-        "--constraint",
-        "node.hostname==n2",
-        "bb:1",
-        "sleep",
-        "9999",
-    ]);
+    let on_worker = ["--constraint", "node.hostname==n2", "--replicas", "2"];
+    let create = [&["service", "create", "--name", "web"], &on_worker[..]].concat();
+    manager.ok(&[&create[..], &["bb:1", "sleep", "9999"]].concat());
     manager.ok(&["node", "update", "--label-add", "disk=ssd", "n1"]);
     let says = network.hosts[1].refused(&backup);
     assert!(says.contains("This node is not a swarm manager"), "{says}");
