@@ -10,6 +10,7 @@ mod batch;
 mod message;
 mod request;
 
+pub use request::check_cluster_spec;
 pub(super) use request::{Answer, Prepared, check_update, find_service};
 
 #[cfg(test)]
@@ -299,11 +300,17 @@ impl Leader {
                 self.due.all_services = true;
                 self.liveness.note_nodes(state, now);
             }
-            Change::RotateTokens { .. } => {}
+            Change::RotateTokens { .. } | Change::SetUnlockKey { .. } => {}
             Change::SetManagerStatus { .. } => {
                 // The role is a term of constraints.
                 self.due.all_services = true;
                 self.due.enforce = true;
+            }
+            // Read from the log before anybody leads; a leader that is told looks at everything.
+            Change::ForceNewCluster { .. } | Change::RestoreCluster { .. } => {
+                self.due.all_services = true;
+                self.due.enforce = true;
+                self.liveness.note_nodes(state, now);
             }
             Change::CreateNode { node } => {
                 self.due.all_services = true;

@@ -31,7 +31,7 @@ mod why;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
-pub use leader::Leader;
+pub use leader::{Leader, check_cluster_spec};
 pub use request::{
     Admission, Class, JoinRequest, Planned, PlannedTask, Query, Refusal, RenewRequest, Request,
     Response, RoleRequest,

@@ -5,7 +5,7 @@
 use super::command::Rejected;
 use crate::types::{
     Cluster, ClusterSpec, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role, Service,
-    ServiceId, ServiceSpec, Task, TaskId, Version,
+    ServiceId, ServiceSpec, Task, TaskId, UnlockKey, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,11 @@ pub enum Request {
         rotate_worker_token: bool,
         /// Whether to replace the managers' token.
         rotate_manager_token: bool,
+        /// Whether to replace the unlock key, where managers lock themselves.
+        rotate_unlock_key: bool,
+        /// The unlock key to take where one is needed: drawn where there is true randomness, which
+        /// the leader has none of.
+        fresh_unlock_key: UnlockKey,
     },
     /// Admits a node that proved a join token. The token was compared by the leader before any
     /// certificate was signed.

@@ -4,6 +4,7 @@
 //! snapshot and changes of leadership reach the driver as [`Notice`]s over one channel, so that
 //! the cluster's state lives in the driver's loop and nowhere else.
 
+mod anew;
 mod engine;
 mod group;
 mod machine;
@@ -16,6 +17,7 @@ pub(crate) mod tests;
 mod types;
 mod watch;
 
+pub use anew::{make_alone, make_from_snapshot};
 pub use engine::{Approach, Consensus, Members, Settings, SnapshotInterval, StartError};
 pub use on_smol::OnSmol;
 pub use peer::{NoPeers, PeerCall};

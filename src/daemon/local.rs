@@ -1,19 +1,19 @@
 //! What the API asks of this node.
 
-use super::{Shared, chores, images, logs, member::host_of, swarm};
+use super::{Shared, backup, chores, images, logs, member::host_of, recovery, swarm};
 use crate::{
     api::{
-        error::{NOT_A_MANAGER, NOT_IN_SWARM},
+        error::{LOCKED, NOT_A_MANAGER, NOT_IN_SWARM},
         local::{
             Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
             ImageDetail, Info, InitOptions, JoinOptions, LocalNode, LogItem, LogOptions,
             MountPoint, NodeAnswer, NodeSelector, Place, Progress, PullOptions, Removed, Resolved,
-            StartOptions, Started, SwarmState,
+            RestoreOptions, StartOptions, Started, SwarmState,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
     node::LocalTask,
-    pki::TokenText,
+    pki::{TokenText, unlock_key_text},
     runtime::{ContainerInfo, Mounted},
     types::{
         Chore, Cluster, Date, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, PortConfig,
@@ -44,6 +44,7 @@ impl LocalNode for Local {
                 Some(member) if member.membership.role == Role::Worker => {
                     Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER))
                 }
+                Some(member) if member.locked => Err(Refusal::new(Class::Unavailable, LOCKED)),
                 Some(member) => member.handle.request(request, REQUEST_LIMIT).await,
             }
         })
@@ -63,6 +64,22 @@ impl LocalNode for Local {
 
     fn swarm_leave(&self, force: bool) -> Answer<'_, ()> {
         Box::pin(swarm::leave(&self.0, force))
+    }
+
+    fn swarm_unlock(&self, key: String) -> Answer<'_, ()> {
+        Box::pin(async move { recovery::unlock(&self.0, &key).await })
+    }
+
+    fn unlock_key(&self, cluster: &Cluster) -> String {
+        cluster.unlock_key.as_ref().map(unlock_key_text).unwrap_or_default()
+    }
+
+    fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
+        Box::pin(backup::backup(&self.0, passphrase))
+    }
+
+    fn restore(&self, options: RestoreOptions, file: Vec<u8>) -> Answer<'_, NodeId> {
+        Box::pin(backup::restore(&self.0, options, file))
     }
 
     fn join_token(&self, cluster: &Cluster, role: Role) -> String {
@@ -305,6 +322,10 @@ impl Local {
 
     fn describe_swarm(&self, info: &mut Info) {
         let Some(member) = self.0.member() else { return };
+        if member.locked {
+            info.swarm = SwarmState::Locked;
+            return;
+        }
         let (membership, status) = (&member.membership, member.handle.status());
         info.node = Some(membership.node.clone());
         info.swarm = SwarmState::Active;

@@ -13,7 +13,7 @@ use crate::{
     cluster::{Change, Command, Refusal},
     consensus::{Consensus, OnSmol, Settings},
     node::{self, Ended, Handle, ManagerPorts, Ports},
-    pki::{self, CertificateFiles, NodeFiles, SealKey},
+    pki::{CertificateFiles, NodeFiles, SealKey},
     store::{AgentStore, ManagerStore, Sealer},
     transport::{Credentials, Endpoint, Managers},
     types::{Entropy, RequestId, Role},
@@ -44,6 +44,8 @@ const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) membership: Membership,
+    /// Whether it is a manager that waits for the unlock key, and only a worker until then.
+    pub(super) locked: bool,
     pub(super) handle: Handle,
     pub(super) endpoint: Endpoint,
     pub(super) store: Option<Arc<ManagerStore>>,
@@ -115,13 +117,8 @@ async fn start_now(
 ) -> Result<Member, DaemonError> {
     let containers = shared.containers.clone();
     let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
-    let engine = match membership.role {
-        Role::Manager => {
-            let store = open_store(&shared.options.data_dir)?;
-            Some((Arc::clone(&store), LogPort::new(store)))
-        }
-        Role::Worker => None,
-    };
+    let engine = open_log(&shared, membership.role)?;
+    let locked = membership.role == Role::Manager && engine.is_none();
     let credentials = Credentials {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
@@ -138,7 +135,6 @@ async fn start_now(
         manager: engine.as_ref().map(|(_, log)| ManagerPorts {
             log: log.clone(),
             authority: AuthorityPort,
-            epoch: membership.epoch,
             member: membership.key(),
         }),
     };
@@ -170,6 +166,8 @@ async fn start_now(
     let watch = containers.watch();
     endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
     endpoint.set_managers(match membership.role {
+        // It lives on as a worker of the other managers, where there are any.
+        Role::Manager if locked => Managers::Remote(membership.other_managers()),
         Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
         Role::Worker => Managers::Remote(membership.known_managers()),
     });
@@ -177,7 +175,16 @@ async fn start_now(
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
     let role = role::run(Arc::downgrade(&shared), endpoint.clone(), places);
     let background = [watch, renewal, smol::spawn(role)];
-    Ok(Member { membership, handle, endpoint, store, consensus, ended, _background: background })
+    Ok(Member {
+        membership,
+        locked,
+        handle,
+        endpoint,
+        store,
+        consensus,
+        ended,
+        _background: background,
+    })
 }
 
 /// Returns the host of `host:port`.
@@ -186,16 +193,33 @@ pub(super) fn host_of(address: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
+/// Opens the log of a manager; none on a worker, nor where the manager is locked.
+fn open_log(
+    shared: &Shared,
+    role: Role,
+) -> Result<Option<(Arc<ManagerStore>, LogPort)>, DaemonError> {
+    if role == Role::Worker {
+        return Ok(None);
+    }
+    let Some(seal) = shared.lock.open()? else {
+        tracing::warn!("this manager is locked: midge swarm unlock opens it");
+        return Ok(None);
+    };
+    let store = open_store(&shared.options.data_dir, &seal)?;
+    Ok(Some((Arc::clone(&store), LogPort::new(store, Arc::clone(&shared.lock)))))
+}
+
 /// Opens the manager's file with the key that seals it.
-fn open_store(data_dir: &Path) -> Result<Arc<ManagerStore>, DaemonError> {
-    let SealKey { id, bytes } =
-        pki::load_or_create_seal_key(&seal_key_path(data_dir), random_bytes())?;
+pub(super) fn open_store(
+    data_dir: &Path,
+    seal: &SealKey,
+) -> Result<Arc<ManagerStore>, DaemonError> {
     let nonce = || {
         let mut nonce = [0; 12];
         nonce.copy_from_slice(&random_bytes()[..12]);
         nonce
     };
-    let sealer = Sealer::new(id, &bytes, nonce);
+    let sealer = Sealer::new(seal.id, &seal.bytes, nonce);
     Ok(Arc::new(ManagerStore::open(&data_dir.join("manager.redb"), sealer)?))
 }
 

@@ -32,8 +32,6 @@ pub(crate) struct Membership {
     /// were.
     #[serde(default)]
     pub(crate) member: Option<u64>,
-    /// The cluster's epoch: how often it was restored or forced anew, from 1.
-    pub(crate) epoch: u64,
     /// The UDP address it listens on.
     pub(crate) listen: String,
     /// `host:port` told to others.
@@ -91,14 +89,13 @@ impl Membership {
         let (listen, advertise) = (String::new(), String::new());
         let managers = Vec::new();
         let format = FORMAT;
-        let (member, epoch) = (Some(node.member()), 1);
+        let member = Some(node.member());
         Self {
             format,
             node,
             cluster,
             role,
             member,
-            epoch,
             listen,
             advertise,
             managers,
@@ -119,6 +116,11 @@ impl Membership {
         known
             .extend(self.joined.iter().filter(|address| !self.managers.contains(address)).cloned());
         known
+    }
+
+    /// Returns where the other managers are found.
+    pub(crate) fn other_managers(&self) -> Vec<String> {
+        self.managers.iter().filter(|address| **address != self.advertise).cloned().collect()
     }
 
     /// Reads it; none where the node belongs to no cluster.

@@ -4,6 +4,7 @@
 //! parts in order, carries requests between them, and ends them on a signal.
 
 mod address;
+mod backup;
 mod chores;
 mod config;
 mod container;
@@ -13,17 +14,21 @@ mod garbage;
 mod host;
 mod images;
 mod local;
+mod lock;
 mod logging;
 mod logs;
 mod member;
 mod membership;
 mod memory;
 mod ports;
+mod recovery;
 mod renewal;
 mod role;
 mod streams;
 mod swarm;
 mod teller;
+#[cfg(test)]
+mod tests;
 mod workload;
 
 use crate::{
@@ -185,6 +190,8 @@ pub(crate) struct Shared {
     containers: Containers,
     collector: Arc<garbage::Collector>,
     member: Mutex<Option<Arc<Member>>>,
+    /// The key that seals the log of a manager.
+    lock: Arc<lock::SealLock>,
     /// Taken by whoever changes the membership: one at a time.
     changing: smol::lock::Mutex<()>,
     /// Told when the daemon must end with an error.
@@ -356,6 +363,7 @@ fn compose(
         format!("/midge/{id}"),
     );
     Ok(Arc::new(Shared {
+        lock: Arc::new(lock::SealLock::new(&options.data_dir)),
         options,
         config,
         host: SystemHost::new(),

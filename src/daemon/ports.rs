@@ -1,6 +1,6 @@
 //! The node's ports on the real parts: small translations, and no decisions.
 
-use super::host::wall_clock;
+use super::{host::wall_clock, lock::SealLock};
 use crate::{
     agent,
     cluster::{Admission, Class, Refusal, Request, Response},
@@ -9,7 +9,10 @@ use crate::{
     pki::{self, Identity},
     store::{AgentStore, ManagerStore},
     transport::{Endpoint, StreamError},
-    types::{Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Sequence},
+    types::{
+        Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Sequence, UnlockKey,
+        Version,
+    },
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -28,17 +31,18 @@ use std::{
 pub(super) struct LogPort {
     engine: Arc<smol::lock::OnceCell<Consensus<OnSmol>>>,
     store: Arc<ManagerStore>,
+    lock: Arc<SealLock>,
     snapshot_interval: SnapshotInterval,
     channel: (Sender<Notice>, Receiver<Notice>),
 }
 
 impl LogPort {
     /// Makes the log that is in `store`, without an engine: proposals wait for it.
-    pub(super) fn new(store: Arc<ManagerStore>) -> Self {
+    pub(super) fn new(store: Arc<ManagerStore>, lock: Arc<SealLock>) -> Self {
         let default = crate::types::ClusterSpec::default().snapshot_interval;
         let snapshot_interval = SnapshotInterval::new(default);
         let channel = Consensus::<OnSmol>::channel();
-        Self { engine: Arc::default(), store, snapshot_interval, channel }
+        Self { engine: Arc::default(), store, lock, snapshot_interval, channel }
     }
 
     /// Returns the channel of notices, for the engine.
@@ -123,6 +127,10 @@ impl Log for LogPort {
         if let Some(engine) = self.engine.get() {
             engine.hand_over(limit).await;
         }
+    }
+
+    fn set_unlock_key(&self, as_of: Version, key: Option<UnlockKey>) {
+        self.lock.follow(as_of, key);
     }
 }
 

@@ -5,21 +5,21 @@ use super::{
     host::{SystemEntropy, wall_clock},
     member::{self, Birth, Member},
     membership::{Membership, MembershipError},
-    role,
+    recovery, role,
 };
 use crate::{
     api::{
-        error::NOT_IN_SWARM,
+        error::{LOCKED, NOT_IN_SWARM},
         local::{InitOptions, JoinOptions},
     },
-    cluster::{Class, JoinRequest, Query, Refusal, Request, Response},
+    cluster::{Class, JoinRequest, Query, Refusal, Request, Response, check_cluster_spec},
     node::Handle,
     pki::{self, CertificateFiles, Identity, NodeFiles, TokenText},
     runtime::image::chain,
     transport::{self, Endpoint, JoinError},
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
-        NodeSpec, NodeState, NodeStatus, RequestId, Role, Version,
+        NodeSpec, NodeState, NodeStatus, RequestId, Role, UnlockKey, Version,
     },
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -43,7 +43,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// leader before.
 const STEP_BACK_LIMIT: Duration = Duration::from_secs(20);
 
-pub(super) fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
+fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
     transport::Config { listen, clock: shared.clock.clone(), resolver: shared.resolver.clone() }
 }
 
@@ -56,7 +56,7 @@ const BIND_LIMIT: Duration = Duration::from_secs(3);
 
 /// Binds the endpoint; waits a moment where the port is taken, since the endpoint of a join that
 /// just failed lets go of it only once its last connection has.
-async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonError> {
+pub(super) async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonError> {
     let start = std::time::Instant::now();
     loop {
         match Endpoint::bind(endpoint_config(shared, listen)) {
@@ -71,7 +71,7 @@ async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonErr
     }
 }
 
-fn internal(error: &DaemonError) -> Refusal {
+pub(super) fn internal(error: &DaemonError) -> Refusal {
     let class = match error {
         DaemonError::Bind(_) => Class::Invalid,
         _ => Class::Internal,
@@ -117,11 +117,12 @@ pub(super) async fn start(
 pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<NodeId, Refusal> {
     let _one = shared.changing.lock().await;
     if shared.member().is_some() {
-        return Err(Refusal::new(Class::Unavailable, IN_SWARM));
+        if options.force_new_cluster {
+            return recovery::force_new_cluster(&shared, &options).await;
+        }
+        return Err(in_swarm());
     }
-    if options.force_new_cluster {
-        return Err(Refusal::new(Class::Unsupported, "--force-new-cluster is not supported yet"));
-    }
+    check_cluster_spec(&options.spec)?;
     let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;
     let advertise =
         address::advertise(&options.advertise, listen).map_err(|error| invalid(&error))?;
@@ -156,6 +157,7 @@ async fn make(
     membership.advertise.clone_from(&advertise);
     membership.managers = vec![advertise.clone()];
     let description = shared.containers.describe_now().await;
+    let unlock_key = options.spec.autolock.then(|| UnlockKey::generate(&mut SystemEntropy));
     let birth = Birth {
         cluster: Cluster {
             id: cluster,
@@ -165,6 +167,7 @@ async fn make(
             spec: options.spec,
             root,
             tokens: JoinTokens { worker: new_token(), manager: new_token() },
+            unlock_key,
         },
         node: Node {
             id: node.clone(),
@@ -204,7 +207,7 @@ fn new_token() -> JoinToken {
 pub(super) async fn join(shared: Arc<Shared>, options: JoinOptions) -> Result<(), Refusal> {
     let _one = shared.changing.lock().await;
     if shared.member().is_some() {
-        return Err(Refusal::new(Class::Unavailable, IN_SWARM));
+        return Err(in_swarm());
     }
     let token = TokenText::parse(&options.token)
         .map_err(|error| Refusal::new(Class::Invalid, format!("invalid join token: {error}")))?;
@@ -298,7 +301,10 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
     let Some(member) = member else {
         return Err(Refusal::new(Class::Unavailable, "This node is not part of a swarm"));
     };
-    let member = if member.membership.role == Role::Manager {
+    if member.locked && !force {
+        return Err(Refusal::new(Class::Unavailable, LOCKED));
+    }
+    let member = if member.membership.role == Role::Manager && !member.locked {
         let managers = managers(&member).await;
         if !force {
             return Err(Refusal::new(Class::Unavailable, leaving(managers.map(|m| m.len()))));
@@ -399,6 +405,11 @@ pub(super) fn remember(shared: &Shared, age: Duration) {
     if let Err(error) = write() {
         tracing::warn!(error = chain(&error), "cannot write down the time");
     }
+}
+
+/// The refusal of a node that is in a cluster already.
+pub(super) fn in_swarm() -> Refusal {
+    Refusal::new(Class::Unavailable, IN_SWARM)
 }
 
 /// The refusal of a node that is in no cluster.

@@ -106,6 +106,9 @@ pub(super) enum ManagerCall {
         deadline: Moment,
         reply: Sender<Result<Applied, Refusal>>,
     },
+    Snapshot {
+        reply: Sender<Result<Vec<u8>, Refusal>>,
+    },
     #[cfg(test)]
     RebuildLeader,
     #[cfg(test)]
@@ -217,6 +220,16 @@ impl Handle {
     /// As [`Handle::request`]; `Conflict` where there is a cluster already.
     pub async fn bootstrap(&self, command: Command, limit: Duration) -> Result<Applied, Refusal> {
         self.ask(limit, |deadline, reply| ManagerCall::Bootstrap { command, deadline, reply }).await
+    }
+
+    /// Returns the cluster's state as this manager has applied it, as the bytes of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::request`], but for leadership: any manager has a state, also one that is cut
+    /// off from the others.
+    pub async fn snapshot(&self, limit: Duration) -> Result<Vec<u8>, Refusal> {
+        self.ask(limit, |_, reply| ManagerCall::Snapshot { reply }).await
     }
 
     async fn ask<T>(

@@ -70,7 +70,6 @@ pub(super) struct Channels {
 /// What the loop is told.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) epoch: u64,
     /// This manager's key in the consensus group.
     pub(super) member: u64,
     pub(super) shared: Arc<Shared>,
@@ -129,7 +128,6 @@ struct Manager<H, L, P, A> {
     peers: P,
     authority: A,
     shared: Arc<Shared>,
-    epoch: u64,
     member: u64,
     occurrences: Board<Occurrence>,
     state: State,
@@ -164,7 +162,6 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         peers,
         authority,
         shared: context.shared,
-        epoch: context.epoch,
         member: context.member,
         occurrences: context.occurrences,
         state: State::default(),
@@ -325,7 +322,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         if entry.data.is_empty() {
             return Ok(());
         }
-        let version = Version { epoch: self.epoch, index: entry.index };
+        let version = Version { epoch: self.state.epoch(), index: entry.index };
         let commands = cluster::decode_entry(&entry.data)
             .map_err(|error| format!("cannot read log entry {}: {error}", entry.index))?;
         let apply = |command: Command| {
@@ -358,6 +355,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     fn follow_options(&self) {
         if let Some(cluster) = self.state.cluster() {
             self.log.set_snapshot_interval(cluster.spec.snapshot_interval);
+            self.log.set_unlock_key(cluster.version, cluster.unlock_key);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
     consensus::{Approach, Notice, ProposeError},
     types::{
         Cluster, Date, FromManager, FromWorker, HealthState, LeaderAt, Moment, NodeId, PeerInput,
-        Role, Sequence, TaskId,
+        Role, Sequence, TaskId, UnlockKey, Version,
     },
 };
 use async_channel::Receiver;
@@ -72,6 +72,12 @@ pub trait Log: Clone + Send + Sync + 'static {
 
     /// Lets another member lead; returns once one does, or none could within `limit`.
     fn hand_over(&self, limit: Duration) -> impl Future<Output = ()> + Send;
+    /// Says what opens the log after a restart; none where nothing is needed. `as_of` is the version
+    /// of the cluster's row that says so: an older one must not undo a newer. On disk when it
+    /// returns, so that it may block for one small write, each time that a user changes it.
+    fn set_unlock_key(&self, as_of: Version, key: Option<UnlockKey>) {
+        let _nothing_is_locked = (as_of, key);
+    }
 }
 
 /// A write of the log that has not ended.

@@ -60,6 +60,7 @@ impl World {
             spec: ClusterSpec { snapshot_interval: 60, ..ClusterSpec::default() },
             root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
             tokens: JoinTokens { worker: WORKER_TOKEN, manager: JoinToken(2) },
+            unlock_key: None,
         };
         let spec = node_spec(Role::Manager, Availability::Active);
         let node = Node {

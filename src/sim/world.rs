@@ -194,7 +194,7 @@ impl World {
             None => None,
             Some(disk) => {
                 let log = self.begin_log(owner, disk);
-                Some(ManagerPorts { log, authority: SimAuthority, epoch: 1, member: 1 })
+                Some(ManagerPorts { log, authority: SimAuthority, member: 1 })
             }
         };
         let (inputs_tx, inputs) = async_channel::bounded(4_096);

@@ -53,8 +53,8 @@ pub use capability::{
     CAPABILITIES, CAPABILITY_ALL, capabilities_in, capability_name, is_capability,
 };
 pub use cluster::{
-    Cluster, ClusterSpec, HEARTBEAT_PERIOD, JoinToken, JoinTokens, NODE_CERT_EXPIRY,
-    NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
+    Cluster, ClusterSpec, ELECTION_TIMEOUT, HEARTBEAT_PERIOD, JoinToken, JoinTokens,
+    NODE_CERT_EXPIRY, NODE_CERT_EXPIRY_MIN, REJOIN_GRACE, RootCa, TASK_HISTORY_LIMIT, UnlockKey,
 };
 pub use constraint::Constraint;
 pub use container::{

@@ -15,6 +15,7 @@ mod joining;
 mod managers;
 mod mistakes;
 mod options;
+mod recovery;
 mod registry;
 mod services;
 mod spec;

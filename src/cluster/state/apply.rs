@@ -24,9 +24,9 @@ const REMOVED_GRACE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// Where a command is written: its version and its date.
 #[derive(Clone, Copy)]
-struct At {
-    version: Version,
-    date: Date,
+pub(super) struct At {
+    pub(super) version: Version,
+    pub(super) date: Date,
 }
 
 impl State {
@@ -125,6 +125,12 @@ impl State {
                 }
                 Ok(Applied::Done)
             }
+            Change::SetUnlockKey { key } => self.change_cluster(at, |cluster| {
+                cluster.unlock_key = *key;
+                Ok(())
+            }),
+            Change::ForceNewCluster { manager, status } => self.force_new(at, manager, status),
+            Change::RestoreCluster { node, replaces } => self.restore_to(at, node, replaces),
         }
     }
 
@@ -156,7 +162,7 @@ impl State {
         Ok(Applied::Done)
     }
 
-    fn create_node(&mut self, at: At, node: &Node) -> Result<Applied, Rejected> {
+    pub(super) fn create_node(&mut self, at: At, node: &Node) -> Result<Applied, Rejected> {
         if self.is_removed(&node.id) {
             return Err(Rejected::Precondition(format!("node {} was removed", node.id)));
         }
@@ -207,7 +213,7 @@ impl State {
         })
     }
 
-    fn change_node(
+    pub(super) fn change_node(
         &mut self,
         at: At,
         id: &NodeId,
@@ -220,7 +226,12 @@ impl State {
         Ok(Applied::Node(id.clone()))
     }
 
-    fn remove_node(&mut self, at: At, id: &NodeId, force: bool) -> Result<Applied, Rejected> {
+    pub(super) fn remove_node(
+        &mut self,
+        at: At,
+        id: &NodeId,
+        force: bool,
+    ) -> Result<Applied, Rejected> {
         let node = self.node(id).ok_or_else(|| not_found("node", id.as_str()))?;
         if node.role == Role::Manager || node.manager.is_some() {
             return Err(Rejected::Precondition(format!(
@@ -678,7 +689,7 @@ fn begin_iteration(service: &mut Service, before: &ServiceSpec, date: Date) {
     }
 }
 
-fn not_found(kind: &str, id: &str) -> Rejected {
+pub(super) fn not_found(kind: &str, id: &str) -> Rejected {
     Rejected::NotFound { kind: kind.to_owned(), id: id.to_owned() }
 }
 

@@ -118,6 +118,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 self.bootstrap = Some(Bootstrap { command, deadline, reply, proposed: false });
                 self.propose_bootstrap();
             }
+            ManagerCall::Snapshot { reply } => answer(&reply, Ok(self.state.encode_snapshot())),
             #[cfg(test)]
             ManagerCall::RebuildLeader => self.rebuild(),
             #[cfg(test)]

@@ -379,6 +379,8 @@ fn rotating_a_token_replaces_it_once() {
         spec: cluster.spec.clone(),
         rotate_worker_token: true,
         rotate_manager_token: false,
+        rotate_unlock_key: false,
+        fresh_unlock_key: crate::types::UnlockKey([9; 32]),
     };
     assert_eq!(world.request(rotate.clone()), Ok(Response::Done));
     let rotated = world.state.cluster().expect("a cluster").clone();

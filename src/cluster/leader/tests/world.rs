@@ -123,6 +123,7 @@ impl World {
             spec: ClusterSpec::default(),
             root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
             tokens: JoinTokens { worker: JoinToken(11), manager: JoinToken(12) },
+            unlock_key: None,
         };
         let mut changes = vec![Change::CreateCluster {
             cluster: Box::new(cluster),
