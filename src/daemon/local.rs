@@ -39,7 +39,7 @@ pub(super) struct Local(pub(super) Arc<Shared>);
 impl LocalNode for Local {
     fn request(&self, request: Request) -> Answer<'_, Response> {
         Box::pin(async move {
-            match self.0.member() {
+            match self.0.settled_member().await {
                 None => Err(Refusal::new(Class::Unavailable, NOT_IN_SWARM)),
                 Some(member) if member.membership.role == Role::Worker => {
                     Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER))

@@ -26,13 +26,13 @@ use std::{
     time::Duration,
 };
 
-/// How often the leader tells the other managers that it lives. One that is alone tells nobody.
-const HEARTBEAT: Duration = Duration::from_millis(150);
+/// How many parts of the election timeout a leader's lease and the wait after it are: the engine
+/// waits for twice its shortest wait, the lease, and then once to twice that wait.
+const WAITS_PER_TIMEOUT: u32 = 3;
 
-/// The shortest time that a manager waits for the leader after the leader's lease, which is twice
-/// as long: an election begins 0.9 to 1.2 s after the leader's last word. Three heartbeats may be
-/// lost before that.
-const ELECTION: Duration = Duration::from_millis(300);
+/// How often the leader tells the other managers that it lives, in the engine's shortest wait. One
+/// that is alone tells nobody.
+const BEATS_PER_WAIT: u32 = 2;
 
 /// How long a manager that ends waits for another to take the lead: an election without its wait.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
@@ -117,7 +117,8 @@ async fn start_now(
 ) -> Result<Member, DaemonError> {
     let containers = shared.containers.clone();
     let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
-    let engine = open_log(&shared, membership.role)?;
+    let (election, elections) = async_channel::bounded(1);
+    let engine = open_log(&shared, &membership, election)?;
     let locked = membership.role == Role::Manager && engine.is_none();
     let credentials = Credentials {
         certificate: files.certificate.clone(),
@@ -152,7 +153,8 @@ async fn start_now(
     .detach();
     let mut consensus = None;
     if let Some((store, log)) = &engine {
-        let engine = start_engine(Arc::clone(store), log.clone(), membership.key(), &endpoint);
+        let own = (membership.key(), membership.election_timeout());
+        let engine = start_engine(Arc::clone(store), log.clone(), own, &endpoint);
         let engine = engine.await?;
         if birth.is_some() {
             engine.initialize(membership.advertise.clone()).await?;
@@ -165,15 +167,11 @@ async fn start_now(
     }
     let watch = containers.watch();
     endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
-    endpoint.set_managers(match membership.role {
-        // It lives on as a worker of the other managers, where there are any.
-        Role::Manager if locked => Managers::Remote(membership.other_managers()),
-        Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
-        Role::Worker => Managers::Remote(membership.known_managers()),
-    });
+    endpoint.set_managers(managers_of(&membership, locked));
     let store = engine.map(|(store, _)| store);
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
-    let role = role::run(Arc::downgrade(&shared), endpoint.clone(), places);
+    let changes = role::Changes { places, elections };
+    let role = role::run(Arc::downgrade(&shared), endpoint.clone(), changes);
     let background = [watch, renewal, smol::spawn(role)];
     Ok(Member {
         membership,
@@ -187,6 +185,16 @@ async fn start_now(
     })
 }
 
+/// Returns where this node's worker side finds a manager.
+fn managers_of(membership: &Membership, locked: bool) -> Managers {
+    match membership.role {
+        // It lives on as a worker of the other managers, where there are any.
+        Role::Manager if locked => Managers::Remote(membership.other_managers()),
+        Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
+        Role::Worker => Managers::Remote(membership.known_managers()),
+    }
+}
+
 /// Returns the host of `host:port`.
 pub(super) fn host_of(address: &str) -> String {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -196,9 +204,10 @@ pub(super) fn host_of(address: &str) -> String {
 /// Opens the log of a manager; none on a worker, nor where the manager is locked.
 fn open_log(
     shared: &Shared,
-    role: Role,
+    membership: &Membership,
+    elections: async_channel::Sender<Duration>,
 ) -> Result<Option<(Arc<ManagerStore>, LogPort)>, DaemonError> {
-    if role == Role::Worker {
+    if membership.role == Role::Worker {
         return Ok(None);
     }
     let Some(seal) = shared.lock.open()? else {
@@ -206,7 +215,8 @@ fn open_log(
         return Ok(None);
     };
     let store = open_store(&shared.options.data_dir, &seal)?;
-    Ok(Some((Arc::clone(&store), LogPort::new(store, Arc::clone(&shared.lock)))))
+    let (lock, election) = (Arc::clone(&shared.lock), membership.election_timeout());
+    Ok(Some((Arc::clone(&store), LogPort::new(store, lock, election, elections))))
 }
 
 /// Opens the manager's file with the key that seals it.
@@ -228,15 +238,16 @@ pub(super) fn open_store(
 fn start_engine(
     store: Arc<ManagerStore>,
     log: LogPort,
-    id: u64,
+    (id, election): (u64, Duration),
     endpoint: &Endpoint,
 ) -> Boxed<Consensus<OnSmol>> {
     let peers = Arc::new(MemberPort(endpoint.clone()));
     Box::pin(async move {
+        let wait = election / WAITS_PER_TIMEOUT;
         let settings = Settings {
             id,
-            heartbeat: HEARTBEAT,
-            election: ELECTION,
+            heartbeat: wait / BEATS_PER_WAIT,
+            election: wait,
             snapshot_interval: log.snapshot_interval(),
         };
         Ok(Consensus::<OnSmol>::start(&settings, store, peers, log.channel()).await?)

@@ -3,12 +3,13 @@
 //! Written as a whole beside the old one and renamed over it, so that a power cut leaves one or
 //! the other. Secrets are elsewhere: this holds names and addresses only.
 
-use crate::types::{ClusterId, Date, NodeId, Role};
+use crate::types::{ClusterId, Date, ELECTION_TIMEOUT, NodeId, Role};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The format that this version writes, and the newest it reads.
@@ -38,6 +39,10 @@ pub(crate) struct Membership {
     pub(crate) advertise: String,
     /// `host:port` of the managers it knows, best first; names are looked up anew each time.
     pub(crate) managers: Vec<String>,
+    /// How long the consensus group does without a leader, in milliseconds, as it was last told;
+    /// none is the default.
+    #[serde(default)]
+    pub(crate) election_millis: Option<u64>,
     /// `host:port` of the managers that the user named when the node joined.
     #[serde(default)]
     pub(crate) joined: Vec<String>,
@@ -99,6 +104,7 @@ impl Membership {
             listen,
             advertise,
             managers,
+            election_millis: None,
             joined: Vec::new(),
             last_seen: date,
         }
@@ -107,6 +113,11 @@ impl Membership {
     /// Returns its key in the consensus group.
     pub(crate) fn key(&self) -> u64 {
         self.member.unwrap_or(1)
+    }
+
+    /// Returns how long the consensus group does without a leader.
+    pub(crate) fn election_timeout(&self) -> Duration {
+        self.election_millis.map_or(ELECTION_TIMEOUT, Duration::from_millis)
     }
 
     /// Returns where managers may be found: those that a manager named last, then those that the

@@ -213,6 +213,18 @@ impl Shared {
         self.member.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Returns the member; where there is none since it starts anew, waits until it has.
+    async fn settled_member(&self) -> Option<Arc<Member>> {
+        if self.member().is_none() && self.changing.try_lock().is_none() {
+            let changed = async { drop(self.changing.lock().await) };
+            let late = async {
+                smol::Timer::after(CHANGE_LIMIT).await;
+            };
+            changed.or(late).await;
+        }
+        self.member()
+    }
+
     fn set_member(&self, member: Option<Arc<Member>>) {
         *self.member.lock().unwrap_or_else(PoisonError::into_inner) = member;
     }
@@ -378,6 +390,10 @@ fn compose(
         work: container::Work::default(),
     }))
 }
+
+/// How long a client waits for a member that starts anew: the files of the one before come free, and
+/// an engine reads its log.
+const CHANGE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How old the time on disk may be when the daemon ends: one that is stopped and started over and
 /// over does not wear the card out.

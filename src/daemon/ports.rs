@@ -33,16 +33,24 @@ pub(super) struct LogPort {
     store: Arc<ManagerStore>,
     lock: Arc<SealLock>,
     snapshot_interval: SnapshotInterval,
+    election: (Duration, Sender<Duration>),
     channel: (Sender<Notice>, Receiver<Notice>),
 }
 
 impl LogPort {
     /// Makes the log that is in `store`, without an engine: proposals wait for it.
-    pub(super) fn new(store: Arc<ManagerStore>, lock: Arc<SealLock>) -> Self {
+    /// `election` is how long the engine does without a leader; another time goes to `elections`.
+    pub(super) fn new(
+        store: Arc<ManagerStore>,
+        lock: Arc<SealLock>,
+        election: Duration,
+        elections: Sender<Duration>,
+    ) -> Self {
         let default = crate::types::ClusterSpec::default().snapshot_interval;
         let snapshot_interval = SnapshotInterval::new(default);
         let channel = Consensus::<OnSmol>::channel();
-        Self { engine: Arc::default(), store, lock, snapshot_interval, channel }
+        let election = (election, elections);
+        Self { engine: Arc::default(), store, lock, snapshot_interval, election, channel }
     }
 
     /// Returns the channel of notices, for the engine.
@@ -108,6 +116,14 @@ impl Log for LogPort {
 
     fn set_snapshot_interval(&self, entries: u64) {
         self.snapshot_interval.set(entries);
+    }
+
+    fn set_election_timeout(&self, timeout: Duration) {
+        let (present, elections) = &self.election;
+        if timeout != *present {
+            // An error means that the member ends, and the next one is told.
+            let _before = elections.force_send(timeout);
+        }
     }
 
     async fn approach(

@@ -65,7 +65,7 @@ pub(super) async fn force_new_cluster(
 }
 
 /// Ends the member that runs, for another to take its place.
-async fn stop(shared: &Shared, member: Arc<Member>) {
+pub(super) async fn stop(shared: &Shared, member: Arc<Member>) {
     member.stop().await;
     shared.set_member(None);
 }
@@ -141,7 +141,9 @@ async fn anew(shared: &Shared, membership: &Membership) -> Result<(), DaemonErro
 }
 
 /// Opens files that a member which was stopped may not have let go of yet.
-async fn released<T>(open: impl Fn() -> Result<T, DaemonError>) -> Result<T, DaemonError> {
+pub(super) async fn released<T>(
+    open: impl Fn() -> Result<T, DaemonError>,
+) -> Result<T, DaemonError> {
     let start = Instant::now();
     loop {
         match open() {

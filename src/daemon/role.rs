@@ -3,10 +3,11 @@
 //! A node that takes another role starts its member anew, on the same files; containers go on
 //! running. The certificate decides which role a node has, also where power was cut in between.
 
-use super::{DaemonError, Shared, member, membership::Membership, ports::Place, swarm};
+use super::{DaemonError, Shared, member, membership::Membership, ports::Place, recovery, swarm};
 use crate::{
     pki::{self, CertificateFiles, Identity, NodeFiles},
     runtime::image::chain,
+    store::AgentStore,
     transport::Endpoint,
     types::Role,
     wire::{StreamReply, StreamRequest},
@@ -24,28 +25,61 @@ use std::{
 /// member go within some round trips.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Within how long all managers start anew whose election timeout changed.
+const TURNS_MAX: Duration = Duration::from_secs(5);
+
 /// How long a manager may take to answer: two commits on the slowest card, and an election.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
+/// What changes about a member while it runs.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) places: Receiver<Place>,
+    /// How long the consensus group should do without a leader.
+    pub(super) elections: Receiver<Duration>,
+}
+
+enum Change {
+    Place(Place),
+    Election(Duration),
+    /// Nothing: a role that could not be taken is asked for again.
+    Again,
+}
+
 /// Follows what managers say of this node's place, until dropped.
-pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, places: Receiver<Place>) {
+pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Changes) {
     let mut wanted: Option<Role> = None;
     loop {
-        let told = async { places.recv().await.ok().map(Some) };
+        let told = async { changes.places.recv().await.ok().map(Change::Place) };
+        let election = async {
+            match changes.elections.recv().await {
+                Ok(timeout) => Some(Change::Election(timeout)),
+                // A worker has no such group.
+                Err(_) => std::future::pending().await,
+            }
+        };
         let again = async {
             if wanted.is_none() {
                 return std::future::pending().await;
             }
             smol::Timer::after(RETRY).await;
-            Some(None)
+            Some(Change::Again)
         };
-        let Some(place) = told.or(again).await else { return };
+        let Some(change) = told.or(election).or(again).await else { return };
         let Some(shared) = shared.upgrade() else { return };
-        if let Some(place) = place {
-            wanted = Some(place.role);
-            if let Err(error) = learn(&shared, &endpoint, place.managers) {
-                tracing::warn!(error = error.explain(), "cannot write down where managers are");
+        match change {
+            Change::Place(place) => {
+                wanted = Some(place.role);
+                if let Err(error) = learn(&shared, &endpoint, place.managers) {
+                    tracing::warn!(error = error.explain(), "cannot write down where managers are");
+                }
             }
+            Change::Election(timeout) => {
+                // This task ends with the member that it replaces.
+                smol::spawn(hold_elections(Arc::clone(&shared), timeout)).detach();
+                return;
+            }
+            Change::Again => {}
         }
         let Some(member) = shared.member() else { continue };
         if wanted == Some(member.membership.role) {
@@ -150,11 +184,23 @@ async fn switch(shared: Arc<Shared>, before: Arc<member::Member>, files: NodeFil
     if shared.member().is_none_or(|now| !Arc::ptr_eq(&now, &before)) {
         return;
     }
-    tracing::info!(%role, "this node takes another role");
+    if role != before.membership.role {
+        tracing::info!(%role, "this node takes another role");
+    }
     let data_dir = &shared.options.data_dir;
     let switched = async {
         CertificateFiles::under(data_dir).save(&files)?;
-        before.stop().await;
+        let had_log = before.store.is_some();
+        recovery::stop(&shared, before).await;
+        // The last tasks of the member that ended hold its files for a moment.
+        recovery::released(|| {
+            let _agent = AgentStore::open(&data_dir.join("agent.redb"))?;
+            match shared.lock.open()?.filter(|_| had_log) {
+                Some(seal) => member::open_store(data_dir, &seal).map(drop),
+                None => Ok(()),
+            }
+        })
+        .await?;
         let Some(membership) = Membership::load(data_dir)? else { return Ok(()) };
         let membership = settle(data_dir, membership, &files)?;
         swarm::start(&shared, membership, files).await
@@ -162,6 +208,36 @@ async fn switch(shared: Arc<Shared>, before: Arc<member::Member>, files: NodeFil
     if let Err(error) = switched.await {
         // The files say what the node is: the next start finds it so.
         let _told = shared.failed.try_send(error.explain());
+    }
+}
+
+/// Starts the member anew with another election timeout: managers one after another, the leader,
+/// whose end costs an election, last.
+async fn hold_elections(shared: Arc<Shared>, timeout: Duration) {
+    let Some(before) = shared.member() else { return };
+    let turn = if before.handle.status().leading {
+        TURNS_MAX
+    } else {
+        TURNS_MAX.mul_f64(rand::random::<f64>() * 0.8)
+    };
+    smol::Timer::after(turn).await;
+    let data_dir = &shared.options.data_dir;
+    let kept = || -> Result<Option<NodeFiles>, DaemonError> {
+        let Some(mut membership) = Membership::load(data_dir)? else { return Ok(None) };
+        membership.election_millis = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        membership.save(data_dir)?;
+        Ok(CertificateFiles::under(data_dir).load()?)
+    };
+    match kept() {
+        Ok(Some(files)) => {
+            tracing::info!(?timeout, "managers do without a leader for another time from now on");
+            let role = before.membership.role;
+            switch(shared, before, files, role).await;
+        }
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(error = error.explain(), "the election timeout is as it was");
+        }
     }
 }
 

@@ -59,6 +59,9 @@ pub trait Log: Clone + Send + Sync + 'static {
     /// Sets how many entries lie between snapshots, from the next entry on.
     fn set_snapshot_interval(&self, entries: u64);
 
+    /// Says how long the members should do without a leader's word, from soon on.
+    fn set_election_timeout(&self, timeout: Duration);
+
     /// Takes one step towards the group of these members, each at its address; only while this
     /// one leads.
     fn approach(

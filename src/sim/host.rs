@@ -103,6 +103,9 @@ impl Log for SimLog {
     /// The simulation keeps its own, so that snapshots come often.
     fn set_snapshot_interval(&self, _: u64) {}
 
+    /// The simulation keeps its own.
+    fn set_election_timeout(&self, _: Duration) {}
+
     async fn approach(
         &self,
         members: BTreeMap<u64, String>,

@@ -20,10 +20,10 @@ pub const NODE_CERT_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3_600);
 pub const NODE_CERT_EXPIRY_MIN: Duration = Duration::from_secs(3_600);
 
 /// How long managers do without a word of their leader before they elect another: each draws a
-/// time between this and twice as much, so a dead leader is followed within 1.4 s. A leader is heard
-/// of several times in that span, and a commit on a slow SD card, which holds up its voice for some
+/// time between this and a third more, so a dead leader is followed within 1.2 s. A leader is heard
+/// of six times in that span, and a commit on a slow SD card, which holds up its voice for some
 /// 200 ms, unseats nobody. Managers that are far apart need more.
-pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(700);
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// How long after its certificate ran out a node is still known by its key, and given another: a
 /// board that lay in a drawer over the winter comes back by itself. What a thief can do with a key

@@ -210,3 +210,23 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_managers() {
     }
     network.await_nodes(3, 0);
 }
+
+#[test]
+fn the_election_timeout_changes_while_managers_run() {
+    if !can_run() {
+        return;
+    }
+    let network = Network::managers(3, 0);
+    network.load_busybox();
+    create(network.manager(), "web", "3");
+    let before = network.manager().wait_running("web", 3);
+    network.manager().ok(&["swarm", "update", "--election-timeout", "3s"]);
+    for host in &network.hosts {
+        eventually("the engine to begin anew", || {
+            let kept = std::fs::read_to_string(host.dir.join("data/membership.json")).unwrap();
+            kept.contains("\"election_millis\": 3000").then_some(())
+        });
+    }
+    network.await_nodes(3, 0);
+    assert_eq!(network.manager().running("web"), before, "no task notices");
+}
