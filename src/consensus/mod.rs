@@ -6,6 +6,7 @@
 
 mod engine;
 mod group;
+mod leader_id;
 mod machine;
 mod on_smol;
 mod peer;
