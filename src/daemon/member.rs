@@ -169,15 +169,24 @@ async fn start_now(
     }
     let watch = containers.watch();
     endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
-    endpoint.set_managers(match membership.role {
-        Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
-        Role::Worker => Managers::Remote(membership.known_managers()),
-    });
+    endpoint.set_managers(managers(&membership));
     let store = engine.map(|(store, _)| store);
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
     let role = role::run(Arc::downgrade(&shared), endpoint.clone(), places);
     let background = [watch, renewal, smol::spawn(role)];
     Ok(Member { membership, handle, endpoint, store, consensus, ended, _background: background })
+}
+
+/// Returns where the node finds managers.
+pub(super) fn managers(membership: &Membership) -> Managers {
+    let mut known = membership.known_managers();
+    match membership.role {
+        Role::Manager => {
+            known.retain(|address| *address != membership.advertise);
+            Managers::Local { address: host_of(&membership.advertise), others: known }
+        }
+        Role::Worker => Managers::Remote(known),
+    }
 }
 
 /// Returns the host of `host:port`.

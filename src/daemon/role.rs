@@ -74,9 +74,7 @@ fn learn(shared: &Shared, endpoint: &Endpoint, managers: Vec<String>) -> Result<
     }
     membership.managers = managers;
     membership.save(&shared.options.data_dir)?;
-    if membership.role == Role::Worker {
-        endpoint.set_managers(crate::transport::Managers::Remote(membership.known_managers()));
-    }
+    endpoint.set_managers(member::managers(&membership));
     Ok(())
 }
 
