@@ -4,14 +4,13 @@
 //! what was there before or the whole.
 
 use super::{
+    leader_id::LeaderId,
     runtime::Runtime,
     storage::{LogStore, decode, encode},
     types::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, Vote},
 };
 use openraft::{
-    EntryPayload, Membership,
-    entry::RaftEntry as _,
-    impls::{BasicNode, leader_id_adv::LeaderId},
+    EntryPayload, Membership, entry::RaftEntry as _, impls::BasicNode, vote::RaftLeaderId as _,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +38,8 @@ pub fn make_alone<R: Runtime>(
     let vote = store.vote()?.map(|bytes| decode::<Vote<R>>(&bytes)).transpose()?;
     let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
     save_term::<R>(store, id, term)?;
-    let place = |index| LogId::<R> { leader_id: LeaderId { term, node_id: id }, index };
+    let place =
+        |index| LogId::<R> { leader_id: LeaderId { term, node_id: id }.to_committed(), index };
     let members =
         Entry::<R>::new(place(last.index + 1), EntryPayload::Membership(membership(id, address)));
     let begun = Entry::<R>::new(place(last.index + 2), EntryPayload::Normal(Payload(first(term))));
@@ -63,7 +63,8 @@ pub fn make_from_snapshot<R: Runtime>(
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a log already"));
     }
     let term = 1;
-    let place = |index| LogId::<R> { leader_id: LeaderId { term, node_id: id }, index };
+    let place =
+        |index| LogId::<R> { leader_id: LeaderId { term, node_id: id }.to_committed(), index };
     let meta = SnapshotMeta::<R> {
         last_log_id: Some(place(index)),
         last_membership: StoredMembership::<R>::new(Some(place(index)), membership(id, address)),

@@ -7,6 +7,7 @@
 mod anew;
 mod engine;
 mod group;
+mod leader_id;
 mod machine;
 mod on_smol;
 mod peer;

@@ -167,7 +167,7 @@ async fn start_now(
     }
     let watch = containers.watch();
     endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
-    endpoint.set_managers(managers_of(&membership, locked));
+    endpoint.set_managers(managers(&membership, locked));
     let store = engine.map(|(store, _)| store);
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
     let changes = role::Changes { places, elections };
@@ -185,13 +185,17 @@ async fn start_now(
     })
 }
 
-/// Returns where this node's worker side finds a manager.
-fn managers_of(membership: &Membership, locked: bool) -> Managers {
+/// Returns where the node finds managers.
+pub(super) fn managers(membership: &Membership, locked: bool) -> Managers {
+    let mut known = membership.known_managers();
     match membership.role {
         // It lives on as a worker of the other managers, where there are any.
         Role::Manager if locked => Managers::Remote(membership.other_managers()),
-        Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
-        Role::Worker => Managers::Remote(membership.known_managers()),
+        Role::Manager => {
+            known.retain(|address| *address != membership.advertise);
+            Managers::Local { address: host_of(&membership.advertise), others: known }
+        }
+        Role::Worker => Managers::Remote(known),
     }
 }
 

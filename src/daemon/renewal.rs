@@ -154,7 +154,8 @@ mod tests {
         });
         endpoint.set_handler(handler);
         endpoint.set_leader(crate::types::LeaderAt::Here);
-        endpoint.set_managers(Managers::Local { address: "127.0.0.1".to_owned() });
+        let (address, others) = ("127.0.0.1".to_owned(), Vec::new());
+        endpoint.set_managers(Managers::Local { address, others });
         endpoint
     }
 

@@ -108,9 +108,8 @@ fn learn(shared: &Shared, endpoint: &Endpoint, managers: Vec<String>) -> Result<
     }
     membership.managers = managers;
     membership.save(&shared.options.data_dir)?;
-    if membership.role == Role::Worker {
-        endpoint.set_managers(crate::transport::Managers::Remote(membership.known_managers()));
-    }
+    let locked = shared.member().is_some_and(|member| member.locked);
+    endpoint.set_managers(member::managers(&membership, locked));
     Ok(())
 }
 

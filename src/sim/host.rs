@@ -23,6 +23,18 @@ use std::{
     time::Duration,
 };
 
+/// One manager's member of the consensus group.
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    /// Its key in the group.
+    pub(super) member: u64,
+    /// Set once the engine has started, for which the driver must be reading notices.
+    pub(super) started: Arc<OnceLock<Consensus<OnSim>>>,
+}
+
+/// Since when a disk has been at one write, where it hangs.
+pub(super) type Hang = Arc<Mutex<Option<Moment>>>;
+
 /// The wall clock when a run begins.
 const BEGIN: u64 = 1_800_000_000;
 
@@ -61,11 +73,9 @@ impl Host for SimHost {
 /// The log, with the world looking on.
 #[derive(Clone)]
 pub(super) struct SimLog {
-    /// Set once the engine has started, for which the driver must be reading notices.
-    pub(super) engine: Arc<OnceLock<Consensus<OnSim>>>,
+    pub(super) engine: Engine,
     pub(super) notices: Receiver<Notice>,
-    /// Since when the disk has been at one write.
-    pub(super) hangs: Arc<Mutex<Option<Moment>>>,
+    pub(super) hang: Hang,
     pub(super) executor: Executor,
 }
 
@@ -78,14 +88,14 @@ impl Log for SimLog {
             }
             self.executor.sleep(Duration::from_millis(100)).await;
         }
-        match self.engine.get() {
+        match self.engine.started.get() {
             Some(engine) => engine.propose(entry, limit).await,
             None => Err(ProposeError::NotLeader { leader: None }),
         }
     }
 
     async fn read_barrier(&self, limit: Duration) -> Result<(), ProposeError> {
-        match self.engine.get() {
+        match self.engine.started.get() {
             Some(engine) => engine.read_barrier(limit).await,
             None => Err(ProposeError::NotLeader { leader: None }),
         }
@@ -96,7 +106,7 @@ impl Log for SimLog {
     }
 
     fn write_under_way(&self) -> Option<Write> {
-        let since = (*self.hangs.lock().unwrap())?;
+        let since = (*self.hang.lock().unwrap())?;
         Some(Write { time: self.executor.now().since(since), failure: None })
     }
 
@@ -111,19 +121,19 @@ impl Log for SimLog {
         members: BTreeMap<u64, String>,
         limit: Duration,
     ) -> Result<Approach, ProposeError> {
-        match self.engine.get() {
+        match self.engine.started.get() {
             Some(engine) => engine.approach(&members, limit).await,
             None => Err(ProposeError::NotLeader { leader: None }),
         }
     }
 
     fn members(&self) -> BTreeSet<u64> {
-        let members = self.engine.get().map(Consensus::members).unwrap_or_default();
+        let members = self.engine.started.get().map(Consensus::members).unwrap_or_default();
         members.voters.into_iter().chain(members.learners).collect()
     }
 
     async fn hand_over(&self, limit: Duration) {
-        if let Some(engine) = self.engine.get() {
+        if let Some(engine) = self.engine.started.get() {
             engine.hand_over(limit).await;
         }
     }

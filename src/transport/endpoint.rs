@@ -76,6 +76,9 @@ pub enum Managers {
     Local {
         /// The address that the node is shown at, without a port.
         address: String,
+        /// Where others are, `host:port`, tried where no leader is known or reached: a manager
+        /// that the group let go of while it was away hears of no leader any more.
+        others: Vec<String>,
     },
     /// At one of these, `host:port`, tried in order.
     Remote(Vec<String>),
@@ -276,8 +279,13 @@ impl Endpoint {
     /// its addresses no longer hold anything.
     pub fn set_managers(&self, managers: Managers) {
         let mut state = self.inner.state();
-        let learned = matches!((&state.managers, &managers),
-            (Managers::Remote(_), Managers::Remote(new)) if !new.is_empty());
+        let learned = match (&state.managers, &managers) {
+            (Managers::Remote(_), Managers::Remote(new)) => !new.is_empty(),
+            (Managers::Local { address: old, .. }, Managers::Local { address: new, .. }) => {
+                old == new
+            }
+            _ => false,
+        };
         if !learned && state.managers != managers {
             state.plan += 1;
         }
@@ -338,7 +346,7 @@ impl Endpoint {
                 drop(state);
                 outbox.put(&message, &self.inner.dropped);
             }
-            (Uplink::Local, Managers::Local { address }, Some(ready)) => {
+            (Uplink::Local, Managers::Local { address, .. }, Some(ready)) => {
                 let (node, address) = (ready.identity.node.clone(), address.clone());
                 drop(state);
                 self.inner.put_local(PeerInput::FromWorker { node, address, message });

@@ -449,7 +449,8 @@ fn a_manager_talks_to_itself_without_a_packet() {
         let cluster = Cluster::new(1);
         let manager = manager(&cluster);
         let own = NodeId::from_bits(1);
-        manager.set_managers(Managers::Local { address: "10.0.0.1".to_owned() });
+        let (address, others) = ("10.0.0.1".to_owned(), Vec::new());
+        manager.set_managers(Managers::Local { address, others });
         connected(&manager).await;
         let (node, address) = heard(&manager, &manager, 1).await;
         assert_eq!((node, address.as_str()), (own.clone(), "10.0.0.1"));

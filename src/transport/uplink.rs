@@ -43,10 +43,15 @@ fn plan(inner: &Inner) -> (Plan, u64) {
     let state = inner.state();
     let plan = match (&state.managers, &state.ready) {
         _ if state.closed => Plan::Closed,
-        (Managers::Local { .. }, Some(ready)) => match &state.leader {
+        (Managers::Local { others, .. }, Some(ready)) => match &state.leader {
             LeaderAt::Here => Plan::Local,
-            LeaderAt::There(address) => Plan::Remote(vec![address.clone()], ready.clone()),
-            LeaderAt::Nowhere => Plan::Idle,
+            LeaderAt::Nowhere if others.is_empty() => Plan::Idle,
+            LeaderAt::Nowhere => Plan::Remote(others.clone(), ready.clone()),
+            LeaderAt::There(leader) => {
+                let others = others.iter().filter(|other| *other != leader);
+                let all = [leader].into_iter().chain(others);
+                Plan::Remote(all.cloned().collect(), ready.clone())
+            }
         },
         (Managers::Remote(addresses), Some(ready)) if !addresses.is_empty() => {
             Plan::Remote(addresses.clone(), ready.clone())

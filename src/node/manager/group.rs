@@ -11,7 +11,7 @@ use crate::{
         ports::{Authority, Host, Log, Peers},
         wait,
     },
-    types::{LeaderAt, Moment},
+    types::{LeaderAt, Moment, NodeId},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -38,8 +38,9 @@ const NO_LEADER: &str = "The swarm does not have a leader. It's possible that to
 /// What is known of the managers.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// Where the leader was last said to be.
+    /// Where the leader was last said to be, and which node it is.
     leader: LeaderAt,
+    node: Option<NodeId>,
     /// Since when nobody leads.
     headless: Option<Moment>,
     /// The group that is to be, until it is.
@@ -80,11 +81,15 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         } else {
             self.group.headless = None;
         }
+        // This one may lead before the entry is applied that makes the cluster.
+        if self.group.node != node {
+            self.group.node.clone_from(&node);
+            self.shared.set(|status| status.leader = node);
+        }
         if self.group.leader == at {
             return;
         }
         self.group.leader = at.clone();
-        self.shared.set(|status| status.leader = node);
         self.peers.set_leader(at);
         self.requests.take_back();
         self.forward_held();
