@@ -79,7 +79,11 @@ pub(super) fn take_role(state: &State, asked: &RoleRequest) -> Result<Prepared, 
             let message = "a manager says at which address other nodes reach it";
             return Err(Refusal::new(Class::Invalid, message));
         }
-        let status = ManagerStatus { address: asked.advertise.clone(), raft_id: node.id.member() };
+        if state.nodes().any(|it| it.manager.as_ref().is_some_and(|m| m.raft_id == asked.member)) {
+            let message = "another manager has this key in the group";
+            return Err(Refusal::new(Class::Conflict, message));
+        }
+        let status = ManagerStatus { address: asked.advertise.clone(), raft_id: asked.member };
         let change = Change::SetManagerStatus { id: node.id.clone(), status: Some(status) };
         let (changes, answer) = (vec![change], Answer::Admitted);
         return Ok(Prepared::Propose { id: None, changes, answer });
@@ -121,7 +125,10 @@ impl Leader {
             let place = (role, managers.clone());
             let news = match &session.place {
                 Some(told) => *told != place || session.place_age >= PLACE_AGAIN,
-                None => role == Role::Manager || managers.len() > 1,
+                // One that was a manager may not know yet that it is none any more.
+                None => {
+                    role == Role::Manager || managers.len() > 1 || session.place_age >= PLACE_AGAIN
+                }
             };
             if news {
                 session.place = Some(place);
