@@ -29,6 +29,8 @@ pub(super) struct Session {
     behind: Option<Sequence>,
     /// The role and the managers' addresses that it was told.
     pub(super) place: Option<(Role, Vec<String>)>,
+    /// How many heartbeats came since.
+    pub(super) place_age: u32,
     /// Reports and the tasks whose news must be committed before they count as taken.
     reports: VecDeque<(u64, Vec<TaskId>)>,
 }
@@ -36,7 +38,8 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
         let (sent, behind, place, kept) = (None, None, None, BTreeSet::new());
-        Self { id, number, sent, kept, held: false, behind, place, reports: VecDeque::new() }
+        let (held, place_age, reports) = (false, 0, VecDeque::new());
+        Self { id, number, sent, kept, held, behind, place, place_age, reports }
     }
 
     /// Tells whether the node was told of one of these tasks.
@@ -66,6 +69,7 @@ impl Leader {
         let epoch = state.applied().epoch;
         let term = self.term();
         let Some(session) = self.sessions.get_mut(node) else { return };
+        session.place_age = session.place_age.saturating_add(1);
         let heartbeat = super::liveness::heartbeat_period(state);
         let message = FromManager::Beat { session: session.id, heartbeat };
         effects.push(Effect::Send { node: node.clone(), message });

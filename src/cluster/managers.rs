@@ -17,6 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// survive no fault that seven do not in practice.
 const MANAGERS_MAX: usize = 9;
 
+/// After so many heartbeats a node is told its place again: a message to a node that is slow may be
+/// dropped, and nobody else would ever tell it. At the usual pace this is once in half a minute.
+const PLACE_AGAIN: u32 = 16;
+
 /// Tells whether the node is to vote: it is a manager, and the user wants it to be.
 fn votes(node: &Node) -> bool {
     node.manager.is_some() && node.spec.role == Role::Manager
@@ -75,7 +79,11 @@ pub(super) fn take_role(state: &State, asked: &RoleRequest) -> Result<Prepared, 
             let message = "a manager says at which address other nodes reach it";
             return Err(Refusal::new(Class::Invalid, message));
         }
-        let status = ManagerStatus { address: asked.advertise.clone(), raft_id: node.id.member() };
+        if state.nodes().any(|it| it.manager.as_ref().is_some_and(|m| m.raft_id == asked.member)) {
+            let message = "another manager has this key in the group";
+            return Err(Refusal::new(Class::Conflict, message));
+        }
+        let status = ManagerStatus { address: asked.advertise.clone(), raft_id: asked.member };
         let change = Change::SetManagerStatus { id: node.id.clone(), status: Some(status) };
         let (changes, answer) = (vec![change], Answer::Admitted);
         return Ok(Prepared::Propose { id: None, changes, answer });
@@ -107,7 +115,7 @@ impl Leader {
     }
 
     /// Tells nodes what role they should have and where the managers are, where they were told
-    /// something else before. One that has its role, and joined where the only manager is, knows.
+    /// something else before, or long ago. One that has its role, and joined where the only manager is, knows.
     pub(super) fn tell_places(&mut self, state: &State, effects: &mut Vec<Effect>) {
         let managers: Vec<String> = wanted(state).into_values().collect();
         for (id, session) in &mut self.sessions {
@@ -116,11 +124,15 @@ impl Leader {
             let role = if node.manager.is_some() { Role::Manager } else { node.spec.role };
             let place = (role, managers.clone());
             let news = match &session.place {
-                Some(told) => *told != place,
-                None => role == Role::Manager || managers.len() > 1,
+                Some(told) => *told != place || session.place_age >= PLACE_AGAIN,
+                // One that was a manager may not know yet that it is none any more.
+                None => {
+                    role == Role::Manager || managers.len() > 1 || session.place_age >= PLACE_AGAIN
+                }
             };
             if news {
                 session.place = Some(place);
+                session.place_age = 0;
                 let managers = managers.clone();
                 let message = FromManager::Place { role, managers };
                 effects.push(Effect::Send { node: id.clone(), message });

@@ -117,6 +117,10 @@ pub struct RoleRequest {
     pub key_digest: [u8; 32],
     /// Where other nodes reach it, `host:port`.
     pub advertise: String,
+    /// Its key in the consensus group, should it become a manager. A node that was one before has
+    /// another one now: it lost its log, and must not take part in what the log that it is sent
+    /// says of the member that it was.
+    pub member: u64,
 }
 
 /// What a joining node asks for.

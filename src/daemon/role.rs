@@ -3,13 +3,16 @@
 //! A node that takes another role starts its member anew, on the same files; containers go on
 //! running. The certificate decides which role a node has, also where power was cut in between.
 
-use super::{DaemonError, Shared, member, membership::Membership, ports::Place, recovery, swarm};
+use super::{
+    DaemonError, Shared, host::SystemEntropy, member, membership::Membership, ports::Place,
+    recovery, swarm,
+};
 use crate::{
     pki::{self, CertificateFiles, Identity, NodeFiles},
     runtime::image::chain,
     store::AgentStore,
     transport::Endpoint,
-    types::Role,
+    types::{Entropy as _, Role, new_member_key},
     wire::{StreamReply, StreamRequest},
 };
 use async_channel::Receiver;
@@ -133,7 +136,8 @@ async fn take(
         own_address(shared, manager, port).await.unwrap_or_default()
     };
     let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
-    let request = StreamRequest::TakeRole { csr, advertise: advertise.clone() };
+    let request =
+        StreamRequest::TakeRole { csr, advertise: advertise.clone(), member: membership.key() };
     let reply = endpoint.ask_manager(request, ANSWER_LIMIT).await;
     let reply = reply.map_err(|error| DaemonError::Other(chain(&error)))?;
     let StreamReply::Admitted(admission) = reply else {
@@ -170,9 +174,10 @@ pub(super) fn settle(
     }
     if identity.role == Role::Worker {
         member::forget_state(data_dir)?;
+        // Without its log it is another member of the group, should it ever come back.
+        membership.member = Some(new_member_key(SystemEntropy.next_u128()));
     }
     membership.role = identity.role;
-    membership.member = Some(membership.node.member());
     membership.save(data_dir)?;
     Ok(membership)
 }

@@ -77,8 +77,8 @@ async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: Incom
             let reply = renew(handle, stream.peer.as_ref(), csr).await;
             stream.answer(&reply).await
         }
-        StreamRequest::TakeRole { csr, advertise } => {
-            let reply = take_role(handle, stream.peer.as_ref(), csr, advertise).await;
+        StreamRequest::TakeRole { csr, advertise, member } => {
+            let reply = take_role(handle, stream.peer.as_ref(), (csr, advertise, member)).await;
             stream.answer(&reply).await
         }
         StreamRequest::Relay(request) => {
@@ -127,8 +127,7 @@ async fn raft(
 async fn take_role(
     handle: &Handle,
     peer: Option<&Identity>,
-    csr: Vec<u8>,
-    advertise: String,
+    (csr, advertise, member): (Vec<u8>, String, u64),
 ) -> StreamReply {
     let Some(peer) = peer else {
         let text = "only a member takes another role";
@@ -140,7 +139,7 @@ async fn take_role(
             return StreamReply::Refused(Refusal::new(Class::Invalid, error.to_string()));
         }
     };
-    let asked = RoleRequest { node: peer.node.clone(), csr, key_digest, advertise };
+    let asked = RoleRequest { node: peer.node.clone(), csr, key_digest, advertise, member };
     match handle.request(Request::TakeRole(Box::new(asked)), JOIN_LIMIT).await {
         Ok(Response::Admitted(admission)) => StreamReply::Admitted(admission),
         Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),

@@ -169,7 +169,9 @@ impl World {
                 return Some(format!("{} is being updated", service.spec.name));
             }
             if let Mode::Replicated { replicas } = service.spec.mode {
-                let wanted = |task: &&Task| task.desired == Desired::Running && settled(task);
+                let wanted = |task: &&Task| {
+                    task.desired == Desired::Running && settled(task) && !waits(state, task)
+                };
                 let count = state.tasks_of_service(&service.id).filter(wanted).count() as u64;
                 if count != replicas {
                     return Some(format!("{} has {count} of {replicas}", service.spec.name));
@@ -223,6 +225,13 @@ fn settled(task: &Task) -> bool {
     task.desired.may_run() && (task.status.state == ended || waits)
 }
 
+/// Tells whether a task that is to run beside its predecessor finds no node: that one runs on.
+fn waits(state: &State, task: &Task) -> bool {
+    let before = task.predecessor.as_ref().and_then(|id| state.task(id));
+    let runs = before.is_some_and(|it| it.desired.may_run() && settled(it));
+    task.overlap && task.node.is_none() && runs
+}
+
 /// Tells whether a replacement rightly waits for a user while its predecessor runs on: its node
 /// was paused before it could start, or there is no node for it.
 fn is_frozen(state: &State, task: &Task) -> bool {
@@ -244,6 +253,7 @@ impl Checks {
         }
         updates::check_entry(&self.state, &self.tasks, is_prepared);
         jobs::check_made(&self.state, |task| self.tasks.contains_key(task));
+        updates::check_restarts(&self.state, |task| self.tasks.contains_key(task));
         let mut now = BTreeMap::new();
         for task in self.state.tasks() {
             let known = (task.status.state, task.desired, task.node.clone());

@@ -122,6 +122,7 @@ impl History {
 impl World {
     /// A manager sees who leads.
     pub(super) fn check_leadership(&self, node: &NodeId, now: Leadership, applied: Option<u64>) {
+        let key = self.machines()[node].member;
         let mut checks = self.checks();
         if let Some(leader) = now.leader {
             let known = *checks.group.leaders.entry(now.term).or_insert(leader);
@@ -130,8 +131,8 @@ impl World {
         if !now.leading {
             return;
         }
-        let known = *checks.group.leaders.entry(now.term).or_insert(node.member());
-        assert!(known == node.member(), "{} leads term {} of another", self.name(node), now.term);
+        let known = *checks.group.leaders.entry(now.term).or_insert(key);
+        assert!(known == key, "{} leads term {} of another", self.name(node), now.term);
         checks.group.reigns.entry(now.term).or_insert(applied);
         for (index, entry) in &checks.entries {
             assert!(
@@ -194,7 +195,7 @@ impl World {
             .state
             .nodes()
             .filter(|node| node.spec.role == Role::Manager)
-            .map(|node| node.id.member())
+            .filter_map(|node| Some(node.manager.as_ref()?.raft_id))
             .collect();
         let mut leaders = BTreeSet::new();
         for (id, machine) in machines.iter().filter(|(_, machine)| !machine.retired) {
@@ -202,7 +203,9 @@ impl World {
             let Some(node) = checks.state.node(id) else {
                 return Some(format!("{name} is no member, and does not know"));
             };
-            if node.role != machine.role || node.spec.role != node.role {
+            let standing = node.manager.as_ref().map(|manager| manager.raft_id);
+            let own = Some(machine.member).filter(|_| machine.role == Role::Manager);
+            if node.role != machine.role || node.spec.role != node.role || standing != own {
                 let (is, has, should) = (machine.role, node.role, node.spec.role);
                 return Some(format!("{name} is a {is}, seen as {has}, and should be a {should}"));
             }

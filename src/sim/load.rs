@@ -287,6 +287,7 @@ impl World {
     }
 
     /// Does one thing that a user might.
+    #[expect(clippy::too_many_lines, reason = "one list of what users do")]
     pub(super) async fn do_something(&self) {
         let executor = &self.0.executor;
         match executor.below(12) {

@@ -232,6 +232,7 @@ impl World {
                 csr: vec![1],
                 key_digest: own.key_digest,
                 advertise: own.address.clone(),
+                member: own.member,
             };
             (asked, there.address.clone())
         };

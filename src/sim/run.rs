@@ -37,7 +37,10 @@ impl Size {
         match seed % 50 {
             0 => Self { managers: 1, workers: 20, steps: 30, idle: seconds(30) },
             1 => Self { managers: 1, workers: 2, steps: 20, idle: seconds(3_600) },
-            n => Self { managers, workers: 1 + n % 5, steps: 15 + n % 10, idle: seconds(30) },
+            n if managers > 1 => {
+                Self { managers, workers: n % 4, steps: 12 + n % 8, idle: seconds(20) }
+            }
+            n => Self { managers, workers: 1 + n % 5, steps: 15 + n % 10, idle: seconds(60) },
         }
     }
 }

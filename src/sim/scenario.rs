@@ -142,6 +142,7 @@ fn set_update_option(config: &mut UpdateConfig, option: &str, value: &str) {
 }
 
 impl World {
+    #[expect(clippy::too_many_lines, reason = "one list of commands")]
     async fn command(self, words: &[String]) -> String {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {

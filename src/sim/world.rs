@@ -14,7 +14,10 @@ use crate::{
     node::{self, Ended, Handle, ManagerPorts, Options, Ports},
     runtime::fake::{Fake, Faults},
     store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
-    types::{GenericResource, LeaderAt, NodeDescription, NodeId, Platform, Resources, Role},
+    types::{
+        GenericResource, LeaderAt, NodeDescription, NodeId, Platform, Resources, Role,
+        new_member_key,
+    },
     util::board::{Board, BoardLimits},
 };
 use async_channel::{Receiver, Sender};
@@ -61,6 +64,8 @@ pub(super) struct Machine {
     /// Where they were when it joined.
     pub(super) joined: Vec<String>,
     pub(super) key_digest: [u8; 32],
+    /// Its key in the group of managers.
+    pub(super) member: u64,
     pub(super) owner: Option<Owner>,
     pub(super) handle: Option<Handle>,
     pub(super) events: Option<Sender<Event>>,
@@ -208,6 +213,7 @@ impl World {
             managers: Vec::new(),
             joined,
             key_digest,
+            member: node.member(),
             owner: None,
             handle: None,
             events: None,
@@ -240,12 +246,14 @@ impl World {
         // The certificate decides: a worker keeps nothing of a manager.
         let manager = match machine.role {
             Role::Worker => {
-                machine.log_disk = None;
+                if machine.log_disk.take().is_some() {
+                    machine.member = new_member_key(u128::from(self.0.executor.random()));
+                }
                 None
             }
             Role::Manager => {
                 let disk = machine.log_disk.get_or_insert_default().clone();
-                Some((disk, Arc::clone(&machine.hang)))
+                Some((disk, Arc::clone(&machine.hang), machine.member))
             }
         };
         let agent_disk = machine.agent_disk.clone();
@@ -278,7 +286,7 @@ impl World {
         host: SimHost,
         workload: SimWorkload,
         agent_disk: FaultyDisk,
-        manager: Option<(FaultyDisk, Hang)>,
+        manager: Option<(FaultyDisk, Hang, u64)>,
     ) -> Ended {
         let fatal = |error: String| Ended::Fatal { error };
         let disk = match AgentStore::open_on(agent_disk.backend()) {
@@ -286,7 +294,7 @@ impl World {
             Err(error) => return fatal(error.to_string()),
         };
         let role = if manager.is_some() { Role::Manager } else { Role::Worker };
-        let log = manager.map(|(disk, hang)| self.begin_log(&node, disk, hang));
+        let log = manager.map(|(disk, hang, key)| self.begin_log(&node, disk, hang, key));
         let engine = log.as_ref().map(|log| log.engine.clone());
         let manager = log.map(|log| {
             let member = log.engine.member;
@@ -328,16 +336,16 @@ impl World {
     }
 
     /// Starts the engine beside the driver, which it tells what is on disk.
-    fn begin_log(&self, node: &NodeId, disk: FaultyDisk, hang: Hang) -> SimLog {
+    fn begin_log(&self, node: &NodeId, disk: FaultyDisk, hang: Hang, key: u64) -> SimLog {
         let (seen_tx, notices) = async_channel::bounded(1);
         let (to_driver, from_engine) = Consensus::<OnSim>::channel();
         let executor = self.0.executor.clone();
         executor.spawn(self.clone().look_on(node.clone(), from_engine.clone(), seen_tx));
-        let engine = Engine { member: node.member(), started: Arc::default() };
+        let engine = Engine { member: key, started: Arc::default() };
         let (world, started, node) = (self.clone(), Arc::clone(&engine.started), node.clone());
         executor.spawn(async move {
             let channel = (to_driver.clone(), from_engine);
-            match world.start_log(node, disk, channel).await {
+            match world.start_log(node, key, disk, channel).await {
                 Ok(engine) => drop(started.set(engine)),
                 Err(error) => {
                     let _ended = to_driver.send(Notice::Fatal { error }).await;
@@ -350,6 +358,7 @@ impl World {
     fn start_log(
         &self,
         node: NodeId,
+        key: u64,
         disk: FaultyDisk,
         channel: (Sender<Notice>, Receiver<Notice>),
     ) -> Boxed<Result<Consensus<OnSim>, String>> {
@@ -360,7 +369,7 @@ impl World {
             nonce
         });
         let settings = Settings {
-            id: node.member(),
+            id: key,
             heartbeat: HEARTBEAT,
             election: ELECTION,
             snapshot_interval: SnapshotInterval::new(60),

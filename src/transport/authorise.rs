@@ -106,7 +106,7 @@ pub(super) mod tests {
                 [false, false, true],
             ),
             (
-                StreamRequest::TakeRole { csr: Vec::new(), advertise: String::new() },
+                StreamRequest::TakeRole { csr: Vec::new(), advertise: String::new(), member: 1 },
                 [false, true, true],
                 [false, false, false],
             ),

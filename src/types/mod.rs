@@ -81,7 +81,7 @@ pub use name::{
 };
 pub use node::{
     Availability, CgroupSupport, EngineDescription, HeldImage, ManagerStatus, Node,
-    NodeDescription, NodeSpec, NodeState, NodeStatus, Role,
+    NodeDescription, NodeSpec, NodeState, NodeStatus, Role, new_member_key,
 };
 pub use occurrence::{Occurrence, OccurrenceKind};
 pub use platform::Platform;

@@ -63,6 +63,8 @@ pub enum StreamRequest {
         csr: Vec<u8>,
         /// Where other nodes reach it, `host:port`.
         advertise: String,
+        /// Its key in the group of managers, should it become one: another one each time.
+        member: u64,
     },
 }
 

@@ -246,6 +246,7 @@ fn take_role(world: &mut World, number: u128) -> Result<Role, Refusal> {
         csr: Vec::new(),
         key_digest: node.key_digest,
         advertise: format!("10.0.0.{number}:2377"),
+        member: id(number).member(),
     };
     match world.request(Request::TakeRole(Box::new(asked)))? {
         Response::Admitted(admission) => Ok(admission.role),
