@@ -72,14 +72,20 @@ pub(super) fn check_count(state: &State) -> Result<(), Refusal> {
 }
 
 /// Answers a member that asks for a certificate of the role it should have, and is ready for it.
+///
+/// A manager that was let go without hearing of it, and is wanted again, is made a worker first: it
+/// still holds the log of the member that it was, under a key that must not come back.
 pub(super) fn take_role(state: &State, asked: &RoleRequest) -> Result<Prepared, Refusal> {
     let node = join::check_key(state, &asked.node, asked.key_digest)?;
-    if node.spec.role == Role::Manager && node.manager.is_none() {
+    let own = node.manager.as_ref().map(|manager| manager.raft_id);
+    let anew = asked.certified == Role::Worker && own != Some(asked.member);
+    if node.spec.role == Role::Manager && anew {
         if asked.advertise.is_empty() {
             let message = "a manager says at which address other nodes reach it";
             return Err(Refusal::new(Class::Invalid, message));
         }
-        if state.nodes().any(|it| it.manager.as_ref().is_some_and(|m| m.raft_id == asked.member)) {
+        let others = || state.nodes().filter(|other| other.id != node.id);
+        if others().any(|it| it.manager.as_ref().is_some_and(|m| m.raft_id == asked.member)) {
             let message = "another manager has this key in the group";
             return Err(Refusal::new(Class::Conflict, message));
         }

@@ -111,6 +111,8 @@ pub struct RenewRequest {
 pub struct RoleRequest {
     /// The node, as its present certificate says.
     pub node: NodeId,
+    /// The role that its present certificate says, and that it lives by until it has another.
+    pub certified: Role,
     /// The certificate signing request, DER. Only its public key is used.
     pub csr: Vec<u8>,
     /// SHA-256 of that public key, which must be the one that the node joined with.

@@ -52,6 +52,7 @@ enum Change {
 /// Follows what managers say of this node's place, until dropped.
 pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Changes) {
     let mut wanted: Option<Role> = None;
+    let mut let_go = false;
     loop {
         let told = async { changes.places.recv().await.ok().map(Change::Place) };
         let election = async {
@@ -73,6 +74,9 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Chang
         match change {
             Change::Place(place) => {
                 wanted = Some(place.role);
+                let own = shared.member().map(|member| member.membership.advertise.clone());
+                let_go = !place.managers.is_empty()
+                    && !own.is_some_and(|it| place.managers.contains(&it));
                 if let Err(error) = learn(&shared, &endpoint, place.managers) {
                     tracing::warn!(error = error.explain(), "cannot write down where managers are");
                 }
@@ -85,17 +89,20 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Chang
             Change::Again => {}
         }
         let Some(member) = shared.member() else { continue };
-        if wanted == Some(member.membership.role) {
+        let own = member.membership.role;
+        // A manager that is no longer among the managers asks whether it is one.
+        if wanted == Some(own) && !(own == Role::Manager && let_go) {
             wanted = None;
         }
         let Some(role) = wanted else { continue };
         match take(&shared, &endpoint, role).await {
-            Ok(Some(files)) => {
+            Ok(Some((files, role))) if role != own => {
                 // This task ends with the member that it replaces.
                 smol::spawn(switch(Arc::clone(&shared), member, files, role)).detach();
                 return;
             }
-            Ok(None) => {}
+            Ok(Some(_)) if role == own => wanted = None,
+            Ok(_) => {}
             Err(error) => {
                 tracing::info!(error = error.explain(), %role, "the role is not taken yet");
             }
@@ -116,12 +123,13 @@ fn learn(shared: &Shared, endpoint: &Endpoint, managers: Vec<String>) -> Result<
     Ok(())
 }
 
-/// Asks for a certificate of the role; none where it has to be asked for again.
+/// Asks for a certificate of the role that this node should have by now; returns it, and the role
+/// it is of. None while the node is no member.
 async fn take(
     shared: &Shared,
     endpoint: &Endpoint,
     role: Role,
-) -> Result<Option<NodeFiles>, DaemonError> {
+) -> Result<Option<(NodeFiles, Role)>, DaemonError> {
     let data_dir = &shared.options.data_dir;
     let (Some(mut files), Some(membership)) =
         (CertificateFiles::under(data_dir).load()?, Membership::load(data_dir)?)
@@ -150,15 +158,12 @@ async fn take(
     if identity.node != membership.node || identity.cluster != membership.cluster || !same_key {
         return Err(odd());
     }
-    if identity.role != role {
-        return Ok(None);
-    }
     files.certificate = admission.certificate;
-    if role == Role::Manager && membership.advertise != advertise {
+    if identity.role == Role::Manager && membership.advertise != advertise {
         let membership = Membership { advertise, ..membership };
         membership.save(data_dir)?;
     }
-    Ok(Some(files))
+    Ok(Some((files, identity.role)))
 }
 
 /// Makes the membership's role that of the certificate, and removes what a worker does not have.

@@ -139,7 +139,8 @@ async fn take_role(
             return StreamReply::Refused(Refusal::new(Class::Invalid, error.to_string()));
         }
     };
-    let asked = RoleRequest { node: peer.node.clone(), csr, key_digest, advertise, member };
+    let (node, certified) = (peer.node.clone(), peer.role);
+    let asked = RoleRequest { node, certified, csr, key_digest, advertise, member };
     match handle.request(Request::TakeRole(Box::new(asked)), JOIN_LIMIT).await {
         Ok(Response::Admitted(admission)) => StreamReply::Admitted(admission),
         Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),

@@ -189,6 +189,7 @@ impl World {
     pub(super) async fn follow_role(self, node: NodeId, own: Role, places: Receiver<Place>) {
         let executor = self.0.executor.clone();
         let mut wanted = None;
+        let mut let_go = false;
         loop {
             let told = async { places.recv().await.ok().map(Some) };
             let again = async {
@@ -200,35 +201,42 @@ impl World {
             };
             let Some(place) = told.or(again).await else { return };
             if let Some(Place { role, managers }) = place {
-                wanted = Some(role).filter(|role| *role != own);
+                wanted = Some(role);
                 if let Some(machine) = self.machines().get_mut(&node)
                     && !managers.is_empty()
                 {
+                    let_go = !managers.contains(&machine.address);
                     machine.managers = managers;
                 }
             }
+            if wanted == Some(own) && !(own == Role::Manager && let_go) {
+                wanted = None;
+            }
             let Some(role) = wanted else { continue };
-            if self.is_admitted_to(&node, role).await {
-                return self.switch(&node, role).await;
+            match self.take_role(&node, own, role).await {
+                Some(admitted) if admitted != own => return self.switch(&node, admitted).await,
+                Some(_) if role == own => wanted = None,
+                _ => {}
             }
         }
     }
 
-    /// Asks the manager of the present session for a certificate of the role.
-    async fn is_admitted_to(&self, node: &NodeId, role: Role) -> bool {
+    /// Asks the manager of the present session for a certificate; returns the role it is of.
+    async fn take_role(&self, node: &NodeId, certified: Role, role: Role) -> Option<Role> {
         let manager = {
             let network = self.network();
             let way = network.ports.get(node).and_then(|port| network.sessions.get(&port.uplink?));
             way.map(|way| way.get(1).unwrap_or(node).clone())
         };
-        let Some(manager) = manager else { return false };
+        let manager = manager?;
         let asked = {
             let machines = self.machines();
             let (Some(own), Some(there)) = (machines.get(node), machines.get(&manager)) else {
-                return false;
+                return None;
             };
             let asked = RoleRequest {
                 node: node.clone(),
+                certified,
                 csr: vec![1],
                 key_digest: own.key_digest,
                 advertise: own.address.clone(),
@@ -243,7 +251,10 @@ impl World {
         });
         let answer = answer.await;
         self.trace(|| format!("{} asks to be a {role}: {answer:?}", self.name(node)));
-        matches!(answer, Ok(Ok(Response::Admitted(admission))) if admission.role == role)
+        match answer {
+            Ok(Ok(Response::Admitted(admission))) => Some(admission.role),
+            _ => None,
+        }
     }
 
     /// Ends a daemon that has a certificate of another role; it starts again in that one.

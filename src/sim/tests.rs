@@ -4,7 +4,7 @@ use super::run::{Size, run};
 use std::{env, ops::Range, panic};
 
 /// How many seeds an ordinary test run tries.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 300;
 
 fn seeds() -> Range<u64> {
     let number = |text: &str| text.parse::<u64>().expect("a number is expected");

@@ -238,15 +238,24 @@ fn set_role(world: &mut World, number: u128, role: Role) -> Result<Response, Ref
     world.request(Request::UpdateNode { request, id, version, spec })
 }
 
-/// The node fetches the certificate of its role.
+/// The node, a worker so far, fetches the certificate of its role.
 fn take_role(world: &mut World, number: u128) -> Result<Role, Refusal> {
+    take_role_as(world, number, (Role::Worker, id(number).member()))
+}
+
+fn take_role_as(
+    world: &mut World,
+    number: u128,
+    (certified, member): (Role, u64),
+) -> Result<Role, Refusal> {
     let node = world.state.node(&id(number)).expect("a node");
     let asked = RoleRequest {
         node: node.id.clone(),
+        certified,
         csr: Vec::new(),
         key_digest: node.key_digest,
         advertise: format!("10.0.0.{number}:2377"),
-        member: id(number).member(),
+        member,
     };
     match world.request(Request::TakeRole(Box::new(asked)))? {
         Response::Admitted(admission) => Ok(admission.role),
@@ -307,6 +316,31 @@ fn a_manager_is_a_worker_once_the_group_has_let_it_go() {
     let row = world.state.node(&id(2)).expect("a node");
     assert_eq!((row.role, &row.manager), (Role::Worker, &None));
     assert_eq!(take_role(&mut world, 2), Ok(Role::Worker));
+}
+
+#[test]
+fn a_manager_let_go_and_wanted_again_is_a_worker_in_between() {
+    let mut world = World::new(2);
+    world.run(SECOND);
+    for number in [1, 2] {
+        set_role(&mut world, number, Role::Manager).expect("a change");
+        take_role(&mut world, number).expect("a role");
+    }
+    let own = id(2).member();
+    set_role(&mut world, 2, Role::Worker).expect("two are left");
+    world.event(Event::Group { members: [0, 1].map(|it| id(it).member()).into() });
+    set_role(&mut world, 2, Role::Manager).expect("a change");
+    let took = take_role_as(&mut world, 2, (Role::Manager, own));
+    assert_eq!(took, Ok(Role::Worker), "it holds the log of a member that was let go");
+    assert_eq!(world.state.node(&id(2)).expect("a node").manager, None);
+    for member in [7, 8] {
+        let took = take_role_as(&mut world, 2, (Role::Worker, member));
+        assert_eq!(took, Ok(Role::Manager), "without a log it may come, and come again");
+        let row = world.state.node(&id(2)).expect("a node").manager.as_ref();
+        assert_eq!(row.map(|manager| manager.raft_id), Some(member));
+    }
+    let took = take_role_as(&mut world, 2, (Role::Manager, 8));
+    assert_eq!(took, Ok(Role::Manager), "and stays");
 }
 
 #[test]
