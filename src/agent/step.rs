@@ -416,6 +416,8 @@ impl Agent {
                 self.session.unknown(session, fresh, at.now);
             }
             FromManager::Removed => self.leave("removed from the cluster", false, at.now),
+            // The daemon's affair: what a node is decides nothing about its containers.
+            FromManager::Place { .. } => {}
             FromManager::Duplicate { holder } => {
                 self.session.refuse(at.now);
                 let reason = format!(

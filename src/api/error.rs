@@ -12,6 +12,10 @@ pub const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes 
      view or modify cluster state. Please run this command on a manager node or promote the \
      current node to a manager.";
 
+/// What a manager answers that waits for its unlock key. The text is Docker's.
+pub const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please \
+     use \"docker swarm unlock\" to unlock it.";
+
 /// Returns the status that stands for a class.
 #[must_use]
 pub fn status(class: Class) -> StatusCode {
@@ -21,7 +25,7 @@ pub fn status(class: Class) -> StatusCode {
         Class::Conflict => StatusCode::CONFLICT,
         Class::Forbidden => StatusCode::FORBIDDEN,
         Class::Unauthorized => StatusCode::UNAUTHORIZED,
-        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Class::Unavailable | Class::NotLeader => StatusCode::SERVICE_UNAVAILABLE,
         Class::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -45,6 +45,18 @@ pub trait LocalNode: Send + Sync + 'static {
     /// Leaves the cluster; a manager only with `force`.
     fn swarm_leave(&self, force: bool) -> Answer<'_, ()>;
 
+    /// Opens a locked manager with the text of the unlock key.
+    fn swarm_unlock(&self, key: String) -> Answer<'_, ()>;
+
+    /// Returns the text of the key that opens locked managers; empty where they are not locked.
+    fn unlock_key(&self, cluster: &Cluster) -> String;
+
+    /// Returns the cluster's state and what belongs to it, sealed with a passphrase.
+    fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>>;
+
+    /// Makes this node the only manager of the cluster that a backup holds.
+    fn restore(&self, options: RestoreOptions, file: Vec<u8>) -> Answer<'_, NodeId>;
+
     /// Returns the text of the token that admits to `role`.
     fn join_token(&self, cluster: &Cluster, role: Role) -> String;
 
@@ -322,6 +334,24 @@ pub struct InitOptions {
     pub force_new_cluster: bool,
     /// The cluster's options.
     pub spec: ClusterSpec,
+}
+
+/// What `cluster restore` is given beside the file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RestoreOptions {
+    /// What opens the file.
+    pub passphrase: String,
+    /// Where to listen; empty for where the manager of the backup did.
+    pub listen: String,
+    /// What others are told; empty for what they were told by that one.
+    pub advertise: String,
+}
+
+impl std::fmt::Debug for RestoreOptions {
+    /// Leaves the passphrase out, so that no log ever holds it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RestoreOptions").field("advertise", &self.advertise).finish_non_exhaustive()
+    }
 }
 
 /// What `swarm join` is given.

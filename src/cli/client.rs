@@ -98,6 +98,17 @@ impl Client {
         })
     }
 
+    /// Sends a POST with a JSON body and reads an answer that is no JSON.
+    pub(crate) fn post_for_bytes(&self, path: &str, body: Value) -> Result<Bytes, CliError> {
+        smol::block_on(async {
+            let text = body.to_string();
+            let call = Call { body: Some(body), ..Call::default() };
+            let response =
+                self.send(Method::POST, path, &call, Either::Left(Full::from(text))).await?;
+            read_whole(response.into_body()).await
+        })
+    }
+
     /// Sends a request, uploads `input` where there is one, and hands every piece of the answer to
     /// `each` as it comes, until the answer ends or `each` returns false.
     pub(crate) fn stream(

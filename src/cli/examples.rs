@@ -19,6 +19,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("midge swarm init", "where the machine has one address"),
             ("midge swarm init --advertise-addr eth0", "tell the others the address of eth0"),
+            ("midge swarm init --force-new-cluster", "go on alone, where the others are lost"),
         ],
     ),
     (
@@ -48,9 +49,35 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("midge swarm update --task-history-limit 2", "keep less history"),
             ("midge swarm update --dispatcher-heartbeat 10s", "for slow links"),
+            ("midge swarm update --autolock", "need a key whenever a manager is restarted"),
+        ],
+    ),
+    ("swarm unlock", &[("midge swarm unlock", "after a restart of a manager that locks itself")]),
+    (
+        "swarm unlock-key",
+        &[
+            ("midge swarm unlock-key", "show the key"),
+            ("midge swarm unlock-key --rotate -q", "replace it, and print the new one alone"),
         ],
     ),
     ("swarm ca", &[("midge swarm ca", "print the certificate that all nodes trust")]),
+    (
+        "cluster backup",
+        &[
+            ("midge cluster backup /mnt/usb/cluster.backup", "asks for a passphrase"),
+            ("midge cluster backup --passphrase-file /root/phrase cluster.backup", "from a timer"),
+        ],
+    ),
+    (
+        "cluster restore",
+        &[
+            ("midge cluster restore cluster.backup", "on a machine with the manager's address"),
+            (
+                "midge cluster restore --advertise-addr 10.0.0.9 cluster.backup",
+                "on one with another address",
+            ),
+        ],
+    ),
     (
         "node ls",
         &[
@@ -84,6 +111,11 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("midge node update --label-add zone=a pi3", "for --constraint node.labels.zone==a"),
         ],
     ),
+    (
+        "node promote",
+        &[("midge node promote pi3 pi4", "three managers outlive the loss of any one of them")],
+    ),
+    ("node demote", &[("midge node demote pi4", "before it is taken away")]),
     (
         "node rm",
         &[

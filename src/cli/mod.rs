@@ -4,6 +4,7 @@
 //! cluster's insides: whatever it can do, any client of the API can.
 
 mod client;
+mod cluster;
 mod complete;
 mod cp;
 mod daemon;
@@ -25,6 +26,7 @@ mod output;
 mod pieces;
 mod poll;
 mod screen;
+mod secret;
 mod service;
 mod stats;
 mod style;
@@ -70,6 +72,9 @@ enum Command {
     /// Form a cluster, join one, leave it
     #[command(subcommand)]
     Swarm(swarm::SwarmCommand),
+    /// Keep the cluster in a file, and make it anew from that
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Look at nodes and change them
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -145,6 +150,7 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
     match cli.command {
         Command::Daemon(args) => daemon::run(args),
         Command::Swarm(command) => swarm::run(&client, command),
+        Command::Cluster(command) => cluster::run(&client, &command),
         Command::Node(command) => node::run(&client, command),
         Command::Service(command) => service::run(&client, command),
         Command::Task(command) => task::run(&client, &command),

@@ -26,6 +26,18 @@ pub(super) enum NodeCommand {
     Ps(task::NodePsArgs),
     /// Change a node
     Update(UpdateArgs),
+    /// Make nodes managers: they hold the cluster's state as well
+    Promote {
+        /// Ids, prefixes of ids, host names, or `self`
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// Make managers workers again
+    Demote {
+        /// Ids, prefixes of ids, host names, or `self`
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
     /// Remove nodes from the cluster
     #[command(visible_alias = "remove")]
     Rm {
@@ -101,6 +113,20 @@ pub(super) fn run(client: &Client, command: NodeCommand) -> Result<Exit, CliErro
         NodeCommand::Inspect(args) => inspect(client, &args),
         NodeCommand::Ps(args) => task::node_ps(client, args),
         NodeCommand::Update(args) => update(client, &args),
+        NodeCommand::Promote { nodes } => super::each(&nodes, |node| {
+            output::line(&if set_role(client, node, "manager")? {
+                format!("Node {node} promoted to a manager in the swarm.")
+            } else {
+                format!("Node {node} is already a manager.")
+            })
+        }),
+        NodeCommand::Demote { nodes } => super::each(&nodes, |node| {
+            output::line(&if set_role(client, node, "worker")? {
+                format!("Manager {node} demoted in the swarm.")
+            } else {
+                format!("Node {node} is already a worker.")
+            })
+        }),
         NodeCommand::Rm { force, nodes } => super::each(&nodes, |node| {
             client.delete(&format!("/nodes/{}?force={force}", encode(node)))?;
             output::line(node)
@@ -273,6 +299,30 @@ fn plugins(plugins: &[Value], line: &mut impl FnMut(&str, &str)) {
         let of_kind = plugins.iter().filter(|plugin| text(plugin, "/Type") == kind);
         let names: Vec<&str> = of_kind.map(|plugin| text(plugin, "/Name")).collect();
         line(&format!(" {kind}:\t\t"), &names.join(", "));
+    }
+}
+
+/// How often a node is read again that was written meanwhile: its state changes by itself.
+const TRIES_MAX: u32 = 10;
+
+/// Sets what a node is to be; false where it is that already.
+fn set_role(client: &Client, node: &str, role: &str) -> Result<bool, CliError> {
+    let id = resolve_self(client, node)?;
+    let mut tries = 0;
+    loop {
+        let node = client.get(&format!("/nodes/{}", encode(&id)))?;
+        if text(&node, "/Spec/Role") == role {
+            return Ok(false);
+        }
+        let mut spec = node["Spec"].clone();
+        spec["Role"] = json!(role);
+        let version = number(&node, "/Version/Index");
+        let path = format!("/nodes/{}/update?version={version}", encode(text(&node, "/ID")));
+        tries += 1;
+        match client.post(&path, spec) {
+            Err(error) if tries < TRIES_MAX && error.message.contains("out of sequence") => {}
+            outcome => return outcome.map(|_| true),
+        }
     }
 }
 

@@ -27,6 +27,19 @@ pub(super) enum SwarmCommand {
     },
     /// Change the options of the cluster
     Update(SpecArgs),
+    /// Open a manager that was restarted and is locked
+    ///
+    /// Reads the key from a terminal without showing it, or else one line of standard input.
+    Unlock,
+    /// Show, or replace, the key that opens locked managers
+    UnlockKey {
+        /// Replace the key; managers that are out of reach still need the old one
+        #[arg(long)]
+        rotate: bool,
+        /// Print the key only
+        #[arg(short, long)]
+        quiet: bool,
+    },
     /// Print the root certificate of the cluster
     Ca {
         /// Replace the root certificate
@@ -63,6 +76,10 @@ pub(super) struct InitArgs {
     /// Whether this node takes tasks
     #[arg(long, value_enum, default_value = "active")]
     availability: Availability,
+    /// Go on as the only manager with what this node has, where its cluster lost the others;
+    /// options of the cluster stay as they are
+    #[arg(long)]
+    force_new_cluster: bool,
     #[command(flatten)]
     spec: SpecArgs,
 }
@@ -101,9 +118,19 @@ pub(super) struct JoinTokenArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SpecArgs {
+    /// Whether a manager that was restarted needs the unlock key
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    autolock: Option<bool>,
     /// How long new node certificates are good for
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     cert_expiry: Option<Duration>,
+    /// How long managers do without their leader before they elect another
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    election_timeout: Option<Duration>,
+    /// How long after its certificate ran out a node may renew it
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    rejoin_grace: Option<Duration>,
     /// How often nodes tell that they live; one is Down after three of these
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     dispatcher_heartbeat: Option<Duration>,
@@ -118,6 +145,9 @@ pub(super) struct SpecArgs {
 impl SpecArgs {
     fn is_empty(&self) -> bool {
         self.cert_expiry.is_none()
+            && self.autolock.is_none()
+            && self.election_timeout.is_none()
+            && self.rejoin_grace.is_none()
             && self.dispatcher_heartbeat.is_none()
             && self.snapshot_interval.is_none()
             && self.task_history_limit.is_none()
@@ -127,6 +157,15 @@ impl SpecArgs {
         let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         if let Some(expiry) = self.cert_expiry {
             spec["CAConfig"]["NodeCertExpiry"] = json!(nanos(expiry));
+        }
+        if let Some(autolock) = self.autolock {
+            spec["EncryptionConfig"]["AutoLockManagers"] = json!(autolock);
+        }
+        if let Some(timeout) = self.election_timeout {
+            spec["Raft"]["ElectionTimeout"] = json!(nanos(timeout));
+        }
+        if let Some(grace) = self.rejoin_grace {
+            spec["CAConfig"]["RejoinGrace"] = json!(nanos(grace));
         }
         if let Some(period) = self.dispatcher_heartbeat {
             spec["Dispatcher"]["HeartbeatPeriod"] = json!(nanos(period));
@@ -150,6 +189,8 @@ pub(super) fn run(client: &Client, command: SwarmCommand) -> Result<Exit, CliErr
             output::line("Node left the swarm.")?;
         }
         SwarmCommand::Update(args) => update(client, &args)?,
+        SwarmCommand::Unlock => unlock(client)?,
+        SwarmCommand::UnlockKey { rotate, quiet } => unlock_key(client, rotate, quiet)?,
         SwarmCommand::Ca { rotate: true } => {
             return Err(CliError::usage("error: swarm ca --rotate is not supported yet"));
         }
@@ -168,6 +209,7 @@ fn init(client: &Client, args: &InitArgs) -> Result<(), CliError> {
         "ListenAddr": args.listen_addr,
         "AdvertiseAddr": args.advertise_addr.as_deref().unwrap_or(""),
         "Availability": args.availability.as_str(),
+        "ForceNewCluster": args.force_new_cluster,
         "Spec": spec,
     });
     let node = client.post("/swarm/init", body)?;
@@ -177,7 +219,59 @@ fn init(client: &Client, args: &InitArgs) -> Result<(), CliError> {
     output::line(
         "To add a manager to this swarm, run 'midge swarm join-token manager' and follow the \
          instructions.\n",
-    )
+    )?;
+    if args.spec.autolock == Some(true) { print_unlock_command(client) } else { Ok(()) }
+}
+
+fn present_unlock_key(client: &Client) -> Result<String, CliError> {
+    let answer = client.get("/swarm/unlockkey")?;
+    match text(&answer, "/UnlockKey") {
+        "" => Err(CliError::failure("no unlock key is set")
+            .hint("midge swarm update --autolock makes one")),
+        key => Ok(key.to_owned()),
+    }
+}
+
+fn print_unlock_command(client: &Client) -> Result<(), CliError> {
+    let key = present_unlock_key(client)?;
+    output::line(&format!(
+        "To unlock a swarm manager after it restarts, run the `midge swarm unlock`\n\
+         command and provide the following key:\n\n    {key}\n\n\
+         Remember to store this key in a password manager, since without it you\n\
+         will not be able to restart the manager."
+    ))
+}
+
+fn unlock(client: &Client) -> Result<(), CliError> {
+    let info = client.get("/info")?;
+    match text(&info, "/Swarm/LocalNodeState") {
+        "locked" => {}
+        "inactive" => return Err(CliError::failure("this node is not part of a swarm")),
+        _ => return Err(CliError::failure("swarm is not locked")),
+    }
+    let key = super::secret::from_input("Enter unlock key: ")?;
+    client.post("/swarm/unlock", json!({"UnlockKey": key}))?;
+    Ok(())
+}
+
+fn unlock_key(client: &Client, rotate: bool, quiet: bool) -> Result<(), CliError> {
+    if rotate {
+        let swarm = client.get("/swarm")?;
+        if swarm["Spec"]["EncryptionConfig"]["AutoLockManagers"] != true {
+            return Err(CliError::failure("cannot rotate because autolock is not turned on")
+                .hint("midge swarm update --autolock turns it on"));
+        }
+        let version = super::human::number(&swarm, "/Version/Index");
+        let path = format!("/swarm/update?version={version}&rotateManagerUnlockKey=true");
+        client.post(&path, swarm["Spec"].clone())?;
+        if !quiet {
+            output::line("Successfully rotated manager unlock key.\n")?;
+        }
+    }
+    if quiet {
+        return output::line(&present_unlock_key(client)?);
+    }
+    print_unlock_command(client)
 }
 
 fn print_join_command(client: &Client, role: &str) -> Result<(), CliError> {
@@ -241,5 +335,7 @@ fn update(client: &Client, args: &SpecArgs) -> Result<(), CliError> {
     args.apply(&mut spec);
     let version = super::human::number(&swarm, "/Version/Index");
     client.post(&format!("/swarm/update?version={version}"), spec)?;
-    output::line("Swarm updated.")
+    output::line("Swarm updated.")?;
+    let was_locked = swarm["Spec"]["EncryptionConfig"]["AutoLockManagers"] == true;
+    if args.autolock == Some(true) && !was_locked { print_unlock_command(client) } else { Ok(()) }
 }

@@ -15,32 +15,18 @@ const SERVICE: &[&str] = &[
 
 /// The same of `swarm init`, `swarm join` and `swarm update`.
 const SWARM: &[&str] = &[
-    "--autolock",
     "--data-path-addr",
     "--data-path-port",
     "--default-addr-pool",
     "--default-addr-pool-mask-length",
     "--external-ca",
-    "--force-new-cluster",
     "--max-snapshots",
     "--ca-cert",
     "--ca-key",
 ];
 
 /// Swarm's commands that are not there yet.
-const COMMANDS: &[&str] = &[
-    "stack",
-    "secret",
-    "config",
-    "network",
-    "promote",
-    "demote",
-    "unlock",
-    "unlock-key",
-    "run",
-    "build",
-    "compose",
-];
+const COMMANDS: &[&str] = &["stack", "secret", "config", "network", "run", "build", "compose"];
 
 /// Returns what to say about an unknown option or command that Swarm has.
 pub(super) fn explain(error: &clap::Error) -> Option<String> {

@@ -3,7 +3,7 @@
 use crate::types::{
     Cluster, ClusterSpec, Date, Desired, GenericResource, JoinTokens, ManagerStatus, Node,
     NodeDescription, NodeId, NodeSpec, NodeState, RequestId, Service, ServiceId, ServiceSpec, Task,
-    TaskId, TaskStatus, UpdateStatus, Version,
+    TaskId, TaskStatus, UnlockKey, UpdateStatus, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -171,6 +171,27 @@ pub enum Change {
         spec_version: Version,
         /// Why, in words.
         message: String,
+    },
+    /// Replaces what opens a locked manager; none where managers no longer lock themselves.
+    SetUnlockKey {
+        /// The new one.
+        key: Option<UnlockKey>,
+    },
+    /// Begins a new epoch, in which this node alone is a manager: the others' group is gone. They
+    /// become workers; nodes, services and tasks stay as they are.
+    ForceNewCluster {
+        /// The node.
+        manager: NodeId,
+        /// Its standing.
+        status: ManagerStatus,
+    },
+    /// Begins a new epoch on a machine that the cluster was restored to. It is the only manager;
+    /// the one that the backup was taken on is removed, the others become workers.
+    RestoreCluster {
+        /// The new machine.
+        node: Box<Node>,
+        /// The node that the backup was taken on.
+        replaces: NodeId,
     },
 }
 

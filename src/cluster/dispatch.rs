@@ -5,7 +5,9 @@
 //! it should come: its other changes are not sent.
 
 use super::{Effect, Leader, State};
-use crate::types::{Assignments, Desired, FromManager, NodeId, Sequence, Task, TaskId, TaskState};
+use crate::types::{
+    Assignments, Desired, FromManager, NodeId, Role, Sequence, Task, TaskId, TaskState,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many reports of one session wait for their commit: a worker repeats what was dropped.
@@ -25,14 +27,19 @@ pub(super) struct Session {
     held: bool,
     /// What the node last said it had taken, where that was less than was sent.
     behind: Option<Sequence>,
+    /// The role and the managers' addresses that it was told.
+    pub(super) place: Option<(Role, Vec<String>)>,
+    /// How many heartbeats came since.
+    pub(super) place_age: u32,
     /// Reports and the tasks whose news must be committed before they count as taken.
     reports: VecDeque<(u64, Vec<TaskId>)>,
 }
 
 impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
-        let (sent, behind, kept) = (None, None, BTreeSet::new());
-        Self { id, number, sent, kept, held: false, behind, reports: VecDeque::new() }
+        let (sent, behind, place, kept) = (None, None, None, BTreeSet::new());
+        let (held, place_age, reports) = (false, 0, VecDeque::new());
+        Self { id, number, sent, kept, held, behind, place, place_age, reports }
     }
 
     /// Tells whether the node was told of one of these tasks.
@@ -62,6 +69,7 @@ impl Leader {
         let epoch = state.applied().epoch;
         let term = self.term();
         let Some(session) = self.sessions.get_mut(node) else { return };
+        session.place_age = session.place_age.saturating_add(1);
         let heartbeat = super::liveness::heartbeat_period(state);
         let message = FromManager::Beat { session: session.id, heartbeat };
         effects.push(Effect::Send { node: node.clone(), message });

@@ -5,6 +5,7 @@ use super::{
     request::{Refusal, Request, Response},
 };
 use crate::types::{FromManager, FromWorker, NodeId, Version};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one request until it is answered; drawn by the driver, never reused.
 pub type Ticket = u64;
@@ -49,6 +50,11 @@ pub enum Event {
     /// The deadline that [`super::leader::Leader::next_deadline`] named has come, or the driver
     /// has nothing else to say.
     Tick,
+    /// The consensus group has these members by now, those that do not vote included.
+    Group {
+        /// Their keys.
+        members: BTreeSet<u64>,
+    },
     /// The driver itself was held up (a suspended machine, a stalled disk) for this long: every
     /// deadline of liveness is put off by as much, since nobody could be heard.
     Stalled {
@@ -77,6 +83,9 @@ pub enum Effect {
         /// The answer.
         result: Result<Response, Refusal>,
     },
+    /// Make the consensus group of these members, each at its address: step by step, for as long
+    /// as it takes. The latest one counts.
+    SetGroup(BTreeMap<u64, String>),
     /// End every connection of a node that was removed.
     Disconnect {
         /// The node.

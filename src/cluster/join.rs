@@ -3,8 +3,11 @@
 use super::{
     Admission, Change, Class, JoinRequest, Refusal, RenewRequest, Response, State,
     leader::{Answer, Prepared},
+    managers,
 };
-use crate::types::{Cluster, Date, Entropy, Node, NodeId, NodeSpec, NodeStatus, Role, Version};
+use crate::types::{
+    Cluster, Date, Entropy, ManagerStatus, Node, NodeId, NodeSpec, NodeStatus, Role, Version,
+};
 
 /// The most nodes that a cluster takes: the leader's beats and tables are made for a tenth of it.
 const NODES_MAX: usize = 10_000;
@@ -38,22 +41,28 @@ pub(super) fn prepare(
         return repeat(state, known, join);
     }
     if role == Role::Manager {
-        let message = "joining as a manager is not supported yet; join with the worker token";
-        return Err(Refusal::new(Class::Unsupported, message));
+        managers::check_count(state)?;
+        if join.advertise.is_empty() {
+            let message = "a manager says at which address other nodes reach it";
+            return Err(Refusal::new(Class::Invalid, message));
+        }
     }
     if state.nodes().count() >= NODES_MAX {
         let message = format!("the cluster has {NODES_MAX} nodes, which is all it takes");
         return Err(Refusal::new(Class::Unavailable, message));
     }
+    let id = NodeId::generate(entropy);
+    let (address, raft_id) = (join.advertise.clone(), id.member());
+    let manager = (role == Role::Manager).then_some(ManagerStatus { address, raft_id });
     let node = Box::new(Node {
-        id: NodeId::generate(entropy),
+        id,
         version: Version::ZERO,
         created: date,
         updated: date,
         spec: NodeSpec { labels: join.labels.clone(), role, availability: join.availability },
         description: join.description.clone(),
         status: NodeStatus { address: join.address.clone(), ..NodeStatus::default() },
-        manager: None,
+        manager,
         role,
         key_digest: join.key_digest,
     });
@@ -66,19 +75,28 @@ pub(super) fn prepare(
 
 /// Answers a member that asks for its next certificate: with the role it has by now.
 pub(super) fn renew(state: &State, renew: &RenewRequest) -> Result<Response, Refusal> {
-    let id = &renew.node;
+    check_key(state, &renew.node, renew.key_digest)?;
+    admission(state, &renew.node)
+}
+
+/// Returns the member of this id, where the key is the one it joined with.
+pub(super) fn check_key<'a>(
+    state: &'a State,
+    id: &NodeId,
+    key_digest: [u8; 32],
+) -> Result<&'a Node, Refusal> {
     let Some(node) = state.node(id) else {
         let message = format!("node {id} is no longer part of this cluster");
         return Err(Refusal::new(Class::Unauthorized, message));
     };
-    if node.key_digest != renew.key_digest {
+    if node.key_digest != key_digest {
         let message = format!(
             "node {id} asks for a certificate of another key than it joined with; remove the node \
              and join it again"
         );
         return Err(Refusal::new(Class::Unauthorized, message));
     }
-    admission(state, id)
+    Ok(node)
 }
 
 /// Answers a join whose node exists by the time it is applied.

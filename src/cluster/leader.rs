@@ -10,6 +10,7 @@ mod batch;
 mod message;
 mod request;
 
+pub use request::check_cluster_spec;
 pub(super) use request::{Answer, Prepared, check_update, find_service};
 
 #[cfg(test)]
@@ -20,8 +21,8 @@ use super::{
     join, keep::Keep, liveness::Liveness, reconcile::Memory, schedule::Volatile,
 };
 use crate::types::{
-    Date, Entropy, LocalSuccessor, Moment, NodeDescription, NodeId, NodeState, ServiceId, TaskId,
-    TaskStatus,
+    Date, Entropy, LocalSuccessor, Moment, Node, NodeDescription, NodeId, NodeState, Role,
+    ServiceId, TaskId, TaskStatus,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -93,6 +94,8 @@ pub(super) struct Wanted {
     pub(super) descriptions: BTreeMap<NodeId, (NodeDescription, String)>,
     pub(super) reports: BTreeMap<TaskId, TaskStatus>,
     pub(super) adoptions: BTreeMap<NodeId, Vec<LocalSuccessor>>,
+    /// Managers that have left the consensus group.
+    pub(super) workers: BTreeSet<NodeId>,
 }
 
 /// What has to be looked at before the leader is at rest.
@@ -123,6 +126,8 @@ pub struct Leader {
     pub(super) keep: Keep,
     pub(super) wanted: Wanted,
     pub(super) due: Due,
+    /// The consensus group that was asked for last.
+    pub(super) group: Option<BTreeMap<u64, String>>,
     queue: VecDeque<Waiting>,
     in_flight: Option<InFlight>,
     retry_at: Option<Moment>,
@@ -155,6 +160,7 @@ impl Leader {
                 leftovers: true,
                 ..Due::default()
             },
+            group: None,
             queue: VecDeque::new(),
             in_flight: None,
             retry_at: None,
@@ -188,6 +194,7 @@ impl Leader {
             Event::ProposalFailed { error } => {
                 self.handle_failed(now, &error, &mut effects);
             }
+            Event::Group { members } => self.take_group(state, &members),
             Event::Stalled { wait } => self.liveness.put_off(wait),
         }
         self.settle(state, now, date, &mut effects);
@@ -214,6 +221,8 @@ impl Leader {
         self.expire_nodes(state, now);
         self.memory.wake(now, &mut self.due.services);
         self.decide(state, now, date, effects);
+        self.follow_group(state, effects);
+        self.tell_places(state, effects);
         self.dispatch(state, effects);
     }
 
@@ -291,7 +300,18 @@ impl Leader {
                 self.due.all_services = true;
                 self.liveness.note_nodes(state, now);
             }
-            Change::RotateTokens { .. } | Change::SetManagerStatus { .. } => {}
+            Change::RotateTokens { .. } | Change::SetUnlockKey { .. } => {}
+            Change::SetManagerStatus { .. } => {
+                // The role is a term of constraints.
+                self.due.all_services = true;
+                self.due.enforce = true;
+            }
+            // Read from the log before anybody leads; a leader that is told looks at everything.
+            Change::ForceNewCluster { .. } | Change::RestoreCluster { .. } => {
+                self.due.all_services = true;
+                self.due.enforce = true;
+                self.liveness.note_nodes(state, now);
+            }
             Change::CreateNode { node } => {
                 self.due.all_services = true;
                 self.liveness.note_nodes(state, now);
@@ -374,6 +394,10 @@ impl Leader {
             state.node(id).is_some_and(|node| {
                 node.description != *description || node.status.address != *address
             })
+        });
+        wanted.workers.retain(|id| {
+            let is_to_be = |node: &Node| node.manager.is_some() && node.spec.role == Role::Worker;
+            state.node(id).is_some_and(is_to_be)
         });
         wanted.reports.retain(|id, status| message::needs_commit(state, id, status));
         self.volatile.soft.retain(|id, status| {

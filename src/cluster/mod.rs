@@ -15,6 +15,7 @@ mod join;
 mod keep;
 pub mod leader;
 mod liveness;
+mod managers;
 pub mod occurrences;
 mod read;
 mod reap;
@@ -30,9 +31,9 @@ mod why;
 
 pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
-pub use leader::Leader;
+pub use leader::{Leader, check_cluster_spec};
 pub use request::{
     Admission, Class, JoinRequest, Planned, PlannedTask, Query, Refusal, RenewRequest, Request,
-    Response,
+    Response, RoleRequest,
 };
 pub use state::{SlotKey, State, decode_entry, decode_snapshot, encode_entry};

@@ -5,7 +5,7 @@
 use super::command::Rejected;
 use crate::types::{
     Cluster, ClusterSpec, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role, Service,
-    ServiceId, ServiceSpec, Task, TaskId, Version,
+    ServiceId, ServiceSpec, Task, TaskId, UnlockKey, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,12 +80,19 @@ pub enum Request {
         rotate_worker_token: bool,
         /// Whether to replace the managers' token.
         rotate_manager_token: bool,
+        /// Whether to replace the unlock key, where managers lock themselves.
+        rotate_unlock_key: bool,
+        /// The unlock key to take where one is needed: drawn where there is true randomness, which
+        /// the leader has none of.
+        fresh_unlock_key: UnlockKey,
     },
     /// Admits a node that proved a join token. The token was compared by the leader before any
     /// certificate was signed.
     Join(Box<JoinRequest>),
     /// Gives a member its next certificate.
     Renew(Box<RenewRequest>),
+    /// Gives a member a certificate of the role it should have, now that it is ready for it.
+    TakeRole(Box<RoleRequest>),
 }
 
 /// What a member that asks for its next certificate shows.
@@ -97,6 +104,25 @@ pub struct RenewRequest {
     pub csr: Vec<u8>,
     /// SHA-256 of that public key, which must be the one that the node joined with.
     pub key_digest: [u8; 32],
+}
+
+/// What a member that takes another role shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleRequest {
+    /// The node, as its present certificate says.
+    pub node: NodeId,
+    /// The role that its present certificate says, and that it lives by until it has another.
+    pub certified: Role,
+    /// The certificate signing request, DER. Only its public key is used.
+    pub csr: Vec<u8>,
+    /// SHA-256 of that public key, which must be the one that the node joined with.
+    pub key_digest: [u8; 32],
+    /// Where other nodes reach it, `host:port`.
+    pub advertise: String,
+    /// Its key in the consensus group, should it become a manager. A node that was one before has
+    /// another one now: it lost its log, and must not take part in what the log that it is sent
+    /// says of the member that it was.
+    pub member: u64,
 }
 
 /// What a joining node asks for.
@@ -249,6 +275,8 @@ pub enum Class {
     Unsupported,
     /// Our mistake.
     Internal,
+    /// Another manager leads, or none: said between managers, and never to users.
+    NotLeader,
 }
 
 /// A refusal: nothing was changed.

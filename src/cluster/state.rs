@@ -7,6 +7,7 @@
 
 mod apply;
 mod codec;
+mod epoch;
 #[cfg(test)]
 mod tests;
 
@@ -113,9 +114,7 @@ impl Serialize for State {
 
 impl<'de> Deserialize<'de> for State {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let tables = Tables::deserialize(deserializer)?;
-        let indices = Indices::of(&tables);
-        Ok(Self { tables, indices })
+        Tables::deserialize(deserializer).map(Self::of)
     }
 }
 
@@ -158,6 +157,11 @@ fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<TaskId>>, key: &K, id: &
 }
 
 impl State {
+    fn of(tables: Tables) -> Self {
+        let indices = Indices::of(&tables);
+        Self { tables, indices }
+    }
+
     /// Returns the version of the last entry applied.
     #[must_use]
     pub fn applied(&self) -> Version {
@@ -231,6 +235,11 @@ impl State {
     #[must_use]
     pub fn is_removed(&self, id: &NodeId) -> bool {
         self.tables.removed.contains_key(id)
+    }
+
+    /// Returns the nodes that were removed and may still have a certificate.
+    pub fn removed(&self) -> impl Iterator<Item = &NodeId> {
+        self.tables.removed.keys()
     }
 
     /// Returns what became of a request, where it is remembered.

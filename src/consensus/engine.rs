@@ -2,6 +2,7 @@
 
 use super::{
     Leadership, Notice, ProposeError,
+    group::{Present, Step},
     machine::Machine,
     peer::{self, Network, Parts, PeerCall},
     runtime::Runtime,
@@ -121,6 +122,17 @@ pub struct Members {
     pub voters: Vec<u64>,
     /// Who only follows.
     pub learners: Vec<u64>,
+}
+
+/// How far a group has come on its way to the wanted one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Approach {
+    /// It is as wanted.
+    There,
+    /// A step was taken.
+    Nearer,
+    /// A member has to catch up, or another to take the lead, before the next step.
+    Waits,
 }
 
 impl<R: Runtime> std::fmt::Debug for Consensus<R> {
@@ -255,6 +267,73 @@ impl<R: Runtime> Consensus<R> {
             }
         };
         changed.or(self.late(limit)).await
+    }
+
+    /// Takes one step towards the group whose voters are `wanted`, each at its address. Returns
+    /// whether the group is there, or nothing can be done before a member has caught up.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`].
+    pub async fn approach(
+        &self,
+        wanted: &BTreeMap<u64, String>,
+        limit: Duration,
+    ) -> Result<Approach, ProposeError> {
+        let Some(step) = self.present().next_step(wanted) else { return Ok(Approach::There) };
+        let change = match step {
+            Step::Wait => return Ok(Approach::Waits),
+            Step::HandOver(to) => {
+                self.raft.trigger().transfer_leader(to).await.map_err(fatal)?;
+                return Ok(Approach::Waits);
+            }
+            Step::Follow(id, address) => {
+                ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))]))
+            }
+            Step::Vote(id) => ChangeMembers::AddVoterIds([id].into()),
+            Step::Leave(id) => ChangeMembers::RemoveVoters([id].into()),
+            Step::Forget(id) => ChangeMembers::RemoveNodes([id].into()),
+        };
+        let changed = async {
+            match self.raft.change_membership(change, false).await {
+                Ok(_) => Ok(Approach::Nearer),
+                Err(error) => Err(write_error(error, limit)),
+            }
+        };
+        changed.or(self.late(limit)).await
+    }
+
+    /// Lets another voter lead, where this member does and another has caught up. Returns once
+    /// that one leads, or `limit` has passed.
+    pub async fn hand_over(&self, limit: Duration) {
+        let mut metrics = self.raft.metrics();
+        let Some(to) = self.present().successor(|_| true) else { return };
+        let leads = metrics.borrow_watched().current_leader == Some(self.id);
+        if !leads || self.raft.trigger().transfer_leader(to).await.is_err() {
+            return;
+        }
+        let moved = async {
+            while metrics.borrow_and_update().current_leader.is_none_or(|id| id == self.id) {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        moved.or(R::sleep(limit)).await;
+    }
+
+    fn present(&self) -> Present {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let matched = metrics.replication.iter().flatten();
+        Present {
+            own: self.id,
+            voters: membership.voter_ids().collect(),
+            members: membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
+            matched: matched.filter_map(|(id, log)| Some((*id, (*log)?.index))).collect(),
+            last: metrics.last_log_index.unwrap_or(0),
+        }
     }
 
     async fn late<T>(&self, limit: Duration) -> Result<T, ProposeError> {
@@ -393,6 +472,10 @@ impl<R: Runtime> Consensus<R> {
     }
 }
 
+fn fatal(error: impl std::fmt::Display) -> ProposeError {
+    ProposeError::Fatal(error.to_string())
+}
+
 /// Says what a refused or lost write means to whoever proposed it.
 fn write_error<R: Runtime>(
     error: RaftError<Types<R>, ClientWriteError<Types<R>>>,
@@ -405,7 +488,7 @@ fn write_error<R: Runtime>(
         // Appended here, then replaced by another leader's entries, which may hold it as well.
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::Timeout(limit),
         RaftError::APIError(error) => ProposeError::Refused(error.to_string()),
-        RaftError::Fatal(error) => ProposeError::Fatal(error.to_string()),
+        RaftError::Fatal(error) => fatal(error),
     }
 }
 

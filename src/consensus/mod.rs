@@ -4,7 +4,10 @@
 //! snapshot and changes of leadership reach the driver as [`Notice`]s over one channel, so that
 //! the cluster's state lives in the driver's loop and nowhere else.
 
+mod anew;
 mod engine;
+mod group;
+mod leader_id;
 mod machine;
 mod on_smol;
 mod peer;
@@ -15,7 +18,8 @@ pub(crate) mod tests;
 mod types;
 mod watch;
 
-pub use engine::{Consensus, Members, Settings, SnapshotInterval, StartError};
+pub use anew::{make_alone, make_from_snapshot};
+pub use engine::{Approach, Consensus, Members, Settings, SnapshotInterval, StartError};
 pub use on_smol::OnSmol;
 pub use peer::{NoPeers, PeerCall};
 pub use storage::{ENTRY_MAX, Extent, LogStore};

@@ -13,7 +13,7 @@ use openraft::{
     network::RPCOption,
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-        VoteRequest, VoteResponse,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -224,6 +224,14 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
         Ok(self.ask(&Call::PreVote(rpc), option.hard_ttl()).await?)
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
+        Ok(self.ask(&Call::TransferLeader(rpc), option.hard_ttl()).await?)
     }
 
     async fn full_snapshot(

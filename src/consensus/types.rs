@@ -1,6 +1,6 @@
 //! The engine's types, chosen.
 
-use super::runtime::Runtime;
+use super::{leader_id::LeaderId, runtime::Runtime};
 use openraft::type_config::alias;
 use serde::{Deserialize, Serialize};
 use std::{fmt, marker::PhantomData};
@@ -32,7 +32,7 @@ impl<R: Runtime> openraft::RaftTypeConfig for Types<R> {
     type NodeId = u64;
     type Node = openraft::impls::BasicNode;
     type Term = u64;
-    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+    type LeaderId = LeaderId;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = alias::EntryPayloadOf<Self>;
     type Entry = alias::DefaultEntryOf<Self>;

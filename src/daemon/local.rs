@@ -1,23 +1,19 @@
 //! What the API asks of this node.
 
-use super::{
-    Shared, chores, images, logs,
-    member::{Member, host_of},
-    swarm,
-};
+use super::{Shared, backup, chores, images, logs, member::host_of, recovery, swarm};
 use crate::{
     api::{
-        error::{NOT_A_MANAGER, NOT_IN_SWARM},
+        error::{LOCKED, NOT_A_MANAGER, NOT_IN_SWARM},
         local::{
             Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
             ImageDetail, Info, InitOptions, JoinOptions, LocalNode, LogItem, LogOptions,
             MountPoint, NodeAnswer, NodeSelector, Place, Progress, PullOptions, Removed, Resolved,
-            StartOptions, Started, SwarmState,
+            RestoreOptions, StartOptions, Started, SwarmState,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
     node::LocalTask,
-    pki::TokenText,
+    pki::{TokenText, unlock_key_text},
     runtime::{ContainerInfo, Mounted},
     types::{
         Chore, Cluster, Date, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, PortConfig,
@@ -28,21 +24,10 @@ use crate::{
 };
 use base64::Engine as _;
 use bytes::Bytes;
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 /// How long the leader may take to answer: two commits on the slowest card, and a queue.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long a manager that was just started may take to lead.
-const LEAD_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often it is looked at.
-const LEAD_POLL: Duration = Duration::from_millis(20);
 
 /// How long the agent may take to say what it has.
 const TASKS_LIMIT: Duration = Duration::from_secs(5);
@@ -54,15 +39,13 @@ pub(super) struct Local(pub(super) Arc<Shared>);
 impl LocalNode for Local {
     fn request(&self, request: Request) -> Answer<'_, Response> {
         Box::pin(async move {
-            match self.0.member() {
+            match self.0.settled_member().await {
                 None => Err(Refusal::new(Class::Unavailable, NOT_IN_SWARM)),
                 Some(member) if member.membership.role == Role::Worker => {
                     Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER))
                 }
-                Some(member) => {
-                    lead(&member).await;
-                    member.handle.request(request, REQUEST_LIMIT).await
-                }
+                Some(member) if member.locked => Err(Refusal::new(Class::Unavailable, LOCKED)),
+                Some(member) => member.handle.request(request, REQUEST_LIMIT).await,
             }
         })
     }
@@ -81,6 +64,22 @@ impl LocalNode for Local {
 
     fn swarm_leave(&self, force: bool) -> Answer<'_, ()> {
         Box::pin(swarm::leave(&self.0, force))
+    }
+
+    fn swarm_unlock(&self, key: String) -> Answer<'_, ()> {
+        Box::pin(async move { recovery::unlock(&self.0, &key).await })
+    }
+
+    fn unlock_key(&self, cluster: &Cluster) -> String {
+        cluster.unlock_key.as_ref().map(unlock_key_text).unwrap_or_default()
+    }
+
+    fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
+        Box::pin(backup::backup(&self.0, passphrase))
+    }
+
+    fn restore(&self, options: RestoreOptions, file: Vec<u8>) -> Answer<'_, NodeId> {
+        Box::pin(backup::restore(&self.0, options, file))
     }
 
     fn join_token(&self, cluster: &Cluster, role: Role) -> String {
@@ -210,15 +209,6 @@ impl LocalNode for Local {
     }
 }
 
-/// Waits, a bounded time, until a manager that was just started leads: whoever asks in that moment
-/// would only be told to ask again.
-async fn lead(member: &Member) {
-    let start = Instant::now();
-    while !member.handle.status().leading && start.elapsed() < LEAD_LIMIT {
-        smol::Timer::after(LEAD_POLL).await;
-    }
-}
-
 fn parse(image: &str) -> Result<Reference, Refusal> {
     Reference::parse(image).map_err(|error| Refusal::new(Class::Invalid, error.to_string()))
 }
@@ -332,6 +322,10 @@ impl Local {
 
     fn describe_swarm(&self, info: &mut Info) {
         let Some(member) = self.0.member() else { return };
+        if member.locked {
+            info.swarm = SwarmState::Locked;
+            return;
+        }
         let (membership, status) = (&member.membership, member.handle.status());
         info.node = Some(membership.node.clone());
         info.swarm = SwarmState::Active;
@@ -346,7 +340,7 @@ impl Local {
         if membership.role == Role::Manager {
             info.manager_error = status.manager_health.clone().unwrap_or_default();
             info.control_available = true;
-            info.leader = status.leading.then(|| membership.node.clone());
+            info.leader = status.leader.clone();
             info.managers = vec![(membership.node.clone(), membership.advertise.clone())];
         } else {
             if !status.connected && info.swarm_error.is_empty() {

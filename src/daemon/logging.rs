@@ -12,7 +12,12 @@ use tracing_subscriber::{
 pub(super) fn start(json: bool, level: Level) {
     // The engines below log each step; what an operator reads is ours, and their warnings.
     let others = if level == Level::TRACE { LevelFilter::DEBUG } else { LevelFilter::WARN };
-    let filter = Targets::new().with_default(others).with_target("midge", level);
+    // The consensus engine warns of every message to a manager that is off, several a second.
+    let engine = if level == Level::TRACE { LevelFilter::DEBUG } else { LevelFilter::ERROR };
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target("openraft", engine)
+        .with_target("midge", level);
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(level >= Level::DEBUG);
     let registry = Registry::default();
     let started = if json {

@@ -4,16 +4,16 @@ use super::{
     DaemonError, Shared,
     host::{SystemEntropy, random_bytes},
     membership::Membership,
-    ports::{AuthorityPort, DiskPort, LogPort, PeersPort},
-    renewal, streams,
+    ports::{AuthorityPort, DiskPort, LogPort, MemberPort, PeersPort},
+    renewal, role, streams,
     workload::Containers,
 };
 use crate::{
     agent,
     cluster::{Change, Command, Refusal},
-    consensus::{Consensus, NoPeers, OnSmol, Settings},
+    consensus::{Consensus, OnSmol, Settings},
     node::{self, Ended, Handle, ManagerPorts, Ports},
-    pki::{self, CertificateFiles, NodeFiles, SealKey},
+    pki::{CertificateFiles, NodeFiles, SealKey},
     store::{AgentStore, ManagerStore, Sealer},
     transport::{Credentials, Endpoint, Managers},
     types::{Entropy, RequestId, Role},
@@ -26,12 +26,16 @@ use std::{
     time::Duration,
 };
 
-/// How often a single manager's engine looks at its clock. It has nobody to tell that it lives, so
-/// this only bounds how long an election takes to notice anything.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How many parts of the election timeout a leader's lease and the wait after it are: the engine
+/// waits for twice its shortest wait, the lease, and then once to twice that wait.
+const WAITS_PER_TIMEOUT: u32 = 3;
 
-/// The engine's election timeout; a group of one elects itself at once and never waits for it.
-const ELECTION: Duration = Duration::from_secs(3);
+/// How often the leader tells the other managers that it lives, in the engine's shortest wait. One
+/// that is alone tells nobody.
+const BEATS_PER_WAIT: u32 = 2;
+
+/// How long a manager that ends waits for another to take the lead: an election without its wait.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long making the cluster's first entry may take: one commit on the slowest card.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
@@ -40,15 +44,17 @@ const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) membership: Membership,
+    /// Whether it is a manager that waits for the unlock key, and only a worker until then.
+    pub(super) locked: bool,
     pub(super) handle: Handle,
     pub(super) endpoint: Endpoint,
     pub(super) store: Option<Arc<ManagerStore>>,
     pub(super) consensus: Option<Consensus<OnSmol>>,
     /// Told once, why the node ended.
     pub(super) ended: async_channel::Receiver<Ended>,
-    /// Dropped with the member: what forwards events of containers, and what renews its
-    /// certificate.
-    pub(super) _background: [smol::Task<()>; 2],
+    /// Dropped with the member: what forwards events of containers, what renews its certificate,
+    /// and what follows its role.
+    pub(super) _background: [smol::Task<()>; 3],
 }
 
 /// What makes a new cluster.
@@ -65,9 +71,17 @@ fn seal_key_path(data_dir: &Path) -> PathBuf {
 pub(super) fn forget(data_dir: &Path) -> Result<(), DaemonError> {
     Membership::remove(data_dir)?;
     CertificateFiles::under(data_dir).remove()?;
-    for path in
-        [data_dir.join("manager.redb"), data_dir.join("agent.redb"), seal_key_path(data_dir)]
-    {
+    forget_state(data_dir)?;
+    remove_files([data_dir.join("agent.redb")])
+}
+
+/// Removes what only a manager has.
+pub(super) fn forget_state(data_dir: &Path) -> Result<(), DaemonError> {
+    remove_files([data_dir.join("manager.redb"), seal_key_path(data_dir)])
+}
+
+fn remove_files<const N: usize>(paths: [PathBuf; N]) -> Result<(), DaemonError> {
+    for path in paths {
         match fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(DaemonError::Io { what: format!("remove {}", path.display()), source });
@@ -103,28 +117,26 @@ async fn start_now(
 ) -> Result<Member, DaemonError> {
     let containers = shared.containers.clone();
     let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
-    let engine = match membership.role {
-        Role::Manager => {
-            let store = open_store(&shared.options.data_dir)?;
-            Some((Arc::clone(&store), LogPort::new(store)))
-        }
-        Role::Worker => None,
-    };
+    let (election, elections) = async_channel::bounded(1);
+    let engine = open_log(&shared, &membership, election)?;
+    let locked = membership.role == Role::Manager && engine.is_none();
     let credentials = Credentials {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
         root: files.root.clone(),
     };
     endpoint.set_identity(Some(&credentials))?;
+    // One waits: a later place counts instead of it.
+    let (place, places) = async_channel::bounded(1);
     let ports = Ports {
         host: shared.host,
         disk: DiskPort(Arc::new(agent_store)),
-        peers: PeersPort(endpoint.clone()),
+        peers: PeersPort { endpoint: endpoint.clone(), places: place },
         workload: containers.clone(),
         manager: engine.as_ref().map(|(_, log)| ManagerPorts {
             log: log.clone(),
             authority: AuthorityPort,
-            epoch: membership.epoch,
+            member: membership.key(),
         }),
     };
     let options = node::Options {
@@ -141,22 +153,50 @@ async fn start_now(
     .detach();
     let mut consensus = None;
     if let Some((store, log)) = &engine {
-        let address = membership.advertise.clone();
-        consensus = Some(start_engine(Arc::clone(store), log.clone(), address).await?);
+        let own = (membership.key(), membership.election_timeout());
+        let engine = start_engine(Arc::clone(store), log.clone(), own, &endpoint);
+        let engine = engine.await?;
+        if birth.is_some() {
+            engine.initialize(membership.advertise.clone()).await?;
+        }
+        log.set(engine.clone());
+        consensus = Some(engine);
     }
     if let Some(birth) = birth {
         bootstrap(handle.clone(), birth).await?;
     }
     let watch = containers.watch();
-    endpoint.set_handler(streams::handler(&shared, &handle, &membership));
-    endpoint.set_managers(match membership.role {
-        Role::Manager => Managers::Local { address: host_of(&membership.advertise) },
-        Role::Worker => Managers::Remote(membership.managers.clone()),
-    });
+    endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
+    endpoint.set_managers(managers(&membership, locked));
     let store = engine.map(|(store, _)| store);
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
-    let background = [watch, renewal];
-    Ok(Member { membership, handle, endpoint, store, consensus, ended, _background: background })
+    let changes = role::Changes { places, elections };
+    let role = role::run(Arc::downgrade(&shared), endpoint.clone(), changes);
+    let background = [watch, renewal, smol::spawn(role)];
+    Ok(Member {
+        membership,
+        locked,
+        handle,
+        endpoint,
+        store,
+        consensus,
+        ended,
+        _background: background,
+    })
+}
+
+/// Returns where the node finds managers.
+pub(super) fn managers(membership: &Membership, locked: bool) -> Managers {
+    let mut known = membership.known_managers();
+    match membership.role {
+        // It lives on as a worker of the other managers, where there are any.
+        Role::Manager if locked => Managers::Remote(membership.other_managers()),
+        Role::Manager => {
+            known.retain(|address| *address != membership.advertise);
+            Managers::Local { address: host_of(&membership.advertise), others: known }
+        }
+        Role::Worker => Managers::Remote(known),
+    }
 }
 
 /// Returns the host of `host:port`.
@@ -165,38 +205,56 @@ pub(super) fn host_of(address: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
+/// Opens the log of a manager; none on a worker, nor where the manager is locked.
+fn open_log(
+    shared: &Shared,
+    membership: &Membership,
+    elections: async_channel::Sender<Duration>,
+) -> Result<Option<(Arc<ManagerStore>, LogPort)>, DaemonError> {
+    if membership.role == Role::Worker {
+        return Ok(None);
+    }
+    let Some(seal) = shared.lock.open()? else {
+        tracing::warn!("this manager is locked: midge swarm unlock opens it");
+        return Ok(None);
+    };
+    let store = open_store(&shared.options.data_dir, &seal)?;
+    let (lock, election) = (Arc::clone(&shared.lock), membership.election_timeout());
+    Ok(Some((Arc::clone(&store), LogPort::new(store, lock, election, elections))))
+}
+
 /// Opens the manager's file with the key that seals it.
-fn open_store(data_dir: &Path) -> Result<Arc<ManagerStore>, DaemonError> {
-    let SealKey { id, bytes } =
-        pki::load_or_create_seal_key(&seal_key_path(data_dir), random_bytes())?;
+pub(super) fn open_store(
+    data_dir: &Path,
+    seal: &SealKey,
+) -> Result<Arc<ManagerStore>, DaemonError> {
     let nonce = || {
         let mut nonce = [0; 12];
         nonce.copy_from_slice(&random_bytes()[..12]);
         nonce
     };
-    let sealer = Sealer::new(id, &bytes, nonce);
+    let sealer = Sealer::new(seal.id, &seal.bytes, nonce);
     Ok(Arc::new(ManagerStore::open(&data_dir.join("manager.redb"), sealer)?))
 }
 
 /// Starts the engine; the node's loop must run already, since the engine gives it the snapshot
-/// first. Does no harm to a group that was made before.
+/// first.
 fn start_engine(
     store: Arc<ManagerStore>,
     log: LogPort,
-    address: String,
+    (id, election): (u64, Duration),
+    endpoint: &Endpoint,
 ) -> Boxed<Consensus<OnSmol>> {
+    let peers = Arc::new(MemberPort(endpoint.clone()));
     Box::pin(async move {
+        let wait = election / WAITS_PER_TIMEOUT;
         let settings = Settings {
-            id: 1,
-            heartbeat: HEARTBEAT,
-            election: ELECTION,
+            id,
+            heartbeat: wait / BEATS_PER_WAIT,
+            election: wait,
             snapshot_interval: log.snapshot_interval(),
         };
-        let consensus =
-            Consensus::<OnSmol>::start(&settings, store, Arc::new(NoPeers), log.channel()).await?;
-        consensus.initialize(address).await?;
-        log.set(consensus.clone());
-        Ok(consensus)
+        Ok(Consensus::<OnSmol>::start(&settings, store, peers, log.channel()).await?)
     })
 }
 
@@ -216,6 +274,9 @@ async fn bootstrap(handle: Handle, birth: Birth) -> Result<(), DaemonError> {
 impl Member {
     /// Ends the member; containers go on running. What is on disk stays.
     pub(super) async fn stop(&self) {
+        if let Some(consensus) = &self.consensus {
+            consensus.hand_over(HAND_OVER_LIMIT).await;
+        }
         self.handle.stop();
         self.ended.recv().await.ok();
         if let Some(consensus) = &self.consensus {

@@ -3,12 +3,13 @@
 //! Written as a whole beside the old one and renamed over it, so that a power cut leaves one or
 //! the other. Secrets are elsewhere: this holds names and addresses only.
 
-use crate::types::{ClusterId, Date, NodeId, Role};
+use crate::types::{ClusterId, Date, ELECTION_TIMEOUT, NodeId, Role};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The format that this version writes, and the newest it reads.
@@ -26,16 +27,25 @@ pub(crate) struct Membership {
     pub(crate) node: NodeId,
     /// The cluster.
     pub(crate) cluster: ClusterId,
-    /// The role it joined with.
+    /// The role it has.
     pub(crate) role: Role,
-    /// The cluster's epoch: how often it was restored or forced anew, from 1.
-    pub(crate) epoch: u64,
+    /// Its key in the consensus group, as a manager; none is 1, that of the first managers there
+    /// were.
+    #[serde(default)]
+    pub(crate) member: Option<u64>,
     /// The UDP address it listens on.
     pub(crate) listen: String,
     /// `host:port` told to others.
     pub(crate) advertise: String,
     /// `host:port` of the managers it knows, best first; names are looked up anew each time.
     pub(crate) managers: Vec<String>,
+    /// How long the consensus group does without a leader, in milliseconds, as it was last told;
+    /// none is the default.
+    #[serde(default)]
+    pub(crate) election_millis: Option<u64>,
+    /// `host:port` of the managers that the user named when the node joined.
+    #[serde(default)]
+    pub(crate) joined: Vec<String>,
     /// The latest wall-clock time the node has seen: certificates are judged against it after a
     /// power cut on a board without a clock.
     pub(crate) last_seen: Date,
@@ -84,7 +94,44 @@ impl Membership {
         let (listen, advertise) = (String::new(), String::new());
         let managers = Vec::new();
         let format = FORMAT;
-        Self { format, node, cluster, role, epoch: 1, listen, advertise, managers, last_seen: date }
+        let member = Some(node.member());
+        Self {
+            format,
+            node,
+            cluster,
+            role,
+            member,
+            listen,
+            advertise,
+            managers,
+            election_millis: None,
+            joined: Vec::new(),
+            last_seen: date,
+        }
+    }
+
+    /// Returns its key in the consensus group.
+    pub(crate) fn key(&self) -> u64 {
+        self.member.unwrap_or(1)
+    }
+
+    /// Returns how long the consensus group does without a leader.
+    pub(crate) fn election_timeout(&self) -> Duration {
+        self.election_millis.map_or(ELECTION_TIMEOUT, Duration::from_millis)
+    }
+
+    /// Returns where managers may be found: those that a manager named last, then those that the
+    /// node joined through, since names outlive addresses.
+    pub(crate) fn known_managers(&self) -> Vec<String> {
+        let mut known = self.managers.clone();
+        known
+            .extend(self.joined.iter().filter(|address| !self.managers.contains(address)).cloned());
+        known
+    }
+
+    /// Returns where the other managers are found.
+    pub(crate) fn other_managers(&self) -> Vec<String> {
+        self.managers.iter().filter(|address| **address != self.advertise).cloned().collect()
     }
 
     /// Reads it; none where the node belongs to no cluster.

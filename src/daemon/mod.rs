@@ -4,6 +4,7 @@
 //! parts in order, carries requests between them, and ends them on a signal.
 
 mod address;
+mod backup;
 mod chores;
 mod config;
 mod container;
@@ -13,16 +14,21 @@ mod garbage;
 mod host;
 mod images;
 mod local;
+mod lock;
 mod logging;
 mod logs;
 mod member;
 mod membership;
 mod memory;
 mod ports;
+mod recovery;
 mod renewal;
+mod role;
 mod streams;
 mod swarm;
 mod teller;
+#[cfg(test)]
+mod tests;
 mod workload;
 
 use crate::{
@@ -34,7 +40,7 @@ use crate::{
     pki::{CaError, CertificateFiles, FileError, TrustedClock},
     runtime::{self, INIT_MODE, LOGGER_MODE, Runtime, containerd::image::Images},
     store::OpenError,
-    transport::{BindError, Endpoint, TlsError},
+    transport::{BindError, TlsError},
     types::NodeId,
     util::{dns::Resolver, notify::notify},
 };
@@ -184,6 +190,8 @@ pub(crate) struct Shared {
     containers: Containers,
     collector: Arc<garbage::Collector>,
     member: Mutex<Option<Arc<Member>>>,
+    /// The key that seals the log of a manager.
+    lock: Arc<lock::SealLock>,
     /// Taken by whoever changes the membership: one at a time.
     changing: smol::lock::Mutex<()>,
     /// Told when the daemon must end with an error.
@@ -203,6 +211,18 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     fn member(&self) -> Option<Arc<Member>> {
         self.member.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the member; where there is none since it starts anew, waits until it has.
+    async fn settled_member(&self) -> Option<Arc<Member>> {
+        if self.member().is_none() && self.changing.try_lock().is_none() {
+            let changed = async { drop(self.changing.lock().await) };
+            let late = async {
+                smol::Timer::after(CHANGE_LIMIT).await;
+            };
+            changed.or(late).await;
+        }
+        self.member()
     }
 
     fn set_member(&self, member: Option<Arc<Member>>) {
@@ -355,6 +375,7 @@ fn compose(
         format!("/midge/{id}"),
     );
     Ok(Arc::new(Shared {
+        lock: Arc::new(lock::SealLock::new(&options.data_dir)),
         options,
         config,
         host: SystemHost::new(),
@@ -369,6 +390,10 @@ fn compose(
         work: container::Work::default(),
     }))
 }
+
+/// How long a client waits for a member that starts anew: the files of the one before come free, and
+/// an engine reads its log.
+const CHANGE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How old the time on disk may be when the daemon ends: one that is stopped and started over and
 /// over does not wear the card out.
@@ -410,12 +435,8 @@ async fn resume(shared: &Arc<Shared>, membership: Membership) -> Result<(), Daem
             shared.options.data_dir.display()
         ))
     })?;
-    let listen = address::listen(&membership.listen)
-        .map_err(|error| DaemonError::Other(error.to_string()))?;
-    let endpoint = Endpoint::bind(swarm::endpoint_config(shared, listen))?;
-    let member = member::start(shared, membership, files, endpoint, None).await?;
-    swarm::install(shared, member);
-    Ok(())
+    let membership = role::settle(&shared.options.data_dir, membership, &files)?;
+    swarm::start(shared, membership, files).await
 }
 
 /// Waits for a signal to end.

@@ -1,19 +1,29 @@
 //! The node's ports on the real parts: small translations, and no decisions.
 
-use super::host::wall_clock;
+use super::{host::wall_clock, lock::SealLock};
 use crate::{
     agent,
-    cluster::{Admission, Class, Refusal},
-    consensus::{Consensus, Notice, OnSmol, ProposeError, SnapshotInterval},
+    cluster::{Admission, Class, Refusal, Request, Response},
+    consensus::{Approach, Consensus, Notice, OnSmol, PeerCall, ProposeError, SnapshotInterval},
     node::ports::{AgentDisk, Authority, DiskError, Log, Peers, Write},
     pki::{self, Identity},
     store::{AgentStore, ManagerStore},
-    transport::Endpoint,
-    types::{Cluster, FromManager, FromWorker, NodeId, PeerInput, Sequence},
+    transport::{Endpoint, StreamError},
+    types::{
+        Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Sequence, UnlockKey,
+        Version,
+    },
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 /// The replicated log. Made before its engine is: the engine gives the node's loop a snapshot
 /// before anything else, so the loop must be there first.
@@ -21,17 +31,26 @@ use std::{io, sync::Arc, time::Duration};
 pub(super) struct LogPort {
     engine: Arc<smol::lock::OnceCell<Consensus<OnSmol>>>,
     store: Arc<ManagerStore>,
+    lock: Arc<SealLock>,
     snapshot_interval: SnapshotInterval,
+    election: (Duration, Sender<Duration>),
     channel: (Sender<Notice>, Receiver<Notice>),
 }
 
 impl LogPort {
     /// Makes the log that is in `store`, without an engine: proposals wait for it.
-    pub(super) fn new(store: Arc<ManagerStore>) -> Self {
+    /// `election` is how long the engine does without a leader; another time goes to `elections`.
+    pub(super) fn new(
+        store: Arc<ManagerStore>,
+        lock: Arc<SealLock>,
+        election: Duration,
+        elections: Sender<Duration>,
+    ) -> Self {
         let default = crate::types::ClusterSpec::default().snapshot_interval;
         let snapshot_interval = SnapshotInterval::new(default);
         let channel = Consensus::<OnSmol>::channel();
-        Self { engine: Arc::default(), store, snapshot_interval, channel }
+        let election = (election, elections);
+        Self { engine: Arc::default(), store, lock, snapshot_interval, election, channel }
     }
 
     /// Returns the channel of notices, for the engine.
@@ -59,6 +78,24 @@ impl LogPort {
     }
 }
 
+/// How one member of the consensus group calls another.
+#[derive(Debug)]
+pub(super) struct MemberPort(pub(super) Endpoint);
+
+impl PeerCall for MemberPort {
+    fn call(
+        &self,
+        target: u64,
+        address: String,
+        request: Vec<u8>,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send>> {
+        let endpoint = self.0.clone();
+        Box::pin(async move {
+            endpoint.call_member(target, &address, request).await.map_err(io::Error::other)
+        })
+    }
+}
+
 impl Log for LogPort {
     async fn propose(&self, entry: Vec<u8>, limit: Duration) -> Result<u64, ProposeError> {
         self.engine(limit).await?.propose(entry, limit).await
@@ -79,6 +116,37 @@ impl Log for LogPort {
 
     fn set_snapshot_interval(&self, entries: u64) {
         self.snapshot_interval.set(entries);
+    }
+
+    fn set_election_timeout(&self, timeout: Duration) {
+        let (present, elections) = &self.election;
+        if timeout != *present {
+            // An error means that the member ends, and the next one is told.
+            let _before = elections.force_send(timeout);
+        }
+    }
+
+    async fn approach(
+        &self,
+        members: BTreeMap<u64, String>,
+        limit: Duration,
+    ) -> Result<Approach, ProposeError> {
+        self.engine(limit).await?.approach(&members, limit).await
+    }
+
+    fn members(&self) -> BTreeSet<u64> {
+        let members = self.engine.get().map(Consensus::members).unwrap_or_default();
+        members.voters.into_iter().chain(members.learners).collect()
+    }
+
+    async fn hand_over(&self, limit: Duration) {
+        if let Some(engine) = self.engine.get() {
+            engine.hand_over(limit).await;
+        }
+    }
+
+    fn set_unlock_key(&self, as_of: Version, key: Option<UnlockKey>) {
+        self.lock.follow(as_of, key);
     }
 }
 
@@ -107,29 +175,57 @@ impl AgentDisk for DiskPort {
     }
 }
 
+/// What the cluster wants of this node, and where its managers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) role: Role,
+    pub(super) managers: Vec<String>,
+}
+
 /// The other nodes.
 #[derive(Debug, Clone)]
-pub(super) struct PeersPort(pub(super) Endpoint);
+pub(super) struct PeersPort {
+    pub(super) endpoint: Endpoint,
+    /// Takes in places; the latest counts.
+    pub(super) places: Sender<Place>,
+}
 
 impl Peers for PeersPort {
     fn send_to_worker(&self, node: &NodeId, message: FromManager) {
-        self.0.send_to_worker(node, message);
+        self.endpoint.send_to_worker(node, message);
     }
 
     fn send_to_manager(&self, message: FromWorker) {
-        self.0.send_to_manager(message);
+        self.endpoint.send_to_manager(message);
     }
 
     fn disconnect(&self, node: &NodeId) {
-        self.0.disconnect(node);
+        self.endpoint.disconnect(node);
     }
 
     fn reconnect(&self) {
-        self.0.reconnect();
+        self.endpoint.reconnect();
     }
 
     fn inputs(&self) -> Receiver<PeerInput> {
-        self.0.inputs()
+        self.endpoint.inputs()
+    }
+
+    fn set_leader(&self, leader: LeaderAt) {
+        self.endpoint.set_leader(leader);
+    }
+
+    async fn relay(&self, request: Request, limit: Duration) -> Result<Response, Refusal> {
+        self.endpoint.relay(request, limit).await.map_err(|error| match error {
+            StreamError::Refused(refusal) => refusal,
+            // What came of it nobody knows; whoever leads next is asked again, and does it once.
+            error => Refusal::new(Class::NotLeader, error.to_string()),
+        })
+    }
+
+    fn take_place(&self, role: Role, managers: Vec<String>) {
+        // An error means that the member ends.
+        let _before = self.places.force_send(Place { role, managers });
     }
 }
 

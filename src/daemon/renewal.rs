@@ -87,6 +87,10 @@ async fn renew_if_due(
     if (&before.node, &before.cluster) != (&after.node, &after.cluster) {
         return Err(RenewalError::Odd("a certificate of another node"));
     }
+    if before.role != after.role {
+        // Another role is more than another certificate.
+        return Err(RenewalError::Odd("a certificate of another role, which it is told to take"));
+    }
     if pki::key_digest(&files.certificate)? != pki::key_digest(&certificate)? {
         return Err(RenewalError::Odd("a certificate of another key"));
     }
@@ -149,7 +153,9 @@ mod tests {
             })
         });
         endpoint.set_handler(handler);
-        endpoint.set_managers(Managers::Local { address: "127.0.0.1".to_owned() });
+        endpoint.set_leader(crate::types::LeaderAt::Here);
+        let (address, others) = ("127.0.0.1".to_owned(), Vec::new());
+        endpoint.set_managers(Managers::Local { address, others });
         endpoint
     }
 

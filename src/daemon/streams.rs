@@ -3,12 +3,13 @@
 
 use super::{Shared, chores, container, images, logs, membership::Membership};
 use crate::{
-    cluster::{Class, JoinRequest, Refusal, RenewRequest, Request, Response},
+    cluster::{Class, JoinRequest, Refusal, RenewRequest, Request, Response, RoleRequest},
+    consensus::{Consensus, OnSmol},
     node::Handle,
     pki::{self, Identity},
-    transport::{Handler, IncomingStream},
+    transport::{Handler, IncomingStream, StreamError},
     types::Role,
-    wire::{StreamReply, StreamRequest},
+    wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
 };
 use std::{
     sync::{Arc, Weak},
@@ -18,13 +19,30 @@ use std::{
 /// How long a join may take on the manager: two commits on the slowest card.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
 
+/// How long the leader may take to answer another manager, which keeps to its own limit besides.
+const RELAY_LIMIT: Duration = Duration::from_secs(30);
+
 /// Returns what answers other nodes' streams.
-pub(super) fn handler(shared: &Arc<Shared>, handle: &Handle, membership: &Membership) -> Handler {
+pub(super) fn handler(
+    shared: &Arc<Shared>,
+    handle: &Handle,
+    membership: &Membership,
+    consensus: Option<Consensus<OnSmol>>,
+) -> Handler {
     // Weak: the endpoint holds the handler, and is held by what it would hold.
     let shared = Arc::downgrade(shared);
     let (handle, role) = (handle.clone(), membership.role);
+    let consensus = consensus.map(|consensus| (membership.key(), consensus));
     Arc::new(move |stream| {
         let (shared, handle) = (Weak::clone(&shared), handle.clone());
+        if matches!(stream.request, StreamRequest::Raft) {
+            let consensus = consensus.clone();
+            return Box::pin(async move {
+                if let Err(error) = raft(consensus, stream).await {
+                    tracing::debug!(%error, "a call of another manager broke off");
+                }
+            });
+        }
         Box::pin(async move {
             let Some(shared) = shared.upgrade() else { return };
             answer(&shared, &handle, role, stream).await;
@@ -59,16 +77,74 @@ async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: Incom
             let reply = renew(handle, stream.peer.as_ref(), csr).await;
             stream.answer(&reply).await
         }
-        StreamRequest::Relay(_)
-        | StreamRequest::Raft
+        StreamRequest::TakeRole { csr, advertise, member } => {
+            let reply = take_role(handle, stream.peer.as_ref(), (csr, advertise, member)).await;
+            stream.answer(&reply).await
+        }
+        StreamRequest::Relay(request) => {
+            let reply = match handle.relayed(*request, RELAY_LIMIT).await {
+                Ok(response) => StreamReply::Response(Box::new(response)),
+                Err(refusal) => StreamReply::Refused(refusal),
+            };
+            stream.answer(&reply).await
+        }
+        // The transport's own affair.
+        StreamRequest::Raft
         | StreamRequest::Root
-        | StreamRequest::Session => {
+        | StreamRequest::Session
+        | StreamRequest::SessionOf { .. }
+        | StreamRequest::Via { .. } => {
             let text = "this node does not answer that";
             stream.refuse(Refusal::new(Class::Unsupported, text)).await
         }
     };
     if let Err(error) = result {
         tracing::debug!(?peer, %error, "a stream of another node broke off");
+    }
+}
+
+/// Answers one call of another member of the consensus group.
+async fn raft(
+    consensus: Option<(u64, Consensus<OnSmol>)>,
+    stream: IncomingStream,
+) -> Result<(), StreamError> {
+    let Some((own, consensus)) = consensus else {
+        let text = "this node is no manager";
+        return stream.refuse(Refusal::new(Class::Unavailable, text)).await;
+    };
+    let (mut sender, mut receiver) = stream.accept().await?;
+    let Some(RaftCall { target, bytes }) = receiver.receive().await? else { return Ok(()) };
+    let answer = if target == own {
+        consensus.handle(&bytes).await.map_err(|error| error.to_string())
+    } else {
+        Err(format!("this is member {own}, not {target}"))
+    };
+    sender.send(&RaftAnswer(answer)).await?;
+    sender.finish().await
+}
+
+/// Gives a member a certificate of the role that it should have.
+async fn take_role(
+    handle: &Handle,
+    peer: Option<&Identity>,
+    (csr, advertise, member): (Vec<u8>, String, u64),
+) -> StreamReply {
+    let Some(peer) = peer else {
+        let text = "only a member takes another role";
+        return StreamReply::Refused(Refusal::new(Class::Forbidden, text));
+    };
+    let key_digest = match pki::request_key_digest(&csr) {
+        Ok(digest) => digest,
+        Err(error) => {
+            return StreamReply::Refused(Refusal::new(Class::Invalid, error.to_string()));
+        }
+    };
+    let (node, certified) = (peer.node.clone(), peer.role);
+    let asked = RoleRequest { node, certified, csr, key_digest, advertise, member };
+    match handle.request(Request::TakeRole(Box::new(asked)), JOIN_LIMIT).await {
+        Ok(Response::Admitted(admission)) => StreamReply::Admitted(admission),
+        Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),
+        Err(refusal) => StreamReply::Refused(refusal),
     }
 }
 

@@ -5,20 +5,21 @@ use super::{
     host::{SystemEntropy, wall_clock},
     member::{self, Birth, Member},
     membership::{Membership, MembershipError},
+    recovery, role,
 };
 use crate::{
     api::{
-        error::NOT_IN_SWARM,
+        error::{LOCKED, NOT_IN_SWARM},
         local::{InitOptions, JoinOptions},
     },
-    cluster::{Class, JoinRequest, Refusal},
+    cluster::{Class, JoinRequest, Query, Refusal, Request, Response, check_cluster_spec},
     node::Handle,
     pki::{self, CertificateFiles, Identity, NodeFiles, TokenText},
     runtime::image::chain,
     transport::{self, Endpoint, JoinError},
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
-        NodeSpec, NodeState, NodeStatus, Role, Version,
+        NodeSpec, NodeState, NodeStatus, RequestId, Role, UnlockKey, Version,
     },
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -35,7 +36,14 @@ const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that
 /// How long leaving may take: the agent itself gives up after two minutes.
 const LEAVE_LIMIT: Duration = Duration::from_secs(150);
 
-pub(super) fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
+/// How long the leader may take to answer whoever leaves.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the other managers may take to let one go: a change of the group, perhaps of its
+/// leader before.
+const STEP_BACK_LIMIT: Duration = Duration::from_secs(20);
+
+fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
     transport::Config { listen, clock: shared.clock.clone(), resolver: shared.resolver.clone() }
 }
 
@@ -48,7 +56,7 @@ const BIND_LIMIT: Duration = Duration::from_secs(3);
 
 /// Binds the endpoint; waits a moment where the port is taken, since the endpoint of a join that
 /// just failed lets go of it only once its last connection has.
-async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonError> {
+pub(super) async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonError> {
     let start = std::time::Instant::now();
     loop {
         match Endpoint::bind(endpoint_config(shared, listen)) {
@@ -63,7 +71,7 @@ async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonErr
     }
 }
 
-fn internal(error: &DaemonError) -> Refusal {
+pub(super) fn internal(error: &DaemonError) -> Refusal {
     let class = match error {
         DaemonError::Bind(_) => Class::Invalid,
         _ => Class::Internal,
@@ -91,15 +99,30 @@ pub(super) fn install(shared: &Arc<Shared>, member: Member) {
     .detach();
 }
 
+/// Starts a member on what is on disk.
+pub(super) async fn start(
+    shared: &Arc<Shared>,
+    membership: Membership,
+    files: NodeFiles,
+) -> Result<(), DaemonError> {
+    let listen = address::listen(&membership.listen)
+        .map_err(|error| DaemonError::Other(error.to_string()))?;
+    let endpoint = bind(shared, listen).await?;
+    let member = member::start(shared, membership, files, endpoint, None).await?;
+    install(shared, member);
+    Ok(())
+}
+
 /// Makes a new cluster with this node as its manager.
 pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<NodeId, Refusal> {
     let _one = shared.changing.lock().await;
     if shared.member().is_some() {
-        return Err(Refusal::new(Class::Unavailable, IN_SWARM));
+        if options.force_new_cluster {
+            return recovery::force_new_cluster(&shared, &options).await;
+        }
+        return Err(in_swarm());
     }
-    if options.force_new_cluster {
-        return Err(Refusal::new(Class::Unsupported, "--force-new-cluster is not supported yet"));
-    }
+    check_cluster_spec(&options.spec)?;
     let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;
     let advertise =
         address::advertise(&options.advertise, listen).map_err(|error| invalid(&error))?;
@@ -134,6 +157,7 @@ async fn make(
     membership.advertise.clone_from(&advertise);
     membership.managers = vec![advertise.clone()];
     let description = shared.containers.describe_now().await;
+    let unlock_key = options.spec.autolock.then(|| UnlockKey::generate(&mut SystemEntropy));
     let birth = Birth {
         cluster: Cluster {
             id: cluster,
@@ -143,6 +167,7 @@ async fn make(
             spec: options.spec,
             root,
             tokens: JoinTokens { worker: new_token(), manager: new_token() },
+            unlock_key,
         },
         node: Node {
             id: node.clone(),
@@ -160,7 +185,7 @@ async fn make(
                 message: String::new(),
                 address: member::host_of(&advertise),
             },
-            manager: Some(ManagerStatus { address: advertise, raft_id: 1 }),
+            manager: Some(ManagerStatus { address: advertise, raft_id: node.member() }),
             role: Role::Manager,
             key_digest,
         },
@@ -182,7 +207,7 @@ fn new_token() -> JoinToken {
 pub(super) async fn join(shared: Arc<Shared>, options: JoinOptions) -> Result<(), Refusal> {
     let _one = shared.changing.lock().await;
     if shared.member().is_some() {
-        return Err(Refusal::new(Class::Unavailable, IN_SWARM));
+        return Err(in_swarm());
     }
     let token = TokenText::parse(&options.token)
         .map_err(|error| Refusal::new(Class::Invalid, format!("invalid join token: {error}")))?;
@@ -210,6 +235,13 @@ async fn joined(
     let failed = |error: DaemonError| internal(&error);
     // The key of a join whose answer was lost is used again: the manager then gives the same node
     // id, and does not count two nodes.
+    // Only the manager knows which role the token stands for.
+    let advertise = match options.remotes.first() {
+        Some(manager) if advertise.is_empty() => {
+            role::own_address(shared, manager, listen.port()).await.unwrap_or_default()
+        }
+        _ => advertise,
+    };
     let known = files.load_key().map_err(|error| failed(error.into()))?;
     let (key, csr) =
         pki::new_key_and_request(known.as_deref()).map_err(|error| failed(error.into()))?;
@@ -240,6 +272,7 @@ async fn joined(
     membership.listen = listen.to_string();
     membership.advertise = advertise;
     membership.managers.clone_from(&options.remotes);
+    membership.joined.clone_from(&options.remotes);
     let node_files = NodeFiles { root: admitted.root, certificate: admission.certificate, key };
     let member = async {
         files.save(&node_files)?;
@@ -268,9 +301,21 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
     let Some(member) = member else {
         return Err(Refusal::new(Class::Unavailable, "This node is not part of a swarm"));
     };
-    if member.membership.role == Role::Manager && !force {
-        return Err(Refusal::new(Class::Unavailable, LAST_MANAGER));
+    if member.locked && !force {
+        return Err(Refusal::new(Class::Unavailable, LOCKED));
     }
+    let member = if member.membership.role == Role::Manager && !member.locked {
+        let managers = managers(&member).await;
+        if !force {
+            return Err(Refusal::new(Class::Unavailable, leaving(managers.map(|m| m.len()))));
+        }
+        match managers {
+            Some(managers) if managers.len() > 1 => step_back(shared, member, managers).await,
+            _ => member,
+        }
+    } else {
+        member
+    };
     member.handle.leave()?;
     let start = std::time::Instant::now();
     while shared.member().is_some_and(|now| Arc::ptr_eq(&now, &member)) {
@@ -281,6 +326,47 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
         smol::Timer::after(Duration::from_millis(20)).await;
     }
     Ok(())
+}
+
+/// Returns the managers; none where nobody leads.
+async fn managers(member: &Member) -> Option<Vec<Node>> {
+    let nodes = member.handle.request(Request::Read(Query::Nodes), ASK_LIMIT).await;
+    let Ok(Response::Nodes(nodes)) = nodes else { return None };
+    Some(nodes.into_iter().filter(|node| node.manager.is_some()).collect())
+}
+
+/// Says what leaving costs a cluster of so many managers.
+fn leaving(managers: Option<usize>) -> String {
+    let Some(count) = managers.filter(|count| *count > 1) else { return LAST_MANAGER.to_owned() };
+    let left = count - 1;
+    format!(
+        "You are attempting to leave the swarm on a node that is participating as a manager. \
+         Removing this node leaves {left} managers out of {count}. Demote it first (`node demote \
+         self`), or use `--force`, which tries to, and leaves in any case."
+    )
+}
+
+/// Has the other managers let this one go, so that they do not wait for it ever after. Where they
+/// cannot, it goes all the same: that is what force is for.
+async fn step_back(shared: &Shared, member: Arc<Member>, managers: Vec<Node>) -> Arc<Member> {
+    let own = managers.into_iter().find(|node| node.id == member.membership.node);
+    let Some(Node { id, version, mut spec, .. }) = own else { return member };
+    spec.role = Role::Worker;
+    let request = RequestId::from_bits(SystemEntropy.next_u128());
+    let demote = Request::UpdateNode { request, id, version, spec };
+    if let Err(refusal) = member.handle.request(demote, ASK_LIMIT).await {
+        tracing::warn!(%refusal, "the other managers do not let this one go; it leaves anyway");
+        return member;
+    }
+    let start = std::time::Instant::now();
+    while start.elapsed() < STEP_BACK_LIMIT {
+        match shared.member() {
+            Some(now) if now.membership.role == Role::Worker => return now,
+            _ => smol::Timer::after(Duration::from_millis(20)).await,
+        };
+    }
+    tracing::warn!("the other managers did not let this one go in time; it leaves anyway");
+    shared.member().unwrap_or(member)
 }
 
 /// The node is no longer a member: everything of it goes.
@@ -319,6 +405,11 @@ pub(super) fn remember(shared: &Shared, age: Duration) {
     if let Err(error) = write() {
         tracing::warn!(error = chain(&error), "cannot write down the time");
     }
+}
+
+/// The refusal of a node that is in a cluster already.
+pub(super) fn in_swarm() -> Refusal {
+    Refusal::new(Class::Unavailable, IN_SWARM)
 }
 
 /// The refusal of a node that is in no cluster.

@@ -6,7 +6,7 @@
 use super::{Ended, ports::Host};
 use crate::{
     cluster::{Applied, Class, Command, Refusal, Request, Response},
-    types::{Health, Moment, Task, TaskStatus},
+    types::{Health, Moment, NodeId, Task, TaskStatus},
 };
 use async_channel::{Receiver, Sender};
 use std::{
@@ -51,8 +51,8 @@ pub struct Status {
     pub leading: bool,
     /// The consensus term, on managers.
     pub term: u64,
-    /// The leading member of the consensus group, where known.
-    pub leader: Option<u64>,
+    /// The node that leads, where known.
+    pub leader: Option<NodeId>,
     /// Whether it has a connection to a manager.
     pub connected: bool,
     /// What is wrong with the worker's side, for people.
@@ -96,6 +96,8 @@ impl Shared {
 pub(super) enum ManagerCall {
     Request {
         request: Request,
+        /// By another manager, for somebody who asked that one.
+        relayed: bool,
         deadline: Moment,
         reply: Sender<Result<Response, Refusal>>,
     },
@@ -103,6 +105,9 @@ pub(super) enum ManagerCall {
         command: Command,
         deadline: Moment,
         reply: Sender<Result<Applied, Refusal>>,
+    },
+    Snapshot {
+        reply: Sender<Result<Vec<u8>, Refusal>>,
     },
     #[cfg(test)]
     RebuildLeader,
@@ -175,11 +180,35 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// The leader's refusal; `Unavailable` where this node is no manager or does not lead, where
-    /// the node ended, and where there is no answer within `limit`: a change may be carried out
+    /// The leader's refusal; `Unavailable` where this node is no manager or there is no leader,
+    /// where the node ended, and where there is no answer within `limit`: a change may be carried out
     /// yet, and is safe to repeat under the same request id.
     pub async fn request(&self, request: Request, limit: Duration) -> Result<Response, Refusal> {
-        self.ask(limit, |deadline, reply| ManagerCall::Request { request, deadline, reply }).await
+        let relayed = false;
+        self.ask(limit, |deadline, reply| ManagerCall::Request {
+            request,
+            relayed,
+            deadline,
+            reply,
+        })
+        .await
+    }
+
+    /// Asks this node's leader for another manager.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::request`]; `NotLeader` where this node does not lead, or ceases to: then it was
+    /// not done, or nobody knows.
+    pub async fn relayed(&self, request: Request, limit: Duration) -> Result<Response, Refusal> {
+        let relayed = true;
+        self.ask(limit, |deadline, reply| ManagerCall::Request {
+            request,
+            relayed,
+            deadline,
+            reply,
+        })
+        .await
     }
 
     /// Makes the cluster: commits `command`, a `CreateCluster`, as the first entry of the log.
@@ -191,6 +220,16 @@ impl Handle {
     /// As [`Handle::request`]; `Conflict` where there is a cluster already.
     pub async fn bootstrap(&self, command: Command, limit: Duration) -> Result<Applied, Refusal> {
         self.ask(limit, |deadline, reply| ManagerCall::Bootstrap { command, deadline, reply }).await
+    }
+
+    /// Returns the cluster's state as this manager has applied it, as the bytes of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::request`], but for leadership: any manager has a state, also one that is cut
+    /// off from the others.
+    pub async fn snapshot(&self, limit: Duration) -> Result<Vec<u8>, Refusal> {
+        self.ask(limit, |_, reply| ManagerCall::Snapshot { reply }).await
     }
 
     async fn ask<T>(

@@ -11,6 +11,7 @@
 
 mod disk;
 mod effects;
+mod group;
 mod requests;
 
 use super::{
@@ -21,10 +22,10 @@ use super::{
 };
 use crate::{
     cluster::{
-        self, Applied, Class, Command, Event, Leader, Refusal, State, Ticket,
+        self, Applied, Change, Class, Command, Event, Leader, Refusal, Response, State, Ticket,
         occurrences::{self, Before},
     },
-    consensus::{Committed, Leadership, Notice, ProposeError},
+    consensus::{Approach, Committed, Leadership, Notice, ProposeError},
     types::{FromWorker, Moment, NodeId, Occurrence, Version},
     util::board::Board,
 };
@@ -69,7 +70,8 @@ pub(super) struct Channels {
 /// What the loop is told.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) epoch: u64,
+    /// This manager's key in the consensus group.
+    pub(super) member: u64,
     pub(super) shared: Arc<Shared>,
     pub(super) occurrences: Board<Occurrence>,
 }
@@ -86,6 +88,8 @@ pub(super) enum Input {
 enum News {
     Proposed { number: u64, result: Result<u64, ProposeError> },
     Barrier { ticket: Ticket, result: Result<(), ProposeError> },
+    Relayed { ticket: Ticket, attempt: u32, result: Result<Response, Refusal> },
+    Group(Result<Approach, ProposeError>),
 }
 
 #[derive(Debug)]
@@ -124,7 +128,7 @@ struct Manager<H, L, P, A> {
     peers: P,
     authority: A,
     shared: Arc<Shared>,
-    epoch: u64,
+    member: u64,
     occurrences: Board<Occurrence>,
     state: State,
     leadership: Leadership,
@@ -135,6 +139,7 @@ struct Manager<H, L, P, A> {
     bootstrap: Option<Bootstrap>,
     proposals: Proposals,
     disk: disk::Disk,
+    group: group::Group,
     last_tick: Moment,
     news: Sender<News>,
 }
@@ -157,7 +162,7 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         peers,
         authority,
         shared: context.shared,
-        epoch: context.epoch,
+        member: context.member,
         occurrences: context.occurrences,
         state: State::default(),
         leadership: Leadership::default(),
@@ -167,8 +172,10 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         bootstrap: None,
         proposals: Proposals::default(),
         disk: disk::Disk::default(),
+        group: group::Group::default(),
         news: news_tx,
     };
+    manager.point_at_leader();
     let ended = manager.drive(&channels, &notices, &news).await;
     manager.requests.refuse_all(&unavailable("the node is shutting down"));
     ended
@@ -264,6 +271,10 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             Wake::Notice(notice) => return self.take_notice(notice),
             Wake::News(News::Proposed { number, result }) => self.proposed(number, result),
             Wake::News(News::Barrier { ticket, result }) => self.barrier_passed(ticket, result),
+            Wake::News(News::Relayed { ticket, attempt, result }) => {
+                self.relayed(ticket, attempt, result);
+            }
+            Wake::News(News::Group(result)) => self.group_moved(result),
             Wake::Call(call) => self.take_call(call),
             Wake::Input(Input::Message { node, address, message }) => {
                 self.step(Event::Message { node, address, message });
@@ -290,7 +301,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                     tracing::info!(index, bytes = data.len(), "took over a snapshot");
                     self.state = state;
                     self.follow_options();
+                    self.state.removed().for_each(|node| self.peers.disconnect(node));
                     self.rebuild();
+                    self.point_at_leader();
                     answer(&done, ());
                 }
                 Err(error) => {
@@ -309,12 +322,17 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         if entry.data.is_empty() {
             return Ok(());
         }
-        let version = Version { epoch: self.epoch, index: entry.index };
+        let version = Version { epoch: self.state.epoch(), index: entry.index };
         let commands = cluster::decode_entry(&entry.data)
             .map_err(|error| format!("cannot read log entry {}: {error}", entry.index))?;
         let apply = |command: Command| {
             let before = Before::of(&self.state, &command);
             let outcome = self.state.apply(version, entry.term, &command);
+            if outcome.is_ok()
+                && let Change::RemoveNode { id, .. } = &command.change
+            {
+                self.peers.disconnect(id);
+            }
             if let Some(occurrence) = before.occurrence(&self.state) {
                 self.occurrences.post(occurrence);
             }
@@ -329,6 +347,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             // A cluster that was just made has its leader from here on.
             self.begin_leading();
         }
+        self.point_at_leader();
         Ok(())
     }
 
@@ -336,6 +355,8 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     fn follow_options(&self) {
         if let Some(cluster) = self.state.cluster() {
             self.log.set_snapshot_interval(cluster.spec.snapshot_interval);
+            self.log.set_election_timeout(cluster.spec.election_timeout);
+            self.log.set_unlock_key(cluster.version, cluster.unlock_key);
         }
     }
 
@@ -345,7 +366,6 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         self.shared.set(|status| {
             status.leading = leadership.leading;
             status.term = leadership.term;
-            status.leader = leadership.leader;
         });
         if let Some(leader) = leadership.leader {
             let date = self.host.date();
@@ -360,11 +380,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             }
             self.leader = None;
             self.proposals.next = None;
-            if before.leading || leadership.leader.is_some() {
-                let text = "this manager does not lead; try again";
-                self.requests.refuse_all(&unavailable(text));
-            }
-        } else if !before.leading || before.term != leadership.term {
+        }
+        self.point_at_leader();
+        if leadership.leading && (!before.leading || before.term != leadership.term) {
             tracing::info!(term = leadership.term, "this manager leads");
             self.rebuild();
             self.propose_bootstrap();
@@ -375,7 +393,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     fn rebuild(&mut self) {
         if self.leader.take().is_some() {
             self.proposals.next = None;
-            self.requests.refuse_all(&unavailable("the leader changed; try again"));
+            self.requests.take_back();
         }
         self.begin_leading();
     }
@@ -389,9 +407,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         let (leader, effects) = Leader::new(&self.state, now, date, self.leadership.term, seed);
         self.leader = Some(leader);
         self.carry_out(effects);
-        for ticket in self.requests.held() {
-            self.pass_on(ticket);
-        }
+        self.forward_held();
     }
 
     fn step(&mut self, event: Event) {
@@ -411,6 +427,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         let bootstrap = self.bootstrap.as_ref().map(|bootstrap| bootstrap.deadline);
         let ours = wait::earlier(self.requests.next_deadline(), bootstrap);
         let ours = wait::earlier(ours, self.disk.deadline());
+        let ours = wait::earlier(ours, self.group.deadline());
         wait::earlier(leader.map(|deadline| deadline.max(floor)), ours)
     }
 
@@ -418,6 +435,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     fn tick(&mut self) {
         let now = self.host.now();
         self.look_at_disk();
+        self.look_at_group();
         self.requests.expire(now, &unavailable("no answer in time; try again"));
         if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.deadline <= now)
             && let Some(bootstrap) = self.bootstrap.take()

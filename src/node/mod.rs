@@ -88,8 +88,8 @@ pub struct ManagerPorts<L, A> {
     pub log: L,
     /// The certificate authority.
     pub authority: A,
-    /// The cluster epoch: 1 for a cluster that was never restored.
-    pub epoch: u64,
+    /// This manager's key in the consensus group.
+    pub member: u64,
 }
 
 /// Why a node ended.
@@ -160,7 +160,7 @@ where
         let (worker_tx, worker_inputs) = async_channel::bounded(WORKER_INPUTS_MAX);
         let mut manager_tx = None;
         let node = options.node;
-        if let Some(ManagerPorts { log, authority, epoch }) = manager {
+        if let Some(ManagerPorts { log, authority, member }) = manager {
             loops += 1;
             let (inputs_tx, inputs) = async_channel::bounded(MANAGER_INPUTS_MAX);
             manager_tx = Some(inputs_tx);
@@ -171,7 +171,7 @@ where
                 peers.clone(),
                 authority,
                 manager::Context {
-                    epoch,
+                    member,
                     shared: Arc::clone(&shared),
                     occurrences: options.occurrences.clone(),
                 },

@@ -2,15 +2,19 @@
 
 use crate::{
     agent,
-    cluster::{Admission, Refusal},
-    consensus::{Notice, ProposeError},
+    cluster::{Admission, Refusal, Request, Response},
+    consensus::{Approach, Notice, ProposeError},
     types::{
-        Cluster, Date, FromManager, FromWorker, HealthState, Moment, NodeId, PeerInput, Sequence,
-        TaskId,
+        Cluster, Date, FromManager, FromWorker, HealthState, LeaderAt, Moment, NodeId, PeerInput,
+        Role, Sequence, TaskId, UnlockKey, Version,
     },
 };
 use async_channel::Receiver;
-use std::{future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
 
 /// Clock, randomness and tasks. Cheap to clone.
 pub trait Host: Clone + Send + Sync + 'static {
@@ -54,6 +58,29 @@ pub trait Log: Clone + Send + Sync + 'static {
 
     /// Sets how many entries lie between snapshots, from the next entry on.
     fn set_snapshot_interval(&self, entries: u64);
+
+    /// Says how long the members should do without a leader's word, from soon on.
+    fn set_election_timeout(&self, timeout: Duration);
+
+    /// Takes one step towards the group of these members, each at its address; only while this
+    /// one leads.
+    fn approach(
+        &self,
+        members: BTreeMap<u64, String>,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Approach, ProposeError>> + Send;
+
+    /// Returns the members of the group, those that do not vote included.
+    fn members(&self) -> BTreeSet<u64>;
+
+    /// Lets another member lead; returns once one does, or none could within `limit`.
+    fn hand_over(&self, limit: Duration) -> impl Future<Output = ()> + Send;
+    /// Says what opens the log after a restart; none where nothing is needed. `as_of` is the version
+    /// of the cluster's row that says so: an older one must not undo a newer. On disk when it
+    /// returns, so that it may block for one small write, each time that a user changes it.
+    fn set_unlock_key(&self, as_of: Version, key: Option<UnlockKey>) {
+        let _nothing_is_locked = (as_of, key);
+    }
 }
 
 /// A write of the log that has not ended.
@@ -100,6 +127,24 @@ pub trait Peers: Clone + Send + Sync + 'static {
 
     /// Ends every connection of a node and refuses new ones.
     fn disconnect(&self, node: &NodeId);
+
+    /// Says where the leader is: sessions go there, this node's own included.
+    fn set_leader(&self, leader: LeaderAt);
+
+    /// Asks the leader, where that is another node.
+    ///
+    /// # Errors
+    ///
+    /// Its refusal; [`Class::NotLeader`](crate::cluster::Class) where nobody was reached who leads:
+    /// then nothing was done, or nobody knows.
+    fn relay(
+        &self,
+        request: Request,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Response, Refusal>> + Send;
+
+    /// Takes in what role this node should have, and where the managers are.
+    fn take_place(&self, role: Role, managers: Vec<String>);
 
     /// Ends the connection to the manager and looks for another.
     fn reconnect(&self);

@@ -257,6 +257,9 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
                 }
                 self.run_lanes();
             }
+            Wake::Input(Input::Message(FromManager::Place { role, managers })) => {
+                self.ports.peers.take_place(role, managers);
+            }
             Wake::Input(Input::Message(message)) => self.step(Event::Message(message)),
             Wake::Input(Input::Connected) => {
                 self.shared.set(|status| status.connected = true);

@@ -158,52 +158,7 @@ impl CertificateFiles {
     }
 }
 
-/// The key that seals log entries and snapshots at rest.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SealKey {
-    /// Names the key in every envelope it sealed.
-    pub id: u32,
-    /// The key.
-    pub bytes: [u8; 32],
-}
-
-impl fmt::Debug for SealKey {
-    /// Leaves the key out, so that no log ever holds it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealKey").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// Reads the seal key at `path`. Where there is none, makes one of `fresh` random bytes and
-/// writes it first: nothing is ever sealed with a key that is not on disk.
-///
-/// # Errors
-///
-/// The file cannot be read or written, or is damaged.
-pub fn load_or_create_seal_key(path: &Path, fresh: [u8; 32]) -> Result<SealKey, FileError> {
-    if let Some(text) = read(path)? {
-        return parse_seal_key(&text).ok_or_else(|| FileError::Damaged {
-            path: path.to_owned(),
-            problem: "no seal key of version 1".to_owned(),
-        });
-    }
-    let key = SealKey { id: 1, bytes: fresh };
-    let text = format!("midge-seal-1 {} {}\n", key.id, STANDARD.encode(key.bytes));
-    write_atomically(path, text.as_bytes(), 0o600)?;
-    Ok(key)
-}
-
-fn parse_seal_key(text: &str) -> Option<SealKey> {
-    let mut words = text.split_whitespace();
-    if words.next() != Some("midge-seal-1") {
-        return None;
-    }
-    let id = words.next()?.parse().ok()?;
-    let bytes = STANDARD.decode(words.next()?).ok()?.try_into().ok()?;
-    words.next().is_none().then_some(SealKey { id, bytes })
-}
-
-fn read(path: &Path) -> Result<Option<String>, FileError> {
+pub(super) fn read(path: &Path) -> Result<Option<String>, FileError> {
     let failed = |source| FileError::Io { doing: "read", path: path.to_owned(), source };
     let file = match fs::File::open(path) {
         Ok(file) => file,
@@ -215,7 +170,7 @@ fn read(path: &Path) -> Result<Option<String>, FileError> {
     Ok(Some(text))
 }
 
-fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+pub(super) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError::Io { doing: "write", path: path.to_owned(), source };
     let folder = path.parent().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;

@@ -11,13 +11,15 @@ mod files;
 mod fuzz;
 mod identity;
 mod renewal;
+mod seal_key;
 mod token;
 
 pub use ca::{CaError, create_root, new_key_and_request, request_key_digest, sign};
 pub use clock::{BUILD_DATE, TrustedClock};
-pub use files::{CertificateFiles, FileError, NodeFiles, SealKey, load_or_create_seal_key};
+pub use files::{CertificateFiles, FileError, NodeFiles};
 pub use identity::{Identity, IdentityError, Validity, key_digest, validity};
 pub use renewal::{RenewalPoint, renewal_point};
+pub use seal_key::{KeptKey, SealFile, SealKey, parse_unlock_key, unlock_key_text};
 pub use token::{TokenError, TokenText};
 
 /// The name under which every manager's certificate is checked, as Swarm's.

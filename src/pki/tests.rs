@@ -174,15 +174,3 @@ fn an_identity_survives_on_disk_with_a_private_key() {
     files.remove().unwrap();
     assert_eq!(files.load().unwrap(), None);
 }
-
-#[test]
-fn a_seal_key_is_made_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("seal.key");
-    let key = load_or_create_seal_key(&path, [5; 32]).unwrap();
-    assert_eq!(load_or_create_seal_key(&path, [6; 32]).unwrap(), key);
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(!format!("{key:?}").contains('5'));
-    std::fs::write(&path, "midge-seal-1 1 AAAA").unwrap();
-    assert!(matches!(load_or_create_seal_key(&path, [6; 32]), Err(FileError::Damaged { .. })));
-}

@@ -43,7 +43,7 @@ impl World {
         let drawn = usize::try_from(executor.below(nodes.len() as u64)).expect("it is an index");
         let mut node = nodes[drawn].clone();
         if executor.chance(200) {
-            node = self.manager();
+            node = self.leader();
         }
         let wait = executor.between(Duration::from_millis(100), Duration::from_secs(20));
         match executor.below(10) {
@@ -53,22 +53,7 @@ impl World {
                 executor.sleep(wait).await;
                 self.start(&node);
             }
-            3..=4 => {
-                let (up, down) = (executor.chance(700), executor.chance(700));
-                self.trace(|| format!("{} parted: {up} {down}", self.name(&node)));
-                if up {
-                    self.network().cut_up.insert(node.clone());
-                }
-                if down {
-                    self.network().cut_down.insert(node.clone());
-                }
-                if executor.chance(500) {
-                    self.hang_up(&node);
-                }
-                executor.sleep(wait * 4).await;
-                self.network().cut_up.remove(&node);
-                self.network().cut_down.remove(&node);
-            }
+            3..=4 => self.part(&node, wait * 4).await,
             5 => self.lose_containerd(&node, wait).await,
             6 => {
                 let running = {
@@ -82,9 +67,24 @@ impl World {
             }
             7 => self.fail_disk(&node, wait).await,
             8 => {
-                if let Some(handle) = self.handle(&self.manager()) {
-                    self.trace(|| "the leader is rebuilt".to_owned());
-                    handle.rebuild_leader();
+                let leader = self.leader();
+                match executor.below(3) {
+                    0 => {
+                        self.trace(|| "the leader lets another lead".to_owned());
+                        self.hand_over(&leader, Duration::from_secs(1)).await;
+                    }
+                    1 => {
+                        self.trace(|| format!("the disk of {} hangs", self.name(&leader)));
+                        self.hang(&leader, true);
+                        executor.sleep(wait * 2).await;
+                        self.hang(&leader, false);
+                    }
+                    _ => {
+                        if let Some(handle) = self.handle(&leader) {
+                            self.trace(|| "the leader is rebuilt".to_owned());
+                            handle.rebuild_leader();
+                        }
+                    }
                 }
             }
             _ => {
@@ -94,6 +94,43 @@ impl World {
                     executor.pause(owner, wait);
                 }
             }
+        }
+    }
+
+    /// Parts machines for a while: one from all others, or two, or the managers from each other;
+    /// one way or both.
+    async fn part(&self, node: &NodeId, time: Duration) {
+        let executor = &self.0.executor;
+        let (up, down) = (executor.chance(700), executor.chance(700));
+        let (near, far): (Vec<NodeId>, Vec<NodeId>) = match executor.below(3) {
+            0 => (vec![node.clone()], self.machines().keys().cloned().collect()),
+            1 => (vec![node.clone()], vec![self.leader()]),
+            _ => self.managers().into_iter().partition(|_| executor.chance(500)),
+        };
+        let mut cuts = Vec::new();
+        for (one, other) in near.iter().flat_map(|one| far.iter().map(move |other| (one, other))) {
+            let ways = [(up, (one, other)), (down, (other, one))];
+            let cut = ways.into_iter().filter(|(cut, (from, to))| *cut && from != to);
+            cuts.extend(cut.map(|(_, (from, to))| (from.clone(), to.clone())));
+        }
+        self.trace(|| {
+            let names = |nodes: &[NodeId]| nodes.iter().map(|n| self.name(n)).collect::<Vec<_>>();
+            format!("{:?} parted from {:?}: {up} {down}", names(&near), names(&far))
+        });
+        self.network().cuts.extend(cuts.iter().cloned());
+        if executor.chance(500) {
+            self.hang_up(node);
+        }
+        executor.sleep(time).await;
+        let mut network = self.network();
+        network.cuts.retain(|cut| !cuts.contains(cut));
+    }
+
+    /// Lets the disk of a manager's log hang, or go on.
+    pub(super) fn hang(&self, node: &NodeId, hangs: bool) {
+        let since = hangs.then(|| self.0.executor.now());
+        if let Some(machine) = self.machines().get(node) {
+            *machine.hang.lock().unwrap() = since;
         }
     }
 
@@ -155,6 +192,7 @@ impl World {
         {
             let mut network = self.network();
             network.loss = Loss::NONE;
+            network.cuts.clear();
             network.cut_up.clear();
             network.cut_down.clear();
         }
@@ -167,6 +205,7 @@ impl World {
                     disk.break_writes(false);
                 }
             }
+            self.hang(&node, false);
             self.start(&node);
         }
     }

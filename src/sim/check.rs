@@ -1,6 +1,10 @@
 //! What must hold after every event, and when a cluster has come to rest.
 
-use super::{jobs, updates, world::World};
+use super::{
+    group::{Group, History},
+    jobs, updates,
+    world::World,
+};
 use crate::{
     agent::Action,
     cluster::{State, decode_entry, invariants},
@@ -27,7 +31,11 @@ pub(super) struct Checks {
     /// The state as everything committed makes it.
     pub(super) state: State,
     /// What each entry held: none may ever change.
-    entries: BTreeMap<u64, Vec<u8>>,
+    pub(super) entries: BTreeMap<u64, Committed>,
+    /// What is known of leaders.
+    pub(super) group: Group,
+    /// What users were told.
+    pub(super) history: History,
     /// How far each task had come.
     tasks: Known,
     /// The last place in the manager's stream that each node said it took.
@@ -39,16 +47,18 @@ pub(super) struct Checks {
 }
 
 impl World {
-    /// A committed entry reaches the driver.
-    pub(super) fn check_entry(&self, entry: &Committed) {
+    /// A committed entry reaches the driver of a manager.
+    pub(super) fn check_entry(&self, node: &NodeId, entry: &Committed) {
         let mut checks = self.checks();
         if let Some(known) = checks.entries.get(&entry.index) {
-            assert!(*known == entry.data, "entry {} was committed, and changed", entry.index);
+            let (index, name) = (entry.index, self.name(node));
+            assert!(known == entry, "entry {index} was committed, and is another one on {name}");
             return;
         }
+        checks.group.check_entry(entry.index, entry.term);
         let next = checks.entries.keys().next_back().map_or(0, |last| last + 1);
         assert!(entry.index == next, "entry {} comes where {next} is due", entry.index);
-        checks.entries.insert(entry.index, entry.data.clone());
+        checks.entries.insert(entry.index, entry.clone());
         self.0.executor.record(entry.index);
         if entry.data.is_empty() {
             return;
@@ -58,8 +68,12 @@ impl World {
             let outcome = checks.state.apply(version, entry.term, &command);
             if outcome.is_ok() {
                 updates::check_change(&mut checks.reverted, &command.change);
+                if let Some(request) = command.request.clone() {
+                    checks.history.note(request, entry.index);
+                }
             }
-            self.trace(|| format!("#{} {:?} -> {outcome:?}", entry.index, command.change));
+            let index = entry.index;
+            self.trace(|| format!("#{index} {:?} -> {outcome:?}", command.change));
         }
         for byte in &entry.data {
             self.0.executor.record(u64::from(*byte));
@@ -145,6 +159,9 @@ impl World {
 
     /// Returns what keeps the cluster from being as its spec says, if anything.
     pub(super) fn unrest(&self) -> Option<String> {
+        if let Some(unrest) = self.group_unrest() {
+            return Some(unrest);
+        }
         let checks = self.checks();
         let state = &checks.state;
         for service in state.services() {
@@ -152,7 +169,9 @@ impl World {
                 return Some(format!("{} is being updated", service.spec.name));
             }
             if let Mode::Replicated { replicas } = service.spec.mode {
-                let wanted = |task: &&Task| task.desired == Desired::Running && settled(task);
+                let wanted = |task: &&Task| {
+                    task.desired == Desired::Running && settled(task) && !waits(state, task)
+                };
                 let count = state.tasks_of_service(&service.id).filter(wanted).count() as u64;
                 if count != replicas {
                     return Some(format!("{} has {count} of {replicas}", service.spec.name));
@@ -206,6 +225,13 @@ fn settled(task: &Task) -> bool {
     task.desired.may_run() && (task.status.state == ended || waits)
 }
 
+/// Tells whether a task that is to run beside its predecessor finds no node: that one runs on.
+fn waits(state: &State, task: &Task) -> bool {
+    let before = task.predecessor.as_ref().and_then(|id| state.task(id));
+    let runs = before.is_some_and(|it| it.desired.may_run() && settled(it));
+    task.overlap && task.node.is_none() && runs
+}
+
 /// Tells whether a replacement rightly waits for a user while its predecessor runs on: its node
 /// was paused before it could start, or there is no node for it.
 fn is_frozen(state: &State, task: &Task) -> bool {
@@ -227,6 +253,7 @@ impl Checks {
         }
         updates::check_entry(&self.state, &self.tasks, is_prepared);
         jobs::check_made(&self.state, |task| self.tasks.contains_key(task));
+        updates::check_restarts(&self.state, |task| self.tasks.contains_key(task));
         let mut now = BTreeMap::new();
         for task in self.state.tasks() {
             let known = (task.status.state, task.desired, task.node.clone());

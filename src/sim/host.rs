@@ -8,7 +8,7 @@ use super::{
 use crate::{
     agent::{self, Action, Event},
     cluster::{Admission, Refusal},
-    consensus::{Consensus, Notice, ProposeError},
+    consensus::{Approach, Consensus, Notice, ProposeError},
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload, Write},
     runtime::fake::Fake,
     store::AgentStore,
@@ -16,11 +16,24 @@ use crate::{
 };
 use async_channel::Receiver;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
+
+/// One manager's member of the consensus group.
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    /// Its key in the group.
+    pub(super) member: u64,
+    /// Set once the engine has started, for which the driver must be reading notices.
+    pub(super) started: Arc<OnceLock<Consensus<OnSim>>>,
+}
+
+/// Since when a disk has been at one write, where it hangs.
+pub(super) type Hang = Arc<Mutex<Option<Moment>>>;
 
 /// The wall clock when a run begins.
 const BEGIN: u64 = 1_800_000_000;
@@ -60,11 +73,9 @@ impl Host for SimHost {
 /// The log, with the world looking on.
 #[derive(Clone)]
 pub(super) struct SimLog {
-    /// Set once the engine has started, for which the driver must be reading notices.
-    pub(super) engine: Arc<OnceLock<Consensus<OnSim>>>,
+    pub(super) engine: Engine,
     pub(super) notices: Receiver<Notice>,
-    /// Since when the disk has been at one write.
-    pub(super) hangs: Arc<Mutex<Option<Moment>>>,
+    pub(super) hang: Hang,
     pub(super) executor: Executor,
 }
 
@@ -77,14 +88,14 @@ impl Log for SimLog {
             }
             self.executor.sleep(Duration::from_millis(100)).await;
         }
-        match self.engine.get() {
+        match self.engine.started.get() {
             Some(engine) => engine.propose(entry, limit).await,
             None => Err(ProposeError::NotLeader { leader: None }),
         }
     }
 
     async fn read_barrier(&self, limit: Duration) -> Result<(), ProposeError> {
-        match self.engine.get() {
+        match self.engine.started.get() {
             Some(engine) => engine.read_barrier(limit).await,
             None => Err(ProposeError::NotLeader { leader: None }),
         }
@@ -95,12 +106,37 @@ impl Log for SimLog {
     }
 
     fn write_under_way(&self) -> Option<Write> {
-        let since = (*self.hangs.lock().unwrap())?;
+        let since = (*self.hang.lock().unwrap())?;
         Some(Write { time: self.executor.now().since(since), failure: None })
     }
 
     /// The simulation keeps its own, so that snapshots come often.
     fn set_snapshot_interval(&self, _: u64) {}
+
+    /// The simulation keeps its own.
+    fn set_election_timeout(&self, _: Duration) {}
+
+    async fn approach(
+        &self,
+        members: BTreeMap<u64, String>,
+        limit: Duration,
+    ) -> Result<Approach, ProposeError> {
+        match self.engine.started.get() {
+            Some(engine) => engine.approach(&members, limit).await,
+            None => Err(ProposeError::NotLeader { leader: None }),
+        }
+    }
+
+    fn members(&self) -> BTreeSet<u64> {
+        let members = self.engine.started.get().map(Consensus::members).unwrap_or_default();
+        members.voters.into_iter().chain(members.learners).collect()
+    }
+
+    async fn hand_over(&self, limit: Duration) {
+        if let Some(engine) = self.engine.started.get() {
+            engine.hand_over(limit).await;
+        }
+    }
 }
 
 #[derive(Clone)]

@@ -1,15 +1,15 @@
 //! What users do to a cluster: services come, change, scale and go; nodes are drained, labelled
 //! and removed. Every request is repeated under its id until it is answered.
 
-use super::{executor::Executor, world::World};
+use super::{executor::Executor, group::History, world::World};
 use crate::{
     cluster::{Change, Class, Command, JoinRequest, Query, Refusal, Request, Response, State},
     types::{
         Availability, Cluster, ClusterId, ClusterSpec, Constraint, ContainerSpec, Date, Entropy,
-        FailureAction, HealthCheck, HealthTest, JoinToken, JoinTokens, Mode, Node, NodeDescription,
-        NodeId, NodeSpec, NodeStatus, Ratio, RequestId, RestartPolicy, Role, RootCa, Service,
-        ServiceId, ServiceSpec, TaskSpec, UPDATE_PROGRESS_DEADLINE, UpdateConfig, UpdateOrder,
-        Version,
+        FailureAction, HealthCheck, HealthTest, JoinToken, JoinTokens, ManagerStatus, Mode, Node,
+        NodeDescription, NodeId, NodeSpec, NodeStatus, Ratio, RequestId, RestartPolicy, Role,
+        RootCa, Service, ServiceId, ServiceSpec, TaskSpec, UPDATE_PROGRESS_DEADLINE, UpdateConfig,
+        UpdateOrder, Version,
     },
 };
 use std::time::Duration;
@@ -23,23 +23,34 @@ impl Entropy for Executor {
     }
 }
 
+/// More managers than this survive nothing more.
+const MANAGERS_MAX: usize = 7;
+
 const WORKER_TOKEN: JoinToken = JoinToken(1);
+const MANAGER_TOKEN: JoinToken = JoinToken(2);
 
 impl World {
     pub(super) fn request_id(&self) -> RequestId {
         RequestId::generate(&mut self.0.executor.clone())
     }
 
-    /// Asks until there is an answer.
+    /// Asks until there is an answer: any manager, each time another.
     pub(super) async fn ask(&self, request: Request) -> Result<Response, Refusal> {
+        let before = {
+            let history = &mut self.checks().history;
+            history.asked(&request);
+            history.clone()
+        };
         loop {
-            if let Some(handle) = self.handle(&self.manager()) {
+            let managers = self.managers();
+            if let Some(handle) = self.any(&managers).and_then(|node| self.handle(node)) {
                 match handle.request(request.clone(), TRY).await {
                     Err(refusal) if refusal.class == Class::Unavailable => {
                         self.trace(|| format!("refused: {refusal}"));
                     }
                     result => {
                         self.trace(|| format!("asked: {request:?}: {result:?}"));
+                        self.check_answer(&before, &request, &result);
                         return result;
                     }
                 }
@@ -48,9 +59,25 @@ impl World {
         }
     }
 
+    fn check_answer(
+        &self,
+        before: &History,
+        request: &Request,
+        result: &Result<Response, Refusal>,
+    ) {
+        let mut checks = self.checks();
+        match result {
+            Ok(Response::Services(services)) => before.check_read(&checks.history, services),
+            Ok(Response::Created(id)) => checks.history.acknowledged(request, Some(id)),
+            Ok(_) => checks.history.acknowledged(request, None),
+            Err(_) => {}
+        }
+    }
+
     /// Makes the cluster on its manager.
     pub(super) async fn bootstrap(&self) {
-        let node = self.manager();
+        let node = self.leader();
+        let (raft_id, address) = (node.member(), self.machines()[&node].address.clone());
         let id = ClusterId::from_bits(1);
         let cluster = Cluster {
             id,
@@ -59,7 +86,8 @@ impl World {
             updated: Date::EPOCH,
             spec: ClusterSpec { snapshot_interval: 60, ..ClusterSpec::default() },
             root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
-            tokens: JoinTokens { worker: WORKER_TOKEN, manager: JoinToken(2) },
+            tokens: JoinTokens { worker: WORKER_TOKEN, manager: MANAGER_TOKEN },
+            unlock_key: None,
         };
         let spec = node_spec(Role::Manager, Availability::Active);
         let node = Node {
@@ -70,7 +98,7 @@ impl World {
             spec,
             description: NodeDescription::default(),
             status: NodeStatus::default(),
-            manager: None,
+            manager: Some(ManagerStatus { address, raft_id }),
             role: Role::Manager,
             key_digest: [0; 32],
         };
@@ -78,9 +106,9 @@ impl World {
         let request = Some(self.request_id());
         let command = Command { request, term: 0, date: Date::EPOCH, change };
         loop {
-            if let Some(handle) = self.handle(&self.manager()) {
+            if let Some(handle) = self.handle(&self.leader()) {
                 match handle.bootstrap(command.clone(), TRY).await {
-                    Ok(_) => return,
+                    Ok(_) => return self.set_founded(),
                     Err(refusal) => assert_eq!(refusal.class, Class::Unavailable, "{refusal}"),
                 }
             }
@@ -88,24 +116,28 @@ impl World {
         }
     }
 
-    /// Joins a worker, and switches it on.
-    pub(super) async fn join(&self) -> NodeId {
+    /// Joins a machine, and switches it on.
+    pub(super) async fn join(&self, role: Role) -> NodeId {
         let mut key_digest = [0; 32];
         key_digest[..8].copy_from_slice(&self.0.executor.random().to_le_bytes());
+        let address = self.new_address();
         let join = JoinRequest {
             labels: std::collections::BTreeMap::new(),
-            secret: WORKER_TOKEN,
+            secret: if role == Role::Manager { MANAGER_TOKEN } else { WORKER_TOKEN },
             csr: vec![1],
             key_digest,
             description: NodeDescription::default(),
             availability: Availability::Active,
             address: "10.0.0.9".to_owned(),
-            advertise: String::new(),
+            advertise: address.clone(),
         };
+        let managers = self.managers();
+        let joined = managers.iter().map(|node| self.machines()[node].address.clone()).collect();
         match self.ask(Request::Join(Box::new(join))).await {
             Ok(Response::Admitted(admission)) => {
                 assert!(!admission.certificate.is_empty(), "admitted without a certificate");
-                self.add(&admission.node, false);
+                assert_eq!(admission.role, role, "a token stands for one role");
+                self.add(&admission.node, role, address, joined, key_digest);
                 self.start(&admission.node);
                 admission.node
             }
@@ -255,6 +287,7 @@ impl World {
     }
 
     /// Does one thing that a user might.
+    #[expect(clippy::too_many_lines, reason = "one list of what users do")]
     pub(super) async fn do_something(&self) {
         let executor = &self.0.executor;
         match executor.below(12) {
@@ -294,6 +327,17 @@ impl World {
                 let nodes = self.nodes().await;
                 let Some(node) = self.any(&nodes) else { return };
                 let mut spec = node.spec.clone();
+                if self.changes_roles() && executor.chance(350) {
+                    spec.role = match spec.role {
+                        Role::Worker => Role::Manager,
+                        Role::Manager => Role::Worker,
+                    };
+                    let managers = nodes.iter().filter(|it| it.spec.role == Role::Manager).count();
+                    if spec.role == Role::Worker || managers < MANAGERS_MAX {
+                        let _refused = self.update_node(node, spec).await;
+                    }
+                    return;
+                }
                 match executor.below(5) {
                     0 => spec.availability = Availability::Drain,
                     1 => spec.availability = Availability::Pause,
@@ -308,12 +352,12 @@ impl World {
             _ => {
                 let nodes = self.nodes().await;
                 let Some(node) = self.any(&nodes) else { return };
-                if node.id == self.manager() || nodes.len() < 4 {
+                if node.manager.is_some() || nodes.len() < 4 {
                     return;
                 }
-                let _ready = self.forget(&node.id).await;
+                let _refused = self.forget(&node.id).await;
                 if executor.chance(500) {
-                    self.join().await;
+                    self.join(Role::Worker).await;
                 }
             }
         }

@@ -11,11 +11,13 @@
 mod chaos;
 mod check;
 pub(crate) mod executor;
+mod group;
 mod host;
 mod jobs;
 mod load;
 mod network;
 pub(crate) mod on_sim;
+mod peers;
 mod run;
 mod scenario;
 mod tests;

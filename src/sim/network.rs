@@ -1,11 +1,12 @@
-//! The links between the workers and the manager: they drop, delay, double, reorder and part.
+//! The links between machines, and the sessions on them: they drop, delay, double, reorder and
+//! part, also one way.
+//!
+//! A worker has a session with any manager that it reaches. One that does not lead passes the
+//! session on to whom it takes for the leader; sessions end where that changes.
 
-use super::world::World;
-use crate::{
-    node::ports::Peers,
-    types::{FromManager, FromWorker, NodeId, PeerInput},
-};
-use async_channel::{Receiver, Sender};
+use super::{executor::Owner, host::Engine, world::World};
+use crate::types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role};
+use async_channel::Sender;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -26,7 +27,19 @@ impl Loss {
 /// A running daemon's end of the network.
 #[derive(Debug, Clone)]
 pub(super) struct Port {
+    pub(super) owner: Owner,
+    pub(super) role: Role,
     pub(super) inputs: Sender<PeerInput>,
+    /// Its member of the consensus group, on a manager.
+    pub(super) engine: Option<Engine>,
+    /// Where it takes the leader to be, on a manager.
+    pub(super) leader: LeaderAt,
+    /// Nodes it refuses.
+    pub(super) denied: BTreeSet<NodeId>,
+    /// The session that each worker has here.
+    pub(super) workers: BTreeMap<NodeId, u64>,
+    /// Its own session.
+    pub(super) uplink: Option<u64>,
 }
 
 /// All links.
@@ -34,16 +47,17 @@ pub(super) struct Port {
 pub(super) struct Network {
     pub(super) loss: Loss,
     pub(super) ports: BTreeMap<NodeId, Port>,
-    /// Each worker's connection, by number.
-    pub(super) connections: BTreeMap<NodeId, u64>,
-    pub(super) last: u64,
-    /// Workers whose words do not arrive.
+    /// The way of each session that stands: the worker, who passes it on, the leader. A leader's
+    /// own has one place.
+    pub(super) sessions: BTreeMap<u64, Vec<NodeId>>,
+    last: u64,
+    /// Who is not heard by whom.
+    pub(super) cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes that nobody hears.
     pub(super) cut_up: BTreeSet<NodeId>,
-    /// Workers that hear nothing.
+    /// Nodes that hear nobody.
     pub(super) cut_down: BTreeSet<NodeId>,
-    /// Nodes the manager refuses, in its present life.
-    pub(super) refused: BTreeSet<NodeId>,
-    /// Messages sent.
+    /// Messages of sessions that were sent.
     pub(super) sent: u64,
 }
 
@@ -52,45 +66,63 @@ impl Network {
         Self {
             loss: Loss::NONE,
             ports: BTreeMap::new(),
-            connections: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             last: 0,
+            cuts: BTreeSet::new(),
             cut_up: BTreeSet::new(),
             cut_down: BTreeSet::new(),
-            refused: BTreeSet::new(),
             sent: 0,
         }
     }
-}
 
-/// One daemon's ports to the network.
-#[derive(Clone)]
-pub(super) struct SimPeers {
-    pub(super) world: World,
-    pub(super) node: NodeId,
-    pub(super) inputs: Receiver<PeerInput>,
-}
-
-impl Peers for SimPeers {
-    fn send_to_worker(&self, node: &NodeId, message: FromManager) {
-        self.world.carry(node, Carried::Down(message));
+    /// Tells whether what one machine sends reaches another.
+    pub(super) fn passes(&self, from: &NodeId, to: &NodeId) -> bool {
+        from == to
+            || !self.cut_up.contains(from)
+                && !self.cut_down.contains(to)
+                && !self.cuts.contains(&(from.clone(), to.clone()))
     }
 
-    fn send_to_manager(&self, message: FromWorker) {
-        self.world.check_said(&self.node, &message);
-        self.world.carry(&self.node, Carried::Up(message));
+    fn both_ways(&self, one: &NodeId, other: &NodeId) -> bool {
+        self.passes(one, other) && self.passes(other, one)
     }
 
-    fn disconnect(&self, node: &NodeId) {
-        self.world.network().refused.insert(node.clone());
-        self.world.hang_up(node);
+    /// Ends a session at one of its places; the ends that still hear that place notice.
+    fn end(&mut self, number: u64, at: &NodeId) {
+        let Some(way) = self.sessions.remove(&number) else { return };
+        let [worker, .., leader] = way.as_slice() else {
+            let Some(own) = way.first().and_then(|own| self.ports.get_mut(own)) else { return };
+            if own.uplink == Some(number) {
+                own.uplink = None;
+                let _full = own.inputs.try_send(PeerInput::Disconnected);
+            }
+            return;
+        };
+        let (told_worker, told_leader) = (self.passes(at, worker), self.passes(at, leader));
+        if let Some(port) = self.ports.get_mut(worker)
+            && told_worker
+            && port.uplink == Some(number)
+        {
+            port.uplink = None;
+            let _full = port.inputs.try_send(PeerInput::Disconnected);
+        }
+        if let Some(port) = self.ports.get_mut(leader)
+            && told_leader
+            && port.workers.get(worker) == Some(&number)
+        {
+            port.workers.remove(worker);
+            let _full = port.inputs.try_send(PeerInput::WorkerGone { node: worker.clone() });
+        }
     }
 
-    fn reconnect(&self) {
-        self.world.hang_up(&self.node);
-    }
-
-    fn inputs(&self) -> Receiver<PeerInput> {
-        self.inputs.clone()
+    fn end_all(&mut self, at: &NodeId, which: impl Fn(&[NodeId]) -> bool) {
+        let ended: Vec<u64> = self
+            .sessions
+            .iter()
+            .filter(|(_, way)| way.contains(at) && which(way))
+            .map(|(number, _)| *number)
+            .collect();
+        ended.into_iter().for_each(|number| self.end(number, at));
     }
 }
 
@@ -102,14 +134,35 @@ pub(super) enum Carried {
 }
 
 impl World {
-    /// Takes a message to the other end of a worker's connection, if it gets there.
-    fn carry(&self, worker: &NodeId, message: Carried) {
-        let (connection, loss) = {
+    /// A worker says something in its session.
+    pub(super) fn carry_up(&self, worker: &NodeId, message: FromWorker) {
+        let number = self.network().ports.get(worker).and_then(|port| port.uplink);
+        self.carry(number, Carried::Up(message));
+    }
+
+    /// A manager says something in a worker's session.
+    pub(super) fn carry_down(&self, manager: &NodeId, worker: &NodeId, message: FromManager) {
+        let number = {
+            let network = self.network();
+            network.ports.get(manager).and_then(|port| {
+                let own = port.uplink.filter(|number| {
+                    manager == worker && network.sessions.get(number).is_some_and(|w| w.len() == 1)
+                });
+                own.or_else(|| port.workers.get(worker).copied())
+            })
+        };
+        self.carry(number, Carried::Down(message));
+    }
+
+    /// Takes a message to the other end of a session, if it gets there.
+    fn carry(&self, number: Option<u64>, message: Carried) {
+        let (number, hops, loss) = {
             let mut network = self.network();
             network.sent += 1;
-            let Some(connection) = network.connections.get(worker).copied() else { return };
-            let own = *worker == self.manager();
-            (connection, if own { Loss::NONE } else { network.loss })
+            let Some(number) = number else { return };
+            let Some(way) = network.sessions.get(&number) else { return };
+            let hops = u32::try_from(way.len() - 1).expect("a way has three places at most");
+            (number, hops, if hops == 0 { Loss::NONE } else { network.loss })
         };
         let executor = &self.0.executor;
         if executor.chance(loss.drop) {
@@ -117,30 +170,32 @@ impl World {
         }
         let copies = if executor.chance(loss.double) { 2 } else { 1 };
         for _ in 0..copies {
-            let delay = executor.between(Duration::from_micros(100), loss.delay);
-            let (world, worker, message) = (self.clone(), worker.clone(), message.clone());
+            let delay = executor.between(Duration::from_micros(100), loss.delay * hops.max(1));
+            let (world, message) = (self.clone(), message.clone());
             executor.spawn_for(0, async move {
                 world.0.executor.sleep(delay).await;
-                world.deliver(&worker, connection, message);
+                world.deliver(number, message);
             });
         }
     }
 
-    fn deliver(&self, worker: &NodeId, connection: u64, message: Carried) {
-        let manager = self.manager();
+    fn deliver(&self, number: u64, message: Carried) {
         let network = self.network();
-        if network.connections.get(worker) != Some(&connection) {
+        let Some(way) = network.sessions.get(&number) else { return };
+        let (Some(worker), Some(leader)) = (way.first(), way.last()) else { return };
+        let arrives = way.windows(2).all(|hop| match &message {
+            Carried::Up(_) => network.passes(&hop[0], &hop[1]),
+            Carried::Down(_) => network.passes(&hop[1], &hop[0]),
+        });
+        if !arrives {
             return;
         }
         let (to, input) = match message {
-            Carried::Up(message) if !network.cut_up.contains(worker) => {
+            Carried::Up(message) => {
                 let (node, address) = (worker.clone(), format!("10.0.0.{}", self.number(worker)));
-                (&manager, PeerInput::FromWorker { node, address, message })
+                (leader, PeerInput::FromWorker { node, address, message })
             }
-            Carried::Down(message) if !network.cut_down.contains(worker) => {
-                (worker, PeerInput::FromManager(message))
-            }
-            _ => return,
+            Carried::Down(message) => (worker, PeerInput::FromManager(message)),
         };
         if let Some(port) = network.ports.get(to) {
             self.trace(|| format!("-> {} {input:?}", self.name(to)));
@@ -148,48 +203,136 @@ impl World {
         }
     }
 
-    /// Ends a worker's connection; both ends notice.
+    /// Ends a worker's session at its own end.
     pub(super) fn hang_up(&self, worker: &NodeId) {
-        let manager = self.manager();
         let mut network = self.network();
-        if network.connections.remove(worker).is_none() {
-            return;
-        }
-        if let Some(port) = network.ports.get(worker) {
+        let Some(port) = network.ports.get_mut(worker) else { return };
+        let Some(number) = port.uplink else { return };
+        if network.sessions.contains_key(&number) {
+            network.end(number, worker);
+        } else if let Some(port) = network.ports.get_mut(worker) {
+            // The other end was gone, and could not say so.
+            port.uplink = None;
             let _full = port.inputs.try_send(PeerInput::Disconnected);
-        }
-        if let Some(port) = network.ports.get(&manager) {
-            let _full = port.inputs.try_send(PeerInput::WorkerGone { node: worker.clone() });
         }
     }
 
-    /// Keeps a worker connected, as long as its daemon lives.
+    /// A daemon is gone, and every session that went through it.
+    pub(super) fn unplug(&self, node: &NodeId) {
+        let mut network = self.network();
+        network.ports.remove(node);
+        network.end_all(node, |_| true);
+    }
+
+    /// A manager ends every session of a node that was removed, and refuses new ones.
+    pub(super) fn deny(&self, manager: &NodeId, node: &NodeId) {
+        let mut network = self.network();
+        if let Some(port) = network.ports.get_mut(manager) {
+            port.denied.insert(node.clone());
+        }
+        network.end_all(manager, |way| way.first() == Some(node) && way.get(1) == Some(manager));
+    }
+
+    /// A manager learns where the leader is.
+    pub(super) fn point(&self, manager: &NodeId, leader: LeaderAt) {
+        let mut network = self.network();
+        let Some(port) = network.ports.get_mut(manager) else { return };
+        if port.leader == leader {
+            return;
+        }
+        port.leader = leader;
+        network.end_all(manager, |_| true);
+        if let Some(port) = network.ports.get_mut(manager) {
+            // What could not be told that it ended.
+            port.workers.clear();
+            if port.uplink.take().is_some() {
+                let _full = port.inputs.try_send(PeerInput::Disconnected);
+            }
+        }
+    }
+
+    /// Keeps a node connected, as long as its daemon lives.
     pub(super) async fn connect(self, worker: NodeId) {
         let executor = self.0.executor.clone();
         loop {
             let wait = executor.between(Duration::from_millis(50), Duration::from_secs(2));
             executor.sleep(wait).await;
-            let Some((port, input)) = self.dial(&worker) else { continue };
-            let _ended = port.inputs.send(input).await;
+            if self.is_dead(&worker) && executor.chance(100) {
+                self.hang_up(&worker);
+            }
+            let Some((inputs, input)) = self.dial(&worker) else { continue };
+            let _ended = inputs.send(input).await;
         }
     }
-    /// Makes a connection where there is none and both ends can be reached.
-    fn dial(&self, worker: &NodeId) -> Option<(Port, PeerInput)> {
-        let manager = self.manager();
+
+    /// Tells whether the session of a node ended, which nobody could tell it. The transport takes
+    /// some seconds of silence to see that.
+    fn is_dead(&self, worker: &NodeId) -> bool {
+        let network = self.network();
+        let uplink = network.ports.get(worker).and_then(|port| port.uplink);
+        uplink.is_some_and(|number| !network.sessions.contains_key(&number))
+    }
+
+    /// Makes a session where there is none and a way to the leader is found.
+    fn dial(&self, worker: &NodeId) -> Option<(Sender<PeerInput>, PeerInput)> {
+        let known = self.known_managers(worker);
         let mut network = self.network();
-        let up = network.ports.contains_key(&manager)
-            && !network.cut_up.contains(worker)
-            && !network.cut_down.contains(worker);
-        if !up || network.connections.contains_key(worker) {
+        let port = network.ports.get(worker)?;
+        if port.uplink.is_some() {
             return None;
         }
-        let port = network.ports.get(worker).cloned()?;
-        if network.refused.contains(worker) {
-            return Some((port, PeerInput::FromManager(FromManager::Removed)));
+        let inputs = port.inputs.clone();
+        let tried = match (port.role, &port.leader) {
+            (Role::Manager, LeaderAt::Here) => {
+                network.open(worker, vec![worker.clone()]);
+                return Some((inputs, PeerInput::Connected));
+            }
+            (Role::Manager, LeaderAt::There(address)) => [vec![address.clone()], known].concat(),
+            (Role::Manager, LeaderAt::Nowhere) | (Role::Worker, _) => known,
+        };
+        let tried = tried.iter().filter_map(|address| self.at(address));
+        for manager in tried.filter(|manager| manager != worker) {
+            let Some(there) = network.ports.get(&manager) else { continue };
+            if there.role != Role::Manager || !network.both_ways(worker, &manager) {
+                continue;
+            }
+            if there.denied.contains(worker) {
+                return Some((inputs, PeerInput::FromManager(FromManager::Removed)));
+            }
+            let leader = match &there.leader {
+                LeaderAt::Here => manager.clone(),
+                LeaderAt::There(address) => match self.at(address) {
+                    Some(leader) => leader,
+                    None => continue,
+                },
+                LeaderAt::Nowhere => continue,
+            };
+            let leads = network
+                .ports
+                .get(&leader)
+                .is_some_and(|port| port.leader == LeaderAt::Here && !port.denied.contains(worker));
+            if leads && network.both_ways(&manager, &leader) {
+                let mut way = vec![worker.clone(), manager, leader];
+                way.dedup();
+                network.open(worker, way);
+                return Some((inputs, PeerInput::Connected));
+            }
         }
-        network.last += 1;
-        let number = network.last;
-        network.connections.insert(worker.clone(), number);
-        Some((port, PeerInput::Connected))
+        None
+    }
+}
+
+impl Network {
+    fn open(&mut self, worker: &NodeId, way: Vec<NodeId>) {
+        self.last += 1;
+        let number = self.last;
+        let leader = way.last().cloned().filter(|leader| leader != worker);
+        self.sessions.insert(number, way);
+        if let Some(port) = self.ports.get_mut(worker) {
+            port.uplink = Some(number);
+        }
+        if let Some(port) = leader.and_then(|leader| self.ports.get_mut(&leader)) {
+            port.workers.insert(worker.clone(), number);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One run: a cluster is made, used and disturbed; then it is healed and must come to rest.
 
 use super::world::World;
-use crate::types::NodeId;
+use crate::types::{NodeId, Role};
 use std::{
     sync::{
         Arc,
@@ -22,6 +22,7 @@ const CALM: u64 = 35;
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size {
+    pub(super) managers: u64,
     pub(super) workers: u64,
     pub(super) steps: u64,
     pub(super) idle: Duration,
@@ -30,10 +31,16 @@ pub(super) struct Size {
 impl Size {
     /// Draws a size: mostly small, since small clusters find most, and some of full size.
     pub(super) fn of(seed: u64) -> Self {
+        let managers = [1, 3, 5, 3, 1, 3, 2, 3, 5, 1, 3, 7, 3, 1, 4, 3, 5, 3, 6, 1];
+        let managers = managers[usize::try_from(seed % 20).expect("it is below 20")];
+        let seconds = Duration::from_secs;
         match seed % 50 {
-            0 => Self { workers: 20, steps: 30, idle: Duration::from_secs(30) },
-            1 => Self { workers: 2, steps: 20, idle: Duration::from_secs(3_600) },
-            n => Self { workers: 1 + n % 5, steps: 15 + n % 10, idle: Duration::from_secs(60) },
+            0 => Self { managers: 1, workers: 20, steps: 30, idle: seconds(30) },
+            1 => Self { managers: 1, workers: 2, steps: 20, idle: seconds(3_600) },
+            n if managers > 1 => {
+                Self { managers, workers: n % 4, steps: 12 + n % 8, idle: seconds(20) }
+            }
+            n => Self { managers, workers: 1 + n % 5, steps: 15 + n % 10, idle: seconds(60) },
         }
     }
 }
@@ -42,20 +49,25 @@ impl Size {
 pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     let world = World::new(seed, verbose);
     let manager = NodeId::from_bits(u128::from(seed) + 1);
-    world.add(&manager, true);
+    world.add(&manager, Role::Manager, world.new_address(), Vec::new(), [0; 32]);
     world.start(&manager);
     let executor = world.0.executor.clone();
 
     let there = world.clone();
     executor.block_on(0, Duration::from_secs(600), async move {
         there.bootstrap().await;
+        for _ in 1..size.managers {
+            there.join(Role::Manager).await;
+        }
         for _ in 0..size.workers {
-            there.join().await;
+            there.join(Role::Worker).await;
         }
     });
 
     world.draw_weather();
-    let ends: Vec<_> = (0..2).map(|_| flag()).collect();
+    // Where there are more managers more goes wrong at once.
+    let tasks = if size.managers > 2 { 3 } else { 2 };
+    let ends: Vec<_> = (0..tasks).map(|_| flag()).collect();
     for (at, end) in ends.iter().enumerate() {
         let (there, end) = (world.clone(), Arc::clone(end));
         executor.spawn(async move {
@@ -87,6 +99,7 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     let limit = executor.now() + Duration::from_secs(600);
     assert!(executor.run(limit, || mended.load(Ordering::Relaxed)), "no service can be updated");
     rest(&world);
+    world.check_history();
     compare(&world);
     idle(&world, size.idle);
     executor.trace()
@@ -113,13 +126,16 @@ fn rest(world: &World) {
     }
 }
 
-/// The manager's state is what everything committed makes it, across all its lives.
+/// Every manager's state is what everything committed makes it, across all its lives.
 fn compare(world: &World) {
     let there = world.clone();
     world.0.executor.block_on(0, Duration::from_secs(1), async move {
-        let handle = there.handle(&there.manager()).expect("the manager runs");
-        let state = handle.state().await.expect("the manager answers");
-        assert!(state == there.checks().state, "the manager's state is not its log's");
+        for node in there.managers() {
+            let handle = there.handle(&node).expect("every manager runs");
+            let state = handle.state().await.expect("the manager answers");
+            let name = there.name(&node);
+            assert!(state == there.checks().state, "the state of {name} is not its log's");
+        }
     });
 }
 

@@ -1,8 +1,9 @@
 //! Scripts: what is done to a cluster, and what is then seen of it.
 //!
 //! A line that begins with `> ` is a command; the lines after it are what it shows. Nodes are
-//! called `n0` (the manager), `n1` and so on in the order they joined.
+//! called `n0` (the first manager), `n1` and so on in the order they joined, and `leader`.
 //!
+//! - `managers N`: until there are so many; `promote|demote NODE`; `hand-over`: another leads
 //! - `join N`, `create NAME N|global|job:N/N|global-job OPTION...`, `scale NAME N`,
 //!   `update NAME OPTION...` (`again` forces it), `rollback NAME`, `remove NAME`
 //! - options: `image=NAME` (`missing`, `crashing` and `slow` are what they say), `zone=Z`, `gpu=N`,
@@ -12,8 +13,9 @@
 //! - `drain|pause|active NODE`, `label NODE ZONE`, `forget NODE`
 //! - `kill NODE NAME`: ends one container of the service there
 //! - `crash NODE` ends the daemon, `off NODE` the machine, `on NODE` starts either
-//! - `cut NODE`, `mend NODE`: the link to the manager; `all` for every worker
-//! - `hang`, `mend-disk`: the disk of the manager's log; `try NAME`: creates a service, once
+//! - `cut NODE`, `mend NODE`: its links to all others; `all` for every worker
+//! - `hang`, `mend-disk`: the disk of the first manager's log, or of that of the node named behind
+//!   it; `try NAME`: creates a service, once
 //! - `wait SECONDS`, `settle`: until all is as it should be
 //! - `show`: nodes, wanted tasks, containers
 //! - `watch NAME SECONDS`: what becomes of its update and of its tasks, with the time of each change
@@ -25,8 +27,8 @@ use super::{
 use crate::{
     cluster::{Query, Request, Response},
     types::{
-        Availability, Constraint, FailureAction, Mode, Node, NodeId, Ratio, Service, ServiceSpec,
-        Task, UpdateConfig, UpdateOrder,
+        Availability, Constraint, FailureAction, Mode, Node, NodeId, NodeSpec, Ratio, Role,
+        Service, ServiceSpec, Task, UpdateConfig, UpdateOrder,
     },
 };
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::Path, time::Duration};
@@ -59,7 +61,7 @@ fn scenarios_show_what_they_expect() {
 fn play(script: &str) -> String {
     let world = World::new(1, env::var("MIDGE_SIM_TRACE").is_ok());
     let manager = NodeId::from_bits(1);
-    world.add(&manager, true);
+    world.add(&manager, Role::Manager, world.new_address(), Vec::new(), [0; 32]);
     world.start(&manager);
     perform(&world, |world| async move {
         world.bootstrap().await;
@@ -140,14 +142,33 @@ fn set_update_option(config: &mut UpdateConfig, option: &str, value: &str) {
 }
 
 impl World {
+    #[expect(clippy::too_many_lines, reason = "one list of commands")]
     async fn command(self, words: &[String]) -> String {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["join", count] => {
                 for _ in 0..count.parse::<u32>().unwrap() {
-                    self.join().await;
+                    self.join(Role::Worker).await;
                 }
             }
+            ["managers", count] => {
+                while self.managers().len() < count.parse().unwrap() {
+                    self.join(Role::Manager).await;
+                }
+                self.settle().await;
+            }
+            ["promote" | "demote", node] => {
+                let id = self.node_named(node);
+                let nodes = self.nodes().await;
+                let node = nodes.into_iter().find(|node| node.id == id).expect("it is a member");
+                let promote = words[0] == "promote";
+                let role = if promote { Role::Manager } else { Role::Worker };
+                let spec = NodeSpec { role, ..node.spec.clone() };
+                if let Err(refusal) = self.update_node(&node, spec).await {
+                    return format!("{refusal}\n");
+                }
+            }
+            ["hand-over"] => self.hand_over(&self.leader(), Duration::from_secs(10)).await,
             ["create", name, mode, rest @ ..] => {
                 if let Err(refusal) = self.create(described(name, mode, rest)).await {
                     return format!("{refusal}\n");
@@ -190,9 +211,11 @@ impl World {
             ["crash", node] => self.crash(&self.node_named(node), Crash::Kill),
             ["off", node] => self.crash(&self.node_named(node), Crash::Power),
             ["on", node] => self.start(&self.node_named(node)),
-            ["cut" | "mend", which] => self.part(words[0] == "cut", which),
-            ["hang"] => *self.0.hangs.lock().unwrap() = Some(self.0.executor.now()),
-            ["mend-disk"] => *self.0.hangs.lock().unwrap() = None,
+            ["cut" | "mend", which] => self.cut(words[0] == "cut", which),
+            ["hang" | "mend-disk", rest @ ..] => {
+                let node = self.node_named(rest.first().copied().unwrap_or("n0"));
+                self.hang(&node, words[0] == "hang");
+            }
             ["try", name] => return self.try_once(name).await,
             ["wait", seconds] => {
                 self.0.executor.sleep(Duration::from_secs(seconds.parse().unwrap())).await;
@@ -224,7 +247,7 @@ impl World {
     async fn try_once(&self, name: &str) -> String {
         let (request, begun) = (self.request_id(), self.0.executor.now());
         let spec = Box::new(service_spec(name, Mode::Replicated { replicas: 1 }));
-        let handle = self.handle(&self.manager()).expect("the manager runs");
+        let handle = self.handle(&self.leader()).expect("the manager runs");
         let limit = Duration::from_secs(60);
         let result = handle.request(Request::CreateService { request, spec }, limit).await;
         let took = self.0.executor.now().since(begun).as_secs();
@@ -236,6 +259,9 @@ impl World {
     }
 
     fn node_named(&self, name: &str) -> NodeId {
+        if name == "leader" {
+            return self.leader();
+        }
         let number: usize = name[1..].parse().expect("nodes are called n0, n1, ...");
         self.0.names.lock().unwrap()[number].clone()
     }
@@ -259,9 +285,13 @@ impl World {
         self.update_node(&node, spec).await.expect("nobody else writes");
     }
 
-    fn part(&self, cut: bool, which: &str) {
+    fn cut(&self, cut: bool, which: &str) {
         let nodes: Vec<NodeId> = match which {
-            "all" => self.0.names.lock().unwrap().iter().skip(1).cloned().collect(),
+            "all" => {
+                let machines = self.machines();
+                let workers = machines.iter().filter(|(_, it)| it.role == Role::Worker);
+                workers.map(|(node, _)| node.clone()).collect()
+            }
             name => vec![self.node_named(name)],
         };
         let mut network = self.network();
@@ -277,18 +307,30 @@ impl World {
     }
 
     async fn settle(&self) {
-        let mut calm = 0;
+        let (mut calm, begun) = (0, self.0.executor.now());
         while calm < SETTLED {
             self.0.executor.sleep(Duration::from_secs(1)).await;
-            calm = if self.unrest().is_none() { calm + 1 } else { 0 };
+            let unrest = self.unrest();
+            calm = if unrest.is_none() { calm + 1 } else { 0 };
+            let late = self.0.executor.now().since(begun) > COMMAND_LIMIT / 2;
+            assert!(!late, "it does not settle: {unrest:?}");
         }
     }
 
     async fn show(&self) -> String {
         let mut text = String::new();
-        for node in &self.in_order(self.nodes().await, |node| Some(node.id.clone())) {
+        let nodes = self.nodes().await;
+        let (leader, managers) =
+            (self.leader(), nodes.iter().filter(|node| node.manager.is_some()).count());
+        for node in &self.in_order(nodes, |node| Some(node.id.clone())) {
             let (state, availability) = (node.status.state, node.spec.availability);
-            writeln!(text, "{} {state} {availability}", self.name(&node.id)).unwrap();
+            let standing = match (&node.manager, node.id == leader) {
+                (Some(_), _) if managers < 2 => "",
+                (Some(_), true) => " leader",
+                (Some(_), false) => " manager",
+                (None, _) => "",
+            };
+            writeln!(text, "{} {state} {availability}{standing}", self.name(&node.id)).unwrap();
         }
         let query = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
         let Ok(Response::Tasks(tasks)) = self.ask(Request::Read(query)).await else {

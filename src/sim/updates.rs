@@ -3,7 +3,7 @@
 //! back at most once.
 
 use crate::{
-    cluster::{Change, State},
+    cluster::{Change, SlotKey, State},
     types::{
         Availability, Desired, Mode, NodeState, ReasonCode, Service, ServiceId, Task, TaskId,
         TaskState, UpdatePlace, UpdateState,
@@ -111,6 +111,32 @@ fn check_stopped(
         assert!(runs, "{} stops before {} runs", old.full_name(), successor.id);
     } else if let Some(prepared) = is_prepared(successor) {
         assert!(prepared, "{} stops before {} is prepared", old.full_name(), successor.id);
+    }
+}
+
+/// No place is filled again more often than its service allows, whoever led meanwhile.
+pub(super) fn check_restarts(state: &State, known: impl Fn(&TaskId) -> bool) {
+    let restarted = |task: &Task| {
+        let is_restart = |code| matches!(code, ReasonCode::Restarted | ReasonCode::LocalRestart);
+        task.reasons.iter().any(|reason| is_restart(reason.code))
+    };
+    // What a node made itself is checked there, and taken over as history.
+    let by_leader =
+        |task: &Task| task.reasons.iter().any(|reason| reason.code == ReasonCode::Restarted);
+    for made in state.tasks().filter(|task| !known(&task.id) && by_leader(task)) {
+        let policy = &made.spec.restart;
+        if policy.max_attempts == 0 || !policy.window.is_zero() {
+            continue;
+        }
+        let same = |task: &&Task| match made.job_iteration {
+            Some(_) => task.job_iteration == made.job_iteration,
+            None => task.spec_version == made.spec_version,
+        };
+        let all = state.tasks_in_slot(&SlotKey::of(made)).filter(same);
+        let restarts = all.filter(|task| restarted(task)).count();
+        let restarts = u64::try_from(restarts).expect("a usize fits");
+        let (most, name) = (policy.max_attempts, made.full_name());
+        assert!(restarts <= most, "{name} is restarted {restarts} times, {most} are allowed");
     }
 }
 

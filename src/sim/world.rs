@@ -3,26 +3,38 @@
 use super::{
     check::Checks,
     executor::{Executor, Owner},
-    host::{SimAuthority, SimDisk, SimHost, SimLog, SimWorkload},
-    network::{Network, Port, SimPeers},
+    host::{Engine, Hang, SimAuthority, SimDisk, SimHost, SimLog, SimWorkload},
+    network::{Network, Port},
     on_sim::OnSim,
+    peers::{SimCall, SimPeers},
 };
 use crate::{
     agent::{self, Event},
-    consensus::{Consensus, NoPeers, Notice, Settings, SnapshotInterval},
+    consensus::{Consensus, Notice, Settings, SnapshotInterval},
     node::{self, Ended, Handle, ManagerPorts, Options, Ports},
     runtime::fake::{Fake, Faults},
     store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
-    types::{GenericResource, NodeDescription, NodeId, Platform, Resources},
+    types::{
+        GenericResource, LeaderAt, NodeDescription, NodeId, Platform, Resources, Role,
+        new_member_key,
+    },
     util::board::{Board, BoardLimits},
 };
 use async_channel::{Receiver, Sender};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
+
+/// How often a leader says that it lives, and the least that others wait for it. Longer than the
+/// daemon's, in the same proportion, since each costs the run time.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const ELECTION: Duration = Duration::from_secs(2);
 
 type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -39,7 +51,21 @@ pub(super) enum Crash {
 pub(super) struct Machine {
     pub(super) fake: Arc<Mutex<Fake>>,
     pub(super) agent_disk: FaultyDisk,
+    /// A manager's.
     pub(super) log_disk: Option<FaultyDisk>,
+    /// The log's disk hangs since then.
+    pub(super) hang: Hang,
+    /// As its certificate says.
+    pub(super) role: Role,
+    /// Where others reach it.
+    pub(super) address: String,
+    /// Where it was last told that managers are.
+    pub(super) managers: Vec<String>,
+    /// Where they were when it joined.
+    pub(super) joined: Vec<String>,
+    pub(super) key_digest: [u8; 32],
+    /// Its key in the group of managers.
+    pub(super) member: u64,
     pub(super) owner: Option<Owner>,
     pub(super) handle: Option<Handle>,
     pub(super) events: Option<Sender<Event>>,
@@ -52,11 +78,15 @@ pub(super) struct Inner {
     pub(super) executor: Executor,
     pub(super) network: Mutex<Network>,
     pub(super) machines: Mutex<BTreeMap<NodeId, Machine>>,
-    /// The first is the manager.
+    /// In the order in which they came; the first makes the cluster.
     pub(super) names: Mutex<Vec<NodeId>>,
+    /// How many addresses are taken.
+    addresses: Mutex<u64>,
     pub(super) checks: Mutex<Checks>,
-    /// Since when the disk of the manager's log has been at one write.
-    pub(super) hangs: Arc<Mutex<Option<crate::types::Moment>>>,
+    /// The cluster is there: nobody makes another one.
+    founded: AtomicBool,
+    /// Users promote and demote nodes.
+    pub(super) roles: bool,
     seed: u64,
     verbose: bool,
 }
@@ -72,8 +102,10 @@ impl World {
             network: Mutex::new(Network::new()),
             machines: Mutex::default(),
             names: Mutex::default(),
+            addresses: Mutex::default(),
             checks: Mutex::default(),
-            hangs: Arc::default(),
+            founded: AtomicBool::new(false),
+            roles: seed % 3 != 1,
             seed,
             verbose,
         }))
@@ -91,8 +123,52 @@ impl World {
         self.0.checks.lock().unwrap()
     }
 
-    pub(super) fn manager(&self) -> NodeId {
-        self.0.names.lock().unwrap()[0].clone()
+    /// Returns the machine that leads, or else one that could.
+    pub(super) fn leader(&self) -> NodeId {
+        let machines = self.machines();
+        let leads = machines.iter().filter_map(|(node, machine)| {
+            let status = machine.handle.as_ref()?.status();
+            status.leading.then_some((status.term, node))
+        });
+        let first = || {
+            let names = self.0.names.lock().unwrap();
+            let mut managers = names.iter().filter(|node| machines[*node].role == Role::Manager);
+            managers.next().unwrap_or(&names[0]).clone()
+        };
+        leads.max().map_or_else(first, |(_, node)| node.clone())
+    }
+
+    /// Returns the machines that are managers.
+    pub(super) fn managers(&self) -> Vec<NodeId> {
+        let machines = self.machines();
+        let managers = machines.iter().filter(|(_, it)| it.role == Role::Manager && !it.retired);
+        managers.map(|(node, _)| node.clone()).collect()
+    }
+
+    /// Returns the machine at an address.
+    pub(super) fn at(&self, address: &str) -> Option<NodeId> {
+        let machines = self.machines();
+        let found = machines.iter().find(|(_, machine)| machine.address == address);
+        found.map(|(node, _)| node.clone())
+    }
+
+    /// Returns an address that no machine has.
+    pub(super) fn new_address(&self) -> String {
+        let mut taken = self.0.addresses.lock().unwrap();
+        *taken += 1;
+        format!("10.1.0.{taken}:2377")
+    }
+
+    /// Returns where a machine looks for managers, in order.
+    pub(super) fn known_managers(&self, node: &NodeId) -> Vec<String> {
+        let machines = self.machines();
+        let Some(machine) = machines.get(node) else { return Vec::new() };
+        machine.managers.iter().chain(&machine.joined).cloned().collect()
+    }
+
+    /// The cluster is made.
+    pub(super) fn set_founded(&self) {
+        self.0.founded.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn number(&self, node: &NodeId) -> usize {
@@ -118,12 +194,26 @@ impl World {
     }
 
     /// Adds a machine, switched off.
-    pub(super) fn add(&self, node: &NodeId, is_manager: bool) {
+    pub(super) fn add(
+        &self,
+        node: &NodeId,
+        role: Role,
+        address: String,
+        joined: Vec<String>,
+        key_digest: [u8; 32],
+    ) {
         let executor = &self.0.executor;
         let machine = Machine {
             fake: Arc::new(Mutex::new(Fake::new(executor.random(), Faults::default()))),
             agent_disk: FaultyDisk::default(),
-            log_disk: is_manager.then(FaultyDisk::default),
+            log_disk: None,
+            hang: Hang::default(),
+            role,
+            address,
+            managers: Vec::new(),
+            joined,
+            key_digest,
+            member: node.member(),
             owner: None,
             handle: None,
             events: None,
@@ -153,7 +243,20 @@ impl World {
             skew: machine.skew,
             stream: Arc::new(Mutex::new(self.0.seed ^ (number << 32) ^ (boots << 48))),
         };
-        let (agent_disk, log_disk) = (machine.agent_disk.clone(), machine.log_disk.clone());
+        // The certificate decides: a worker keeps nothing of a manager.
+        let manager = match machine.role {
+            Role::Worker => {
+                if machine.log_disk.take().is_some() {
+                    machine.member = new_member_key(u128::from(self.0.executor.random()));
+                }
+                None
+            }
+            Role::Manager => {
+                let disk = machine.log_disk.get_or_insert_default().clone();
+                Some((disk, Arc::clone(&machine.hang), machine.member))
+            }
+        };
+        let agent_disk = machine.agent_disk.clone();
         let events = async_channel::bounded(1_024);
         machine.events = Some(events.0.clone());
         let workload = SimWorkload {
@@ -169,7 +272,7 @@ impl World {
         self.0.executor.spawn_for(owner, async move {
             let ended = {
                 let life = world.clone();
-                life.live(node.clone(), owner, host, workload, agent_disk, log_disk).await
+                life.live(node.clone(), owner, host, workload, agent_disk, manager).await
             };
             world.ended(&node, owner, &ended);
         });
@@ -183,22 +286,24 @@ impl World {
         host: SimHost,
         workload: SimWorkload,
         agent_disk: FaultyDisk,
-        log_disk: Option<FaultyDisk>,
+        manager: Option<(FaultyDisk, Hang, u64)>,
     ) -> Ended {
         let fatal = |error: String| Ended::Fatal { error };
         let disk = match AgentStore::open_on(agent_disk.backend()) {
             Ok(store) => SimDisk(Arc::new(store)),
             Err(error) => return fatal(error.to_string()),
         };
-        let manager = match log_disk {
-            None => None,
-            Some(disk) => {
-                let log = self.begin_log(owner, disk);
-                Some(ManagerPorts { log, authority: SimAuthority, epoch: 1 })
-            }
-        };
+        let role = if manager.is_some() { Role::Manager } else { Role::Worker };
+        let log = manager.map(|(disk, hang, key)| self.begin_log(&node, disk, hang, key));
+        let engine = log.as_ref().map(|log| log.engine.clone());
+        let manager = log.map(|log| {
+            let member = log.engine.member;
+            ManagerPorts { log, authority: SimAuthority, member }
+        });
         let (inputs_tx, inputs) = async_channel::bounded(4_096);
-        let peers = SimPeers { world: self.clone(), node: node.clone(), inputs };
+        let (places_tx, places) = async_channel::bounded(1);
+        let (world, own) = (self.clone(), node.clone());
+        let peers = SimPeers { world, node: own, inputs, places: places_tx };
         let occurrences = Board::new(BoardLimits { recent: 1, waiting: 1, readers: 0 });
         let options = Options { node: node.clone(), agent: agent::Options::default(), occurrences };
         workload.watch();
@@ -207,44 +312,53 @@ impl World {
         if let Some(machine) = self.machines().get_mut(&node) {
             machine.handle = Some(handle);
         }
-        {
-            let mut network = self.network();
-            if node == self.manager() {
-                network.refused.clear();
-            }
-            network.ports.insert(node.clone(), Port { inputs: inputs_tx });
-        }
+        let port = Port {
+            owner,
+            role,
+            inputs: inputs_tx,
+            engine,
+            leader: LeaderAt::Nowhere,
+            denied: BTreeSet::new(),
+            workers: BTreeMap::new(),
+            uplink: None,
+        };
+        self.network().ports.insert(node.clone(), port);
         let described =
             Event::Described { description: Box::new(self.description(&node)), images: Vec::new() };
         let _room = events.try_send(described);
-        self.0.executor.spawn(self.clone().connect(node.clone()));
+        let executor = self.0.executor.clone();
+        executor.spawn(self.clone().connect(node.clone()));
+        executor.spawn(self.clone().follow_role(node.clone(), role, places));
+        if role == Role::Manager {
+            executor.spawn(self.clone().sample(node.clone()));
+        }
         node_run.run().await
     }
 
     /// Starts the engine beside the driver, which it tells what is on disk.
-    fn begin_log(&self, owner: Owner, disk: FaultyDisk) -> SimLog {
+    fn begin_log(&self, node: &NodeId, disk: FaultyDisk, hang: Hang, key: u64) -> SimLog {
         let (seen_tx, notices) = async_channel::bounded(1);
         let (to_driver, from_engine) = Consensus::<OnSim>::channel();
-        let executor = &self.0.executor;
-        executor.spawn(self.clone().look_on(from_engine.clone(), seen_tx));
-        let engine = Arc::new(OnceLock::new());
-        let (world, started) = (self.clone(), Arc::clone(&engine));
+        let executor = self.0.executor.clone();
+        executor.spawn(self.clone().look_on(node.clone(), from_engine.clone(), seen_tx));
+        let engine = Engine { member: key, started: Arc::default() };
+        let (world, started, node) = (self.clone(), Arc::clone(&engine.started), node.clone());
         executor.spawn(async move {
             let channel = (to_driver.clone(), from_engine);
-            match world.start_log(disk, channel).await {
+            match world.start_log(node, key, disk, channel).await {
                 Ok(engine) => drop(started.set(engine)),
                 Err(error) => {
                     let _ended = to_driver.send(Notice::Fatal { error }).await;
                 }
             }
         });
-        self.trace(|| format!("the log starts for {owner}"));
-        let (hangs, executor) = (Arc::clone(&self.0.hangs), executor.clone());
-        SimLog { engine, notices, hangs, executor }
+        SimLog { engine, notices, hang, executor }
     }
 
     fn start_log(
         &self,
+        node: NodeId,
+        key: u64,
         disk: FaultyDisk,
         channel: (Sender<Notice>, Receiver<Notice>),
     ) -> Boxed<Result<Consensus<OnSim>, String>> {
@@ -255,35 +369,49 @@ impl World {
             nonce
         });
         let settings = Settings {
-            id: 1,
-            // A group of one elects itself at once; the engine's ticks only cost us time.
-            heartbeat: Duration::from_secs(5),
-            election: Duration::from_secs(15),
+            id: key,
+            heartbeat: HEARTBEAT,
+            election: ELECTION,
             snapshot_interval: SnapshotInterval::new(60),
         };
+        let founds = !self.0.founded.load(Ordering::Relaxed);
+        let peers = Arc::new(SimCall { world: self.clone(), node });
         Box::pin(async move {
             let store = ManagerStore::open_on(disk.backend(), sealer).map_err(|e| e.to_string())?;
-            let (store, peers) = (Arc::new(store), Arc::new(NoPeers));
+            let store = Arc::new(store);
             let engine = Consensus::<OnSim>::start(&settings, store, peers, channel).await;
             let engine = engine.map_err(|error| error.to_string())?;
-            let made = engine.initialize("10.0.0.0:2377".to_owned()).await;
-            made.map_err(|error| error.to_string())?;
+            if founds {
+                let made = engine.initialize("10.1.0.1:2377".to_owned()).await;
+                made.map_err(|error| error.to_string())?;
+            }
             Ok(engine)
         })
     }
 
-    /// Looks at everything that is applied before the driver gets it.
-    async fn look_on(self, notices: Receiver<Notice>, to: Sender<Notice>) {
+    /// Looks at everything that a manager applies before its driver gets it.
+    async fn look_on(self, node: NodeId, notices: Receiver<Notice>, to: Sender<Notice>) {
+        let mut applied = None;
         while let Ok(notice) = notices.recv().await {
             match &notice {
                 Notice::Apply { entries, .. } => {
                     for entry in entries {
-                        self.check_entry(entry);
+                        self.check_entry(&node, entry);
+                        applied = Some(entry.index);
                     }
                 }
-                Notice::Leadership(now) => self.trace(|| format!("{now:?}")),
-                Notice::Fatal { error } => self.trace(|| format!("the log: {error}")),
-                Notice::Snapshot { .. } | Notice::Install { .. } => {}
+                Notice::Leadership(now) => {
+                    self.trace(|| format!("{} sees {now:?}", self.name(&node)));
+                    self.check_leadership(&node, *now, applied);
+                }
+                Notice::Fatal { error } => {
+                    self.trace(|| format!("the log of {}: {error}", self.name(&node)));
+                }
+                Notice::Install { index, .. } => {
+                    self.trace(|| format!("{} takes the snapshot of #{index}", self.name(&node)));
+                    applied = Some(*index);
+                }
+                Notice::Snapshot { .. } => {}
             }
             if to.send(notice).await.is_err() {
                 return;
@@ -293,13 +421,7 @@ impl World {
 
     /// Takes a daemon out of the world. Its tasks must be gone, or about to end.
     fn bury(&self, node: &NodeId) {
-        self.network().ports.remove(node);
-        if *node == self.manager() {
-            let workers: Vec<_> = self.network().connections.keys().cloned().collect();
-            workers.iter().for_each(|worker| self.hang_up(worker));
-        } else {
-            self.hang_up(node);
-        }
+        self.unplug(node);
         if let Some(machine) = self.machines().get_mut(node) {
             machine.owner = None;
             machine.handle = None;

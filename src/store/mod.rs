@@ -5,6 +5,7 @@
 //! behind it, or of when to write. Every call blocks until it is on disk.
 
 mod agent;
+mod backup;
 mod file;
 mod manager;
 mod seal;
@@ -17,6 +18,7 @@ mod power_cuts;
 mod tests;
 
 pub use agent::AgentStore;
+pub use backup::{CONTENT_MAX, FILE_MAX, OpenFileError, open_file, seal_file};
 pub use file::{FORMAT, OpenError};
 pub use manager::ManagerStore;
 pub use seal::Sealer;

@@ -12,10 +12,22 @@ pub fn may(own: Role, peer: Option<&Identity>, request: &StreamRequest) -> bool 
         StreamRequest::Root => own == Role::Manager,
         StreamRequest::Join(_) => own == Role::Manager && peer.is_none(),
         // Of itself only: both are answered for the node that the certificate names.
-        StreamRequest::Session | StreamRequest::Renew { .. } => {
+        StreamRequest::Session | StreamRequest::Renew { .. } | StreamRequest::TakeRole { .. } => {
             own == Role::Manager && peer.is_some()
         }
-        StreamRequest::Relay(_) | StreamRequest::Raft => own == Role::Manager && is_manager(peer),
+        StreamRequest::Relay(_) | StreamRequest::Raft | StreamRequest::SessionOf { .. } => {
+            own == Role::Manager && is_manager(peer)
+        }
+        StreamRequest::Via { request, .. } => {
+            let of_any_node = matches!(
+                **request,
+                StreamRequest::Logs(_)
+                    | StreamRequest::LoadImage { .. }
+                    | StreamRequest::Container(_)
+                    | StreamRequest::Chore(_)
+            );
+            own == Role::Manager && is_manager(peer) && of_any_node
+        }
         StreamRequest::Logs(_)
         | StreamRequest::LoadImage { .. }
         | StreamRequest::Container(_)
@@ -56,6 +68,10 @@ pub(super) mod tests {
         ContainerRequest { task: TaskId::from_bits(1), op }
     }
 
+    fn via(request: StreamRequest) -> StreamRequest {
+        StreamRequest::Via { node: NodeId::from_bits(2), request: Box::new(request) }
+    }
+
     #[test]
     fn every_request_has_its_row() {
         let identity =
@@ -89,6 +105,23 @@ pub(super) mod tests {
                 [false, false, true],
                 [false, false, true],
             ),
+            (
+                StreamRequest::TakeRole { csr: Vec::new(), advertise: String::new(), member: 1 },
+                [false, true, true],
+                [false, false, false],
+            ),
+            (
+                StreamRequest::SessionOf { node: NodeId::from_bits(2), address: String::new() },
+                [false, false, true],
+                [false, false, false],
+            ),
+            (
+                via(StreamRequest::Chore(Box::new(Chore::Usage))),
+                [false, false, true],
+                [false, false, false],
+            ),
+            (via(StreamRequest::Raft), [false; 3], [false; 3]),
+            (via(via(StreamRequest::Logs(Box::default()))), [false; 3], [false; 3]),
         ];
         for (request, to_manager, to_worker) in table {
             let peers = [None, Some(&worker), Some(&manager)];

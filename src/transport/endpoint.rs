@@ -2,16 +2,18 @@
 
 use super::{
     outbox::Outbox,
+    peers::Peers,
     serve::{self, Handler, IncomingStream},
     stream::{ByteReceiver, ByteSender, StreamError, from_quic, local_pair, within},
     tls::{Close, Credentials, Ready, TlsError},
     uplink,
 };
 use crate::{
+    cluster::{Request, Response},
     pki::{Identity, TrustedClock},
-    types::{FromManager, FromWorker, NodeId, PeerInput, Role},
+    types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role},
     util::dns::Resolver,
-    wire::{StreamReply, StreamRequest},
+    wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
 };
 use async_channel::{Receiver, Sender};
 use quinn::EndpointConfig;
@@ -70,10 +72,13 @@ pub enum Managers {
     /// Nowhere: it is in no cluster.
     #[default]
     None,
-    /// In this same process.
+    /// In this same process, which is a manager, while it leads; else where the leader is.
     Local {
         /// The address that the node is shown at, without a port.
         address: String,
+        /// Where others are, `host:port`, tried where no leader is known or reached: a manager
+        /// that the group let go of while it was away hears of no leader any more.
+        others: Vec<String>,
     },
     /// At one of these, `host:port`, tried in order.
     Remote(Vec<String>),
@@ -113,6 +118,12 @@ pub(super) struct State {
     pub(super) workers: BTreeMap<NodeId, Worker>,
     pub(super) denied: BTreeSet<NodeId>,
     pub(super) managers: Managers,
+    /// Where the leader is, on a manager.
+    pub(super) leader: LeaderAt,
+    /// Closed when that changes: sessions end with it.
+    pub(super) reign: Reign,
+    /// Connections to other managers that this one made.
+    pub(super) peers: Peers,
     /// Counts the changes that end the present uplink.
     pub(super) plan: u64,
     pub(super) uplink: Uplink,
@@ -123,10 +134,26 @@ pub(super) struct State {
     pub(super) closed: bool,
 }
 
+/// Lasts as long as one leader does.
+pub(super) struct Reign {
+    _end: Sender<()>,
+    pub(super) ended: Receiver<()>,
+}
+
+impl Default for Reign {
+    fn default() -> Self {
+        let (end, ended) = async_channel::bounded(1);
+        Self { _end: end, ended }
+    }
+}
+
 /// A worker's session with this manager.
 pub(super) struct Worker {
     pub(super) session: u64,
+    /// To the worker, or to the manager that passes its session on.
     pub(super) connection: quinn::Connection,
+    /// Whether another manager passes it on.
+    pub(super) relayed: bool,
     pub(super) outbox: Outbox,
 }
 
@@ -152,6 +179,20 @@ impl Inner {
     fn put_local(&self, input: PeerInput) {
         if self.inputs.try_send(input).is_err() {
             let _before = self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the way to a node, and whether another manager is on it; none where this manager
+    /// knows no session of the node.
+    pub(super) fn route_to(&self, node: &NodeId) -> Option<(Route, bool)> {
+        let state = self.state();
+        let own = state.ready.as_ref().map(|ready| ready.identity.clone());
+        match own {
+            Some(own) if own.node == *node => Some((Route::Own(own), false)),
+            _ => {
+                let worker = state.workers.get(node)?;
+                Some((Route::Peer(worker.connection.clone()), worker.relayed))
+            }
         }
     }
 
@@ -218,6 +259,7 @@ impl Endpoint {
         let mut state = self.inner.state();
         if ready.is_none() {
             state.plan += 1;
+            state.peers = Peers::default();
             for (_, connection) in state.connections.values() {
                 Close::Done.apply(connection);
             }
@@ -237,12 +279,32 @@ impl Endpoint {
     /// its addresses no longer hold anything.
     pub fn set_managers(&self, managers: Managers) {
         let mut state = self.inner.state();
-        let learned = matches!((&state.managers, &managers),
-            (Managers::Remote(_), Managers::Remote(new)) if !new.is_empty());
+        let learned = match (&state.managers, &managers) {
+            (Managers::Remote(_), Managers::Remote(new)) => !new.is_empty(),
+            (Managers::Local { address: old, .. }, Managers::Local { address: new, .. }) => {
+                old == new
+            }
+            _ => false,
+        };
         if !learned && state.managers != managers {
             state.plan += 1;
         }
         state.managers = managers;
+        drop(state);
+        self.inner.wake();
+    }
+
+    /// Sets where the leader is. Sessions end: workers begin new ones with whoever leads now.
+    pub fn set_leader(&self, leader: LeaderAt) {
+        let mut state = self.inner.state();
+        if state.leader == leader {
+            return;
+        }
+        state.leader = leader;
+        state.reign = Reign::default();
+        if matches!(state.managers, Managers::Local { .. }) {
+            state.plan += 1;
+        }
         drop(state);
         self.inner.wake();
     }
@@ -284,7 +346,7 @@ impl Endpoint {
                 drop(state);
                 outbox.put(&message, &self.inner.dropped);
             }
-            (Uplink::Local, Managers::Local { address }, Some(ready)) => {
+            (Uplink::Local, Managers::Local { address, .. }, Some(ready)) => {
                 let (node, address) = (ready.identity.node.clone(), address.clone());
                 drop(state);
                 self.inner.put_local(PeerInput::FromWorker { node, address, message });
@@ -308,8 +370,8 @@ impl Endpoint {
         self.inner.wake();
     }
 
-    /// Opens a stream to a worker that has a session here, or to this node itself, and waits until
-    /// it is granted.
+    /// Opens a stream to a node, by way of the managers where it is not connected to this one, and
+    /// waits until it is granted.
     ///
     /// # Errors
     ///
@@ -320,18 +382,21 @@ impl Endpoint {
         request: StreamRequest,
         limit: Duration,
     ) -> Result<(ByteSender, ByteReceiver), StreamError> {
-        let route = {
-            let state = self.inner.state();
-            let own = state.ready.as_ref().map(|ready| ready.identity.clone());
-            match own {
-                Some(own) if own.node == *node => Route::Own(own),
-                _ => match state.workers.get(node) {
-                    Some(worker) => Route::Peer(worker.connection.clone()),
-                    None => return Err(StreamError::NotConnected),
-                },
+        let asked = async {
+            match self.inner.route_to(node) {
+                Some((route, true)) => {
+                    let (node, request) = (node.clone(), Box::new(request));
+                    self.ask(route, StreamRequest::Via { node, request }).await
+                }
+                Some((route, false)) => self.ask(route, request).await,
+                None => {
+                    let leader = self.leader_connection().await?;
+                    let (node, request) = (node.clone(), Box::new(request));
+                    self.ask(Route::Peer(leader), StreamRequest::Via { node, request }).await
+                }
             }
         };
-        let (sender, receiver, reply) = within(limit, self.ask(route, request)).await?;
+        let (sender, receiver, reply) = within(limit, asked).await?;
         match reply {
             StreamReply::Ready => Ok((sender, receiver)),
             _ => Err(StreamError::Unexpected),
@@ -360,6 +425,58 @@ impl Endpoint {
         // The answer is here already, so the peer has nothing to lose by a reset.
         drop(sender);
         Ok(reply)
+    }
+
+    /// Asks the leader, where that is another node, what a manager was asked.
+    ///
+    /// # Errors
+    ///
+    /// No other node leads, or it refuses or does not answer within `limit`.
+    pub async fn relay(&self, request: Request, limit: Duration) -> Result<Response, StreamError> {
+        let asked = async {
+            let leader = self.leader_connection().await?;
+            let request = StreamRequest::Relay(Box::new(request));
+            let (sender, _receiver, reply) = self.ask(Route::Peer(leader), request).await?;
+            drop(sender);
+            match reply {
+                StreamReply::Response(response) => Ok(*response),
+                _ => Err(StreamError::Unexpected),
+            }
+        };
+        within(limit, asked).await
+    }
+
+    /// Calls the member of the consensus group with the key `target`. Dropped early, the connection
+    /// is made all the same.
+    ///
+    /// # Errors
+    ///
+    /// It is not reached, is another member by now, or cannot answer.
+    pub async fn call_member(
+        &self,
+        target: u64,
+        address: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Vec<u8>, StreamError> {
+        let connection = super::peers::connection(&self.inner, address).await?;
+        let (mut sender, mut receiver) = open(&connection).await?;
+        sender.send(&StreamRequest::Raft).await?;
+        sender.send(&RaftCall { target, bytes }).await?;
+        match receiver.receive::<StreamReply>().await? {
+            Some(StreamReply::Ready) => {}
+            Some(StreamReply::Refused(refusal)) => return Err(refusal.into()),
+            _ => return Err(StreamError::Unexpected),
+        }
+        let answer = receiver.receive::<RaftAnswer>().await?;
+        sender.finish().await?;
+        let RaftAnswer(answer) = answer.ok_or(StreamError::Unexpected)?;
+        answer.map_err(StreamError::Broken)
+    }
+
+    async fn leader_connection(&self) -> Result<quinn::Connection, StreamError> {
+        let leader = self.inner.state().leader.clone();
+        let LeaderAt::There(address) = leader else { return Err(StreamError::NotConnected) };
+        super::peers::connection(&self.inner, &address).await
     }
 
     async fn ask(
@@ -406,10 +523,26 @@ impl Endpoint {
         };
         // A peer that is gone already tells nobody; a second is what a shutdown can spare.
         let _outcome = within(Duration::from_secs(1), told).await;
+        {
+            // Each connection holds the port.
+            let mut state = self.inner.state();
+            state.workers.clear();
+            state.connections.clear();
+            state.peers = Peers::default();
+            state.handler = None;
+        }
+        // Whoever still holds the endpoint holds another port from now on, twice over since QUIC
+        // keeps the last one for packets that are late: the next member listens where this one did.
+        for _ in 0..2 {
+            let aside = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0));
+            if let Err(error) = aside.and_then(|socket| self.inner.quic.rebind(socket)) {
+                tracing::debug!(%error, "the port comes free only with the last of its users");
+            }
+        }
     }
 }
 
-enum Route {
+pub(super) enum Route {
     Own(Identity),
     Peer(quinn::Connection),
 }

@@ -9,6 +9,8 @@ mod authorise;
 mod endpoint;
 mod join;
 mod outbox;
+mod peers;
+mod relay;
 mod serve;
 mod stream;
 mod tls;

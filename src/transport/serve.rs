@@ -4,14 +4,15 @@ use super::{
     HEADER_LIMIT,
     authorise::may,
     endpoint::{Inner, Worker},
-    outbox::outbox,
+    outbox::{Outgoing, outbox},
+    relay,
     stream::{ByteReceiver, ByteSender, StreamError, from_quic, within},
     tls::{Close, Ready},
 };
 use crate::{
     cluster::{Class, Refusal},
     pki::{self, Identity},
-    types::{FromWorker, PeerInput, Role},
+    types::{FromWorker, LeaderAt, NodeId, PeerInput, Role},
     wire::{STRANGER_LEN_MAX, StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
@@ -31,6 +32,9 @@ const STRANGER_LIMIT: Duration = Duration::from_secs(30);
 /// From so many connections on, a peer must first prove its address: before that the round trip
 /// is worth more.
 const UNPROVEN_MAX: usize = 256;
+
+/// What a worker reads that asks for a session in the middle of an election.
+const NO_LEADER: &str = "there is no leader at the moment; try again";
 
 /// Answers one stream. It runs as a task of its own and ends with the stream.
 pub type Handler =
@@ -185,6 +189,17 @@ pub(super) async fn streams(
     }
 }
 
+/// As [`streams`], of a named type: passing on a stream makes connections, whose streams are served
+/// by this again.
+pub(super) fn boxed_streams(
+    inner: Arc<Inner>,
+    ready: Arc<Ready>,
+    connection: quinn::Connection,
+    peer: Option<Identity>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(streams(inner, ready, connection, peer))
+}
+
 async fn stream(
     inner: Arc<Inner>,
     ready: Arc<Ready>,
@@ -218,7 +233,22 @@ async fn stream(
             return answer(sender, &StreamReply::Root { certificate, date }).await;
         }
         (StreamRequest::Session, Some(peer)) => {
-            return session(inner, connection, peer, address, sender, receiver).await;
+            let leader = inner.state().leader.clone();
+            let caller = Caller { node: peer.node, address, connection, relayed: false };
+            return match leader {
+                LeaderAt::Here => session(inner, caller, sender, receiver).await,
+                LeaderAt::There(leader) => passed_on(inner, caller, leader, sender, receiver).await,
+                LeaderAt::Nowhere => refuse(sender, Class::NotLeader, NO_LEADER.to_owned()).await,
+            };
+        }
+        (StreamRequest::SessionOf { node, address }, _) => {
+            let (node, address) = (node.clone(), std::mem::take(address));
+            let caller = Caller { node, address, connection, relayed: true };
+            return session(inner, caller, sender, receiver).await;
+        }
+        (StreamRequest::Via { node, request }, _) => {
+            let (node, request) = (node.clone(), (**request).clone());
+            return relay::via(&inner, peer, node, request, (sender, receiver)).await;
         }
         (StreamRequest::Join(join), _) => {
             // What the connection proves is not taken from the message.
@@ -242,57 +272,130 @@ async fn refuse(sender: ByteSender, class: Class, message: String) -> Result<(),
     answer(sender, &StreamReply::Refused(Refusal::new(class, message))).await
 }
 
-/// One worker's session: replaces the one before.
-async fn session(
-    inner: Arc<Inner>,
-    connection: quinn::Connection,
-    peer: Identity,
+/// Whose session it is, and by which way it comes.
+struct Caller {
+    node: NodeId,
     address: String,
-    mut sender: ByteSender,
-    mut receiver: ByteReceiver,
-) -> Result<(), StreamError> {
-    within(HEADER_LIMIT, sender.send(&StreamReply::Ready)).await?;
-    let (outbox, outgoing) = outbox();
-    let number = {
+    /// The way: to the worker, or to the manager that passes its session on.
+    connection: quinn::Connection,
+    relayed: bool,
+}
+
+/// A session as it is kept here.
+struct Kept {
+    inner: Arc<Inner>,
+    node: NodeId,
+    number: u64,
+    outgoing: Outgoing,
+    /// Closed when another leads.
+    reign: async_channel::Receiver<()>,
+}
+
+impl Kept {
+    /// Keeps a session in place of the one before; none where the node was removed, or somebody
+    /// else leads by now.
+    fn new(inner: &Arc<Inner>, leader: &LeaderAt, caller: &Caller) -> Option<Self> {
+        let (outbox, outgoing) = outbox();
         let mut state = inner.state();
-        // Removed between the handshake and here: the connection is being closed.
-        if state.denied.contains(&peer.node) {
-            return Ok(());
+        if state.denied.contains(&caller.node) || state.leader != *leader {
+            return None;
         }
         state.next_session += 1;
-        let session = state.next_session;
-        let worker = Worker { session, connection: connection.clone(), outbox };
-        let before = state.workers.insert(peer.node.clone(), worker);
+        let number = state.next_session;
+        let (connection, relayed) = (caller.connection.clone(), caller.relayed);
+        let worker = Worker { session: number, connection, relayed, outbox };
+        let before = state.workers.insert(caller.node.clone(), worker);
         if let Some(before) = before
-            && before.connection.stable_id() != connection.stable_id()
+            && !before.relayed
+            && before.connection.stable_id() != caller.connection.stable_id()
         {
             Close::Replaced.apply(&before.connection);
         }
-        session
-    };
-    let read = async {
-        while let Some(message) = receiver.receive::<FromWorker>().await? {
-            let (node, address) = (peer.node.clone(), address.clone());
-            let input = PeerInput::FromWorker { node, address, message };
-            if inner.inputs.send(input).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
-    };
-    let outcome = read.or(outgoing.drain(sender)).await;
-    let last = {
+        let (inner, node) = (Arc::clone(inner), caller.node.clone());
+        let reign = state.reign.ended.clone();
+        Some(Self { inner, node, number, outgoing, reign })
+    }
+
+    /// Lets go of it; returns whether it was the node's last.
+    fn end(inner: &Inner, node: &NodeId, number: u64) -> bool {
         let mut state = inner.state();
-        let own = state.workers.get(&peer.node).is_some_and(|worker| worker.session == number);
+        let own = state.workers.get(node).is_some_and(|worker| worker.session == number);
         if own {
-            let _worker = state.workers.remove(&peer.node);
+            let _worker = state.workers.remove(node);
         }
         own
-    };
-    if last {
-        Close::Done.apply(&connection);
-        // An error means that the node's loop has ended.
-        let _outcome = inner.inputs.send(PeerInput::WorkerGone { node: peer.node }).await;
     }
+}
+
+/// One worker's session with this manager, which leads: replaces the one before.
+async fn session(
+    inner: Arc<Inner>,
+    caller: Caller,
+    mut sender: ByteSender,
+    mut receiver: ByteReceiver,
+) -> Result<(), StreamError> {
+    let Some(kept) = Kept::new(&inner, &LeaderAt::Here, &caller) else {
+        return refuse(sender, Class::NotLeader, NO_LEADER.to_owned()).await;
+    };
+    let Kept { inner, node, number, outgoing, reign } = kept;
+    let read = async {
+        within(HEADER_LIMIT, sender.send(&StreamReply::Ready)).await?;
+        let read = async {
+            while let Some(message) = receiver.receive::<FromWorker>().await? {
+                let (node, address) = (node.clone(), caller.address.clone());
+                let input = PeerInput::FromWorker { node, address, message };
+                if inner.inputs.send(input).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        read.or(outgoing.drain(sender)).await
+    };
+    let deposed = async {
+        // Closed, and nothing else: nobody sends on it.
+        let _closed = reign.recv().await;
+        Ok(())
+    };
+    let outcome = read.or(deposed).await;
+    if Kept::end(&inner, &node, number) {
+        // An error means that the node's loop has ended.
+        let _outcome = inner.inputs.send(PeerInput::WorkerGone { node }).await;
+    }
+    outcome
+}
+
+/// One worker's session with the leader, which this manager passes on.
+async fn passed_on(
+    inner: Arc<Inner>,
+    caller: Caller,
+    leader: String,
+    mut sender: ByteSender,
+    receiver: ByteReceiver,
+) -> Result<(), StreamError> {
+    let (node, address) = (caller.node.clone(), caller.address.clone());
+    let (to, from) = match relay::session(&inner, &leader, node, address).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let text = format!("the leader is not reached: {error}");
+            return refuse(sender, Class::Unavailable, text).await;
+        }
+    };
+    let Some(kept) = Kept::new(&inner, &LeaderAt::There(leader), &caller) else {
+        return refuse(sender, Class::NotLeader, NO_LEADER.to_owned()).await;
+    };
+    let Kept { inner, node, number, outgoing, reign } = kept;
+    let passed = async {
+        within(HEADER_LIMIT, sender.send(&StreamReply::Ready)).await?;
+        relay::either((sender, receiver), (to, from)).await
+    };
+    let deposed = async {
+        let _closed = reign.recv().await;
+        Ok(())
+    };
+    let outcome = passed.or(deposed).await;
+    // Nothing is ever put in: what goes to the worker comes from the leader.
+    drop(outgoing);
+    let _last = Kept::end(&inner, &node, number);
     outcome
 }

@@ -5,11 +5,11 @@ use crate::{
     cluster::{Admission, Class, Refusal},
     pki::{self, Identity, TokenText, TrustedClock},
     types::{
-        ClusterId, Date, FromManager, FromWorker, JoinToken, NodeId, PeerInput, Role, RootCa,
-        Sequence,
+        ClusterId, Date, FromManager, FromWorker, JoinToken, LeaderAt, NodeId, PeerInput, Role,
+        RootCa, Sequence,
     },
     util::dns::Resolver,
-    wire::{StreamReply, StreamRequest},
+    wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
 };
 use async_channel::Receiver;
 use futures_lite::FutureExt as _;
@@ -59,6 +59,7 @@ fn endpoint_at(listen: &str, credentials: Option<&Credentials>, now: Date) -> En
     let config = Config { listen, clock: TrustedClock::fixed(now), resolver: Resolver::system() };
     let endpoint = Endpoint::bind(config).unwrap();
     endpoint.set_identity(credentials).unwrap();
+    endpoint.set_leader(LeaderAt::Here);
     endpoint
 }
 
@@ -411,6 +412,7 @@ fn a_worker_comes_back_after_its_manager_was_restarted() {
         })
         .await;
         again.set_identity(Some(&credentials)).unwrap();
+        again.set_leader(LeaderAt::Here);
         connected(&worker).await;
         let _heard = heard(&worker, &again, 2).await;
     });
@@ -447,7 +449,8 @@ fn a_manager_talks_to_itself_without_a_packet() {
         let cluster = Cluster::new(1);
         let manager = manager(&cluster);
         let own = NodeId::from_bits(1);
-        manager.set_managers(Managers::Local { address: "10.0.0.1".to_owned() });
+        let (address, others) = ("10.0.0.1".to_owned(), Vec::new());
+        manager.set_managers(Managers::Local { address, others });
         connected(&manager).await;
         let (node, address) = heard(&manager, &manager, 1).await;
         assert_eq!((node, address.as_str()), (own.clone(), "10.0.0.1"));
@@ -714,4 +717,88 @@ fn unusable_credentials_are_refused_and_the_ones_before_stay() {
     assert!(matches!(manager.set_identity(Some(&damaged)), Err(TlsError::Identity(_))));
     assert!(manager.inner.state().ready.is_some());
     assert_eq!(explain(&quinn::ConnectionError::TimedOut), "the peer fell silent");
+}
+
+/// Has what one end says echoed by a node.
+async fn echoed(from: &Endpoint, node: &NodeId) {
+    let request = StreamRequest::LoadImage { size: 3 };
+    let (mut sender, mut receiver) = from.open_stream(node, request, BOUND).await.unwrap();
+    sender.write_all(b"abc").await.unwrap();
+    sender.finish().await.unwrap();
+    assert_eq!(receiver.read().await.unwrap().as_deref(), Some(&b"abc"[..]));
+    assert_eq!(receiver.read().await.unwrap(), None);
+}
+
+#[test]
+fn a_worker_reaches_the_leader_through_any_manager_and_any_manager_the_worker() {
+    smol::block_on(async {
+        let cluster = Cluster::new(1);
+        let leader = manager(&cluster);
+        let other = endpoint(Some(&cluster.credentials(3, Role::Manager)));
+        let third = endpoint(Some(&cluster.credentials(4, Role::Manager)));
+        for follower in [&other, &third] {
+            follower.set_leader(LeaderAt::There(address(&leader)[0].clone()));
+        }
+        let worker = worker(&cluster, 2, &other);
+        worker.set_handler(echo());
+        connected(&worker).await;
+        let (node, seen_at) = heard(&worker, &leader, 1).await;
+        assert_eq!((&node, seen_at.as_str()), (&NodeId::from_bits(2), "127.0.0.1"));
+        leader.send_to_worker(&node, FromManager::Removed);
+        assert!(matches!(next(&worker).await, PeerInput::FromManager(FromManager::Removed)));
+        for manager in [&leader, &other, &third] {
+            echoed(manager, &node).await;
+        }
+        // Another leads: the session begins again, on the same connection.
+        other.set_leader(LeaderAt::Nowhere);
+        let _ended = until(&worker, |input| matches!(input, PeerInput::Disconnected)).await;
+        other.set_leader(LeaderAt::Here);
+        leader.set_leader(LeaderAt::There(address(&other)[0].clone()));
+        connected(&worker).await;
+        let _heard = heard(&worker, &other, 2).await;
+        echoed(&leader, &node).await;
+        assert_eq!(
+            other.inner.state().connections.len(),
+            2,
+            "the worker's and one of the leader's"
+        );
+    });
+}
+
+#[test]
+fn a_member_is_called_by_its_key_and_a_request_reaches_the_leader() {
+    smol::block_on(async {
+        let cluster = Cluster::new(1);
+        let leader = manager(&cluster);
+        leader.set_handler(Arc::new(|stream: IncomingStream| {
+            Box::pin(async move {
+                if let StreamRequest::Relay(_) = stream.request {
+                    let reply = StreamReply::Response(Box::new(crate::cluster::Response::Done));
+                    return stream.answer(&reply).await.unwrap();
+                }
+                let (mut sender, mut receiver) = stream.accept().await.unwrap();
+                let call: RaftCall = receiver.receive().await.unwrap().unwrap();
+                let fits = if call.target == 7 { Ok(call.bytes) } else { Err("no".to_owned()) };
+                sender.send(&RaftAnswer(fits)).await.unwrap();
+                sender.finish().await.unwrap();
+            })
+        }));
+        let other = endpoint(Some(&cluster.credentials(3, Role::Manager)));
+        let to = address(&leader)[0].clone();
+        let call = |target| bounded(other.call_member(target, &to, vec![1, 2]));
+        assert_eq!(call(7).await, Ok(vec![1, 2]));
+        assert_eq!(call(8).await, Err(StreamError::Broken("no".to_owned())));
+        let read = || {
+            let request = crate::cluster::Request::Read(crate::cluster::Query::Nodes);
+            bounded(other.relay(request, BOUND))
+        };
+        other.set_leader(LeaderAt::Nowhere);
+        assert_eq!(read().await, Err(StreamError::NotConnected));
+        other.set_leader(LeaderAt::There(to.clone()));
+        assert_eq!(read().await, Ok(crate::cluster::Response::Done));
+        // A worker's certificate opens neither.
+        let worker = endpoint(Some(&cluster.credentials(2, Role::Worker)));
+        let refused = bounded(worker.call_member(7, &to, vec![1])).await.unwrap_err();
+        assert!(refused.to_string().contains("only managers may ask for that"), "{refused}");
+    });
 }

@@ -9,8 +9,9 @@ use super::{
     tls::{Close, Ready, explain},
 };
 use crate::{
+    cluster::Class,
     pki::{Identity, MANAGER_NAME},
-    types::{FromManager, PeerInput, Role},
+    types::{FromManager, LeaderAt, PeerInput, Role},
     wire::{StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
@@ -23,6 +24,10 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// lose patience, and a thousand orphans make 125 handshakes a second, a fifth of what one core
 /// does.
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
+
+/// How long a session is begun again on the same connection: some elections. After that another
+/// manager may know more.
+const BEGIN_AGAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -38,7 +43,16 @@ fn plan(inner: &Inner) -> (Plan, u64) {
     let state = inner.state();
     let plan = match (&state.managers, &state.ready) {
         _ if state.closed => Plan::Closed,
-        (Managers::Local { .. }, Some(_)) => Plan::Local,
+        (Managers::Local { others, .. }, Some(ready)) => match &state.leader {
+            LeaderAt::Here => Plan::Local,
+            LeaderAt::Nowhere if others.is_empty() => Plan::Idle,
+            LeaderAt::Nowhere => Plan::Remote(others.clone(), ready.clone()),
+            LeaderAt::There(leader) => {
+                let others = others.iter().filter(|other| *other != leader);
+                let all = [leader].into_iter().chain(others);
+                Plan::Remote(all.cloned().collect(), ready.clone())
+            }
+        },
         (Managers::Remote(addresses), Some(ready)) if !addresses.is_empty() => {
             Plan::Remote(addresses.clone(), ready.clone())
         }
@@ -212,27 +226,60 @@ async fn hold(
     receiver: ByteReceiver,
     number: u64,
 ) {
-    let (outbox, outgoing) = outbox();
-    inner.state().uplink = Uplink::Up { outbox, connection: connection.clone() };
-    tell(inner, PeerInput::Connected).await;
     let manager = certificate(&connection).and_then(|der| Identity::from_certificate(&der).ok());
     let served = smol::spawn(streams(inner.clone(), ready.clone(), connection.clone(), manager));
-    let unplanned = async {
-        changed(inner, number).await;
-        Ok(())
-    };
-    let outcome = pump(inner, sender, receiver, outgoing).or(unplanned).await;
-    inner.state().uplink = Uplink::Down;
+    let mut session = Some((sender, receiver));
+    while let Some((sender, receiver)) = session.take() {
+        let (outbox, outgoing) = outbox();
+        inner.state().uplink = Uplink::Up { outbox, connection: connection.clone() };
+        tell(inner, PeerInput::Connected).await;
+        let unplanned = async {
+            changed(inner, number).await;
+            Ok(())
+        };
+        let outcome = pump(inner, sender, receiver, outgoing).or(unplanned).await;
+        inner.state().uplink = Uplink::Down;
+        if let Err(error) = outcome {
+            tracing::info!(%error, "the session with the manager ended");
+        }
+        session = begin_again(inner, ready, &connection, number).await;
+        if session.is_some() {
+            tell(inner, PeerInput::Disconnected).await;
+        }
+    }
     let cause = connection.close_reason();
     Close::Done.apply(&connection);
     let _ended = served.cancel().await;
-    if let Err(error) = outcome {
-        tracing::info!(%error, "the session with the manager ended");
-    }
     if cause.is_some_and(|cause| Close::Removed.is_cause(&cause)) {
         tell(inner, PeerInput::FromManager(FromManager::Removed)).await;
     }
     tell(inner, PeerInput::Disconnected).await;
+}
+
+/// Begins another session on a connection that stands, where the one before ended: another manager
+/// leads by now, and the one at the other end is told soon who.
+async fn begin_again(
+    inner: &Inner,
+    ready: &Ready,
+    connection: &quinn::Connection,
+    number: u64,
+) -> Option<(ByteSender, ByteReceiver)> {
+    let start = std::time::Instant::now();
+    let mut failures = 0;
+    while start.elapsed() < BEGIN_AGAIN_LIMIT
+        && inner.state().plan == number
+        && connection.close_reason().is_none()
+    {
+        match within(HEADER_LIMIT, begin(inner, connection, ready)).await {
+            Ok(session) => return Some(session),
+            // Only an election is worth waiting for.
+            Err(StreamError::Refused(refusal)) if refusal.class == Class::NotLeader => {}
+            Err(_) => return None,
+        }
+        failures += 1;
+        let _at = smol::Timer::after(backoff(failures.min(2), rand::random())).await;
+    }
+    None
 }
 
 async fn pump(

@@ -1,6 +1,6 @@
 //! The cluster itself: its options, its root certificate, its join tokens.
 
-use super::{ClusterId, Date, Role, Version};
+use super::{ClusterId, Date, Entropy, Role, Version};
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
@@ -19,6 +19,17 @@ pub const NODE_CERT_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3_600);
 /// The shortest life of a node's certificate, as Swarm's.
 pub const NODE_CERT_EXPIRY_MIN: Duration = Duration::from_secs(3_600);
 
+/// How long managers do without a word of their leader before they elect another: each draws a
+/// time between this and a third more, so a dead leader is followed within 1.2 s. A leader is heard
+/// of six times in that span, and a commit on a slow SD card, which holds up its voice for some
+/// 200 ms, unseats nobody. Managers that are far apart need more.
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// How long after its certificate ran out a node is still known by its key, and given another: a
+/// board that lay in a drawer over the winter comes back by itself. What a thief can do with a key
+/// ends when the node is removed, not when its certificate does.
+pub const REJOIN_GRACE: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// What a user sets of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSpec {
@@ -30,6 +41,12 @@ pub struct ClusterSpec {
     pub node_cert_expiry: Duration,
     /// Log entries between snapshots.
     pub snapshot_interval: u64,
+    /// How long managers do without a word of their leader before they elect another.
+    pub election_timeout: Duration,
+    /// Whether a manager that was restarted needs the unlock key.
+    pub autolock: bool,
+    /// How long after its certificate ran out a node may renew it with its old key.
+    pub rejoin_grace: Duration,
 }
 
 impl Default for ClusterSpec {
@@ -39,6 +56,9 @@ impl Default for ClusterSpec {
             heartbeat_period: HEARTBEAT_PERIOD,
             node_cert_expiry: NODE_CERT_EXPIRY,
             snapshot_interval: 10_000,
+            election_timeout: ELECTION_TIMEOUT,
+            autolock: false,
+            rejoin_grace: REJOIN_GRACE,
         }
     }
 }
@@ -69,6 +89,28 @@ impl fmt::Debug for JoinToken {
     /// Leaves the secret out, so that no log ever holds it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JoinToken(..)")
+    }
+}
+
+/// What opens the key that seals a locked manager's log: 256 bits, known to people only.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnlockKey(pub [u8; 32]);
+
+impl fmt::Debug for UnlockKey {
+    /// Leaves the secret out, so that no log ever holds it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnlockKey(..)")
+    }
+}
+
+impl UnlockKey {
+    /// Draws a fresh key.
+    pub fn generate(entropy: &mut dyn Entropy) -> Self {
+        let mut bytes = [0; 32];
+        for half in bytes.chunks_mut(16) {
+            half.copy_from_slice(&entropy.next_u128().to_le_bytes());
+        }
+        Self(bytes)
     }
 }
 
@@ -112,4 +154,6 @@ pub struct Cluster {
     pub root: RootCa,
     /// What admits new nodes.
     pub tokens: JoinTokens,
+    /// What opens a locked manager; there while managers lock themselves.
+    pub unlock_key: Option<UnlockKey>,
 }

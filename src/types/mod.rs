@@ -53,8 +53,8 @@ pub use capability::{
     CAPABILITIES, CAPABILITY_ALL, capabilities_in, capability_name, is_capability,
 };
 pub use cluster::{
-    Cluster, ClusterSpec, HEARTBEAT_PERIOD, JoinToken, JoinTokens, NODE_CERT_EXPIRY,
-    NODE_CERT_EXPIRY_MIN, RootCa, TASK_HISTORY_LIMIT,
+    Cluster, ClusterSpec, ELECTION_TIMEOUT, HEARTBEAT_PERIOD, JoinToken, JoinTokens,
+    NODE_CERT_EXPIRY, NODE_CERT_EXPIRY_MIN, REJOIN_GRACE, RootCa, TASK_HISTORY_LIMIT, UnlockKey,
 };
 pub use constraint::Constraint;
 pub use container::{
@@ -81,7 +81,7 @@ pub use name::{
 };
 pub use node::{
     Availability, CgroupSupport, EngineDescription, HeldImage, ManagerStatus, Node,
-    NodeDescription, NodeSpec, NodeState, NodeStatus, Role,
+    NodeDescription, NodeSpec, NodeState, NodeStatus, Role, new_member_key,
 };
 pub use occurrence::{Occurrence, OccurrenceKind};
 pub use platform::Platform;
@@ -89,7 +89,9 @@ pub use service::{
     Endpoint, EndpointMode, Mode, PortConfig, PortProtocol, PublishMode, Service, ServiceSpec,
     host_ips_meet,
 };
-pub use session::{FromManager, FromWorker, LocalSuccessor, PeerInput, Register, TaskReport};
+pub use session::{
+    FromManager, FromWorker, LeaderAt, LocalSuccessor, PeerInput, Register, TaskReport,
+};
 pub use storage::{
     Chore, ChoreDone, NewVolume, Prune, RemovedImage, StorageUse, StoredContainer, StoredImage,
     StoredImageDetail, StoredVolume,

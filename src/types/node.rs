@@ -158,6 +158,30 @@ pub struct NodeStatus {
     pub address: String,
 }
 
+impl NodeId {
+    /// Returns the key of this node in the consensus group, from 2^62 on: 62 bits of the id itself,
+    /// so that no node ever has another's. A node that left the group and comes back has a
+    /// [new one](new_member_key).
+    #[must_use]
+    pub fn member(&self) -> u64 {
+        let digit = |byte: u8| u64::from(char::from(byte).to_digit(36).unwrap_or(0));
+        let bits = self
+            .as_str()
+            .bytes()
+            .fold(0_u64, |bits, byte| bits.wrapping_mul(36).wrapping_add(digit(byte)));
+        bits & ((1 << 62) - 1) | 1 << 62
+    }
+}
+
+/// Returns a key in the consensus group for a node that comes back to it. It lost its log: under
+/// the key that it had, the one it is sent would tell it that it votes before it is let go in the
+/// middle of it, or even alone, and it could elect itself.
+#[must_use]
+pub fn new_member_key(random: u128) -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = random.to_be_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 2 | 1 << 62
+}
+
 /// A manager's standing among the managers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagerStatus {

@@ -5,7 +5,7 @@
 //! answered, and everything carries the session's number, which the worker draws anew each time.
 
 use super::{
-    Assignments, Date, HeldImage, NodeDescription, NodeId, Sequence, Task, TaskId, TaskStatus,
+    Assignments, Date, HeldImage, NodeDescription, NodeId, Role, Sequence, Task, TaskId, TaskStatus,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -119,6 +119,26 @@ pub enum FromManager {
         /// The host name and machine that hold the place.
         holder: String,
     },
+    /// What the node is to be, and where the managers are. A node whose role differs asks for a
+    /// certificate of this one.
+    Place {
+        /// The role it should have.
+        role: Role,
+        /// `host:port` of every manager.
+        managers: Vec<String>,
+    },
+}
+
+/// Where the leader of the managers is, as one of them knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LeaderAt {
+    /// Nobody leads, as far as is known.
+    #[default]
+    Nowhere,
+    /// This node leads.
+    Here,
+    /// At this `host:port`.
+    There(String),
 }
 
 /// What comes in from other nodes, or from this one as its own manager or worker.

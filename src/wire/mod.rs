@@ -15,7 +15,7 @@ mod stream;
 
 pub use container::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest};
 pub use content::{ArchiveFrame, ChoreFrame, LoadFrame, LogFrame};
-pub use stream::{LogsRequest, StreamReply, StreamRequest};
+pub use stream::{LogsRequest, RaftAnswer, RaftCall, StreamReply, StreamRequest};
 
 use crate::types::{FromManager, FromWorker};
 use serde::{Serialize, de::DeserializeOwned};
@@ -54,6 +54,17 @@ impl Message for StreamRequest {
 impl Message for StreamReply {
     /// A relayed list of 10,000 tasks of 3 KB takes 30 MB.
     const LEN_MAX: usize = 48 * 1024 * 1024;
+}
+
+/// The longest message of the consensus engine: its own limit is 10 MiB.
+const RAFT_LEN_MAX: usize = 11 << 20;
+
+impl Message for RaftCall {
+    const LEN_MAX: usize = RAFT_LEN_MAX;
+}
+
+impl Message for RaftAnswer {
+    const LEN_MAX: usize = RAFT_LEN_MAX;
 }
 
 /// A message cannot be sent.

@@ -3,7 +3,7 @@
 use super::ContainerRequest;
 use crate::{
     cluster::{Admission, JoinRequest, Refusal, Request, Response},
-    types::{Chore, Date, TaskId},
+    types::{Chore, Date, NodeId, TaskId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,46 @@ pub enum StreamRequest {
     /// A manager asks something of what a node stores. Answered, after [`StreamReply::Ready`], by
     /// one `ChoreFrame`.
     Chore(Box<Chore>),
+    /// A manager passes on a worker's session to the leader. Its frames are those of
+    /// [`StreamRequest::Session`], after [`StreamReply::Ready`].
+    SessionOf {
+        /// The worker, as its certificate says.
+        node: NodeId,
+        /// The address that it is seen at, without a port.
+        address: String,
+    },
+    /// A manager passes on a request to a node that another manager is connected to. What follows
+    /// is between the two ends.
+    Via {
+        /// The node.
+        node: NodeId,
+        /// The request; only what a manager may ask of any node.
+        request: Box<StreamRequest>,
+    },
+    /// A node asks for a certificate of the role that it should have. Answered by
+    /// [`StreamReply::Admitted`].
+    TakeRole {
+        /// The certificate signing request, DER, of the key it joined with.
+        csr: Vec<u8>,
+        /// Where other nodes reach it, `host:port`.
+        advertise: String,
+        /// Its key in the group of managers, should it become one: another one each time.
+        member: u64,
+    },
 }
+
+/// What a member of the consensus group asks of another, after [`StreamRequest::Raft`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftCall {
+    /// The key of the member that is meant: an address may have become another one's.
+    pub target: u64,
+    /// What the consensus engine says.
+    pub bytes: Vec<u8>,
+}
+
+/// What comes of it, after [`StreamReply::Ready`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftAnswer(pub Result<Vec<u8>, String>);
 
 /// Which lines of which tasks' logs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

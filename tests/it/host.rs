@@ -197,6 +197,39 @@ impl Network {
         network
     }
 
+    /// A cluster whose first nodes are managers, and the rest workers.
+    pub(crate) fn managers(managers: usize, workers: usize) -> Self {
+        let mut network = Self::new(managers + workers);
+        for host in &mut network.hosts {
+            host.start_daemon();
+        }
+        let first = &network.hosts[0];
+        first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
+        let token = |role| first.ok(&["swarm", "join-token", "-q", role]).trim().to_owned();
+        let tokens = [token("manager"), token("worker")];
+        let to = format!("{}:2377", first.address);
+        for (index, host) in network.hosts.iter().enumerate().skip(1) {
+            let token = &tokens[usize::from(index >= managers)];
+            host.ok(&["swarm", "join", "--token", token, &to]);
+        }
+        network.await_nodes(managers, workers);
+        network
+    }
+
+    /// Waits until the first node that answers shows so many managers that vote, and so many ready
+    /// nodes.
+    pub(crate) fn await_nodes(&self, managers: usize, workers: usize) {
+        eventually(&format!("{managers} managers and {workers} workers"), || {
+            let format = "{{.Status}} {{.ManagerStatus}}";
+            let shown = self.hosts[0].midge(&["node", "ls", "--format", format]);
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            let ready = shown.lines().filter(|line| line.starts_with("Ready")).count();
+            let standing = |line: &&str| line.ends_with("Leader") || line.ends_with("Reachable");
+            let standing = shown.lines().filter(standing).count();
+            (ready == managers + workers && standing == managers).then_some(())
+        });
+    }
+
     /// The folder that everything of this network is in.
     pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
@@ -303,6 +336,11 @@ impl Host {
         eventually("the daemon to answer", || {
             self.midge(&["version"]).status.success().then_some(())
         });
+    }
+
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().0.id()
     }
 
     pub(crate) fn kill_daemon(&mut self) {
@@ -431,7 +469,10 @@ impl Host {
     fn clean_up(&mut self) {
         if self.daemon.is_some() {
             // Takes its containers, networks and mounts with it.
-            self.midge(&["swarm", "leave", "--force"]);
+            let host = format!("unix://{}/midge.sock", self.dir.display());
+            let mut leave = Command::new("timeout");
+            leave.arg("20").arg(midge_binary()).args(["swarm", "leave", "--force"]);
+            leave.env("MIDGE_HOST", host).output().ok();
         }
         self.daemon.take();
         self.containerd.take();
@@ -439,7 +480,8 @@ impl Host {
         let dir = self.dir.display();
         // Shims outlive containerd on purpose; these belong to this host's.
         let script = format!(
-            "pkill -KILL -f '[c]ontainerd-shim.*{dir}/containerd.sock' || true; \
+            "for shim in $(pgrep -f '[c]ontainerd-shim.*{dir}/containerd.sock'); do \
+             pkill -KILL -P $shim; kill -KILL $shim; done; \
              awk -v dir='{dir}/' 'index($2, dir) == 1 {{print $2}}' /proc/mounts | sort -r | \
              while read -r m; do umount -l \"$m\" || true; done"
         );

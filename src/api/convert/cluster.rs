@@ -43,7 +43,6 @@ pub fn to_spec(dto: &dto::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpe
     let slow = raft.log_entries_for_slow_followers.unwrap_or(0);
     for (set, flag, field) in [
         (!dto.labels.is_empty(), "--label", "Labels"),
-        (dto.encryption_config.auto_lock_managers, "--autolock", "AutoLockManagers"),
         (!is_unset(&dto.task_defaults.log_driver), "--log-driver", "TaskDefaults.LogDriver"),
         (!is_unset(&ca.external_cas), "--external-ca", "CAConfig.ExternalCAs"),
         (!is_unset(&ca.signing_ca_cert), "--ca-cert", "CAConfig.SigningCACert"),
@@ -76,11 +75,22 @@ pub fn to_spec(dto: &dto::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpe
     if expiry < crate::types::NODE_CERT_EXPIRY_MIN {
         return Err(invalid("minimum certificate expiry time is: 1h0m0s"));
     }
+    let election = match raft.election_timeout {
+        None => current.election_timeout,
+        Some(nanos) => duration(nanos, "election-timeout")?,
+    };
+    let grace = match ca.rejoin_grace {
+        None => current.rejoin_grace,
+        Some(nanos) => duration(nanos, "rejoin-grace")?,
+    };
     Ok(ClusterSpec {
         task_history_limit: history.unwrap_or(current.task_history_limit),
         heartbeat_period: period,
         node_cert_expiry: expiry,
         snapshot_interval: raft.snapshot_interval.unwrap_or(current.snapshot_interval),
+        election_timeout: election,
+        autolock: dto.encryption_config.auto_lock_managers.unwrap_or(current.autolock),
+        rejoin_grace: grace,
     })
 }
 
@@ -104,12 +114,15 @@ pub fn from_cluster(cluster: &Cluster, node: &dyn LocalNode, tokens: bool) -> dt
                 log_entries_for_slow_followers: Some(LOG_ENTRIES_FOR_SLOW_FOLLOWERS),
                 election_tick: ELECTION_TICK,
                 heartbeat_tick: HEARTBEAT_TICK,
+                election_timeout: Some(nanos(spec.election_timeout)),
             },
             dispatcher: dto::Dispatcher { heartbeat_period: nanos(spec.heartbeat_period) },
             ca_config: dto::CaConfig {
                 node_cert_expiry: nanos(spec.node_cert_expiry),
+                rejoin_grace: Some(nanos(spec.rejoin_grace)),
                 ..Default::default()
             },
+            encryption_config: dto::EncryptionConfig { auto_lock_managers: Some(spec.autolock) },
             ..Default::default()
         },
         tls_info: tls_info(cluster, node),
@@ -145,11 +158,9 @@ pub(crate) fn refuse_data_path(
     addr: &serde_json::Value,
     port: &serde_json::Value,
     pool: &serde_json::Value,
-    lock: &serde_json::Value,
 ) -> Result<(), Refusal> {
     refuse(!is_unset(addr), "--data-path-addr", "DataPathAddr")?;
     let default_port = port.as_u64() == Some(DATA_PATH_PORT.into());
     refuse(!is_unset(port) && !default_port, "--data-path-port", "DataPathPort")?;
-    refuse(!is_unset(pool), "--default-addr-pool", "DefaultAddrPool")?;
-    refuse(!is_unset(lock), "--autolock", "AutoLockManagers")
+    refuse(!is_unset(pool), "--default-addr-pool", "DefaultAddrPool")
 }

@@ -71,7 +71,7 @@ pub struct SwarmSpec {
     /// Not supported.
     #[serde(deserialize_with = "nullable")]
     pub task_defaults: TaskDefaults,
-    /// Not supported.
+    /// Whether managers are locked.
     #[serde(deserialize_with = "nullable")]
     pub encryption_config: EncryptionConfig,
 }
@@ -104,6 +104,9 @@ pub struct Raft {
     /// Only Docker's default.
     #[serde(deserialize_with = "nullable")]
     pub heartbeat_tick: i64,
+    /// midge's own: nanoseconds without a leader before an election.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub election_timeout: Option<i64>,
 }
 
 /// Sessions.
@@ -122,6 +125,9 @@ pub struct CaConfig {
     /// Nanoseconds that they last; 0 is the default.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
     pub node_cert_expiry: i64,
+    /// midge's own: nanoseconds for which a node may renew a certificate that ran out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejoin_grace: Option<i64>,
     /// Not supported.
     #[serde(rename = "ExternalCAs", skip_serializing_if = "is_unset")]
     pub external_cas: Value,
@@ -149,8 +155,9 @@ pub struct TaskDefaults {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EncryptionConfig {
-    /// Only false.
-    pub auto_lock_managers: bool,
+    /// Whether they need the unlock key when they are restarted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_lock_managers: Option<bool>,
 }
 
 /// `POST /swarm/init`.
@@ -172,14 +179,25 @@ pub struct InitRequest {
     /// Recovers a lone manager.
     #[serde(deserialize_with = "nullable")]
     pub force_new_cluster: bool,
-    /// Not supported.
-    pub auto_lock_managers: Value,
+    /// Docker's older place of `EncryptionConfig.AutoLockManagers`.
+    #[serde(deserialize_with = "nullable")]
+    pub auto_lock_managers: bool,
     /// Of this node.
     #[serde(deserialize_with = "nullable")]
     pub availability: String,
     /// The cluster's options.
     #[serde(deserialize_with = "nullable")]
     pub spec: SwarmSpec,
+}
+
+/// `POST /swarm/unlock`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[expect(missing_debug_implementations, reason = "it holds a key")]
+pub struct UnlockRequest {
+    /// What opens the manager.
+    #[serde(deserialize_with = "nullable")]
+    pub unlock_key: String,
 }
 
 /// `POST /swarm/join`.

@@ -4,6 +4,7 @@
 //! so that `convert` refuses them by name where they are set. What a client leaves out and what it
 //! sends as null mean the same.
 
+mod backup;
 mod cluster;
 mod container;
 mod engine;
@@ -15,6 +16,7 @@ mod service;
 mod storage;
 mod task;
 
+pub use backup::*;
 pub use cluster::*;
 pub use container::*;
 pub use engine::*;

@@ -1,6 +1,7 @@
 //! One file a resource: from a request to the local node and back.
 
 pub(super) mod archive;
+pub(super) mod backup;
 mod chore;
 pub(super) mod container;
 pub(super) mod events;

@@ -3,13 +3,13 @@
 use super::super::{
     convert::{cluster, node},
     dto,
-    error::{invalid, unexpected, unsupported},
+    error::{invalid, unexpected},
     local::{InitOptions, JoinOptions},
     route::{Call, Reply, empty, json, request_id},
 };
 use crate::{
     cluster::{Request, Response},
-    types::ClusterSpec,
+    types::{ClusterSpec, UnlockKey},
 };
 use http::StatusCode;
 use serde_json::Value;
@@ -24,16 +24,13 @@ pub(crate) async fn inspect(call: Call) -> Reply {
 
 pub(crate) async fn init(mut call: Call) -> Reply {
     let body: dto::InitRequest = call.json().await?;
-    cluster::refuse_data_path(
-        &body.data_path_addr,
-        &body.data_path_port,
-        &body.default_addr_pool,
-        &body.auto_lock_managers,
-    )?;
+    cluster::refuse_data_path(&body.data_path_addr, &body.data_path_port, &body.default_addr_pool)?;
+    let mut spec = cluster::to_spec(&body.spec, &ClusterSpec::default())?;
+    spec.autolock |= body.auto_lock_managers;
     let options = InitOptions {
         availability: node::to_availability(&body.availability)?,
         force_new_cluster: body.force_new_cluster,
-        spec: cluster::to_spec(&body.spec, &ClusterSpec::default())?,
+        spec,
         listen: body.listen_addr,
         advertise: body.advertise_addr,
     };
@@ -43,7 +40,7 @@ pub(crate) async fn init(mut call: Call) -> Reply {
 pub(crate) async fn join(mut call: Call) -> Reply {
     let body: dto::JoinRequest = call.json().await?;
     let none = Value::Null;
-    cluster::refuse_data_path(&body.data_path_addr, &none, &none, &none)?;
+    cluster::refuse_data_path(&body.data_path_addr, &none, &none)?;
     let remotes: Vec<String> =
         body.remote_addrs.into_iter().filter(|address| !address.is_empty()).collect();
     if remotes.is_empty() {
@@ -73,9 +70,6 @@ pub(crate) async fn leave(call: Call) -> Reply {
 
 pub(crate) async fn update(mut call: Call) -> Reply {
     let version = super::read_version(&call, "swarm")?;
-    if call.query.flag("rotateManagerUnlockKey") {
-        return Err(unsupported("\"--autolock\" (rotateManagerUnlockKey) is not supported yet"));
-    }
     let body: dto::SwarmSpec = call.json().await?;
     let current = super::cluster(call.node.as_ref()).await?;
     let request = Request::UpdateCluster {
@@ -84,6 +78,8 @@ pub(crate) async fn update(mut call: Call) -> Reply {
         spec: cluster::to_spec(&body, &current.spec)?,
         rotate_worker_token: call.query.flag("rotateWorkerToken"),
         rotate_manager_token: call.query.flag("rotateManagerToken"),
+        rotate_unlock_key: call.query.flag("rotateManagerUnlockKey"),
+        fresh_unlock_key: UnlockKey(rand::random()),
     };
     match call.node.request(request).await? {
         Response::Done => Ok(empty(StatusCode::OK)),
@@ -91,12 +87,13 @@ pub(crate) async fn update(mut call: Call) -> Reply {
     }
 }
 
-/// There is no key: managers are never locked.
 pub(crate) async fn unlock_key(call: Call) -> Reply {
-    super::cluster(call.node.as_ref()).await?;
-    json(&serde_json::json!({"UnlockKey": ""}))
+    let found = super::cluster(call.node.as_ref()).await?;
+    json(&serde_json::json!({"UnlockKey": call.node.unlock_key(&found)}))
 }
 
-pub(crate) async fn unlock(_call: Call) -> Reply {
-    Err(unsupported("\"--autolock\" is not supported yet: managers are never locked"))
+pub(crate) async fn unlock(mut call: Call) -> Reply {
+    let body: dto::UnlockRequest = call.json().await?;
+    call.node.swarm_unlock(body.unlock_key).await?;
+    Ok(empty(StatusCode::OK))
 }

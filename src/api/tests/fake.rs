@@ -72,6 +72,7 @@ pub(super) fn cluster() -> Cluster {
         spec: ClusterSpec::default(),
         root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
         tokens: JoinTokens { worker: JoinToken(1), manager: JoinToken(2) },
+        unlock_key: None,
     }
 }
 
@@ -238,6 +239,30 @@ impl LocalNode for Fake {
 
     fn swarm_leave(&self, force: bool) -> Answer<'_, ()> {
         ready(if force { Ok(()) } else { Err(Refusal::new(Class::Unavailable, "manager")) })
+    }
+
+    fn swarm_unlock(&self, key: String) -> Answer<'_, ()> {
+        ready(if key == "SWMKEY-1-right" {
+            Ok(())
+        } else {
+            Err(Refusal::new(Class::Unauthorized, "wrong key"))
+        })
+    }
+
+    fn unlock_key(&self, cluster: &Cluster) -> String {
+        cluster.unlock_key.map(|_| "SWMKEY-1-right".to_owned()).unwrap_or_default()
+    }
+
+    fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
+        ready(Ok(passphrase.into_bytes()))
+    }
+
+    fn restore(&self, options: RestoreOptions, file: Vec<u8>) -> Answer<'_, NodeId> {
+        ready(if options.passphrase.as_bytes() == file {
+            Ok(self.nodes[0].id.clone())
+        } else {
+            Err(Refusal::new(Class::Invalid, "the passphrase is wrong"))
+        })
     }
 
     fn join_token(&self, _: &Cluster, role: Role) -> String {

@@ -148,6 +148,22 @@ impl LocalNode for Reluctant {
         refused()
     }
 
+    fn swarm_unlock(&self, _: String) -> Answer<'_, ()> {
+        refused()
+    }
+
+    fn unlock_key(&self, _: &Cluster) -> String {
+        String::new()
+    }
+
+    fn backup(&self, _: String) -> Answer<'_, Vec<u8>> {
+        refused()
+    }
+
+    fn restore(&self, _: RestoreOptions, _: Vec<u8>) -> Answer<'_, NodeId> {
+        refused()
+    }
+
     fn join_token(&self, _: &Cluster, _: Role) -> String {
         String::new()
     }

@@ -261,3 +261,22 @@ fn events_are_told_as_they_happen() {
         400
     );
 }
+
+#[test]
+fn a_backup_is_bytes_and_a_restore_is_a_line_and_bytes() {
+    let server = Server::start();
+    let (status, _, file) =
+        server.raw("POST /midge/backup HTTP/1.1\r\nHost: d", br#"{"Passphrase":"horse"}"#);
+    assert_eq!((status, file.as_slice()), (200, &b"horse"[..]));
+    let (status, answer) = server.send("POST /v1.41/midge/backup", r#"{"Passphrase":""}"#);
+    assert_eq!((status, answer["message"].as_str()), (400, Some("a backup needs a passphrase")));
+    for (body, status, says) in [
+        ("{\"Passphrase\":\"horse\"}\nhorse", 200, None),
+        ("{\"Passphrase\":\"horse\"}\ncow", 400, Some("the passphrase is wrong")),
+        ("{\"Passphrase\":\"\"}\nhorse", 400, Some("a backup needs a passphrase")),
+        ("horse", 400, Some("one line of JSON is expected before the backup")),
+    ] {
+        let (found, answer) = server.send("POST /v1.41/midge/restore", body);
+        assert_eq!((found, answer["message"].as_str()), (status, says), "{body}");
+    }
+}

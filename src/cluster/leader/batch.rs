@@ -121,7 +121,9 @@ impl Leader {
             // What two of a kind would decide on the same state contradicts itself: the second
             // waits for what comes of the first.
             let alone = match &request {
-                Request::UpdateCluster { .. } => flight.commands.is_empty(),
+                Request::UpdateCluster { .. } | Request::UpdateNode { .. } => {
+                    flight.commands.is_empty()
+                }
                 Request::Join(join) => joins.insert(join.key_digest),
                 _ => true,
             };
@@ -148,7 +150,10 @@ impl Leader {
                     if matches!(
                         flight.asked.last(),
                         Some(Asked {
-                            waiting: Waiting { request: Request::UpdateCluster { .. }, .. },
+                            waiting: Waiting {
+                                request: Request::UpdateCluster { .. } | Request::UpdateNode { .. },
+                                ..
+                            },
                             ..
                         })
                     ) {
@@ -198,6 +203,10 @@ impl Leader {
                 self.due.enforce = true;
                 self.due.schedule = true;
             }
+        }
+        for id in &self.wanted.workers {
+            let change = Change::SetManagerStatus { id: id.clone(), status: None };
+            let _: bool = draft.add(change);
         }
         if !self.wanted.reports.is_empty() {
             let reports: Vec<_> = self

@@ -4,7 +4,7 @@ use super::{Leader, QUEUE_MAX, Waiting};
 use crate::{
     cluster::{
         Applied, Change, Class, Effect, Refusal, Rejected, Request, Response, State, Ticket, join,
-        validate,
+        managers, validate,
     },
     types::{
         ClusterSpec, Date, JoinToken, JoinTokens, Moment, NODE_CERT_EXPIRY_MIN, NodeId, NodeSpec,
@@ -21,6 +21,10 @@ const SPEC_BYTES_MAX: usize = 256 * 1024;
 /// what any link needs.
 const HEARTBEAT_RANGE: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(3_600));
+
+/// The election timeouts that are taken: below 200 ms one write to a slow card looks like the
+/// leader's death, and a cluster that is without a leader for two minutes is none.
+const ELECTION_RANGE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 
 /// How the outcome of a command answers its request.
 #[derive(Debug, Clone)]
@@ -112,6 +116,7 @@ impl Leader {
             Request::UpdateCluster { .. } => self.prepare_cluster(state, request),
             Request::Join(join) => join::prepare(state, &mut self.random, date, join),
             Request::Renew(renew) => join::renew(state, renew).map(Prepared::Answer),
+            Request::TakeRole(asked) => managers::take_role(state, asked),
         }
     }
 
@@ -122,6 +127,8 @@ impl Leader {
             spec,
             rotate_worker_token,
             rotate_manager_token,
+            rotate_unlock_key,
+            fresh_unlock_key,
         } = request
         else {
             return Err(Refusal::new(Class::Internal, "not a request to update the cluster"));
@@ -133,6 +140,14 @@ impl Leader {
         check_cluster_spec(spec)?;
         let mut changes =
             vec![Change::UpdateCluster { expected: *version, spec: Box::new(spec.clone()) }];
+        let unlock_key = match cluster.unlock_key {
+            _ if !spec.autolock => None,
+            Some(key) if !*rotate_unlock_key => Some(key),
+            _ => Some(*fresh_unlock_key),
+        };
+        if unlock_key != cluster.unlock_key {
+            changes.push(Change::SetUnlockKey { key: unlock_key });
+        }
         if *rotate_worker_token || *rotate_manager_token {
             use crate::types::Entropy;
             let mut draw = |rotate: bool, token: JoinToken| {
@@ -158,7 +173,9 @@ fn remembered(state: &State, request: &Request) -> Option<(Answer, Result<Applie
         | Request::UpdateNode { request, .. }
         | Request::RemoveNode { request, .. }
         | Request::UpdateCluster { request, .. } => (request, Answer::Done),
-        Request::Read(_) | Request::Join(_) | Request::Renew(_) => return None,
+        Request::Read(_) | Request::Join(_) | Request::Renew(_) | Request::TakeRole(_) => {
+            return None;
+        }
     };
     state.outcome(id).map(|outcome| (answer, outcome.clone()))
 }
@@ -215,22 +232,7 @@ pub(in crate::cluster) fn check_update(
 fn check_node_spec(state: &State, id: &NodeId, spec: &NodeSpec) -> Result<(), Refusal> {
     let missing = || Refusal::new(Class::NotFound, format!("node {id} not found"));
     let node = state.node(id).ok_or_else(missing)?;
-    match (node.role, spec.role) {
-        (Role::Worker, Role::Manager) => {
-            let message = "promoting a node to manager is not supported yet";
-            Err(Refusal::new(Class::Unsupported, message))
-        }
-        (Role::Manager, Role::Worker) => {
-            let managers = state.nodes().filter(|node| node.role == Role::Manager).count();
-            let message = if managers == 1 {
-                "attempting to demote the last manager of the swarm"
-            } else {
-                "demoting a manager is not supported yet"
-            };
-            Err(Refusal::new(Class::Conflict, message))
-        }
-        _ => Ok(()),
-    }
+    managers::check_role(state, node, spec.role)
 }
 
 fn check_node_removal(state: &State, id: &NodeId, force: bool) -> Result<(), Refusal> {
@@ -243,13 +245,25 @@ fn check_node_removal(state: &State, id: &NodeId, force: bool) -> Result<(), Ref
     Ok(())
 }
 
-fn check_cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
+/// Checks the options of a cluster.
+///
+/// # Errors
+///
+/// One is out of its range.
+pub fn check_cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
     let invalid = |message: String| Err(Refusal::new(Class::Invalid, message));
     let (least, most) = HEARTBEAT_RANGE;
     if spec.heartbeat_period < least || spec.heartbeat_period > most {
         return invalid(format!(
             "the heartbeat period is {:?}; {least:?} to {most:?} is allowed",
             spec.heartbeat_period
+        ));
+    }
+    let (least, most) = ELECTION_RANGE;
+    if spec.election_timeout < least || spec.election_timeout > most {
+        return invalid(format!(
+            "the election timeout is {:?}; {least:?} to {most:?} is allowed",
+            spec.election_timeout
         ));
     }
     if spec.node_cert_expiry < NODE_CERT_EXPIRY_MIN {

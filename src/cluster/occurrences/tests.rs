@@ -149,8 +149,8 @@ fn nodes_tell_what_swarm_tells() {
         node update (availability.new=drain, availability.old=active, name=node1)
         node update (availability.new=active, availability.old=drain, name=node1)
         node update (name=node1, state.new=down, state.old=ready)
-        node update (name=node1)
-        node update (name=node1)
+        node update (name=node1, role.new=manager, role.old=worker)
+        node update (name=node1, role.new=worker, role.old=manager)
         node remove (name=node1)
         node create (name=node1)
     "#]]);

@@ -67,6 +67,7 @@ impl Bench {
             spec: ClusterSpec::default(),
             root,
             tokens: JoinTokens { worker: JoinToken(1), manager: JoinToken(2) },
+            unlock_key: None,
         };
         let mut nodes = nodes.into_iter();
         if let Some(first) = nodes.next() {

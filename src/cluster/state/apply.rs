@@ -24,9 +24,9 @@ const REMOVED_GRACE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// Where a command is written: its version and its date.
 #[derive(Clone, Copy)]
-struct At {
-    version: Version,
-    date: Date,
+pub(super) struct At {
+    pub(super) version: Version,
+    pub(super) date: Date,
 }
 
 impl State {
@@ -89,6 +89,7 @@ impl State {
             }),
             Change::SetManagerStatus { id, status } => self.change_node(at, id, |node| {
                 node.manager.clone_from(status);
+                node.role = if status.is_some() { Role::Manager } else { Role::Worker };
                 Ok(())
             }),
             Change::RemoveNode { id, force } => self.remove_node(at, id, *force),
@@ -124,6 +125,12 @@ impl State {
                 }
                 Ok(Applied::Done)
             }
+            Change::SetUnlockKey { key } => self.change_cluster(at, |cluster| {
+                cluster.unlock_key = *key;
+                Ok(())
+            }),
+            Change::ForceNewCluster { manager, status } => self.force_new(at, manager, status),
+            Change::RestoreCluster { node, replaces } => self.restore_to(at, node, replaces),
         }
     }
 
@@ -155,7 +162,7 @@ impl State {
         Ok(Applied::Done)
     }
 
-    fn create_node(&mut self, at: At, node: &Node) -> Result<Applied, Rejected> {
+    pub(super) fn create_node(&mut self, at: At, node: &Node) -> Result<Applied, Rejected> {
         if self.is_removed(&node.id) {
             return Err(Rejected::Precondition(format!("node {} was removed", node.id)));
         }
@@ -181,8 +188,8 @@ impl State {
     }
 
     fn is_last_manager(&self, id: &NodeId) -> bool {
-        let is_manager = |node: &Node| node.role == Role::Manager;
-        self.node(id).is_some_and(is_manager) && self.nodes().filter(|n| is_manager(n)).count() == 1
+        let votes = |node: &Node| node.manager.is_some() && node.spec.role == Role::Manager;
+        self.node(id).is_some_and(votes) && self.nodes().filter(|n| votes(n)).count() == 1
     }
 
     fn update_node(
@@ -206,7 +213,7 @@ impl State {
         })
     }
 
-    fn change_node(
+    pub(super) fn change_node(
         &mut self,
         at: At,
         id: &NodeId,
@@ -219,7 +226,12 @@ impl State {
         Ok(Applied::Node(id.clone()))
     }
 
-    fn remove_node(&mut self, at: At, id: &NodeId, force: bool) -> Result<Applied, Rejected> {
+    pub(super) fn remove_node(
+        &mut self,
+        at: At,
+        id: &NodeId,
+        force: bool,
+    ) -> Result<Applied, Rejected> {
         let node = self.node(id).ok_or_else(|| not_found("node", id.as_str()))?;
         if node.role == Role::Manager || node.manager.is_some() {
             return Err(Rejected::Precondition(format!(
@@ -677,7 +689,7 @@ fn begin_iteration(service: &mut Service, before: &ServiceSpec, date: Date) {
     }
 }
 
-fn not_found(kind: &str, id: &str) -> Rejected {
+pub(super) fn not_found(kind: &str, id: &str) -> Rejected {
     Rejected::NotFound { kind: kind.to_owned(), id: id.to_owned() }
 }
 

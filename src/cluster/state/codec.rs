@@ -5,7 +5,9 @@
 //! here needs a new format version and a reader for the old one. The golden bytes in the tests
 //! fail when somebody forgets.
 
-use super::State;
+mod v1;
+
+use super::{State, Tables};
 use crate::cluster::command::Command;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -19,8 +21,8 @@ pub const SNAPSHOT_MAX: usize = 256 << 20;
 const ENTRY_MAGIC: [u8; 4] = *b"mgEN";
 const SNAPSHOT_MAGIC: [u8; 4] = *b"mgSN";
 
-/// Both formats are in their first version.
-const FORMAT: u8 = 1;
+/// What is written. 1: as midge 0.1 was. 2: options of several managers, and the unlock key.
+const FORMAT: u8 = 2;
 
 /// Bytes that are no entry or snapshot of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +61,12 @@ pub fn encode_entry(commands: &[Command]) -> Vec<u8> {
 ///
 /// The bytes are no entry of a format that is known.
 pub fn decode_entry(bytes: &[u8]) -> Result<Vec<Command>, DecodeError> {
-    decode(ENTRY_MAGIC, "log entry", ENTRY_MAX, bytes)
+    let (format, content) = open(ENTRY_MAGIC, "log entry", ENTRY_MAX, bytes)?;
+    if format == 1 {
+        let commands: Vec<v1::Command> = decode(content)?;
+        return Ok(commands.into_iter().map(Command::from).collect());
+    }
+    decode(content)
 }
 
 /// Decodes a snapshot.
@@ -68,7 +75,12 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Vec<Command>, DecodeError> {
 ///
 /// The bytes are no snapshot of a format that is known.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<State, DecodeError> {
-    decode(SNAPSHOT_MAGIC, "snapshot", SNAPSHOT_MAX, bytes)
+    let (format, content) = open(SNAPSHOT_MAGIC, "snapshot", SNAPSHOT_MAX, bytes)?;
+    if format == 1 {
+        let tables: v1::Tables = decode(content)?;
+        return Ok(State::of(Tables::from(tables)));
+    }
+    decode(content)
 }
 
 impl State {
@@ -94,20 +106,25 @@ fn encode<T: Serialize + ?Sized>(magic: [u8; 4], content: &T) -> Vec<u8> {
     postcard::to_extend(content, bytes).expect("every type in it has a length, and memory grows")
 }
 
-fn decode<T: DeserializeOwned>(
+/// Takes the envelope off: returns its format, which is one that is known, and the content.
+fn open<'a>(
     magic: [u8; 4],
     kind: &'static str,
     limit: usize,
-    bytes: &[u8],
-) -> Result<T, DecodeError> {
+    bytes: &'a [u8],
+) -> Result<(u8, &'a [u8]), DecodeError> {
     if bytes.len() > limit {
         return Err(DecodeError::TooLong { length: bytes.len(), limit });
     }
     let rest = bytes.strip_prefix(&magic).ok_or(DecodeError::NotOurs(kind))?;
     let (format, content) = rest.split_first().ok_or(DecodeError::NotOurs(kind))?;
-    if *format != FORMAT {
+    if !(1..=FORMAT).contains(format) {
         return Err(DecodeError::Format { found: *format });
     }
+    Ok((*format, content))
+}
+
+fn decode<T: DeserializeOwned>(content: &[u8]) -> Result<T, DecodeError> {
     let damaged = |error: postcard::Error| DecodeError::Damaged(error.to_string());
     let (value, rest) = postcard::take_from_bytes(content).map_err(damaged)?;
     if !rest.is_empty() {

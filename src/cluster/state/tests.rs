@@ -8,9 +8,9 @@ use crate::{
         state::{DecodeError, OUTCOMES_MAX},
     },
     types::{
-        Availability, Date, Desired, JoinToken, JoinTokens, Mode, NodeId, NodeSpec, NodeState,
-        NodeStatus, Reason, ReasonCode, RequestId, Role, ServiceId, Task, TaskId, TaskState,
-        TaskStatus, Version,
+        Availability, Date, Desired, JoinToken, JoinTokens, ManagerStatus, Mode, Node, NodeId,
+        NodeSpec, NodeState, NodeStatus, Reason, ReasonCode, RequestId, Role, ServiceId, Task,
+        TaskId, TaskState, TaskStatus, Version,
     },
 };
 use expect_test::expect;
@@ -250,8 +250,10 @@ fn foreign_bytes_are_refused() {
     assert!(matches!(decode_entry(&bytes), Err(DecodeError::NotOurs(_))));
     assert!(matches!(decode_snapshot(b"mg"), Err(DecodeError::NotOurs(_))));
     let mut newer = bytes.clone();
-    newer[4] = 2;
-    assert_eq!(decode_snapshot(&newer), Err(DecodeError::Format { found: 2 }));
+    newer[4] = 3;
+    assert_eq!(decode_snapshot(&newer), Err(DecodeError::Format { found: 3 }));
+    newer[4] = 0;
+    assert_eq!(decode_snapshot(&newer), Err(DecodeError::Format { found: 0 }));
     let cut = &bytes[..bytes.len() - 1];
     assert!(matches!(decode_snapshot(cut), Err(DecodeError::Damaged(_))));
     let longer = [bytes.as_slice(), &[0]].concat();
@@ -260,10 +262,8 @@ fn foreign_bytes_are_refused() {
     assert!(matches!(decode_entry(&huge), Err(DecodeError::TooLong { .. })));
 }
 
-/// Where this fails, a type in the log has changed: raise the format's version, and keep a reader
-/// for the bytes below.
-#[test]
-fn the_bytes_of_an_entry_stay_what_they_are() {
+/// Some commands whose layout is in every format.
+fn fixed_commands() -> [Command; 3] {
     let command = |change| Command {
         request: Some(RequestId::from_bits(5)),
         term: 3,
@@ -272,7 +272,7 @@ fn the_bytes_of_an_entry_stay_what_they_are() {
     };
     let status =
         TaskStatus { state: TaskState::Failed, exit_code: Some(-1), ..TaskStatus::default() };
-    let commands = [
+    [
         command(Change::SetNodeState {
             id: NodeId::from_bits(1),
             state: NodeState::Down,
@@ -280,11 +280,18 @@ fn the_bytes_of_an_entry_stay_what_they_are() {
         }),
         command(Change::ReportTasks { reports: vec![(TaskId::from_bits(2), status)] }),
         command(Change::RemoveTasks { tasks: vec![TaskId::from_bits(3)] }),
-    ];
+    ]
+}
+
+/// Where this fails, a type in the log has changed: raise the format's version, and keep a reader
+/// for the bytes below.
+#[test]
+fn the_bytes_of_an_entry_stay_what_they_are() {
+    let commands = fixed_commands();
     let bytes = encode_entry(&commands);
     assert_eq!(decode_entry(&bytes).as_deref(), Ok(&commands[..]));
     expect![[r#"
-        6d67454e01030119303030303030303030303030303030303030303030303030
+        6d67454e02030119303030303030303030303030303030303030303030303030
         350380a094a58d1d061930303030303030303030303030303030303030303030
         3030310111686561727462656174206661696c75726501193030303030303030
         30303030303030303030303030303030350380a094a58d1d1001193030303030
@@ -301,30 +308,54 @@ fn the_bytes_of_a_snapshot_stay_what_they_are() {
     let bytes = fixed().encode_snapshot();
     assert_eq!(decode_snapshot(&bytes), Ok(fixed()));
     expect![[r#"
-        6d67534e01010901193030303030303030303030303030303030303030303030
-        303101098080b4ccd4dfc603000a018090bcfd0280ceda0300904e0101010203
-        0303030303030303030303030303030303030303030303030303030303030303
-        0401193030303030303030303030303030303030303030303030303019303030
-        3030303030303030303030303030303030303030303000018080b4ccd4dfc603
-        8080b4ccd4dfc603000102056e6f646530056c696e757805616d6436340080d0
-        acf30e80808080100000000000000000086d616368696e653000000000010000
-        0000000000000000000000000000000000000000000000000000000000000119
-        3030303030303030303030303030303030303030303030303619303030303030
-        3030303030303030303030303030303030303600038080b4ccd4dfc6038080b4
-        ccd4dfc603037765620006676f6f643a31000000000000000000000000000000
-        0000000000000000000000000000000000000000000000020500ac0200000000
-        000000000000000000000100000100000005000000d804000100000005000000
-        d804000003000000011930303030303030303030303030303030303030303030
-        3030371930303030303030303030303030303030303030303030303037000480
-        80b4ccd4dfc6038080b4ccd4dfc6031930303030303030303030303030303030
-        3030303030303030360377656200010006676f6f643a31000000000000000000
-        0000000000000000000000000000000000000000000000000000000000020500
-        ac02000000000000000000000000000000010700000000000000000001000000
-        0000010000010000000000011930303030303030303030303030303030303030
-        3030303030318080b4ccd4dfc603011930303030303030303030303030303030
-        3030303030303030350000
+        6d67534e02010901193030303030303030303030303030303030303030303030
+        303101098080b4ccd4dfc603000a018090bcfd0280ceda0300904e0080d293ad
+        030080e7840f0001010102030303030303030303030303030303030303030303
+        0303030303030303030303030400011930303030303030303030303030303030
+        3030303030303030301930303030303030303030303030303030303030303030
+        30303000018080b4ccd4dfc6038080b4ccd4dfc603000102056e6f646530056c
+        696e757805616d6436340080d0acf30e80808080100000000000000000086d61
+        6368696e6530000000010d31302e302e302e303a323337378080808080808080
+        4001000000000000000000000000000000000000000000000000000000000000
+        0000011930303030303030303030303030303030303030303030303036193030
+        303030303030303030303030303030303030303030303600038080b4ccd4dfc6
+        038080b4ccd4dfc603037765620006676f6f643a310000000000000000000000
+        000000000000000000000000000000000000000000000000000000020500ac02
+        00000000000000000000000000000100000100000005000000d8040001000000
+        05000000d8040000030000000119303030303030303030303030303030303030
+        3030303030303719303030303030303030303030303030303030303030303030
+        3700048080b4ccd4dfc6038080b4ccd4dfc60319303030303030303030303030
+        303030303030303030303030360377656200010006676f6f643a310000000000
+        0000000000000000000000000000000000000000000000000000000000000000
+        00020500ac020000000000000000000000000000000107000000000000000000
+        0100000000000100000100000000000119303030303030303030303030303030
+        303030303030303030318080b4ccd4dfc6030119303030303030303030303030
+        303030303030303030303030350000
     "#]]
     .assert_eq(&hex(&bytes));
+}
+
+fn recorded(text: &str) -> Vec<u8> {
+    let digits: String = text.split_whitespace().collect();
+    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex");
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+/// What the first format wrote of the same entry and state means the same: what is new has its
+/// default.
+#[test]
+fn the_first_format_is_read() {
+    let entry = recorded(include_str!("../../../tests/data/format-1/entry.hex"));
+    assert_eq!(entry[4], 1);
+    assert_eq!(decode_entry(&entry).as_deref(), Ok(&fixed_commands()[..]));
+    let snapshot = recorded(include_str!("../../../tests/data/format-1/snapshot.hex"));
+    assert_eq!(snapshot[4], 1);
+    // The one manager that there was then has no standing in this recording.
+    let mut state = fixed();
+    state.tables.nodes.values_mut().for_each(|node| node.manager = None);
+    assert_eq!(decode_snapshot(&snapshot), Ok(state));
+    let cut = &snapshot[..snapshot.len() - 1];
+    assert!(matches!(decode_snapshot(cut), Err(DecodeError::Damaged(_))));
 }
 
 /// A state with something in every table, made without the leader.
@@ -394,6 +425,9 @@ fn any_change(tasks: &[TaskId], service: &ServiceId, state: &State, pick: u64) -
             Change::AdoptTasks { node, tasks: vec![task] }
         }
         8 => Change::RemoveTasks { tasks: vec![id] },
+        9 if pick.is_multiple_of(5) => {
+            Change::ForceNewCluster { manager: node, status: manager_status() }
+        }
         9 => Change::RemoveNode { id: node, force: pick.is_multiple_of(2) },
         10 if pick.is_multiple_of(4) => Change::RemoveService { id: service.clone() },
         11 => {
@@ -441,10 +475,78 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..3) {
-        let magic: &[u8] = match kind { 0 => b"mgEN\x01", 1 => b"mgSN\x01", _ => b"" };
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..5) {
+        let magic: &[u8] = match kind {
+            0 => b"mgEN\x01",
+            1 => b"mgSN\x01",
+            2 => b"mgEN\x02",
+            3 => b"mgSN\x02",
+            _ => b"",
+        };
         let bytes = [magic, &bytes].concat();
         drop(decode_entry(&bytes));
         drop(decode_snapshot(&bytes));
     }
+}
+
+fn manager_status() -> ManagerStatus {
+    ManagerStatus { address: "10.0.0.9:2377".to_owned(), raft_id: 1 }
+}
+
+#[test]
+fn a_forced_cluster_has_one_manager_and_a_new_epoch() {
+    let (mut state, service, tasks) = populated();
+    let (own, other) = (NodeId::from_bits(1), NodeId::from_bits(0));
+    assert_eq!(state.node(&other).map(|node| node.role), Some(Role::Manager));
+    let (before, row) = (state.clone(), state.service(&service).cloned());
+    let force = |manager| Change::ForceNewCluster { manager, status: manager_status() };
+    assert!(apply(&mut state, force(NodeId::from_bits(404))).is_err());
+    assert_eq!(state.epoch(), 1);
+    assert!(apply(&mut state, force(own.clone())).is_ok());
+    let index = before.applied().index + 2;
+    assert_eq!((state.epoch(), state.applied()), (2, Version { epoch: 2, index }));
+    let lost = state.node(&other).expect("a node");
+    assert_eq!((lost.role, lost.spec.role, &lost.manager), (Role::Worker, Role::Worker, &None));
+    let node = state.node(&own).expect("a node");
+    assert_eq!((node.role, node.spec.role), (Role::Manager, Role::Manager));
+    assert_eq!(node.manager, Some(manager_status()));
+    assert_eq!(node.version, state.applied());
+    assert_eq!(state.service(&service).cloned(), row);
+    for task in tasks {
+        assert_eq!(state.task(&task), before.task(&task));
+    }
+    // What a user read before still counts.
+    let spec = Box::new(before.service(&service).expect("a service").spec.clone());
+    let expected = before.service(&service).expect("a service").version;
+    assert!(apply(&mut state, Change::UpdateService { id: service, expected, spec }).is_ok());
+    assert!(apply(&mut state, force(own)).is_ok());
+    assert_eq!(state.epoch(), 3);
+}
+
+#[test]
+fn a_restored_cluster_has_another_manager_and_a_new_epoch() {
+    let (mut state, service, _) = populated();
+    let old = NodeId::from_bits(0);
+    let mut node = state.node(&old).expect("a node").clone();
+    node.id = NodeId::from_bits(9);
+    node.manager = Some(manager_status());
+    let restore = |node: &Node| Change::RestoreCluster {
+        node: Box::new(node.clone()),
+        replaces: old.clone(),
+    };
+    assert!(apply(&mut state, restore(&node)).is_err(), "with another node's key");
+    node.key_digest = [9; 32];
+    let mut same = node.clone();
+    same.id = NodeId::from_bits(1);
+    assert!(apply(&mut state, restore(&same)).is_err(), "with another node's id");
+    assert_eq!(state.epoch(), 1);
+    assert!(apply(&mut state, restore(&node)).is_ok());
+    assert_eq!(state.epoch(), 2);
+    assert!(state.node(&old).is_none() && state.is_removed(&old));
+    let managers: Vec<&NodeId> =
+        state.nodes().filter(|node| node.role == Role::Manager).map(|node| &node.id).collect();
+    assert_eq!(managers, [&node.id]);
+    assert!(state.service(&service).is_some());
+    assert!(apply(&mut state, restore(&node)).is_err(), "twice");
+    assert!(apply(&mut State::default(), restore(&node)).is_err(), "without a cluster");
 }

@@ -4,7 +4,7 @@ use super::memory::Memory;
 use crate::{
     consensus::{
         Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
-        SnapshotInterval,
+        SnapshotInterval, make_alone, make_from_snapshot,
     },
     sim::{executor::Executor, on_sim::OnSim},
 };
@@ -493,4 +493,69 @@ fn the_same_seed_is_the_same_run() {
     assert_eq!(distinct.len(), runs.len(), "another seed is another run");
     let elsewhere = std::thread::spawn(|| one_run(3)).join().unwrap();
     assert_eq!(elsewhere, runs[3], "on another thread as well");
+}
+
+/// Two of three members are gone for good: the third goes on alone with all it has, at once and
+/// after restarts, be its log long or mostly in a snapshot.
+#[test]
+fn a_member_goes_on_alone_where_its_group_is_lost() {
+    for interval in [10_000, 10] {
+        let mut group = Group::of_three(11);
+        group.snapshot_interval.set(interval);
+        for number in 0..40_u8 {
+            group.propose(1, &[number]).unwrap();
+        }
+        group.everyone_has(&[1, 2, 3], 40);
+        for id in [1, 2, 3] {
+            group.crash(id);
+        }
+        let mut term = 0;
+        let disk = Arc::clone(&group.disks[&2]);
+        make_alone::<OnSim>(disk.as_ref(), 2, "member-2".to_owned(), |now| {
+            term = now;
+            b"anew".to_vec()
+        })
+        .unwrap();
+        for _ in 0..3 {
+            group.start(2);
+            let led = group.run(Duration::from_millis(200), || group.leader_among(&[2]).is_some());
+            assert!(led, "elected without waiting for anybody");
+            assert_eq!(group.member(2).members().voters, [2]);
+            let data = group.data(2);
+            assert_eq!((data.len(), data[39].as_slice(), data[40].as_slice()), {
+                (41, &[39][..], &b"anew"[..])
+            });
+            let driven = group.driven[&2].lock().unwrap();
+            assert!(driven.applied.iter().any(|entry| entry.data == b"anew" && entry.term == term));
+            drop(driven);
+            group.crash(2);
+        }
+        group.start(2);
+        group.elect(&[2]);
+        group.propose(2, b"more").unwrap();
+    }
+}
+
+#[test]
+fn a_group_is_made_from_a_snapshot() {
+    let mut group = Group::new(12, 1);
+    group.crash(1);
+    let disk = Arc::clone(&group.disks[&1]);
+    let snapshot = postcard::to_stdvec(&vec![(900_u64, 5_u64, b"old".to_vec())]).unwrap();
+    let make = || {
+        let (state, address) = ((900, snapshot.clone()), "member-1".to_owned());
+        make_from_snapshot::<OnSim>(disk.as_ref(), 1, address, state, |_| b"anew".to_vec())
+    };
+    make().unwrap();
+    assert_eq!(make().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    let (disk, nothing) = (Arc::clone(&disk), Memory::default());
+    let none = make_alone::<OnSim>(&nothing, 1, String::new(), |_| Vec::new());
+    assert_eq!(none.unwrap_err().kind(), io::ErrorKind::NotFound);
+    for _ in 0..2 {
+        group.start(1);
+        group.elect(&[1]);
+        assert_eq!(group.data(1), [b"old".to_vec(), b"anew".to_vec()]);
+        group.crash(1);
+    }
+    assert!(disk.snapshot().unwrap().is_some());
 }

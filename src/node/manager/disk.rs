@@ -74,6 +74,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 tracing::error!("{text}; the cluster is not changed until it is");
                 let refusal = format!("{text}; a change that waited may be carried out yet");
                 self.requests.refuse_changes(&unavailable(&refusal));
+                self.step_down();
             }
             (Some(write), None) => {
                 tracing::info!(time = ?write.time, "the disk of this manager is written again");

@@ -4,7 +4,7 @@
 
 use super::{
     BARRIER_LIMIT, Bootstrap, Manager, News, PROPOSE_LIMIT, SIGN_LIMIT, Waiting, answer,
-    unavailable,
+    requests::not_leader, unavailable,
 };
 use crate::{
     cluster::{
@@ -27,6 +27,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 Effect::Propose(commands) => self.propose(commands),
                 Effect::Send { node, message } => self.peers.send_to_worker(&node, message),
                 Effect::Reply { ticket, result } => self.reply(ticket, result),
+                Effect::SetGroup(members) => self.set_group(members),
                 Effect::Disconnect { node } => self.peers.disconnect(&node),
             }
         }
@@ -85,22 +86,20 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
 
     pub(super) fn take_call(&mut self, call: ManagerCall) {
         match call {
-            ManagerCall::Request { request, deadline, reply } => {
-                let elsewhere = !self.leadership.leading && self.leadership.leader.is_some();
-                if elsewhere {
-                    let text = "another manager leads; ask that one";
-                    return answer(&reply, Err(unavailable(text)));
+            ManagerCall::Request { request, relayed, deadline, reply } => {
+                if relayed && self.leader.is_none() {
+                    return answer(&reply, Err(not_leader()));
                 }
                 if let Some(refusal) = self.disk.refusal()
+                    && self.leadership.leading
                     && !matches!(request, Request::Read(_))
                 {
                     return answer(&reply, Err(refusal));
                 }
+                let now = self.host.now();
                 // Without a leader anywhere an election is under way, and it is worth waiting for.
-                if let Some(ticket) = self.requests.hold(request, deadline, reply)
-                    && self.leader.is_some()
-                {
-                    self.pass_on(ticket);
+                if let Some(ticket) = self.requests.hold(request, (now, deadline), relayed, reply) {
+                    self.forward(ticket);
                 }
             }
             ManagerCall::Bootstrap { command, deadline, reply } => {
@@ -119,6 +118,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 self.bootstrap = Some(Bootstrap { command, deadline, reply, proposed: false });
                 self.propose_bootstrap();
             }
+            ManagerCall::Snapshot { reply } => answer(&reply, Ok(self.state.encode_snapshot())),
             #[cfg(test)]
             ManagerCall::RebuildLeader => self.rebuild(),
             #[cfg(test)]
@@ -151,9 +151,8 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                     self.step(Event::Request { ticket, request });
                 }
             }
-            Ok(()) => {
-                self.requests.refuse(ticket, unavailable("this manager does not lead; try again"));
-            }
+            // Whoever leads next gets it.
+            Ok(()) | Err(ProposeError::NotLeader { .. }) => self.forward_soon(),
             Err(error) => self.requests.refuse(ticket, unavailable(&error.to_string())),
         }
     }

@@ -1,6 +1,8 @@
 //! The requests that wait for an answer.
 //!
-//! Knows who waits and until when; knows nothing of what a request means.
+//! Knows who waits, until when, and who has the request; knows nothing of what it means. A request
+//! is kept until it is answered: when the leader changes, the next one gets it. That is safe, since
+//! the state remembers what became of each.
 
 use crate::{
     cluster::{Class, Refusal, Request, Response, Ticket},
@@ -13,14 +15,26 @@ use std::collections::BTreeMap;
 /// at about 1 KB each this stays below a megabyte.
 const REQUESTS_MAX: usize = 512;
 
+/// Who has a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum With {
+    /// Nobody who could answer it.
+    Nobody,
+    /// This node's leader.
+    Us,
+    /// Another node, which was asked for the so-manieth time.
+    Other(u32),
+}
+
 /// One request.
 #[derive(Debug)]
 struct Pending {
-    /// Kept until the leader has it.
-    held: Option<Request>,
-    /// The signing request, kept until the answer, which a certificate goes into.
-    csr: Option<Vec<u8>>,
-    is_read: bool,
+    request: Request,
+    with: With,
+    /// Another manager asks for somebody: it is told at once where this one does not lead.
+    relayed: bool,
+    asked: u32,
+    since: Moment,
     deadline: Moment,
     reply: Sender<Result<Response, Refusal>>,
 }
@@ -35,8 +49,14 @@ pub(super) struct Requests {
 /// Somebody who waits for an answer, taken out of the table.
 #[derive(Debug)]
 pub(super) struct Waiting {
+    /// The signing request that a certificate is made of.
     pub(super) csr: Option<Vec<u8>>,
     pub(super) reply: Sender<Result<Response, Refusal>>,
+}
+
+/// The refusal of a manager that is asked by another and does not lead.
+pub(super) fn not_leader() -> Refusal {
+    Refusal::new(Class::NotLeader, "this manager does not lead")
 }
 
 impl Requests {
@@ -44,7 +64,8 @@ impl Requests {
     pub(super) fn hold(
         &mut self,
         request: Request,
-        deadline: Moment,
+        (since, deadline): (Moment, Moment),
+        relayed: bool,
         reply: Sender<Result<Response, Refusal>>,
     ) -> Option<Ticket> {
         if self.pending.len() >= REQUESTS_MAX {
@@ -53,32 +74,57 @@ impl Requests {
             return None;
         }
         self.last += 1;
-        let csr = match &request {
-            Request::Join(join) => Some(join.csr.clone()),
-            Request::Renew(renew) => Some(renew.csr.clone()),
-            _ => None,
-        };
-        let is_read = matches!(request, Request::Read(_));
-        let pending = Pending { held: Some(request), csr, is_read, deadline, reply };
+        let with = With::Nobody;
+        let pending = Pending { request, with, relayed, asked: 0, since, deadline, reply };
         self.pending.insert(self.last, pending);
         Some(self.last)
     }
 
-    /// Returns the request that a ticket stands for, once: the leader gets it next.
+    /// Returns the request that a ticket stands for, once: this node's leader gets it next.
     pub(super) fn release(&mut self, ticket: Ticket) -> Option<Request> {
-        self.pending.get_mut(&ticket)?.held.take()
+        let pending = self.pending.get_mut(&ticket).filter(|p| p.with == With::Nobody)?;
+        pending.with = With::Us;
+        Some(pending.request.clone())
     }
 
-    /// Returns the tickets of all requests that no leader has got.
+    /// Returns the request that a ticket stands for, and the number of this attempt: another node
+    /// is asked next.
+    pub(super) fn send_away(&mut self, ticket: Ticket) -> Option<(Request, u32)> {
+        let pending = self.pending.get_mut(&ticket).filter(|p| p.with == With::Nobody)?;
+        pending.asked += 1;
+        pending.with = With::Other(pending.asked);
+        Some((pending.request.clone(), pending.asked))
+    }
+
+    /// Another node was asked in vain. Returns since when the request waits; none where somebody
+    /// else has it by now.
+    pub(super) fn sent_back(&mut self, ticket: Ticket, attempt: u32) -> Option<Moment> {
+        let pending = self.pending.get_mut(&ticket).filter(|p| p.with == With::Other(attempt))?;
+        pending.with = With::Nobody;
+        Some(pending.since)
+    }
+
+    /// Whoever has a request leads no longer: the next leader gets them all. Those that another
+    /// manager asked are refused instead, since that one knows whom to ask now.
+    pub(super) fn take_back(&mut self) {
+        for (_, pending) in self.pending.extract_if(.., |_, pending| pending.relayed) {
+            answer(&pending.reply, Err(not_leader()));
+        }
+        for pending in self.pending.values_mut() {
+            pending.with = With::Nobody;
+        }
+    }
+
+    /// Returns the tickets of all requests that nobody has.
     pub(super) fn held(&self) -> Vec<Ticket> {
-        let held = self.pending.iter().filter(|(_, pending)| pending.held.is_some());
+        let held = self.pending.iter().filter(|(_, pending)| pending.with == With::Nobody);
         held.map(|(ticket, _)| *ticket).collect()
     }
 
     /// Tells whether the request only reads.
     pub(super) fn is_read(&self, ticket: Ticket) -> bool {
-        let held = self.pending.get(&ticket).and_then(|pending| pending.held.as_ref());
-        matches!(held, Some(Request::Read(_)))
+        let pending = self.pending.get(&ticket);
+        pending.is_some_and(|pending| matches!(pending.request, Request::Read(_)))
     }
 
     /// Returns until when somebody waits for this one.
@@ -88,7 +134,13 @@ impl Requests {
 
     /// Takes out whoever waits for this answer.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
-        let Pending { csr, reply, .. } = self.pending.remove(&ticket)?;
+        let Pending { request, reply, .. } = self.pending.remove(&ticket)?;
+        let csr = match request {
+            Request::Join(join) => Some(join.csr),
+            Request::Renew(renew) => Some(renew.csr),
+            Request::TakeRole(asked) => Some(asked.csr),
+            _ => None,
+        };
         Some(Waiting { csr, reply })
     }
 
@@ -101,7 +153,15 @@ impl Requests {
 
     /// Refuses everything that is more than a read.
     pub(super) fn refuse_changes(&mut self, refusal: &Refusal) {
-        for (_, pending) in self.pending.extract_if(.., |_, pending| !pending.is_read) {
+        let is_change = |pending: &Pending| !matches!(pending.request, Request::Read(_));
+        for (_, pending) in self.pending.extract_if(.., |_, pending| is_change(pending)) {
+            answer(&pending.reply, Err(refusal.clone()));
+        }
+    }
+
+    /// Refuses what nobody has.
+    pub(super) fn refuse_held(&mut self, refusal: &Refusal) {
+        for (_, pending) in self.pending.extract_if(.., |_, p| p.with == With::Nobody) {
             answer(&pending.reply, Err(refusal.clone()));
         }
     }

@@ -3,7 +3,8 @@
 use super::{World, replicated, world::id};
 use crate::{
     cluster::{
-        Change, Class, Command, Event, JoinRequest, Query, Refusal, RenewRequest, Request, Response,
+        Change, Class, Command, Event, JoinRequest, Query, Refusal, RenewRequest, Request,
+        Response, RoleRequest,
     },
     types::{
         Availability, Desired, FromManager, FromWorker, JoinToken, LocalSuccessor, Mode,
@@ -227,22 +228,139 @@ fn removal_needs_force_where_the_node_lives_and_a_manager_stays() {
     assert_eq!(world.wanted()[0].node, None);
 }
 
-#[test]
-fn roles_do_not_change_yet() {
-    let mut world = World::new(1);
-    let change = |world: &mut World, number: u128, role: Role| {
-        let node = world.state.node(&id(number)).expect("a node").clone();
-        let mut spec = node.spec;
-        spec.role = role;
-        let request = world.request_id();
-        let (id, version) = (node.id, node.version);
-        world.request(Request::UpdateNode { request, id, version, spec }).expect_err("a refusal")
+/// Asks for another role of a node.
+fn set_role(world: &mut World, number: u128, role: Role) -> Result<Response, Refusal> {
+    let node = world.state.node(&id(number)).expect("a node").clone();
+    let mut spec = node.spec;
+    spec.role = role;
+    let request = world.request_id();
+    let (id, version) = (node.id, node.version);
+    world.request(Request::UpdateNode { request, id, version, spec })
+}
+
+/// The node, a worker so far, fetches the certificate of its role.
+fn take_role(world: &mut World, number: u128) -> Result<Role, Refusal> {
+    take_role_as(world, number, (Role::Worker, id(number).member()))
+}
+
+fn take_role_as(
+    world: &mut World,
+    number: u128,
+    (certified, member): (Role, u64),
+) -> Result<Role, Refusal> {
+    let node = world.state.node(&id(number)).expect("a node");
+    let asked = RoleRequest {
+        node: node.id.clone(),
+        certified,
+        csr: Vec::new(),
+        key_digest: node.key_digest,
+        advertise: format!("10.0.0.{number}:2377"),
+        member,
     };
-    let refusal = change(&mut world, 1, Role::Manager);
-    assert_eq!(refusal.class, Class::Unsupported);
-    assert!(refusal.message.contains("not supported yet"));
-    let refusal = change(&mut world, 0, Role::Worker);
+    match world.request(Request::TakeRole(Box::new(asked)))? {
+        Response::Admitted(admission) => Ok(admission.role),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn group(world: &World) -> Vec<String> {
+    world.group.values().cloned().collect()
+}
+
+#[test]
+fn a_worker_becomes_a_manager_once_it_is_ready_for_it() {
+    let mut world = World::new(2);
+    world.run(SECOND);
+    assert_eq!(take_role(&mut world, 1), Ok(Role::Worker), "nobody wants it to be more");
+    set_role(&mut world, 1, Role::Manager).expect("a change");
+    world.run(SECOND);
+    let told = world.workers[&id(1)].heard.iter().rev().find_map(|message| match message {
+        FromManager::Place { role, managers } => Some((*role, managers.len())),
+        _ => None,
+    });
+    assert_eq!(told, Some((Role::Manager, 1)), "it is told");
+    assert_eq!(group(&world), ["10.0.0.0:2377"], "and not waited for");
+    assert_eq!(take_role(&mut world, 1), Ok(Role::Manager));
+    assert_eq!(take_role(&mut world, 1), Ok(Role::Manager), "an answer may be lost");
+    assert_eq!(group(&world).len(), 2);
+    world.run(SECOND);
+    let places = |number| {
+        let heard = &world.workers[&id(number)].heard;
+        heard
+            .iter()
+            .filter(|m| matches!(m, FromManager::Place { managers, .. } if managers.len() == 2))
+            .count()
+    };
+    assert_eq!((places(1), places(2)), (1, 1), "everybody learns where managers are, once");
+}
+
+#[test]
+fn a_manager_is_a_worker_once_the_group_has_let_it_go() {
+    let mut world = World::new(2);
+    world.run(SECOND);
+    let refusal = set_role(&mut world, 0, Role::Worker).expect_err("a refusal");
     assert_eq!(refusal.message, "attempting to demote the last manager of the swarm");
+    for number in [1, 2] {
+        set_role(&mut world, number, Role::Manager).expect("a change");
+        take_role(&mut world, number).expect("a role");
+    }
+    world.run(SECOND);
+    set_role(&mut world, 2, Role::Worker).expect("two are left");
+    assert_eq!(group(&world).len(), 2);
+    let refusal = take_role(&mut world, 2).expect_err("a refusal");
+    assert!(refusal.message.contains("still being taken out"), "{refusal}");
+    let members = [0, 1, 2].map(|number| id(number).member());
+    world.event(Event::Group { members: members.into() });
+    assert!(world.state.node(&id(2)).expect("a node").manager.is_some());
+    world.event(Event::Group { members: members[..2].iter().copied().collect() });
+    let row = world.state.node(&id(2)).expect("a node");
+    assert_eq!((row.role, &row.manager), (Role::Worker, &None));
+    assert_eq!(take_role(&mut world, 2), Ok(Role::Worker));
+}
+
+#[test]
+fn a_manager_let_go_and_wanted_again_is_a_worker_in_between() {
+    let mut world = World::new(2);
+    world.run(SECOND);
+    for number in [1, 2] {
+        set_role(&mut world, number, Role::Manager).expect("a change");
+        take_role(&mut world, number).expect("a role");
+    }
+    let own = id(2).member();
+    set_role(&mut world, 2, Role::Worker).expect("two are left");
+    world.event(Event::Group { members: [0, 1].map(|it| id(it).member()).into() });
+    set_role(&mut world, 2, Role::Manager).expect("a change");
+    let took = take_role_as(&mut world, 2, (Role::Manager, own));
+    assert_eq!(took, Ok(Role::Worker), "it holds the log of a member that was let go");
+    assert_eq!(world.state.node(&id(2)).expect("a node").manager, None);
+    for member in [7, 8] {
+        let took = take_role_as(&mut world, 2, (Role::Worker, member));
+        assert_eq!(took, Ok(Role::Manager), "without a log it may come, and come again");
+        let row = world.state.node(&id(2)).expect("a node").manager.as_ref();
+        assert_eq!(row.map(|manager| manager.raft_id), Some(member));
+    }
+    let took = take_role_as(&mut world, 2, (Role::Manager, 8));
+    assert_eq!(took, Ok(Role::Manager), "and stays");
+}
+
+#[test]
+fn a_demotion_that_would_lose_the_majority_is_refused_with_numbers() {
+    let mut world = World::new(3);
+    world.run(SECOND);
+    for number in [1, 2] {
+        set_role(&mut world, number, Role::Manager).expect("a change");
+        take_role(&mut world, number).expect("a role");
+    }
+    world.cut(1);
+    world.run(Duration::from_secs(20));
+    let refusal = set_role(&mut world, 2, Role::Worker).expect_err("a refusal");
+    assert!(
+        refusal
+            .message
+            .ends_with("of the 2 managers that would be left 1 answer, and 2 are needed"),
+        "{refusal}"
+    );
+    set_role(&mut world, 1, Role::Worker).expect("the lost one may go");
 }
 
 #[test]
@@ -296,6 +414,8 @@ fn rotating_a_token_replaces_it_once() {
         spec: cluster.spec.clone(),
         rotate_worker_token: true,
         rotate_manager_token: false,
+        rotate_unlock_key: false,
+        fresh_unlock_key: crate::types::UnlockKey([9; 32]),
     };
     assert_eq!(world.request(rotate.clone()), Ok(Response::Done));
     let rotated = world.state.cluster().expect("a cluster").clone();

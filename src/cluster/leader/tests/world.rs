@@ -7,10 +7,10 @@ use crate::{
     },
     types::{
         Availability, Cluster, ClusterId, ClusterSpec, ContainerSpec, Date, Desired, Entropy,
-        FromManager, FromWorker, JoinToken, JoinTokens, Mode, Moment, Node, NodeDescription,
-        NodeId, NodeSpec, NodeStatus, Platform, Register, RequestId, Resources, Role, RootCa,
-        Sequence, Service, ServiceId, ServiceSpec, Task, TaskId, TaskReport, TaskSpec, TaskState,
-        TaskStatus, Version,
+        FromManager, FromWorker, JoinToken, JoinTokens, ManagerStatus, Mode, Moment, Node,
+        NodeDescription, NodeId, NodeSpec, NodeStatus, Platform, Register, RequestId, Resources,
+        Role, RootCa, Sequence, Service, ServiceId, ServiceSpec, Task, TaskId, TaskReport,
+        TaskSpec, TaskState, TaskStatus, Version,
     },
 };
 use std::{
@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) commits: bool,
     pub(crate) pending: Option<Vec<Command>>,
     pub(crate) rejected: Vec<String>,
+    /// The consensus group that the leader wants.
+    pub(crate) group: BTreeMap<u64, String>,
     /// The longest desired or committed states seen: neither ever falls.
     seen: BTreeMap<TaskId, (TaskState, Desired)>,
     tickets: u64,
@@ -99,7 +101,10 @@ fn node(number: u128, role: Role) -> Node {
         },
         description: description(number),
         status: NodeStatus::default(),
-        manager: None,
+        manager: (role == Role::Manager).then(|| ManagerStatus {
+            address: format!("10.0.0.{number}:2377"),
+            raft_id: id(number).member(),
+        }),
         role,
         key_digest,
     }
@@ -118,6 +123,7 @@ impl World {
             spec: ClusterSpec::default(),
             root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
             tokens: JoinTokens { worker: JoinToken(11), manager: JoinToken(12) },
+            unlock_key: None,
         };
         let mut changes = vec![Change::CreateCluster {
             cluster: Box::new(cluster),
@@ -146,6 +152,7 @@ impl World {
             commits: true,
             pending: None,
             rejected: Vec::new(),
+            group: BTreeMap::new(),
             seen: BTreeMap::new(),
             tickets: 0,
             next_beat: now + BEAT,
@@ -338,6 +345,7 @@ impl World {
                     assert!(self.replies.insert(ticket, result).is_none(), "answered twice");
                 }
                 Effect::Send { node, message } => self.deliver(&node, message),
+                Effect::SetGroup(members) => self.group = members,
                 Effect::Disconnect { node } => {
                     if let Some(worker) = self.workers.get_mut(&node) {
                         worker.linked = false;

@@ -1,0 +1,115 @@
+//! Secrets that a person or a script hands to a command: never as an argument, which everybody on
+//! the machine can read.
+
+use super::{exit::CliError, output};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use std::{
+    fs::File,
+    io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _},
+    path::Path,
+};
+
+/// The longest that is read: beyond any passphrase, and short enough to notice a wrong file.
+const LEN_MAX: u64 = 4096;
+
+/// Reads a secret: from the first line of `file`, else from the environment, else from the terminal,
+/// `twice` where a mistake would only show when it is too late.
+pub(super) fn read(
+    file: Option<&Path>,
+    variable: &str,
+    name: &str,
+    twice: bool,
+) -> Result<String, CliError> {
+    let secret = if let Some(path) = file {
+        first_line(path).map_err(|error| {
+            CliError::failure(format!("cannot read {}: {error}", path.display()))
+        })?
+    } else if let Some(value) = std::env::var_os(variable) {
+        let text = value.into_string();
+        text.map_err(|_| CliError::usage(format!("{variable} is not text")))?
+    } else if io::stdin().is_terminal() {
+        let secret = ask(&format!("Enter the {name}: "))?;
+        if twice && ask(&format!("Repeat the {name}: "))? != secret {
+            return Err(CliError::failure(format!("the two {name}s differ")));
+        }
+        secret
+    } else {
+        return Err(CliError::usage(format!("no {name} was given"))
+            .hint(format!("set {variable}, name a file, or run the command on a terminal")));
+    };
+    if secret.is_empty() {
+        return Err(CliError::usage(format!("the {name} is empty")));
+    }
+    Ok(secret)
+}
+
+/// Reads a secret from the terminal after `question`, or else the first line of standard input.
+pub(super) fn from_input(question: &str) -> Result<String, CliError> {
+    if io::stdin().is_terminal() {
+        return ask(question);
+    }
+    let failed =
+        |error: io::Error| CliError::failure(format!("cannot read standard input: {error}"));
+    let mut line = String::new();
+    let _read = io::stdin().lock().take(LEN_MAX).read_line(&mut line).map_err(failed)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn first_line(path: &Path) -> io::Result<String> {
+    let mut line = String::new();
+    let _read = BufReader::new(File::open(path)?.take(LEN_MAX)).read_line(&mut line)?;
+    line.truncate(line.trim_end_matches(['\r', '\n']).len());
+    Ok(line)
+}
+
+/// A terminal that does not show what is typed, until it is dropped.
+struct Silent(Termios);
+
+impl Silent {
+    fn new() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.insert(LocalModes::ECHONL);
+        tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing.
+        tcsetattr(io::stdin(), OptionalActions::Now, &self.0).ok();
+    }
+}
+
+fn ask(question: &str) -> Result<String, CliError> {
+    let failed =
+        |error: io::Error| CliError::failure(format!("cannot read from the terminal: {error}"));
+    let silent = Silent::new().map_err(failed)?;
+    output::raw_note(question.as_bytes());
+    let mut line = String::new();
+    let _read = io::stdin().lock().take(LEN_MAX).read_line(&mut line).map_err(failed)?;
+    drop(silent);
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gives_its_first_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        for (text, secret) in [("a b \n", "a b "), ("x\r\ny\n", "x"), ("x", "x")] {
+            std::fs::write(&path, text).unwrap();
+            let read = read(Some(&path), "MIDGE_TEST_NONE", "passphrase", false);
+            assert_eq!(read.map_err(|error| error.message), Ok(secret.to_owned()));
+        }
+        std::fs::write(&path, "\nsecond").unwrap();
+        assert!(read(Some(&path), "MIDGE_TEST_NONE", "passphrase", false).is_err());
+        let missing = dir.path().join("missing");
+        assert!(read(Some(&missing), "MIDGE_TEST_NONE", "passphrase", false).is_err());
+    }
+}

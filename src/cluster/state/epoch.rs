@@ -1,0 +1,88 @@
+//! How a new epoch of the cluster begins: with one manager, on what a lost group or a backup left.
+//!
+//! The epoch is part of the replicated state ([`State::epoch`]), so that entries which are applied
+//! anew after a restart get the versions that they had, and a manager that joins learns it with the
+//! rest.
+
+use super::{
+    State,
+    apply::{At, not_found},
+};
+use crate::{
+    cluster::command::{Applied, Rejected},
+    types::{ManagerStatus, Node, NodeId, Role, Version},
+};
+
+impl State {
+    /// Returns the epoch that the next entry belongs to: 1, until the cluster was restored or forced
+    /// anew.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.tables.applied.epoch.max(1)
+    }
+
+    pub(super) fn force_new(
+        &mut self,
+        at: At,
+        manager: &NodeId,
+        status: &ManagerStatus,
+    ) -> Result<Applied, Rejected> {
+        if self.node(manager).is_none() {
+            return Err(not_found("node", manager.as_str()));
+        }
+        let at = self.begin_epoch(at);
+        self.demote_managers(at, manager);
+        self.change_node(at, manager, |node| {
+            node.role = Role::Manager;
+            node.spec.role = Role::Manager;
+            node.manager = Some(status.clone());
+            Ok(())
+        })
+    }
+
+    pub(super) fn restore_to(
+        &mut self,
+        at: At,
+        node: &Node,
+        replaces: &NodeId,
+    ) -> Result<Applied, Rejected> {
+        if self.cluster().is_none() {
+            return Err(not_found("cluster", ""));
+        }
+        if self.node(&node.id).is_some() || self.is_removed(&node.id) {
+            let text = format!("node {} was a member before", node.id);
+            return Err(Rejected::Precondition(text));
+        }
+        if self.nodes().any(|other| other.key_digest == node.key_digest) {
+            return Err(Rejected::Precondition("a node has this key already".to_owned()));
+        }
+        let at = self.begin_epoch(at);
+        self.demote_managers(at, &node.id);
+        if self.node(replaces).is_some() {
+            self.remove_node(at, replaces, true)?;
+        }
+        self.create_node(at, node)
+    }
+
+    /// Raises the epoch. What is written from here on has a version above all that any manager of
+    /// the epoch before may have written.
+    fn begin_epoch(&mut self, at: At) -> At {
+        let version = Version { epoch: self.epoch() + 1, index: at.version.index };
+        self.tables.applied = version;
+        At { version, ..at }
+    }
+
+    fn demote_managers(&mut self, at: At, except: &NodeId) {
+        let managers = self.tables.nodes.values_mut().filter(|node| {
+            let manages = [node.role, node.spec.role].contains(&Role::Manager);
+            node.id != *except && (manages || node.manager.is_some())
+        });
+        for node in managers {
+            node.role = Role::Worker;
+            node.spec.role = Role::Worker;
+            node.manager = None;
+            node.version = at.version;
+            node.updated = at.date;
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The cluster in one file, and a new manager made of that.
+//!
+//! The file holds the replicated state, with the root certificate's key in it, and where its manager
+//! was found. It holds no node's key: the machine that it is restored to gets an identity of its own.
+//! Were it to take over the old one's, two machines would claim one node as soon as the old one came
+//! back; so the old node is removed instead, and its certificate refused. The other managers of the
+//! backup become workers: nobody knows which of them live, and none may vote.
+
+use super::{
+    DaemonError, Shared, address,
+    host::{SystemEntropy, random_bytes, wall_clock},
+    member::{self, open_store},
+    membership::Membership,
+    swarm,
+};
+use crate::{
+    api::{
+        error::{LOCKED, NOT_A_MANAGER},
+        local::RestoreOptions,
+    },
+    cluster::{Change, Class, Command, Refusal, State, encode_entry},
+    consensus::{self, OnSmol},
+    pki::{self, CertificateFiles, Identity, NodeFiles},
+    runtime::image::chain,
+    store::{CONTENT_MAX, open_file, seal_file},
+    types::{
+        Availability, Cluster, ManagerStatus, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role,
+        Version,
+    },
+    util::interfaces::interfaces,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long the manager may take to hand out its state: it copies it between two entries.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is sealed, without the state.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct About {
+    /// The manager that wrote it.
+    node: NodeId,
+    /// Where that listened.
+    listen: String,
+    /// What that told others.
+    advertise: String,
+}
+
+/// How the content of a file is laid out.
+const CONTENT: u8 = 1;
+
+fn encode(about: &About, state: &[u8]) -> Vec<u8> {
+    let mut content = postcard::to_extend(about, vec![CONTENT]).expect("memory grows");
+    content.extend_from_slice(state);
+    content
+}
+
+fn decode(content: &[u8]) -> Result<(About, State), String> {
+    let damaged = |error: postcard::Error| format!("its content is damaged: {error}");
+    match content.split_first() {
+        Some((&CONTENT, rest)) => {
+            let (about, state) = postcard::take_from_bytes(rest).map_err(damaged)?;
+            let state = State::decode_snapshot(state).map_err(|error| error.to_string())?;
+            Ok((about, state))
+        }
+        Some((found, _)) => Err(format!("its content is of a newer midge (format {found})")),
+        None => Err("it is empty".to_owned()),
+    }
+}
+
+/// Returns the cluster as this manager has it, sealed with `passphrase`.
+pub(super) async fn backup(shared: &Shared, passphrase: String) -> Result<Vec<u8>, Refusal> {
+    let member = shared.member().ok_or_else(swarm::not_in_swarm)?;
+    if member.membership.role != Role::Manager {
+        return Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER));
+    }
+    if member.locked {
+        return Err(Refusal::new(Class::Unavailable, LOCKED));
+    }
+    let state = member.handle.snapshot(SNAPSHOT_LIMIT).await?;
+    let about = About {
+        node: member.membership.node.clone(),
+        listen: member.membership.listen.clone(),
+        advertise: member.membership.advertise.clone(),
+    };
+    let content = encode(&about, &state);
+    if content.len() > CONTENT_MAX {
+        let text = format!("the state has {} bytes: a backup holds {CONTENT_MAX}", content.len());
+        return Err(Refusal::new(Class::Unavailable, text));
+    }
+    Ok(smol::unblock(move || seal_file(&passphrase, content, random_bytes())).await)
+}
+
+/// Everything of the new manager, before anything of it is on disk.
+struct Plan {
+    membership: Membership,
+    files: NodeFiles,
+    listen: SocketAddr,
+    /// The state of the backup, as bytes that this midge writes, and its last entry.
+    state: Vec<u8>,
+    index: u64,
+    change: Change,
+}
+
+/// Makes this node the only manager of the cluster in `file`.
+pub(super) async fn restore(
+    shared: &Arc<Shared>,
+    options: RestoreOptions,
+    file: Vec<u8>,
+) -> Result<NodeId, Refusal> {
+    let _one = shared.changing.lock().await;
+    if shared.member().is_some() {
+        return Err(swarm::in_swarm());
+    }
+    let invalid = |text: String| Refusal::new(Class::Invalid, text);
+    let passphrase = options.passphrase.clone();
+    let content = smol::unblock(move || open_file(&passphrase, &file)).await;
+    let content = content.map_err(|error| invalid(error.to_string()))?;
+    let (about, state) =
+        decode(&content).map_err(|error| invalid(format!("cannot read the backup: {error}")))?;
+    drop(content);
+    let plan = plan(shared, &options, &about, state).await?;
+    let endpoint = swarm::bind(shared, plan.listen).await.map_err(|e| swarm::internal(&e))?;
+    let data_dir = shared.options.data_dir.clone();
+    let failed = |error: &DaemonError| swarm::internal(error);
+    // What a restore that was cut short has left.
+    member::forget(&data_dir).map_err(|error| failed(&error))?;
+    let node = plan.membership.node.clone();
+    let made = async {
+        let (membership, files) = make(shared, plan).await?;
+        let member = member::start(shared, membership.clone(), files, endpoint, None).await?;
+        if let Err(error) = membership.save(&data_dir) {
+            member.stop().await;
+            return Err(error.into());
+        }
+        swarm::install(shared, member);
+        Ok(())
+    };
+    let made: Result<(), DaemonError> = made.await;
+    if let Err(error) = &made {
+        member::forget(&data_dir).map_err(|error| failed(&error))?;
+        return Err(failed(error));
+    }
+    tracing::warn!(%node, "the cluster was restored from a backup");
+    Ok(node)
+}
+
+async fn plan(
+    shared: &Shared,
+    options: &RestoreOptions,
+    about: &About,
+    mut state: State,
+) -> Result<Plan, Refusal> {
+    let invalid = |text: String| Refusal::new(Class::Invalid, text);
+    let Some(cluster) = state.cluster().cloned() else {
+        return Err(invalid("the backup holds no cluster".to_owned()));
+    };
+    let (listen, advertise) = addresses(options, about)?;
+    let (id, date) = (NodeId::generate(&mut SystemEntropy), wall_clock());
+    let (files, key_digest) = identity(&cluster, &id).map_err(|error| swarm::internal(&error))?;
+    let mut membership = Membership::new(id.clone(), cluster.id.clone(), Role::Manager, date);
+    membership.listen = listen.to_string();
+    membership.advertise.clone_from(&advertise);
+    membership.managers = vec![advertise.clone()];
+    // What a user said of the manager is said of the one in its place.
+    let spec = state.node(&about.node).map(|node| node.spec.clone());
+    let labels = || NodeSpec {
+        labels: shared.config.node_labels.clone(),
+        role: Role::Manager,
+        availability: Availability::Active,
+    };
+    let node = Node {
+        id,
+        version: Version::ZERO,
+        created: date,
+        updated: date,
+        spec: NodeSpec { role: Role::Manager, ..spec.unwrap_or_else(labels) },
+        description: shared.containers.describe_now().await,
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: String::new(),
+            address: member::host_of(&advertise),
+        },
+        manager: Some(ManagerStatus { address: advertise, raft_id: membership.key() }),
+        role: Role::Manager,
+        key_digest,
+    };
+    let change = Change::RestoreCluster { node: Box::new(node), replaces: about.node.clone() };
+    let (index, bytes) = (state.applied().index, state.encode_snapshot());
+    let at = Version { epoch: state.epoch(), index: index + 1 };
+    let command = Command { request: None, term: 1, date, change: change.clone() };
+    state.apply(at, 1, &command).map_err(|error| invalid(format!("cannot restore: {error}")))?;
+    Ok(Plan { membership, files, listen, state: bytes, index, change })
+}
+
+/// Makes the node's key, and a certificate of the cluster's root for it.
+fn identity(cluster: &Cluster, node: &NodeId) -> Result<(NodeFiles, [u8; 32]), DaemonError> {
+    let identity =
+        Identity { node: node.clone(), role: Role::Manager, cluster: cluster.id.clone() };
+    let (key, csr) = pki::new_key_and_request(None)?;
+    let expiry = cluster.spec.node_cert_expiry;
+    let certificate = pki::sign(&cluster.root, &csr, &identity, wall_clock(), expiry)?;
+    let digest = pki::request_key_digest(&csr)?;
+    Ok((NodeFiles { root: cluster.root.certificate.clone(), certificate, key }, digest))
+}
+
+/// Returns where to listen and what to tell others: what was given, else what the backup says, so
+/// that workers which know that address come back by themselves.
+fn addresses(options: &RestoreOptions, about: &About) -> Result<(SocketAddr, String), Refusal> {
+    let invalid = |error: address::AddressError| Refusal::new(Class::Invalid, chain(&error));
+    let listen = if options.listen.is_empty() { &about.listen } else { &options.listen };
+    let listen = address::listen(listen).map_err(invalid)?;
+    if !options.advertise.is_empty() {
+        return Ok((listen, address::advertise(&options.advertise, listen).map_err(invalid)?));
+    }
+    let told = member::host_of(&about.advertise);
+    let known: Option<IpAddr> = told.parse().ok();
+    if let Some(known) = known
+        && !interfaces().iter().any(|(_, own)| *own == known)
+    {
+        let text = format!(
+            "this machine does not have the address {known} of the manager that the backup was \
+             taken on - give it one that workers know, or specify another with --advertise-addr"
+        );
+        return Err(Refusal::new(Class::Invalid, text));
+    }
+    Ok((listen, about.advertise.clone()))
+}
+
+/// Puts the new manager on disk; that it is a member is said last, by whoever calls this.
+async fn make(shared: &Shared, plan: Plan) -> Result<(Membership, NodeFiles), DaemonError> {
+    let data_dir = shared.options.data_dir.clone();
+    let Plan { membership, files, state, index, change, .. } = plan;
+    CertificateFiles::under(&data_dir).save(&files)?;
+    let seal = shared.lock.open()?.ok_or_else(|| DaemonError::Other(LOCKED.to_owned()))?;
+    let store = open_store(&data_dir, &seal)?;
+    let (key, address) = (membership.key(), membership.advertise.clone());
+    let made = smol::unblock(move || {
+        let first =
+            |term| encode_entry(&[Command { request: None, term, date: wall_clock(), change }]);
+        let store = store.as_ref();
+        consensus::make_from_snapshot::<OnSmol>(store, key, address, (index, state), first)
+    });
+    made.await.map_err(|source| DaemonError::Io { what: "write the state".to_owned(), source })?;
+    Ok((membership, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_is_read_back_and_a_foreign_one_refused() {
+        let about = About {
+            node: NodeId::from_bits(1),
+            listen: "0.0.0.0:2377".to_owned(),
+            advertise: "10.0.0.1:2377".to_owned(),
+        };
+        let state = State::default();
+        let content = encode(&about, &state.encode_snapshot());
+        assert_eq!(decode(&content).unwrap(), (about, state));
+        for at in 0..content.len() {
+            assert!(decode(&content[..at]).is_err(), "cut at {at}");
+        }
+        let newer = [&[2], &content[1..]].concat();
+        assert!(decode(&newer).unwrap_err().contains("newer midge (format 2)"));
+    }
+
+    #[test]
+    fn where_the_manager_is_found_is_as_given_or_as_it_was() {
+        let about = |advertise: &str| About {
+            node: NodeId::from_bits(1),
+            listen: "0.0.0.0:2399".to_owned(),
+            advertise: advertise.to_owned(),
+        };
+        let options = |listen: &str, advertise: &str| RestoreOptions {
+            passphrase: String::new(),
+            listen: listen.to_owned(),
+            advertise: advertise.to_owned(),
+        };
+        let (listen, told) = addresses(&options("", ""), &about("manager.example:2399")).unwrap();
+        assert_eq!((listen.port(), told.as_str()), (2399, "manager.example:2399"));
+        let refused = addresses(&options("", ""), &about("192.0.2.77:2399")).unwrap_err();
+        assert!(refused.message.contains("--advertise-addr"), "{}", refused.message);
+        let given = options("0.0.0.0:5000", "192.0.2.78");
+        let (listen, told) = addresses(&given, &about("192.0.2.77:2399")).unwrap();
+        assert_eq!((listen.port(), told.as_str()), (5000, "192.0.2.78:5000"));
+    }
+}

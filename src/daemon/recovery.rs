@@ -1,0 +1,156 @@
+//! A cluster that lost its managers, taken up again by one.
+
+use super::{
+    DaemonError, Shared, address,
+    host::wall_clock,
+    member::{Member, open_store},
+    membership::Membership,
+    swarm,
+};
+use crate::{
+    api::{
+        error::{LOCKED, NOT_A_MANAGER},
+        local::InitOptions,
+    },
+    cluster::{Change, Class, Command, Refusal, encode_entry},
+    consensus::{self, OnSmol},
+    pki,
+    store::{AgentStore, OpenError},
+    types::{ManagerStatus, NodeId, Role},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long whoever still looks at a member that was stopped may take to let go of its files: an
+/// answer on its way to a client, above all.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often that is looked at.
+const RELEASE_POLL: Duration = Duration::from_millis(20);
+
+/// Docker's words.
+const NOT_LOCKED: &str = "swarm is not locked";
+
+/// Docker's words.
+const WRONG_KEY: &str = "swarm could not be unlocked: invalid key provided";
+
+/// What Docker's clients send where the user named no address to listen on.
+const LISTEN_DEFAULT: &str = "0.0.0.0:2377";
+
+/// Goes on as the only manager, with what is on this node's disk. Its containers, and those of the
+/// workers, go on running. Called by whoever holds the right to change the membership.
+pub(super) async fn force_new_cluster(
+    shared: &Arc<Shared>,
+    options: &InitOptions,
+) -> Result<NodeId, Refusal> {
+    let member = shared.member().ok_or_else(swarm::not_in_swarm)?;
+    if member.membership.role != Role::Manager {
+        return Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER));
+    }
+    if member.locked {
+        return Err(Refusal::new(Class::Unavailable, LOCKED));
+    }
+    let before = member.membership.clone();
+    let after = moved(&before, options)?;
+    tracing::warn!("a new cluster is made of this manager alone");
+    stop(shared, member).await;
+    let made = anew(shared, &after).await;
+    // Where it was not made the node is what it was before.
+    let now = if made.is_ok() { after } else { before };
+    let node = now.node.clone();
+    go_on(shared, now).await?;
+    made.map(|()| node).map_err(|error| swarm::internal(&error))
+}
+
+/// Ends the member that runs, for another to take its place.
+pub(super) async fn stop(shared: &Shared, member: Arc<Member>) {
+    member.stop().await;
+    shared.set_member(None);
+}
+
+/// Takes the membership up again in this process.
+async fn go_on(shared: &Arc<Shared>, membership: Membership) -> Result<(), Refusal> {
+    let went_on = super::resume(shared, membership).await;
+    went_on.map_err(|error| {
+        // Nothing but another start of the daemon helps. Full says that somebody told before.
+        let _told = shared.failed.try_send(error.explain());
+        swarm::internal(&error)
+    })
+}
+
+/// Opens a locked manager with the unlock key's text.
+pub(super) async fn unlock(shared: &Arc<Shared>, key: &str) -> Result<(), Refusal> {
+    let _one = shared.changing.lock().await;
+    let member = shared
+        .member()
+        .ok_or_else(|| Refusal::new(Class::Unavailable, "This node is not part of a swarm"))?;
+    if !member.locked {
+        return Err(Refusal::new(Class::Conflict, NOT_LOCKED));
+    }
+    let key = pki::parse_unlock_key(key);
+    let key = key.ok_or_else(|| Refusal::new(Class::Invalid, "invalid key string"))?;
+    let opened = shared.lock.unlock(key).map_err(|error| swarm::internal(&error.into()))?;
+    if !opened {
+        return Err(Refusal::new(Class::Unauthorized, WRONG_KEY));
+    }
+    let membership = member.membership.clone();
+    stop(shared, member).await;
+    let data_dir = shared.options.data_dir.clone();
+    let free = released(|| Ok(AgentStore::open(&data_dir.join("agent.redb"))?)).await;
+    free.map_err(|error| swarm::internal(&error))?;
+    go_on(shared, membership).await
+}
+
+/// Returns the membership with the addresses that were given; what was not stays.
+fn moved(before: &Membership, options: &InitOptions) -> Result<Membership, Refusal> {
+    let invalid = |error: address::AddressError| Refusal::new(Class::Invalid, error.to_string());
+    let mut after = before.clone();
+    if !matches!(options.listen.as_str(), "" | LISTEN_DEFAULT) {
+        after.listen = address::listen(&options.listen).map_err(invalid)?.to_string();
+    }
+    if !options.advertise.is_empty() {
+        let listen = address::listen(&after.listen).map_err(invalid)?;
+        after.advertise = address::advertise(&options.advertise, listen).map_err(invalid)?;
+    }
+    after.managers = vec![after.advertise.clone()];
+    Ok(after)
+}
+
+/// Makes the group on disk, and then says where it is found.
+async fn anew(shared: &Shared, membership: &Membership) -> Result<(), DaemonError> {
+    let data_dir = shared.options.data_dir.clone();
+    let seal = shared.lock.open()?.ok_or_else(|| DaemonError::Other(LOCKED.to_owned()))?;
+    let store = released(|| {
+        let _agent = AgentStore::open(&data_dir.join("agent.redb"))?;
+        open_store(&data_dir, &seal)
+    })
+    .await?;
+    let (key, address) = (membership.key(), membership.advertise.clone());
+    let status = ManagerStatus { address: address.clone(), raft_id: key };
+    let change = Change::ForceNewCluster { manager: membership.node.clone(), status };
+    let made = smol::unblock(move || {
+        consensus::make_alone::<OnSmol>(store.as_ref(), key, address, |term| {
+            let date = wall_clock();
+            encode_entry(&[Command { request: None, term, date, change }])
+        })
+    });
+    made.await.map_err(|source| DaemonError::Io { what: "make a new group".to_owned(), source })?;
+    Ok(membership.save(&data_dir)?)
+}
+
+/// Opens files that a member which was stopped may not have let go of yet.
+pub(super) async fn released<T>(
+    open: impl Fn() -> Result<T, DaemonError>,
+) -> Result<T, DaemonError> {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(DaemonError::Store(OpenError::InUse { .. })) if start.elapsed() < RELEASE_LIMIT => {
+                smol::Timer::after(RELEASE_POLL).await;
+            }
+            result => return result,
+        }
+    }
+}

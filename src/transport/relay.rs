@@ -1,0 +1,96 @@
+//! What a manager passes on between two other nodes, byte for byte: a worker's session to the
+//! leader, and a manager's stream to a node.
+
+use super::{
+    HEADER_LIMIT,
+    endpoint::{Inner, Route, open},
+    peers,
+    serve::IncomingStream,
+    stream::{ByteReceiver, ByteSender, StreamError, within},
+};
+use crate::{
+    cluster::{Class, Refusal},
+    pki::Identity,
+    types::NodeId,
+    wire::{StreamReply, StreamRequest},
+};
+use futures_lite::FutureExt as _;
+use std::sync::Arc;
+
+/// Opens the worker's session with the leader at `leader`.
+pub(super) async fn session(
+    inner: &Arc<Inner>,
+    leader: &str,
+    node: NodeId,
+    address: String,
+) -> Result<(ByteSender, ByteReceiver), StreamError> {
+    within(HEADER_LIMIT, async {
+        let connection = peers::connection(inner, leader).await?;
+        let (mut sender, mut receiver) = open(&connection).await?;
+        sender.send(&StreamRequest::SessionOf { node, address }).await?;
+        match receiver.receive::<StreamReply>().await? {
+            Some(StreamReply::Ready) => Ok((sender, receiver)),
+            Some(StreamReply::Refused(refusal)) => Err(refusal.into()),
+            _ => Err(StreamError::Unexpected),
+        }
+    })
+    .await
+}
+
+/// Passes a manager's stream on to a node that has a session here, or is this one.
+pub(super) async fn via(
+    inner: &Arc<Inner>,
+    peer: Option<Identity>,
+    node: NodeId,
+    request: StreamRequest,
+    (sender, receiver): (ByteSender, ByteReceiver),
+) -> Result<(), StreamError> {
+    let stream = IncomingStream { peer, request, sender, receiver };
+    let (connection, request) = match inner.route_to(&node) {
+        None => {
+            let text = format!("node {node} is not connected");
+            return stream.refuse(Refusal::new(Class::Unavailable, text)).await;
+        }
+        Some((Route::Own(_), _)) => {
+            let Some(handler) = inner.state().handler.clone() else {
+                let text = "the node is only starting; try again";
+                return stream.refuse(Refusal::new(Class::Unavailable, text)).await;
+            };
+            handler(stream).await;
+            return Ok(());
+        }
+        Some((Route::Peer(connection), false)) => (connection, stream.request),
+        Some((Route::Peer(connection), true)) => {
+            let request = Box::new(stream.request);
+            (connection, StreamRequest::Via { node, request })
+        }
+    };
+    let (mut to, from) = open(&connection).await?;
+    to.send(&request).await?;
+    pipe((stream.sender, stream.receiver), (to, from)).await
+}
+
+/// Passes on what either end sends, until both have ended or one broke off.
+pub(super) async fn pipe(
+    (to_one, mut from_one): (ByteSender, ByteReceiver),
+    (to_other, mut from_other): (ByteSender, ByteReceiver),
+) -> Result<(), StreamError> {
+    let forth = copy(&mut from_one, to_other);
+    let back = copy(&mut from_other, to_one);
+    futures_lite::future::try_zip(forth, back).await.map(|_| ())
+}
+
+/// Passes on what either end sends, until one has ended.
+pub(super) async fn either(
+    (to_one, mut from_one): (ByteSender, ByteReceiver),
+    (to_other, mut from_other): (ByteSender, ByteReceiver),
+) -> Result<(), StreamError> {
+    copy(&mut from_one, to_other).or(copy(&mut from_other, to_one)).await
+}
+
+async fn copy(from: &mut ByteReceiver, mut to: ByteSender) -> Result<(), StreamError> {
+    while let Some(bytes) = from.read().await? {
+        to.write_all(&bytes).await?;
+    }
+    to.finish().await
+}

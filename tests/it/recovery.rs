@@ -1,0 +1,291 @@
+//! What is left of a cluster that lost managers, disks or keys.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
+
+use crate::host::{Host, Network, can_run, eventually};
+use serde_json::Value;
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// A manager that an older midge left is taken over with everything in it.
+#[test]
+fn the_data_directory_of_an_older_midge_is_taken_over() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::new(1);
+    let host = &mut network.hosts[0];
+    let data = host.dir.join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1/manager.tar.gz");
+    let unpacked = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(&data).status();
+    assert!(unpacked.unwrap().success());
+    host.start_daemon();
+    assert_eq!(
+        host.ok(&["node", "ls", "--format", "{{.ID}} {{.ManagerStatus}}"]).lines().count(),
+        1
+    );
+    let names = host.ok(&["service", "ls", "--format", "{{.Name}}"]);
+    assert_eq!(names, "job\nweb\n");
+    let raft = &swarm(host)["Spec"]["Raft"];
+    assert_eq!(
+        (&raft["SnapshotInterval"], &raft["ElectionTimeout"]),
+        (&12.into(), &700_000_000.into())
+    );
+    // It writes what it read, and reads that.
+    host.ok(&["service", "update", "--detach", "--label-add", "after=1", "web"]);
+    host.kill_daemon();
+    host.start_daemon();
+    assert_eq!(host.inspect("service", "web")["Spec"]["Labels"]["after"], "1");
+}
+
+fn swarm(host: &Host) -> Value {
+    serde_json::from_str(&host.api("/swarm")).unwrap()
+}
+
+fn version(host: &Host, service: &str) -> u64 {
+    host.inspect("service", service)["Version"]["Index"].as_u64().unwrap()
+}
+
+#[test]
+fn a_manager_goes_on_alone_and_containers_never_notice() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    let manager = network.manager();
+    manager.ok(&["service", "create", "--name", "web", "--replicas", "4", "bb:1", "sleep", "9999"]);
+    manager.ok(&["service", "update", "--detach", "--label-add", "n=1", "web"]);
+    manager.ok(&["service", "update", "--detach", "--label-add", "n=2", "web"]);
+    let says = network.hosts[1].refused(&["swarm", "init", "--force-new-cluster"]);
+    assert!(says.contains("This node is not a swarm manager"), "{says}");
+    let says = manager.refused(&["swarm", "init"]);
+    assert!(says.contains("already part of a swarm"), "{says}");
+
+    let (tasks, before) = (manager.wait_running("web", 4), version(manager, "web"));
+    let containers: Vec<_> = network.hosts.iter().map(Host::containers).collect();
+    let says = manager.ok(&["swarm", "init", "--force-new-cluster"]);
+    assert!(says.contains("Swarm initialized: current node"), "{says}");
+    assert_eq!(version(manager, "web"), before, "what was written keeps its version");
+    eventually("the worker to follow", || {
+        let ready = manager.ok(&["node", "ls", "--format", "{{.Status}}"]);
+        (ready == "Ready\nReady\n").then_some(())
+    });
+    assert_eq!(manager.wait_running("web", 4), tasks);
+
+    // The worker follows the new epoch, also over restarts of both.
+    manager.ok(&["service", "update", "--detach", "--label-add", "n=3", "web"]);
+    assert!(version(manager, "web") > 1 << 40, "the epoch is in the version");
+    network.hosts[0].kill_daemon();
+    network.hosts[0].start_daemon();
+    network.hosts[1].kill_daemon();
+    network.hosts[1].start_daemon();
+    let manager = network.manager();
+    assert_eq!(manager.inspect("service", "web")["Spec"]["Labels"]["n"], "3");
+    manager.wait_running("web", 4);
+    let now: Vec<_> = network.hosts.iter().map(Host::containers).collect();
+    assert_eq!(now, containers, "the same processes");
+    manager.ok(&["service", "scale", "--detach", "web=6"]);
+    manager.wait_running("web", 6);
+}
+
+#[test]
+fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    let file = network.folder().join("cluster.backup");
+    let (path, phrase) = (file.to_str().unwrap().to_owned(), network.folder().join("phrase"));
+    std::fs::write(&phrase, "correct horse\n").unwrap();
+    let with_phrase = ["--passphrase-file", phrase.to_str().unwrap()];
+    let backup = [&["cluster", "backup", &path], &with_phrase[..]].concat();
+    let restore = [&["cluster", "restore", &path], &with_phrase[..]].concat();
+    let manager = network.manager();
+    let on_worker = ["--constraint", "node.hostname==n2", "--replicas", "2"];
+    let create = [&["service", "create", "--name", "web"], &on_worker[..]].concat();
+    manager.ok(&[&create[..], &["bb:1", "sleep", "9999"]].concat());
+    manager.ok(&["node", "update", "--label-add", "disk=ssd", "n1"]);
+    let says = network.hosts[1].refused(&backup);
+    assert!(says.contains("This node is not a swarm manager"), "{says}");
+    let says = manager.refused(&["cluster", "backup", &path]);
+    assert!(says.contains("no passphrase was given"), "{says}");
+    assert!(!file.exists(), "a backup that failed leaves nothing");
+    let tasks = manager.wait_running("web", 2);
+    manager.ok(&backup);
+    manager.ok_with(&[("MIDGE_PASSPHRASE", "correct horse")], &["cluster", "backup", &path]);
+    // What comes after the backup is lost.
+    manager.ok(&["service", "update", "--detach", "--label-add", "late=1", "web"]);
+    let says = manager.refused(&restore);
+    assert!(says.contains("already part of a swarm"), "{says}");
+    let before = version(manager, "web");
+
+    // The manager is gone for good; another machine gets its address.
+    let address = network.manager().address.clone();
+    network.hosts[0].kill_daemon();
+    network.hosts[0].link(false);
+    let containers = network.hosts[1].containers();
+    let other = network.add_host();
+    other.sh(&format!("ip addr add {address}/24 dev eth0"));
+    other.start_daemon();
+    check_refusals(other, &file);
+    let says = other.ok(&restore);
+    assert!(says.contains("is now its manager"), "{says}");
+    let manager = &network.hosts[2];
+    eventually("the worker to come back", || {
+        let nodes = manager.ok(&[
+            "node",
+            "ls",
+            "--format",
+            "{{.Hostname}} {{.Status}} {{.ManagerStatus}}|",
+        ]);
+        let mut nodes: Vec<&str> = nodes.lines().collect();
+        nodes.sort_unstable();
+        (nodes == ["n2 Ready |", "n3 Ready Leader|"]).then_some(())
+    });
+    assert_eq!(manager.wait_running("web", 2), tasks);
+    assert_eq!(network.hosts[1].containers(), containers, "the same processes");
+    let web = manager.inspect("service", "web");
+    assert_eq!(web["Spec"]["Labels"].get("late"), None);
+    let labels = &manager.inspect("node", "n3")["Spec"]["Labels"];
+    assert_eq!(labels["disk"], "ssd", "what was said of the manager is said of the new one");
+    manager.ok(&["service", "scale", "--detach", "web=3"]);
+    assert!(version(manager, "web") > before, "above all that the lost manager wrote");
+    manager.wait_running("web", 3);
+    restart(&mut network.hosts[2]);
+    network.hosts[2].wait_running("web", 3);
+}
+
+/// What is no backup, or not ours to open, is refused by name and changes nothing.
+fn check_refusals(host: &Host, file: &Path) {
+    let good = std::fs::read(file).unwrap();
+    let wrong = file.with_extension("wrong");
+    let mut newer = good.clone();
+    newer[8] = 9;
+    let mut damaged = good.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let right = "correct horse";
+    for (bytes, phrase, expected) in [
+        (&good[..], "wrong horse", "the passphrase is wrong"),
+        (&good[..good.len() - 7], right, "cut short"),
+        (&good[..20], right, "cut short"),
+        (&b"nonsense"[..], right, "no backup of a cluster"),
+        (&b""[..], right, "no backup of a cluster"),
+        (&newer[..], right, "written by a newer midge (format 9)"),
+        (&damaged[..], right, "its content was changed"),
+    ] {
+        std::fs::write(&wrong, bytes).unwrap();
+        let phrase_file = file.with_extension("phrase");
+        std::fs::write(&phrase_file, phrase).unwrap();
+        let says = host.refused(&[
+            "cluster",
+            "restore",
+            wrong.to_str().unwrap(),
+            "--passphrase-file",
+            phrase_file.to_str().unwrap(),
+        ]);
+        assert!(says.contains(expected), "{expected}: {says}");
+    }
+    assert!(host.ok(&["info"]).contains("Swarm: inactive"));
+    assert!(!host.dir.join("data/membership.json").exists());
+    assert!(!host.dir.join("data/manager.redb").exists());
+}
+
+/// Runs `swarm unlock` with this key on standard input; returns what it said where it failed.
+fn unlock(host: &Host, key: &str) -> Result<(), String> {
+    let mut command = Command::new(crate::host::midge_binary());
+    command.args(["swarm", "unlock"]);
+    command.env("MIDGE_HOST", format!("unix://{}/midge.sock", host.dir.display()));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // One that refuses before it reads has closed its end.
+    writeln!(child.stdin.take().unwrap(), "{key}").ok();
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    if output.status.success() { Ok(()) } else { Err(error) }
+}
+
+fn restart(host: &mut Host) {
+    host.kill_daemon();
+    host.start_daemon();
+}
+
+#[test]
+fn a_locked_manager_opens_with_its_key_and_containers_go_on() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    let manager = network.manager();
+    let says = manager.refused(&["swarm", "unlock-key"]);
+    assert!(says.contains("no unlock key is set"), "{says}");
+    assert!(unlock(manager, "x").unwrap_err().contains("swarm is not locked"));
+    manager.ok(&["service", "create", "--name", "web", "--replicas", "4", "bb:1", "sleep", "9999"]);
+    let tasks = manager.wait_running("web", 4);
+    let says = manager.ok(&["swarm", "update", "--autolock"]);
+    let key = manager.ok(&["swarm", "unlock-key", "-q"]).trim().to_owned();
+    assert!(key.starts_with("SWMKEY-1-") && says.contains(&key), "{says}");
+    // An update of something else leaves the key as it is.
+    manager.ok(&["swarm", "update", "--task-history-limit", "4"]);
+    assert_eq!(manager.ok(&["swarm", "unlock-key", "-q"]).trim(), key);
+    let containers: Vec<_> = network.hosts.iter().map(Host::containers).collect();
+    let on_disk = std::fs::read_to_string(network.hosts[0].dir.join("data/seal.key")).unwrap();
+    assert!(on_disk.contains(" locked "));
+
+    restart(&mut network.hosts[0]);
+    let manager = network.manager();
+    assert!(manager.ok(&["info"]).contains("Swarm: locked"));
+    let backup = network.folder().join("x.backup");
+    let force = ["swarm", "init", "--force-new-cluster"];
+    let commands: [&[&str]; 5] = [
+        &["service", "ls"],
+        &["node", "ls"],
+        &["swarm", "leave"],
+        &["swarm", "unlock-key"],
+        &force,
+    ];
+    for command in commands {
+        let says = manager.refused(command);
+        assert!(says.contains("Swarm is encrypted and needs to be unlocked"), "{command:?} {says}");
+    }
+    let phrase = network.folder().join("phrase");
+    std::fs::write(&phrase, "x").unwrap();
+    let (backup, phrase) = (backup.to_str().unwrap(), phrase.to_str().unwrap());
+    let says = manager.refused(&["cluster", "backup", backup, "--passphrase-file", phrase]);
+    assert!(says.contains("needs to be unlocked"), "{says}");
+    assert!(unlock(manager, "nonsense").unwrap_err().contains("invalid key string"));
+    let wrong = format!("SWMKEY-1-{}", "A".repeat(43));
+    assert!(unlock(manager, &wrong).unwrap_err().contains("invalid key provided"));
+    // While it is locked its containers are looked after.
+    assert_eq!(manager.containers(), containers[0]);
+    unlock(manager, &key).unwrap();
+    eventually("the worker to come back", || {
+        let ready = manager.ok(&["node", "ls", "--format", "{{.Status}}"]);
+        (ready == "Ready\nReady\n").then_some(())
+    });
+    assert_eq!(manager.wait_running("web", 4), tasks);
+    let now: Vec<_> = network.hosts.iter().map(Host::containers).collect();
+    assert_eq!(now, containers, "the same processes");
+
+    // A new key makes the old one worthless, at once.
+    let new = manager.ok(&["swarm", "unlock-key", "--rotate", "-q"]).trim().to_owned();
+    assert_ne!(new, key);
+    restart(&mut network.hosts[0]);
+    let manager = network.manager();
+    assert!(unlock(manager, &key).unwrap_err().contains("invalid key provided"));
+    unlock(manager, &new).unwrap();
+    assert_eq!(manager.ok(&["swarm", "unlock-key", "-q"]).trim(), new);
+    // A group that is made anew goes on with the same key.
+    manager.ok(&force);
+    manager.ok(&["swarm", "update", "--autolock=false"]);
+    restart(&mut network.hosts[0]);
+    let manager = network.manager();
+    assert!(manager.refused(&["swarm", "unlock-key"]).contains("no unlock key is set"));
+    assert_eq!(manager.wait_running("web", 4), tasks);
+}
