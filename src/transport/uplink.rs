@@ -14,7 +14,8 @@ use crate::{
     types::{FromManager, LeaderAt, PeerInput, Role},
     wire::{StreamReply, StreamRequest},
 };
-use futures_lite::FutureExt as _;
+use futures_lite::{FutureExt as _, StreamExt as _};
+use futures_util::stream::FuturesUnordered;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// The wait after the first failure; doubles.
@@ -28,6 +29,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(8);
 /// How long a session is begun again on the same connection: some elections. After that another
 /// manager may know more.
 const BEGIN_AGAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long one manager is waited for alone, before the next is tried beside it: some round trips
+/// of a slow link.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -120,29 +125,63 @@ async fn tell(inner: &Inner, input: PeerInput) {
 
 /// Tries every address once; returns whether a session stood meanwhile.
 async fn round(inner: &Arc<Inner>, addresses: &[String], ready: &Arc<Ready>, number: u64) -> bool {
-    for address in addresses {
-        let targets = match resolve(inner, address).await {
-            Ok(targets) => targets,
-            Err(error) => {
-                tracing::debug!(%address, %error, "cannot find the manager");
-                continue;
+    // One that falls silent must not keep the node from a leader that is known since.
+    let unplanned = async {
+        changed(inner, number).await;
+        None
+    };
+    let Some((connection, sender, receiver)) = unplanned.or(first(inner, addresses, ready)).await
+    else {
+        return false;
+    };
+    hold(inner, ready, connection, sender, receiver, number).await;
+    true
+}
+
+/// Returns the first session that any of the addresses grants. Each is tried once the one before
+/// has refused, or has let [`TURN`] pass: a dead manager takes its whole limit to be known as such.
+async fn first(inner: &Inner, addresses: &[String], ready: &Ready) -> Option<Opened> {
+    let mut waiting = addresses.iter();
+    let mut tried = FuturesUnordered::new();
+    loop {
+        match waiting.next() {
+            Some(address) => tried.push(reach(inner, address, ready)),
+            None if tried.is_empty() => return None,
+            None => {}
+        }
+        let more = waiting.len() > 0;
+        let turn = async {
+            if !more {
+                return std::future::pending().await;
             }
+            let _at = smol::Timer::after(TURN).await;
+            None
         };
-        for target in targets {
-            if inner.state().plan != number {
-                return false;
-            }
-            match attempt(inner, target, ready).await {
-                Ok((connection, sender, receiver)) => {
-                    tracing::info!(%target, "connected to the manager");
-                    hold(inner, ready, connection, sender, receiver, number).await;
-                    return true;
-                }
-                Err(error) => tracing::info!(%target, %error, "cannot connect to the manager"),
-            }
+        if let Some(opened) = async { tried.next().await.flatten() }.or(turn).await {
+            return Some(opened);
         }
     }
-    false
+}
+
+/// Tries the addresses of one name, one after another.
+async fn reach(inner: &Inner, address: &str, ready: &Ready) -> Option<Opened> {
+    let targets = match resolve(inner, address).await {
+        Ok(targets) => targets,
+        Err(error) => {
+            tracing::debug!(%address, %error, "cannot find the manager");
+            return None;
+        }
+    };
+    for target in targets {
+        match attempt(inner, target, ready).await {
+            Ok(opened) => {
+                tracing::info!(%target, "connected to the manager");
+                return Some(opened);
+            }
+            Err(error) => tracing::info!(%target, %error, "cannot connect to the manager"),
+        }
+    }
+    None
 }
 
 /// Returns the addresses of a `host:port`, a few at most.
@@ -270,7 +309,12 @@ async fn begin_again(
         && inner.state().plan == number
         && connection.close_reason().is_none()
     {
-        match within(HEADER_LIMIT, begin(inner, connection, ready)).await {
+        let unplanned = async {
+            changed(inner, number).await;
+            Err(StreamError::NotConnected)
+        };
+        let begun = unplanned.or(within(HEADER_LIMIT, begin(inner, connection, ready)));
+        match begun.await {
             Ok(session) => return Some(session),
             // Only an election is worth waiting for.
             Err(StreamError::Refused(refusal)) if refusal.class == Class::NotLeader => {}
