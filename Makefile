@@ -1,7 +1,7 @@
 # make build   the static binary, at target/midge
 # make demo    a cluster of three nodes on this machine, with services on it
 # make test    every check and every test
-# make bench   what midge costs, as one table
+# make bench   what midge costs, as one table; BENCH=managers, BENCH=growth: two more
 # make fuzz    looks for bytes that break a parser, a minute each
 #
 # Each installs what it needs and lacks. demo and test need root: they make network namespaces.
@@ -36,9 +36,12 @@ test: build test-tools lint
 	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) test --locked
 	@echo "every check and test passed"
 
-# The benchmark drives the static binary; how it is compiled itself does not count.
+# The benchmark drives the static binary; how it is compiled itself counts only where it is thousands
+# of nodes.
+BENCH := cost
+BENCH_PROFILE := $(if $(filter growth,$(BENCH)),bench,dev)
 bench: build test-tools
-	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) bench --locked --profile dev --bench cost
+	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) bench --locked --profile $(BENCH_PROFILE) --bench cost -- $(BENCH)
 
 fuzz: tools
 	tests/tools.sh fuzz

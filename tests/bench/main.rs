@@ -1,16 +1,20 @@
-//! What midge costs, beside Docker Swarm and the bare runtime: `make bench`.
+//! What midge costs, beside Docker Swarm and the bare runtime: `make bench`; what several managers
+//! cost: `make bench BENCH=managers`; what many nodes cost: `make bench BENCH=growth`.
 //!
-//! Prints one table of this machine, now. Absolute figures mean little anywhere else: the ratios
+//! Each prints one table of this machine, now. Absolute figures mean little anywhere else: the ratios
 //! between columns of one run do. Swarm's column is empty where `dockerd` is not installed. Needs
 //! root; uses the test hosts, and the static binary where `MIDGE_TEST_BINARY` names one.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot measure stops")]
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
+mod agents;
 mod engine;
+mod growth;
 #[path = "../it/host.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod host;
+mod managers;
 mod process;
 
 use engine::{Docker, Engine, Midge, Updated, floor, update};
@@ -60,6 +64,21 @@ fn main() {
     if !can_run() {
         return;
     }
+    // The harness of cargo adds a flag of its own.
+    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
+    match args.next().as_deref() {
+        None | Some("cost") => cost(),
+        Some("growth") => growth::run(),
+        Some("managers") => managers::run(),
+        Some(growth::AGENTS) => {
+            let rest: Vec<String> = args.collect();
+            agents::run(&rest[0], &rest[1], rest[2].parse().unwrap());
+        }
+        Some(other) => println!("no such benchmark: {other}; there are cost, managers and growth"),
+    }
+}
+
+fn cost() {
     let mut rows = vec![size()];
     idle(&mut rows);
     busy(&mut rows);
