@@ -233,6 +233,25 @@ impl<R: Runtime> Consensus<R> {
         Members { voters, learners }
     }
 
+    /// Waits until this member votes, at most `limit`; tells whether it does.
+    pub async fn votes_within(&self, limit: Duration) -> bool {
+        let mut metrics = self.raft.metrics();
+        let votes = async {
+            while !metrics.borrow_and_update().membership_config.voter_ids().any(|id| id == self.id)
+            {
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        let late = async {
+            R::sleep(limit).await;
+            false
+        };
+        votes.or(late).await
+    }
+
     /// Lets a member follow, and waits until it has caught up. It does not vote yet.
     ///
     /// # Errors

@@ -51,6 +51,10 @@ fn invalid(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(Class::Invalid, chain(error))
 }
 
+/// How long the managers may take to give a new one its vote, before whoever joins is told that it
+/// has joined: it first fetches their state, over whatever link it has.
+const VOTE_LIMIT: Duration = Duration::from_secs(20);
+
 /// How long a port may take to come free that an attempt of a moment ago held.
 const BIND_LIMIT: Duration = Duration::from_secs(3);
 
@@ -280,7 +284,15 @@ async fn joined(
         membership.save(data_dir)?;
         Ok::<_, DaemonError>(member)
     };
-    install(shared, member.await.map_err(failed)?);
+    let member = member.await.map_err(failed)?;
+    let consensus = member.consensus.clone();
+    install(shared, member);
+    // Whoever is told that a manager joined may take another one down.
+    if let Some(consensus) = consensus
+        && !consensus.votes_within(VOTE_LIMIT).await
+    {
+        tracing::warn!("this manager has joined, and does not vote yet: it is still catching up");
+    }
     Ok(())
 }
 
