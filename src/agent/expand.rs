@@ -17,7 +17,7 @@ impl Entry {
     fn expanded(&self, node: Option<&NodeDescription>) -> Result<Box<Task>, ExpandFailed> {
         let mut task = Box::new(self.task.clone());
         if let Some(node) = node {
-            task.spec.container = expand_container(
+            task.spec_mut().container = expand_container(
                 &self.task.spec.container,
                 &TemplateContext::of(&self.task, node),
             )?;

@@ -30,7 +30,7 @@ fn task(n: u128, desired: Desired) -> Task {
         service_labels: BTreeMap::new(),
         slot: u64::try_from(n).unwrap(),
         node: Some(NodeId::from_bits(1)),
-        spec: TaskSpec { container, ..TaskSpec::default() },
+        spec: TaskSpec { container, ..TaskSpec::default() }.into(),
         endpoint: Endpoint::default(),
         spec_version: Version::ZERO,
         status: TaskStatus { state: TaskState::Assigned, ..TaskStatus::default() },

@@ -3,7 +3,7 @@
 use super::error::invalid;
 use crate::{
     cluster::Refusal,
-    types::{Labels, Node, Service, Task},
+    types::{Labels, Node, Service, Task, TaskSpec},
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ pub fn is_up_to_date(task: &Task, service: &Service, node: Option<&Node>) -> boo
         return true;
     }
     let wanted = &service.spec.task;
-    let mut actual = task.spec.clone();
+    let mut actual = TaskSpec::clone(&task.spec);
     actual.credential.clone_from(&wanted.credential);
     actual.placement.platforms.clone_from(&wanted.placement.platforms);
     if let (Some(actual), Some(wanted)) = (&mut actual.pin, &wanted.pin)

@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_lite::Stream;
-use std::{future::Future, io, pin::Pin};
+use std::{future::Future, io, pin::Pin, sync::Arc};
 
 pub use crate::types::{
     RemovedImage as Removed, StoredImage as Image, StoredImageDetail as ImageDetail,
@@ -507,7 +507,7 @@ pub struct Container {
     /// Whether the kernel ended it for want of memory.
     pub out_of_memory: bool,
     /// What it was asked to be.
-    pub spec: Box<TaskSpec>,
+    pub spec: Arc<TaskSpec>,
 }
 
 /// Something mounted in a container.

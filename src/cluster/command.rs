@@ -195,21 +195,6 @@ pub enum Change {
     },
 }
 
-impl Change {
-    /// Tells whether it touches nothing but tasks.
-    #[must_use]
-    pub fn is_about_tasks(&self) -> bool {
-        matches!(
-            self,
-            Self::ReplaceTasks { .. }
-                | Self::Schedule { .. }
-                | Self::ReportTasks { .. }
-                | Self::AdoptTasks { .. }
-                | Self::RemoveTasks { .. }
-        )
-    }
-}
-
 /// What the scheduler decided about one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {

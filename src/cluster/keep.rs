@@ -4,45 +4,78 @@
 //! Told with the assignments, so that it is versioned and complete as they are, and only of images
 //! that the node holds, so that it costs next to nothing.
 
-use super::State;
-use crate::types::{HeldImage, ServiceSpec, image::Reference};
-use std::collections::BTreeSet;
+use super::{Change, State};
+use crate::types::{HeldImage, ServiceId, ServiceSpec, image::Reference};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What services refer to.
 #[derive(Debug)]
 pub(super) struct Keep {
-    /// Digests, and familiar names of images that were never pinned.
-    keys: BTreeSet<String>,
-    stale: bool,
+    /// Digests, and familiar names of images that were never pinned: how often each is referred to.
+    uses: BTreeMap<String, usize>,
+    of_services: BTreeMap<ServiceId, BTreeSet<String>>,
+    /// Services that may refer to something else by now; none where all of them may.
+    stale: Option<BTreeSet<ServiceId>>,
 }
 
 impl Keep {
     pub(super) fn new() -> Self {
-        Self { keys: BTreeSet::new(), stale: true }
+        Self { uses: BTreeMap::new(), of_services: BTreeMap::new(), stale: None }
     }
 
-    /// Services may have changed.
-    pub(super) fn mark(&mut self) {
-        self.stale = true;
-    }
-
-    /// Looks at the services again, where they may have changed. Tells whether it matters.
-    pub(super) fn refresh(&mut self, state: &State) -> bool {
-        if !std::mem::take(&mut self.stale) {
-            return false;
+    /// A change was applied.
+    pub(super) fn note(&mut self, change: &Change) {
+        let service = match change {
+            Change::CreateService { service } => &service.id,
+            Change::UpdateService { id, .. }
+            | Change::RollbackService { id, .. }
+            | Change::RevertService { id, .. }
+            | Change::RemoveService { id, .. } => id,
+            _ => return,
+        };
+        if let Some(stale) = &mut self.stale {
+            stale.insert(service.clone());
         }
-        let specs = state.services().flat_map(|service| {
-            std::iter::once(&service.spec).chain(service.previous_spec.as_deref())
-        });
-        let keys = specs.filter_map(key).collect();
-        let before = std::mem::replace(&mut self.keys, keys);
-        before != self.keys
+    }
+
+    /// Looks at those services again that changed. Tells whether it matters.
+    pub(super) fn refresh(&mut self, state: &State) -> bool {
+        let stale = self.stale.replace(BTreeSet::new());
+        let stale =
+            stale.unwrap_or_else(|| state.services().map(|service| service.id.clone()).collect());
+        let mut changed = false;
+        for id in stale {
+            let service = state.service(&id);
+            let specs = service
+                .into_iter()
+                .flat_map(|it| std::iter::once(&it.spec).chain(it.previous_spec.as_deref()));
+            let now: BTreeSet<String> = specs.filter_map(key).collect();
+            for key in &now {
+                let uses = self.uses.entry(key.clone()).or_default();
+                changed |= *uses == 0;
+                *uses += 1;
+            }
+            let before = if now.is_empty() {
+                self.of_services.remove(&id)
+            } else {
+                self.of_services.insert(id, now)
+            };
+            for key in before.into_iter().flatten() {
+                let Some(uses) = self.uses.get_mut(&key) else { continue };
+                *uses -= 1;
+                if *uses == 0 {
+                    self.uses.remove(&key);
+                    changed = true;
+                }
+            }
+        }
+        changed
     }
 
     /// Returns the digests of those among `held` that are referred to, in order.
     pub(super) fn of(&self, held: &[HeldImage]) -> BTreeSet<String> {
-        let kept =
-            |held: &&HeldImage| self.keys.contains(&held.digest) || self.keys.contains(&held.name);
+        let used = |key: &String| self.uses.contains_key(key);
+        let kept = |held: &&HeldImage| used(&held.digest) || used(&held.name);
         held.iter().filter(kept).map(|held| held.digest.clone()).collect()
     }
 }
@@ -84,16 +117,17 @@ mod tests {
         world.create(spec);
         let mut spec = replicated("plain", 0);
         spec.task.container.image = "docker.io/library/plain".to_owned();
-        world.create(spec);
+        let plain = world.create(spec);
         assert!(!keep.refresh(&world.state), "nobody said that services changed");
-        keep.mark();
-        assert!(keep.refresh(&world.state));
+        let mut keep = Keep::new();
+        assert!(keep.refresh(&world.state), "the first look is at everything");
         world.update(&service, |spec| {
             spec.task.container.image = format!("web:2@{}", digest('2'));
         });
-        keep.mark();
+        let removed = |id: &ServiceId| Change::RemoveService { id: id.clone() };
+        keep.note(&removed(&service));
         assert!(keep.refresh(&world.state));
-        keep.mark();
+        keep.note(&removed(&service));
         assert!(!keep.refresh(&world.state), "the same again matters to nobody");
         let all = [
             held("web:1", '1'),
@@ -103,7 +137,11 @@ mod tests {
             held("plain:latest", '5'),
             held("other:1", '6'),
         ];
-        let kept: Vec<String> = keep.of(&all).into_iter().collect();
-        assert_eq!(kept, ['1', '2', '3', '5'].map(digest));
+        let kept = |keep: &Keep| keep.of(&all).into_iter().collect::<Vec<String>>();
+        assert_eq!(kept(&keep), ['1', '2', '3', '5'].map(digest));
+        world.remove(&plain);
+        keep.note(&removed(&plain));
+        assert!(keep.refresh(&world.state));
+        assert_eq!(kept(&keep), ['1', '2', '3'].map(digest));
     }
 }

@@ -235,9 +235,7 @@ impl Leader {
     ) {
         for (command, outcome) in &outcomes {
             if outcome.is_ok() {
-                if !command.change.is_about_tasks() {
-                    self.keep.mark();
-                }
+                self.keep.note(&command.change);
                 self.note_change(state, now, &command.change, effects);
                 self.settle_adoption(&command.change);
             }

@@ -19,7 +19,7 @@ use crate::types::{
     RestartCondition, STOP_GRACE, Service, Task, TaskId, TaskSpec, TaskState, TaskStatus,
     UpdateOrder, Version,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How long a replacement waits at least for a predecessor that does not end, as Swarm's.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ pub(super) enum Stand {
 
 /// What a task is made from.
 pub(super) struct Template {
-    spec: TaskSpec,
+    spec: Arc<TaskSpec>,
     endpoint: Endpoint,
     version: Version,
 }
@@ -629,7 +629,7 @@ fn template(service: &Service, old: Option<&Task>, reason: ReasonCode) -> Templa
             version: old.spec_version,
         },
         None => Template {
-            spec: service.spec.task.clone(),
+            spec: service.spec.task.clone().into(),
             endpoint: service.spec.endpoint.clone(),
             version: service.spec_version,
         },

@@ -17,10 +17,14 @@ pub use codec::{
 
 use super::command::{Applied, Rejected};
 use crate::types::{
-    Cluster, Date, Desired, Node, NodeId, RequestId, Service, ServiceId, Task, TaskId, Version,
+    Cluster, Date, Desired, Node, NodeId, RequestId, Service, ServiceId, Task, TaskId, TaskSpec,
+    Version,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 /// How many outcomes of requests are remembered: a client repeats a request within seconds, and
 /// a thousand are more than a manager commits in that time, at about 100 bytes each.
@@ -118,6 +122,20 @@ impl<'de> Deserialize<'de> for State {
     }
 }
 
+/// Has the tasks of a service share their spec, where they run the same.
+fn share_specs(tables: &mut Tables, indices: &Indices) {
+    for ids in indices.service_tasks.values() {
+        let mut shared: Option<Arc<TaskSpec>> = None;
+        for id in ids {
+            let Some(task) = tables.tasks.get_mut(id) else { continue };
+            match &shared {
+                Some(spec) if *spec == task.spec => task.spec = Arc::clone(spec),
+                _ => shared = Some(Arc::clone(&task.spec)),
+            }
+        }
+    }
+}
+
 impl Indices {
     fn of(tables: &Tables) -> Self {
         let mut indices = Self::default();
@@ -157,8 +175,9 @@ fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<TaskId>>, key: &K, id: &
 }
 
 impl State {
-    fn of(tables: Tables) -> Self {
+    fn of(mut tables: Tables) -> Self {
         let indices = Indices::of(&tables);
+        share_specs(&mut tables, &indices);
         Self { tables, indices }
     }
 

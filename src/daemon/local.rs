@@ -409,7 +409,7 @@ impl Local {
                 info.phase,
                 crate::agent::Phase::Exited { out_of_memory: true, .. }
             ),
-            spec: Box::new(task.spec.clone()),
+            spec: Arc::clone(&task.spec),
         }
     }
 

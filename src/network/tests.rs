@@ -120,7 +120,7 @@ fn task(number: u128, mode: NetworkMode, ports: &[(PortProtocol, u16, u16)]) -> 
         service_labels: Labels::new(),
         slot: 1,
         node: None,
-        spec: TaskSpec { network: mode, ..TaskSpec::default() },
+        spec: TaskSpec { network: mode, ..TaskSpec::default() }.into(),
         endpoint: Endpoint { ports: ports.collect(), ..Endpoint::default() },
         spec_version: Version::default(),
         status: TaskStatus::default(),

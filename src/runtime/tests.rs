@@ -37,7 +37,7 @@ pub(super) fn task(number: u128, script: &str) -> Task {
         service_labels: Labels::new(),
         slot: 1,
         node: None,
-        spec,
+        spec: spec.into(),
         endpoint: Endpoint::default(),
         spec_version: crate::types::Version::default(),
         status: TaskStatus::default(),
@@ -110,7 +110,7 @@ fn curious_task(bound: &Path) -> Task {
          read x || echo no input; echo err >&2; exit 3",
     );
     let mount = |kind, target: &str, read_only| Mount { kind, target: target.into(), read_only };
-    let spec = &mut task.spec;
+    let spec = task.spec_mut();
     spec.container.env = vec!["FOO=bar".into()];
     spec.container.dir = "/srv/deep".into();
     spec.container.user = "web".into();
@@ -202,21 +202,21 @@ fn failures_say_what_is_wrong_and_whether_it_may_pass() {
     let runtime = daemon.runtime();
     smol::block_on(async {
         let mut refused = task(1, "true");
-        refused.spec.container.user = "nobody-knows".into();
+        refused.spec_mut().container.user = "nobody-knows".into();
         let failure = run(&runtime, &daemon, &refused).await.unwrap_err();
         assert!(failure.message.contains("unable to find user nobody-knows"), "{failure:?}");
         assert!(!failure.temporary);
         runtime.remove(&refused.id).await.unwrap();
 
         let mut missing = task(2, "true");
-        missing.spec.container.command = vec!["/no/such/program".into()];
+        missing.spec_mut().container.command = vec!["/no/such/program".into()];
         let failure = run(&runtime, &daemon, &missing).await.unwrap_err();
         assert!(failure.message.contains("/no/such/program"), "{failure:?}");
         assert!(!failure.temporary, "{failure:?}");
         runtime.remove(&missing.id).await.unwrap();
 
         let mut hungry = task(3, "dd if=/dev/zero of=/dev/null bs=64M count=1");
-        hungry.spec.limits.memory_bytes = 8 << 20;
+        hungry.spec_mut().limits.memory_bytes = 8 << 20;
         run(&runtime, &daemon, &hungry).await.unwrap();
         let phase = exit(&runtime, &hungry).await;
         assert!(code(&phase).1, "{phase:?}");
@@ -230,9 +230,9 @@ fn containers_stop_with_their_signal_or_after_their_grace() {
     let runtime = daemon.runtime();
     smol::block_on(async {
         let mut polite = task(1, "trap 'exit 7' USR1; echo up; while :; do sleep 0.05; done");
-        polite.spec.container.stop_signal = "SIGUSR1".into();
+        polite.spec_mut().container.stop_signal = "SIGUSR1".into();
         let mut rude = task(2, "trap '' TERM; echo up; while :; do sleep 0.05; done");
-        rude.spec.container.tty = true;
+        rude.spec_mut().container.tty = true;
         let fast = task(3, "echo hi");
         let also = task(4, "echo hi; sleep 100");
         let began = Instant::now();

@@ -5,7 +5,7 @@ use super::{
     NetworkId, NodeId, Platform, PortConfig, ServiceId, TaskId, Version,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 /// The wait before a task is replaced, as Swarm's.
 pub const RESTART_DELAY: Duration = Duration::from_secs(5);
@@ -410,8 +410,8 @@ pub struct Task {
     pub slot: u64,
     /// The node; set once.
     pub node: Option<NodeId>,
-    /// What it runs; a copy, never changed.
-    pub spec: TaskSpec,
+    /// What it runs; a copy, never changed, and one for all tasks of a service that run the same.
+    pub spec: Arc<TaskSpec>,
     /// The service's ports when the task was made.
     pub endpoint: Endpoint,
     /// The version of the service's spec that it was made from.
@@ -441,6 +441,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// Returns the spec as this task's own, to be changed: no other task sees it.
+    pub fn spec_mut(&mut self) -> &mut TaskSpec {
+        Arc::make_mut(&mut self.spec)
+    }
+
     /// Returns the number of its slot as people know it: Docker's tools count the slots of a job
     /// from 0. Also 0 where a service has no slots.
     #[must_use]

@@ -169,7 +169,7 @@ impl World {
             }
             if bit(listed, n) {
                 if n % 3 == 0 {
-                    one.spec.container.health = Some(check());
+                    one.spec_mut().container.health = Some(check());
                 }
                 tasks.push(one);
             }

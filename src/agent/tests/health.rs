@@ -6,7 +6,7 @@ use crate::types::{HealthCheck, HealthState, HealthTest};
 /// A task whose container is probed every ten seconds and may fail once.
 fn checked(n: u128) -> Task {
     let mut task = task(n, Desired::Running);
-    task.spec.container.health = Some(HealthCheck {
+    task.spec_mut().container.health = Some(HealthCheck {
         test: HealthTest::Command(vec!["test".into()]),
         interval: Duration::from_secs(10),
         retries: 2,
@@ -75,7 +75,7 @@ fn without_a_check_it_runs_at_once_whatever_the_image_says() {
     {
         let mut bench = Bench::online(Vec::new(), Vec::new());
         let mut one = task(1, Desired::Running);
-        one.spec.container.health = spec;
+        one.spec_mut().container.health = spec;
         bench.assign(true, vec![one]);
         let made = Prepared { health: image.clone(), ..made() };
         bench.step(Event::Prepared { task: id(1), result: Ok(made) });

@@ -60,23 +60,23 @@ fn without_a_manager_the_node_restarts_with_doubling_delay() {
 
 #[test]
 fn the_policy_is_respected() {
-    let never = |task: &mut Task| task.spec.restart.condition = RestartCondition::None;
+    let never = |task: &mut Task| task.spec_mut().restart.condition = RestartCondition::None;
     let mut bench = offline_with(never);
     bench.exit(1, 1);
     assert_eq!(fail_always(&mut bench, 1_000), Vec::<u64>::new());
 
-    let failed = |task: &mut Task| task.spec.restart.condition = RestartCondition::OnFailure;
+    let failed = |task: &mut Task| task.spec_mut().restart.condition = RestartCondition::OnFailure;
     let mut bench = offline_with(failed);
     bench.exit(1, 0);
     assert_eq!(fail_always(&mut bench, 1_000), Vec::<u64>::new());
 
-    let mut bench = offline_with(|task| task.spec.restart.max_attempts = 2);
+    let mut bench = offline_with(|task| task.spec_mut().restart.max_attempts = 2);
     bench.exit(1, 1);
     assert_eq!(fail_always(&mut bench, 5_000), vec![30, 40]);
 
     let mut bench = offline_with(|task| {
-        task.spec.restart.max_attempts = 2;
-        task.spec.restart.window = Duration::from_secs(1_000);
+        task.spec_mut().restart.max_attempts = 2;
+        task.spec_mut().restart.window = Duration::from_secs(1_000);
     });
     bench.exit(1, 1);
     assert_eq!(fail_always(&mut bench, 2_500), vec![30, 40, 1_030, 1_070, 2_030, 2_190]);

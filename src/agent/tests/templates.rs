@@ -15,8 +15,8 @@ fn described(hostname: &str) -> Event {
 fn templated(n: u128, hostname: &str) -> Task {
     let mut task = task(n, Desired::Running);
     task.service_labels.insert("x".into(), "label".into());
-    task.spec.container.hostname = hostname.into();
-    task.spec.container.env =
+    task.spec_mut().container.hostname = hostname.into();
+    task.spec_mut().container.env =
         vec!["A={{.Node.Platform.Architecture}} {{index .Service.Labels \"x\"}}".into()];
     task
 }

@@ -11,7 +11,7 @@ use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
     types::{Date, Task, TaskState},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A container, and where it is.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ fn shown(task: &Task) -> Container {
         log_path: String::new(),
         mounts: Vec::new(),
         out_of_memory: false,
-        spec: Box::new(spec.clone()),
+        spec: Arc::clone(spec),
     }
 }
 
@@ -146,9 +146,7 @@ fn pick(name: &str, mut all: Vec<Target>) -> Result<Target, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{
-        Desired, Endpoint, Labels, NodeId, ServiceId, TaskId, TaskSpec, TaskStatus, Version,
-    };
+    use crate::types::{Desired, Endpoint, Labels, NodeId, ServiceId, TaskId, TaskStatus, Version};
     use std::time::Duration;
 
     fn target(bits: u128, state: TaskState, created: u64) -> Target {
@@ -162,7 +160,7 @@ mod tests {
             service_labels: Labels::new(),
             slot: 1,
             node: Some(NodeId::from_bits(7)),
-            spec: TaskSpec::default(),
+            spec: Arc::default(),
             endpoint: Endpoint::default(),
             spec_version: Version::default(),
             status: TaskStatus { state, ..TaskStatus::default() },

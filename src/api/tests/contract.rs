@@ -214,9 +214,9 @@ fn tasks_are_filtered_and_counted() {
     server.node.tasks.lock().unwrap()[0].spec_version.index = 1;
     // What an update leaves alone, as of another platform learnt of since, is up to date.
     let learnt = vec![Platform::normalized("linux", "riscv64", "")];
-    server.node.tasks.lock().unwrap()[0].spec.placement.platforms = learnt;
+    server.node.tasks.lock().unwrap()[0].spec_mut().placement.platforms = learnt;
     assert_eq!(count("{\"_up-to-date\":[\"true\"]}"), (200, 1));
-    server.node.tasks.lock().unwrap()[0].spec.force_update = 7;
+    server.node.tasks.lock().unwrap()[0].spec_mut().force_update = 7;
     assert_eq!(count("{\"_up-to-date\":[\"true\"]}"), (200, 0));
 }
 

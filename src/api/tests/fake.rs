@@ -173,7 +173,7 @@ pub(super) fn task(service: &Service, slot: u64, node: &NodeId) -> Task {
         service_labels: service.spec.labels.clone(),
         slot,
         node: Some(node.clone()),
-        spec: service.spec.task.clone(),
+        spec: service.spec.task.clone().into(),
         endpoint: service.spec.endpoint.clone(),
         spec_version: service.spec_version,
         status: TaskStatus { state: TaskState::Running, ..Default::default() },

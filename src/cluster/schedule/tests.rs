@@ -138,7 +138,7 @@ impl Bench {
             service_labels: Labels::new(),
             slot,
             node: None,
-            spec,
+            spec: spec.into(),
             endpoint: Endpoint::default(),
             spec_version,
             status,

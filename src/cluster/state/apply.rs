@@ -15,6 +15,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -481,7 +482,12 @@ impl State {
         }
     }
 
-    fn put_task(&mut self, task: Task) {
+    fn put_task(&mut self, mut task: Task) {
+        // Thousands of tasks of one service are mostly its spec.
+        let alike = |other: &&Task| other.spec == task.spec;
+        if let Some(other) = self.tasks_of_service(&task.service).next().filter(alike) {
+            task.spec = Arc::clone(&other.spec);
+        }
         self.indices.add(&task);
         self.tables.tasks.insert(task.id.clone(), task);
     }

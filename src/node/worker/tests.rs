@@ -7,11 +7,11 @@ use super::{
 use crate::{
     agent::{Action, Record},
     types::{
-        Date, Desired, Endpoint, FromWorker, Labels, Sequence, ServiceId, Task, TaskId, TaskSpec,
-        TaskStatus, Version,
+        Date, Desired, Endpoint, FromWorker, Labels, Sequence, ServiceId, Task, TaskId, TaskStatus,
+        Version,
     },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 fn task(id: u128) -> Task {
     Task {
@@ -24,7 +24,7 @@ fn task(id: u128) -> Task {
         service_labels: Labels::new(),
         slot: 1,
         node: None,
-        spec: TaskSpec::default(),
+        spec: Arc::default(),
         endpoint: Endpoint::default(),
         spec_version: Version::ZERO,
         status: TaskStatus::default(),

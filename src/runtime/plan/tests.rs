@@ -9,7 +9,7 @@ const ABLE: Abilities = Abilities { kernel: (6, 1), recursive_read_only: true };
 
 fn planned(mounts: &[Mount], abilities: Abilities) -> Result<Vec<Planned>, String> {
     let mut task = task(1, "true");
-    task.spec.container.mounts = mounts.to_vec();
+    task.spec_mut().container.mounts = mounts.to_vec();
     let config = ImageConfig { volumes: vec!["/anon".into(), "/vol/".into()], ..<_>::default() };
     let image = PreparedImage { config, ..PreparedImage::default() };
     let volumes = Volumes::new(Path::new("/data"));

@@ -19,7 +19,7 @@ fn task(spec: TaskSpec) -> Task {
         service_labels: Labels::new(),
         slot: 1,
         node: None,
-        spec,
+        spec: spec.into(),
         endpoint: Endpoint::default(),
         spec_version: Version::default(),
         status: TaskStatus::default(),

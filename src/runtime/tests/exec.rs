@@ -63,8 +63,8 @@ fn commands_run_as_their_container_does_and_as_they_ask() {
     let runtime = daemon.runtime();
     smol::block_on(async {
         let mut host = task(1, "sleep 1000");
-        host.spec.container.env = vec!["FOO=bar".into()];
-        host.spec.container.dir = "/tmp".into();
+        host.spec_mut().container.env = vec!["FOO=bar".into()];
+        host.spec_mut().container.dir = "/tmp".into();
         run(&runtime, &daemon, &host).await.unwrap();
         let script = "echo $FOO $HOSTNAME; pwd; id -u; echo bad >&2; \
                       grep CapEff /proc/self/status; tty; exit 7";

@@ -168,13 +168,13 @@ fn many_options_are_seen_from_inside_one_container() {
     let runtime = daemon.runtime();
     let netns = Netns::new();
     let mut curious = task(1, LOOK);
-    set_limits(&mut curious.spec);
-    set_devices(&mut curious.spec, daemon.dir());
-    set_mounts(&mut curious.spec, &daemon);
+    set_limits(curious.spec_mut());
+    set_devices(curious.spec_mut(), daemon.dir());
+    set_mounts(curious.spec_mut(), &daemon);
     let options = [("tag", "{{.Name}}"), ("labels", "tier"), ("env", "FOO")];
     let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    curious.spec.log = Some(LogConfig { driver: "json-file".into(), options });
-    curious.spec.container.labels.insert("tier".into(), "front".into());
+    curious.spec_mut().log = Some(LogConfig { driver: "json-file".into(), options });
+    curious.spec_mut().container.labels.insert("tier".into(), "front".into());
     let setup = super::super::ContainerSetup { netns: Some(netns.path()), ..daemon.setup() };
     smol::block_on(async {
         runtime.prepare(&curious, &setup, &daemon.image()).await.unwrap();
@@ -244,7 +244,7 @@ fn a_privileged_container_sees_the_node() {
     );
     let shared = format!("midge-test-{}", std::process::id());
     fs::write(Path::new("/dev/shm").join(&shared), "").unwrap();
-    let container = &mut open.spec.container;
+    let container = &mut open.spec_mut().container;
     container.privileged = true;
     container.pid = NamespaceMode::Host;
     container.ipc = NamespaceMode::Host;
@@ -283,7 +283,7 @@ fn mounts_of_the_node_show_inside_where_they_are_to() {
          do n=$((n+1)); sleep 0.05; done",
     );
     let slave = BindOptions { propagation: Propagation::RSlave, ..BindOptions::default() };
-    waits.spec.container.mounts = vec![mount(bind(&tree, slave), "/tree", false)];
+    waits.spec_mut().container.mounts = vec![mount(bind(&tree, slave), "/tree", false)];
     smol::block_on(async {
         let refused = run(&runtime, &daemon, &waits).await.unwrap_err();
         assert!(refused.message.ends_with("it is not a shared or slave mount"), "{refused:?}");
@@ -310,8 +310,8 @@ fn what_is_not_to_be_kept_is_not() {
     smol::block_on(async {
         for (number, tty) in [(1, false), (2, true)] {
             let mut silent = task(number, "echo one; echo two >&2; exit 4");
-            silent.spec.container.tty = tty;
-            silent.spec.log = Some(LogConfig { driver: "none".into(), options: [].into() });
+            silent.spec_mut().container.tty = tty;
+            silent.spec_mut().log = Some(LogConfig { driver: "none".into(), options: [].into() });
             run(&runtime, &daemon, &silent).await.unwrap();
             assert_eq!(super::code(&exit(&runtime, &silent).await), (Some(4), false));
             assert!(!runtime.keeps_log(&silent.id));
@@ -341,7 +341,7 @@ fn a_preparation_that_fails_leaves_nothing() {
     let options = [("type", "tmpfs"), ("device", "tmpfs")];
     let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let memory = VolumeOptions { options, ..VolumeOptions::default() };
-    whole.spec.container.mounts = vec![mount(volume("memory", memory), "/memory", false)];
+    whole.spec_mut().container.mounts = vec![mount(volume("memory", memory), "/memory", false)];
     smol::block_on(async {
         for step in [Step::Folder, Step::Snapshot, Step::Look, Step::Record] {
             *runtime.shared.fault.lock().unwrap() = Some(step);
@@ -403,7 +403,7 @@ fn what_cannot_be_is_rejected_by_the_name_of_its_option() {
     smol::block_on(async {
         for (expected, change) in cases {
             let mut refused = task(1, "true");
-            change(&mut refused.spec);
+            change(refused.spec_mut());
             let failure = run(&runtime, &daemon, &refused).await.unwrap_err();
             let message =
                 failure.message.replace("plugin nfs: plugin \"nfs\"", "volume plugin \"nfs\"");

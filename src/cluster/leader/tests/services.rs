@@ -278,7 +278,8 @@ fn a_spec_that_is_changed_again_during_its_update_wins() {
     world.update(&service, |spec| spec.task.container.image = "good:2".to_owned());
     world.update(&service, |spec| spec.task.container.image = "good:3".to_owned());
     world.run(30 * SECOND);
-    let images: Vec<_> = world.wanted().into_iter().map(|t| t.spec.container.image).collect();
+    let images: Vec<_> =
+        world.wanted().into_iter().map(|t| t.spec.container.image.clone()).collect();
     assert_eq!(images, ["good:3", "good:3", "good:3"]);
     assert_eq!(world.service(&service).update.map(|u| u.state), Some(UpdateState::Completed));
 }

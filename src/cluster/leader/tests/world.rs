@@ -260,6 +260,12 @@ impl World {
         }
     }
 
+    pub(crate) fn remove(&mut self, id: &ServiceId) {
+        let (request, id) = (self.request_id(), id.clone());
+        let answer = self.request(Request::RemoveService { request, id });
+        assert_eq!(answer, Ok(Response::Done));
+    }
+
     pub(crate) fn update(&mut self, id: &ServiceId, change: impl FnOnce(&mut ServiceSpec)) {
         let service = self.service(id);
         let mut spec = service.spec;
