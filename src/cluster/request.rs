@@ -4,7 +4,7 @@
 
 use super::command::Rejected;
 use crate::types::{
-    Cluster, ClusterSpec, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role, Service,
+    Cluster, ClusterSpec, Date, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role, Service,
     ServiceId, ServiceSpec, Task, TaskId, UnlockKey, Version,
 };
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,8 @@ pub struct RenewRequest {
     pub csr: Vec<u8>,
     /// SHA-256 of that public key, which must be the one that the node joined with.
     pub key_digest: [u8; 32],
+    /// When the certificate that it shows ran out, where it has.
+    pub expired: Option<Date>,
 }
 
 /// What a member that takes another role shows.

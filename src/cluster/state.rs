@@ -17,7 +17,8 @@ pub use codec::{
 
 use super::command::{Applied, Rejected};
 use crate::types::{
-    Cluster, Date, Desired, Node, NodeId, RequestId, Service, ServiceId, Task, TaskId, Version,
+    Cluster, Date, Desired, Node, NodeId, REJOIN_GRACE, RequestId, Role, Roster, Service, ServiceId,
+    Task, TaskId, Trust, Version,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +39,8 @@ struct Tables {
     removed: BTreeMap<NodeId, Date>,
     /// The last requests' outcomes, oldest first.
     outcomes: VecDeque<(RequestId, Result<Applied, Rejected>)>,
+    /// When nodes ceased to be managers: their certificates of that role are good for a while yet.
+    demoted: BTreeMap<NodeId, Date>,
 }
 
 /// Ways into the tables; derived from them.
@@ -240,6 +243,19 @@ impl State {
     /// Returns the nodes that were removed and may still have a certificate.
     pub fn removed(&self) -> impl Iterator<Item = &NodeId> {
         self.tables.removed.keys()
+    }
+
+    /// Returns what this state says of who may ask what.
+    #[must_use]
+    pub fn roster(&self) -> Roster {
+        let managers = self.nodes().filter(|node| node.role == Role::Manager);
+        Roster {
+            managers: managers.map(|node| node.id.clone()).collect(),
+            demoted: self.tables.demoted.clone(),
+            grace: self.cluster().map_or(REJOIN_GRACE, |cluster| cluster.spec.rejoin_grace),
+            trust: self.cluster().map_or_else(Trust::default, Cluster::trust),
+            former_roots: Vec::new(),
+        }
     }
 
     /// Returns what became of a request, where it is remembered.

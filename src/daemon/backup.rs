@@ -205,7 +205,7 @@ fn identity(cluster: &Cluster, node: &NodeId) -> Result<(NodeFiles, [u8; 32]), D
     let expiry = cluster.spec.node_cert_expiry;
     let certificate = pki::sign(&cluster.root, &csr, &identity, wall_clock(), expiry)?;
     let digest = pki::request_key_digest(&csr)?;
-    Ok((NodeFiles { root: cluster.root.certificate.clone(), certificate, key }, digest))
+    Ok((NodeFiles { trust: swarm::root_only(&cluster.root.certificate), certificate, key }, digest))
 }
 
 /// Returns where to listen and what to tell others: what was given, else what the backup says, so

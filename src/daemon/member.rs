@@ -120,12 +120,7 @@ async fn start_now(
     let (election, elections) = async_channel::bounded(1);
     let engine = open_log(&shared, &membership, election)?;
     let locked = membership.role == Role::Manager && engine.is_none();
-    let credentials = Credentials {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        root: files.root.clone(),
-    };
-    endpoint.set_identity(Some(&credentials))?;
+    endpoint.set_identity(Some(&credentials(&files)))?;
     // One waits: a later place counts instead of it.
     let (place, places) = async_channel::bounded(1);
     let ports = Ports {
@@ -135,7 +130,7 @@ async fn start_now(
         workload: containers.clone(),
         manager: engine.as_ref().map(|(_, log)| ManagerPorts {
             log: log.clone(),
-            authority: AuthorityPort,
+            authority: AuthorityPort(shared.clock.clone()),
             member: membership.key(),
         }),
     };
@@ -183,6 +178,15 @@ async fn start_now(
         ended,
         _background: background,
     })
+}
+
+/// Returns what is on disk as connections take it.
+pub(super) fn credentials(files: &NodeFiles) -> Credentials {
+    Credentials {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        trust: files.trust.clone(),
+    }
 }
 
 /// Returns where the node finds managers.

@@ -1,17 +1,17 @@
 //! The node's ports on the real parts: small translations, and no decisions.
 
-use super::{host::wall_clock, lock::SealLock};
+use super::lock::SealLock;
 use crate::{
     agent,
     cluster::{Admission, Class, Refusal, Request, Response},
     consensus::{Approach, Consensus, Notice, OnSmol, PeerCall, ProposeError, SnapshotInterval},
     node::ports::{AgentDisk, Authority, DiskError, Log, Peers, Write},
-    pki::{self, Identity},
+    pki::{self, Identity, TrustedClock},
     store::{AgentStore, ManagerStore},
     transport::{Endpoint, StreamError},
     types::{
-        Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Sequence, UnlockKey,
-        Version,
+        Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster, Sequence,
+        UnlockKey, Version,
     },
 };
 use async_channel::{Receiver, Sender};
@@ -215,6 +215,10 @@ impl Peers for PeersPort {
         self.endpoint.set_leader(leader);
     }
 
+    fn set_roster(&self, roster: Roster) {
+        self.endpoint.set_roster(roster);
+    }
+
     async fn relay(&self, request: Request, limit: Duration) -> Result<Response, Refusal> {
         self.endpoint.relay(request, limit).await.map_err(|error| match error {
             StreamError::Refused(refusal) => refusal,
@@ -229,9 +233,10 @@ impl Peers for PeersPort {
     }
 }
 
-/// The certificate authority: the cluster's root is in its state.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AuthorityPort;
+/// The certificate authority: the cluster's root is in its state. Signs by the clock that
+/// certificates are judged by.
+#[derive(Debug, Clone)]
+pub(super) struct AuthorityPort(pub(super) TrustedClock);
 
 impl Authority for AuthorityPort {
     async fn sign(
@@ -246,7 +251,7 @@ impl Authority for AuthorityPort {
             cluster: admission.cluster.clone(),
         };
         let signed =
-            pki::sign(&cluster.root, csr, &identity, wall_clock(), cluster.spec.node_cert_expiry);
+            pki::sign(&cluster.root, csr, &identity, self.0.date(), cluster.spec.node_cert_expiry);
         admission.certificate =
             signed.map_err(|error| Refusal::new(Class::Invalid, error.to_string()))?;
         Ok(admission)

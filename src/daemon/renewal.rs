@@ -1,21 +1,32 @@
 //! A member's next certificate: when to ask for it, and asking.
 //!
 //! Knows the files and the endpoint; when a certificate is due is `pki`'s affair, and who gets one
-//! the leader's. While no manager answers the certificate stays, and the node goes on asking.
+//! the leader's. While no manager answers the certificate stays, and the node goes on asking. A node
+//! that was off past its certificate's life has no session before it has another, so that this is
+//! the first thing it does; a manager that leads itself gives itself one.
 
-use super::{Shared, host::SystemEntropy, swarm};
+use super::{Shared, host::SystemEntropy, member, swarm};
 use crate::{
-    pki::{self, CaError, CertificateFiles, FileError, Identity, IdentityError, RenewalPoint},
+    cluster::Class,
+    pki::{
+        self, CaError, CertificateFiles, FileError, Identity, IdentityError, NodeFiles,
+        RenewalPoint,
+    },
     runtime::image::chain,
-    transport::{Credentials, Endpoint, StreamError, TlsError},
+    transport::{Endpoint, StreamError, TlsError},
     types::{Date, Entropy},
-    wire::{StreamReply, StreamRequest},
 };
+use async_channel::Receiver;
+use futures_lite::FutureExt as _;
 use std::{path::Path, sync::Weak, time::Duration};
 
 /// How often the clock is looked at. A timer until the day itself would not notice that the wall
 /// clock was set, and a certificate's shortest life, an hour, leaves half of one to renew in.
 const LOOK: Duration = Duration::from_secs(5 * 60);
+
+/// How soon a node that has no session without a new certificate asks again; doubles up to
+/// [`LOOK`].
+const RETRY: Duration = Duration::from_millis(500);
 
 /// How long a manager may take to answer: a signature, and the way over a slow link.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -37,53 +48,149 @@ enum RenewalError {
     Certificate(#[from] IdentityError),
     #[error("the manager's answer is {0}")]
     Odd(&'static str),
+    #[error("the new certificate does not stand under the cluster's root: {0}")]
+    Foreign(String),
     #[error("the new certificate cannot be used")]
     Tls(#[from] TlsError),
+}
+
+/// Why a certificate is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It has come to its point.
+    Due,
+    /// It ran out.
+    Expired(Date),
+    /// A manager does not take it any more.
+    Outdated,
 }
 
 /// Renews the certificate whenever it is time, until dropped; writes down now and then how late it
 /// has become, for a board that wakes up without a clock.
 pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint) {
     let mut point = RenewalPoint::from_random(SystemEntropy.next_u64());
+    let outdated = endpoint.outdated();
+    let (mut told, mut failures, mut said) = (false, 0, String::new());
     while let Some(shared) = shared.upgrade() {
-        match renew_if_due(&shared.options.data_dir, &endpoint, point, shared.clock.date()).await {
-            Ok(Some(until)) => {
-                tracing::info!(%until, "the node's certificate was renewed");
-                point = RenewalPoint::from_random(SystemEntropy.next_u64());
+        let date = shared.clock.date();
+        let outcome = renew_if_due(&shared.options.data_dir, &endpoint, (point, told), date).await;
+        let mut wait = LOOK;
+        match outcome {
+            Ok(renewed) => {
+                if let Some(until) = renewed {
+                    tracing::info!(%until, "the node's certificate was renewed");
+                    point = RenewalPoint::from_random(SystemEntropy.next_u64());
+                }
+                (told, failures) = (false, 0);
             }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "the node's certificate is not renewed yet");
+            Err((need, error)) => {
+                failures += 1;
+                if need != Some(Need::Due) {
+                    wait = RETRY.saturating_mul(1 << failures.min(12)).min(LOOK);
+                }
+                let text = explain(need, &error);
+                // Once is enough for what is tried often.
+                if said != text {
+                    tracing::warn!("{text}");
+                    said = text;
+                }
             }
         }
         swarm::remember(&shared, TIME_KEPT);
         drop(shared);
-        smol::Timer::after(LOOK).await;
+        told |= woken(&outdated, wait).await;
     }
 }
 
-/// Asks for a new certificate where the present one has come to its point, and takes it over.
-/// Returns until when the new one is good.
+/// Waits for a manager's word, or so long; returns whether there was one.
+async fn woken(outdated: &Receiver<()>, wait: Duration) -> bool {
+    let word = async { outdated.recv().await.is_ok() };
+    let late = async {
+        smol::Timer::after(wait).await;
+        false
+    };
+    word.or(late).await
+}
+
+/// Says why there is no new certificate, and what helps where asking again does not.
+fn explain(need: Option<Need>, error: &RenewalError) -> String {
+    let state = match need {
+        Some(Need::Expired(ended)) => format!("this node's certificate ran out on {ended}, and "),
+        Some(Need::Outdated) => "no manager takes this node's certificate any more, and ".to_owned(),
+        Some(Need::Due) | None => String::new(),
+    };
+    let remedy = match error {
+        RenewalError::Ask(StreamError::Refused(refusal))
+            if refusal.class == Class::Unauthorized =>
+        {
+            "; containers go on, but this node is out until it is joined again: midge swarm leave \
+             --force, then midge swarm join with a token of the cluster"
+        }
+        _ => "",
+    };
+    format!("{state}the certificate is not renewed yet: {}{remedy}", chain(error))
+}
+
+/// Returns why a new certificate is needed; none where the present one does.
+fn need(
+    files: &NodeFiles,
+    (point, told): (RenewalPoint, bool),
+    date: Date,
+) -> Result<Option<Need>, IdentityError> {
+    let life = pki::validity(&files.certificate)?;
+    Ok(if date > life.not_after {
+        Some(Need::Expired(life.not_after))
+    } else if told {
+        Some(Need::Outdated)
+    } else {
+        (date >= pki::renewal_point(life, point)).then_some(Need::Due)
+    })
+}
+
+/// Asks for a new certificate where one is needed, and takes it over. Returns until when the new
+/// one is good.
 async fn renew_if_due(
     data_dir: &Path,
     endpoint: &Endpoint,
-    point: RenewalPoint,
+    when: (RenewalPoint, bool),
     date: Date,
-) -> Result<Option<Date>, RenewalError> {
+) -> Result<Option<Date>, (Option<Need>, RenewalError)> {
     let store = CertificateFiles::under(data_dir);
-    let Some(mut files) = store.load()? else { return Ok(None) };
-    if date < pki::renewal_point(pki::validity(&files.certificate)?, point) {
+    let Some(files) = store.load().map_err(|error| (None, error.into()))? else {
+        return Ok(None);
+    };
+    let need = need(&files, when, date).map_err(|error| (None, error.into()))?;
+    if need.is_none() {
         return Ok(None);
     }
+    renew(&store, endpoint, files, date).await.map(Some).map_err(|error| (need, error))
+}
+
+async fn renew(
+    store: &CertificateFiles,
+    endpoint: &Endpoint,
+    mut files: NodeFiles,
+    date: Date,
+) -> Result<Date, RenewalError> {
     let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
-    let reply = endpoint.ask_manager(StreamRequest::Renew { csr }, ANSWER_LIMIT).await?;
-    let StreamReply::Certificate(certificate) = reply else {
-        return Err(RenewalError::Odd("something else than a certificate"));
-    };
-    let (before, after) = (
-        Identity::from_certificate(&files.certificate)?,
-        Identity::from_certificate(&certificate)?,
-    );
+    let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
+    let until = check(&files, &renewed.certificate, date)?;
+    files.certificate = renewed.certificate;
+    if let Some(trust) = renewed.trust {
+        files.trust = trust;
+    }
+    pki::stands(&files.trust, &files.certificate, date)
+        .map_err(|error| RenewalError::Foreign(error.to_string()))?;
+    endpoint.set_identity(Some(&member::credentials(&files)))?;
+    store.save(&files)?;
+    Ok(until)
+}
+
+/// Checks that a certificate is the next one of the node that has these files; returns until when
+/// it is good.
+fn check(files: &NodeFiles, certificate: &[u8], date: Date) -> Result<Date, RenewalError> {
+    let (before, after) =
+        (Identity::from_certificate(&files.certificate)?, Identity::from_certificate(certificate)?);
     if (&before.node, &before.cluster) != (&after.node, &after.cluster) {
         return Err(RenewalError::Odd("a certificate of another node"));
     }
@@ -91,21 +198,14 @@ async fn renew_if_due(
         // Another role is more than another certificate.
         return Err(RenewalError::Odd("a certificate of another role, which it is told to take"));
     }
-    if pki::key_digest(&files.certificate)? != pki::key_digest(&certificate)? {
+    if pki::key_digest(&files.certificate)? != pki::key_digest(certificate)? {
         return Err(RenewalError::Odd("a certificate of another key"));
     }
-    let validity = pki::validity(&certificate)?;
+    let validity = pki::validity(certificate)?;
     if !validity.contains(date) {
         return Err(RenewalError::Odd("a certificate that is not valid now"));
     }
-    files.certificate = certificate;
-    endpoint.set_identity(Some(&Credentials {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        root: files.root.clone(),
-    }))?;
-    store.save(&files)?;
-    Ok(Some(validity.not_after))
+    Ok(validity.not_after)
 }
 
 #[cfg(test)]
@@ -116,6 +216,7 @@ mod tests {
         transport::{Config, Handler, Managers},
         types::{ClusterId, NodeId, Role, RootCa},
         util::dns::Resolver,
+        wire::{StreamReply, StreamRequest},
     };
     use std::sync::Arc;
 
@@ -135,14 +236,12 @@ mod tests {
     fn member(data_dir: &Path, root: &RootCa, date: Date, answer: u128) -> Endpoint {
         let (key, csr) = pki::new_key_and_request(None).unwrap();
         let certificate = issue(root, &csr, 1, date);
-        let files = NodeFiles { root: root.certificate.clone(), certificate, key };
+        let files = NodeFiles { trust: swarm::root_only(&root.certificate), certificate, key };
         CertificateFiles::under(data_dir).save(&files).unwrap();
         let (listen, clock) = ("127.0.0.1:0".parse().unwrap(), TrustedClock::fixed(date));
         let endpoint =
             Endpoint::bind(Config { listen, clock, resolver: Resolver::default() }).unwrap();
-        let NodeFiles { root: certificate_of_root, certificate, key } = files;
-        let credentials = Credentials { certificate, key, root: certificate_of_root };
-        endpoint.set_identity(Some(&credentials)).unwrap();
+        endpoint.set_identity(Some(&member::credentials(&files))).unwrap();
         let root = root.clone();
         let handler: Handler = Arc::new(move |stream| {
             let root = root.clone();
@@ -182,15 +281,15 @@ mod tests {
             let point = RenewalPoint::from_random(0);
             let store = CertificateFiles::under(dir.path());
             let before = store.load().unwrap().unwrap();
-            let early = renew_if_due(dir.path(), &endpoint, point, date + 40 * DAY).await;
+            let early = renew_if_due(dir.path(), &endpoint, (point, false), date + 40 * DAY).await;
             assert_eq!(early.unwrap(), None);
             assert_eq!(store.load().unwrap().unwrap(), before);
-            let due = renew_if_due(dir.path(), &endpoint, point, date + 60 * DAY).await;
+            let due = renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY).await;
             assert_eq!(due.unwrap(), Some(date + 150 * DAY));
             let after = store.load().unwrap().unwrap();
-            assert_eq!((after.key, after.root), (before.key, before.root));
+            assert_eq!((after.key, after.trust), (before.key, before.trust));
             assert_ne!(after.certificate, before.certificate);
-            let again = renew_if_due(dir.path(), &endpoint, point, date + 60 * DAY).await;
+            let again = renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY).await;
             assert_eq!(again.unwrap(), None, "the new one is young");
         });
     }
@@ -205,7 +304,9 @@ mod tests {
             let before = CertificateFiles::under(dir.path()).load().unwrap();
             let point = RenewalPoint::from_random(0);
             let error =
-                renew_if_due(dir.path(), &endpoint, point, date + 60 * DAY).await.unwrap_err();
+                renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY).await.unwrap_err();
+            let (need, error) = error;
+            assert_eq!(need, Some(Need::Due));
             assert_eq!(error.to_string(), "the manager's answer is a certificate of another node");
             assert_eq!(CertificateFiles::under(dir.path()).load().unwrap(), before);
         });

@@ -19,7 +19,7 @@ use crate::{
     transport::{self, Endpoint, JoinError},
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
-        NodeSpec, NodeState, NodeStatus, RequestId, Role, UnlockKey, Version,
+        NodeSpec, NodeState, NodeStatus, RequestId, Role, Trust, UnlockKey, Version,
     },
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -149,7 +149,7 @@ async fn make(
     let (key, csr) = pki::new_key_and_request(None)?;
     let certificate = pki::sign(&root, &csr, &identity, date, options.spec.node_cert_expiry)?;
     let key_digest = pki::request_key_digest(&csr)?;
-    let files = NodeFiles { root: root.certificate.clone(), certificate, key };
+    let files = NodeFiles { trust: root_only(&root.certificate), certificate, key };
     let endpoint = bind(shared, listen).await?;
     CertificateFiles::under(&shared.options.data_dir).save(&files)?;
     let mut membership = Membership::new(node.clone(), cluster.clone(), Role::Manager, date);
@@ -197,6 +197,11 @@ async fn make(
     }
     install(shared, member);
     Ok(node)
+}
+
+/// Returns the trust of a node that knows one root and nothing else yet.
+pub(super) fn root_only(root: &[u8]) -> Trust {
+    Trust { roots: vec![root.to_vec()], cross_signed: Vec::new() }
 }
 
 fn new_token() -> JoinToken {
@@ -273,7 +278,8 @@ async fn joined(
     membership.advertise = advertise;
     membership.managers.clone_from(&options.remotes);
     membership.joined.clone_from(&options.remotes);
-    let node_files = NodeFiles { root: admitted.root, certificate: admission.certificate, key };
+    let trust = root_only(&admitted.root);
+    let node_files = NodeFiles { trust, certificate: admission.certificate, key };
     let member = async {
         files.save(&node_files)?;
         let member = member::start(shared, membership.clone(), node_files, endpoint, None).await?;

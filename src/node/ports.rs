@@ -6,7 +6,7 @@ use crate::{
     consensus::{Approach, Notice, ProposeError},
     types::{
         Cluster, Date, FromManager, FromWorker, HealthState, LeaderAt, Moment, NodeId, PeerInput,
-        Role, Sequence, TaskId, UnlockKey, Version,
+        Role, Roster, Sequence, TaskId, UnlockKey, Version,
     },
 };
 use async_channel::Receiver;
@@ -130,6 +130,9 @@ pub trait Peers: Clone + Send + Sync + 'static {
 
     /// Says where the leader is: sessions go there, this node's own included.
     fn set_leader(&self, leader: LeaderAt);
+
+    /// Says what the state, as far as this manager has it, knows of who may ask what.
+    fn set_roster(&self, _roster: Roster) {}
 
     /// Asks the leader, where that is another node.
     ///

@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509CertificationRequest};
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3_600);
 
 /// How far back a certificate's life begins: the clocks of a cluster may differ by so much.
-const BACKDATE: Duration = Duration::from_secs(3_600);
+pub(super) const BACKDATE: Duration = Duration::from_secs(3_600);
 
 /// The largest signing request that is looked at. One of a P-256 key takes about 250 bytes, one of
 /// RSA 4096, which is refused all the same, about 1,200.
@@ -61,16 +61,42 @@ fn set_validity(params: &mut CertificateParams, from: Date, until: Date) {
 /// The system gives no randomness.
 pub fn create_root(date: Date) -> Result<RootCa, CaError> {
     let key = KeyPair::generate().map_err(crypto("make the root's key"))?;
-    let mut params = CertificateParams::default();
+    let mut params = root_params();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, MANAGER_NAME);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, date - BACKDATE, date + ROOT_LIFE);
     let certificate = params.self_signed(&key).map_err(crypto("sign the root certificate"))?;
     let certificate = certificate.der().to_vec();
     let digest = Sha256::digest(&certificate).into();
     Ok(RootCa { certificate, key: key.serialize_der(), digest })
+}
+
+/// Has one root vouch for the next: a certificate of the name and the key of `new`, signed by `old`.
+/// Shown beside what `new` signs, it lets those check it who know only `old`.
+///
+/// It bounds no path below it, since there may be another of its kind: the one by which `new` in its
+/// turn vouches for its own successor.
+///
+/// # Errors
+///
+/// A root is damaged.
+pub fn cross_sign(old: &RootCa, new: &RootCa, date: Date) -> Result<Vec<u8>, CaError> {
+    let key = |root: &RootCa| KeyPair::try_from(root.key.as_slice()).map_err(CaError::DamagedRoot);
+    let certificate = CertificateDer::from(old.certificate.as_slice());
+    let issuer = Issuer::from_ca_cert_der(&certificate, key(old)?).map_err(CaError::DamagedRoot)?;
+    let mut params = root_params();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params, date - BACKDATE, date + ROOT_LIFE);
+    let signed = params.signed_by(&key(new)?, &issuer).map_err(crypto("cross-sign the root"))?;
+    Ok(signed.der().to_vec())
+}
+
+fn root_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, MANAGER_NAME);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 /// Makes a node's private key (PKCS #8 DER) and a request for a certificate of it. The request

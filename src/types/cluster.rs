@@ -1,6 +1,6 @@
 //! The cluster itself: its options, its root certificate, its join tokens.
 
-use super::{ClusterId, Date, Entropy, Role, Version};
+use super::{ClusterId, Date, Entropy, Role, Trust, Version};
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
@@ -156,4 +156,12 @@ pub struct Cluster {
     pub tokens: JoinTokens,
     /// What opens a locked manager; there while managers lock themselves.
     pub unlock_key: Option<UnlockKey>,
+}
+
+impl Cluster {
+    /// Returns what every node is to know of the roots.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        Trust { roots: vec![self.root.certificate.clone()], cross_signed: Vec::new() }
+    }
 }

@@ -45,6 +45,7 @@ mod storage;
 mod task;
 pub mod template;
 mod time;
+mod trust;
 mod update;
 mod version;
 
@@ -102,6 +103,7 @@ pub use task::{
     Resources, RestartCondition, RestartPolicy, Task, TaskSpec, TaskState, TaskStatus,
 };
 pub use time::{Date, Moment};
+pub use trust::{Roster, Trust};
 pub use update::{
     FailureAction, Ratio, UPDATE_MONITOR, UPDATE_PARALLELISM, UPDATE_PROGRESS_DEADLINE,
     UpdateConfig, UpdateOrder, UpdatePlace, UpdateState, UpdateStatus,

@@ -115,7 +115,7 @@ impl Leader {
             }
             Request::UpdateCluster { .. } => self.prepare_cluster(state, request),
             Request::Join(join) => join::prepare(state, &mut self.random, date, join),
-            Request::Renew(renew) => join::renew(state, renew).map(Prepared::Answer),
+            Request::Renew(renew) => join::renew(state, date, renew).map(Prepared::Answer),
             Request::TakeRole(asked) => managers::take_role(state, asked),
         }
     }

@@ -72,7 +72,8 @@ impl From<Tables> for state::Tables {
     fn from(tables: Tables) -> Self {
         let Tables { applied, cluster, nodes, services, tasks, removed, outcomes } = tables;
         let cluster = cluster.map(types::Cluster::from);
-        Self { applied, cluster, nodes, services, tasks, removed, outcomes }
+        let demoted = BTreeMap::new();
+        Self { applied, cluster, nodes, services, tasks, removed, outcomes, demoted }
     }
 }
 
