@@ -128,6 +128,8 @@ pub struct Leader {
     pub(super) due: Due,
     /// The consensus group that was asked for last.
     pub(super) group: Option<BTreeMap<u64, String>>,
+    /// The root that each node last said it goes by.
+    pub(super) certified: BTreeMap<NodeId, [u8; 32]>,
     queue: VecDeque<Waiting>,
     in_flight: Option<InFlight>,
     retry_at: Option<Moment>,
@@ -161,6 +163,7 @@ impl Leader {
                 ..Due::default()
             },
             group: None,
+            certified: BTreeMap::new(),
             queue: VecDeque::new(),
             in_flight: None,
             retry_at: None,
@@ -223,6 +226,7 @@ impl Leader {
         self.decide(state, now, date, effects);
         self.follow_group(state, effects);
         self.tell_places(state, effects);
+        self.tell_trust(state, effects);
         self.dispatch(state, effects);
     }
 
@@ -300,7 +304,10 @@ impl Leader {
                 self.due.all_services = true;
                 self.liveness.note_nodes(state, now);
             }
-            Change::RotateTokens { .. } | Change::SetUnlockKey { .. } => {}
+            Change::RotateTokens { .. }
+            | Change::SetUnlockKey { .. }
+            | Change::RotateRoot { .. }
+            | Change::FinishRootRotation { .. } => {}
             Change::SetManagerStatus { .. } => {
                 // The role is a term of constraints.
                 self.due.all_services = true;

@@ -8,6 +8,7 @@
 mod apply;
 mod codec;
 mod epoch;
+mod rotation;
 #[cfg(test)]
 mod tests;
 
@@ -249,12 +250,16 @@ impl State {
     #[must_use]
     pub fn roster(&self) -> Roster {
         let managers = self.nodes().filter(|node| node.role == Role::Manager);
+        let cluster = self.cluster();
+        let grace = cluster.map_or(REJOIN_GRACE, |cluster| cluster.spec.rejoin_grace);
+        let former = cluster.into_iter().flat_map(|cluster| &cluster.former_roots);
         Roster {
+            as_of: self.applied(),
             managers: managers.map(|node| node.id.clone()).collect(),
             demoted: self.tables.demoted.clone(),
-            grace: self.cluster().map_or(REJOIN_GRACE, |cluster| cluster.spec.rejoin_grace),
-            trust: self.cluster().map_or_else(Trust::default, Cluster::trust),
-            former_roots: Vec::new(),
+            grace,
+            trust: cluster.map_or_else(Trust::default, Cluster::trust),
+            former_roots: former.map(|it| (it.certificate.clone(), it.ended + grace)).collect(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     transport::{Endpoint, StreamError},
     types::{
         Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster, Sequence,
-        UnlockKey, Version,
+        Trust, UnlockKey, Version,
     },
 };
 use async_channel::{Receiver, Sender};
@@ -20,6 +20,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
+    path::Path,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -188,6 +189,9 @@ pub(super) struct PeersPort {
     pub(super) endpoint: Endpoint,
     /// Takes in places; the latest counts.
     pub(super) places: Sender<Place>,
+    /// Takes in roots, and within which time to follow; the latest count.
+    pub(super) trusts: Sender<(Trust, Duration)>,
+    pub(super) data_dir: Arc<Path>,
 }
 
 impl Peers for PeersPort {
@@ -216,7 +220,11 @@ impl Peers for PeersPort {
     }
 
     fn set_roster(&self, roster: Roster) {
-        self.endpoint.set_roster(roster);
+        if self.endpoint.set_roster(roster.clone())
+            && let Err(error) = super::roster::save(&self.data_dir, &roster)
+        {
+            tracing::warn!(%error, "cannot write down who the managers are");
+        }
     }
 
     async fn relay(&self, request: Request, limit: Duration) -> Result<Response, Refusal> {
@@ -230,6 +238,11 @@ impl Peers for PeersPort {
     fn take_place(&self, role: Role, managers: Vec<String>) {
         // An error means that the member ends.
         let _before = self.places.force_send(Place { role, managers });
+    }
+
+    fn take_trust(&self, trust: Trust, within: Duration) {
+        // An error means that the member ends.
+        let _before = self.trusts.force_send((trust, within));
     }
 }
 
@@ -251,7 +264,13 @@ impl Authority for AuthorityPort {
             cluster: admission.cluster.clone(),
         };
         let signed =
-            pki::sign(&cluster.root, csr, &identity, self.0.date(), cluster.spec.node_cert_expiry);
+            pki::sign(
+            cluster.signing_root(),
+            csr,
+            &identity,
+            self.0.date(),
+            cluster.spec.node_cert_expiry,
+        );
         admission.certificate =
             signed.map_err(|error| Refusal::new(Class::Invalid, error.to_string()))?;
         Ok(admission)

@@ -14,7 +14,8 @@ use crate::{
     },
     runtime::image::chain,
     transport::{Endpoint, StreamError, TlsError},
-    types::{Date, Entropy},
+    types::{Date, Entropy, Trust},
+    wire::{StreamReply, StreamRequest},
 };
 use async_channel::Receiver;
 use futures_lite::FutureExt as _;
@@ -63,17 +64,30 @@ enum Need {
     Expired(Date),
     /// A manager does not take it any more.
     Outdated,
+    /// Another root is to sign it.
+    Root,
 }
 
-/// Renews the certificate whenever it is time, until dropped; writes down now and then how late it
-/// has become, for a board that wakes up without a clock.
-pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint) {
+/// Where managers say what is wanted of this node's certificate.
+type Trusts = Receiver<(Trust, Duration)>;
+
+/// Renews the certificate whenever it is time, until dropped; follows the cluster from one root to
+/// the next; writes down now and then how late it has become, for a board that wakes up without a
+/// clock.
+pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, trusts: Trusts) {
     let mut point = RenewalPoint::from_random(SystemEntropy.next_u64());
     let outdated = endpoint.outdated();
     let (mut told, mut failures, mut said) = (false, 0, String::new());
+    let mut wanted: Option<Trust> = None;
     while let Some(shared) = shared.upgrade() {
-        let date = shared.clock.date();
-        let outcome = renew_if_due(&shared.options.data_dir, &endpoint, (point, told), date).await;
+        let (date, data_dir) = (shared.clock.date(), &shared.options.data_dir);
+        let outcome = match &wanted {
+            Some(trust) => {
+                let followed = follow(data_dir, &endpoint, trust, date).await;
+                followed.map_err(|error| (Some(Need::Root), error))
+            }
+            None => renew_if_due(data_dir, &endpoint, (point, told), date).await,
+        };
         let mut wait = LOOK;
         match outcome {
             Ok(renewed) => {
@@ -81,7 +95,7 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint) {
                     tracing::info!(%until, "the node's certificate was renewed");
                     point = RenewalPoint::from_random(SystemEntropy.next_u64());
                 }
-                (told, failures) = (false, 0);
+                (told, failures, wanted) = (false, 0, None);
             }
             Err((need, error)) => {
                 failures += 1;
@@ -89,8 +103,9 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint) {
                     wait = RETRY.saturating_mul(1 << failures.min(12)).min(LOOK);
                 }
                 let text = explain(need, &error);
-                // Once is enough for what is tried often.
-                if said != text {
+                // Once is enough for what is tried often; and connections end with the root that they
+                // were made by, so that the first attempt to say so may find none.
+                if said != text && (need != Some(Need::Root) || failures > 2) {
                     tracing::warn!("{text}");
                     said = text;
                 }
@@ -98,18 +113,48 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint) {
         }
         swarm::remember(&shared, TIME_KEPT);
         drop(shared);
-        told |= woken(&outdated, wait).await;
+        match woken(&outdated, &trusts, wait).await {
+            Woken::Late => {}
+            Woken::Outdated => {
+                // Without a session nobody can be told that a root is followed.
+                (told, wanted) = (true, None);
+            }
+            Woken::Told(trust, within) => {
+                smol::Timer::after(within.mul_f64(rand::random())).await;
+                wanted = Some(trust);
+            }
+        }
     }
 }
 
-/// Waits for a manager's word, or so long; returns whether there was one.
-async fn woken(outdated: &Receiver<()>, wait: Duration) -> bool {
-    let word = async { outdated.recv().await.is_ok() };
+enum Woken {
+    Late,
+    /// A manager does not take the certificate any more.
+    Outdated,
+    /// These are the roots, to be followed within that time.
+    Told(Trust, Duration),
+}
+
+/// Waits for a manager's word, or so long.
+async fn woken(outdated: &Receiver<()>, trusts: &Trusts, wait: Duration) -> Woken {
+    let word = async {
+        match outdated.recv().await {
+            Ok(()) => Woken::Outdated,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let told = async {
+        match trusts.recv().await {
+            Ok((trust, within)) => Woken::Told(trust, within),
+            // The member ends, and this with it.
+            Err(_) => std::future::pending().await,
+        }
+    };
     let late = async {
         smol::Timer::after(wait).await;
-        false
+        Woken::Late
     };
-    word.or(late).await
+    word.or(told).or(late).await
 }
 
 /// Says why there is no new certificate, and what helps where asking again does not.
@@ -117,6 +162,7 @@ fn explain(need: Option<Need>, error: &RenewalError) -> String {
     let state = match need {
         Some(Need::Expired(ended)) => format!("this node's certificate ran out on {ended}, and "),
         Some(Need::Outdated) => "no manager takes this node's certificate any more, and ".to_owned(),
+        Some(Need::Root) => "the cluster's root is replaced, and ".to_owned(),
         Some(Need::Due) | None => String::new(),
     };
     let remedy = match error {
@@ -186,6 +232,41 @@ async fn renew(
     Ok(until)
 }
 
+/// Goes by the roots that a manager named, with a certificate of the last of them, and says so.
+/// Returns until when the certificate is good, where it is another.
+async fn follow(
+    data_dir: &Path,
+    endpoint: &Endpoint,
+    trust: &Trust,
+    date: Date,
+) -> Result<Option<Date>, RenewalError> {
+    let store = CertificateFiles::under(data_dir);
+    let (Some(mut files), Some(newest)) = (store.load()?, trust.roots.last()) else {
+        return Ok(None);
+    };
+    let before = files.clone();
+    let alone = Trust { roots: vec![newest.clone()], cross_signed: trust.cross_signed.clone() };
+    let mut until = None;
+    if pki::stands(&alone, &files.certificate, date).is_err() {
+        let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
+        let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
+        until = Some(check(&files, &renewed.certificate, date)?);
+        files.certificate = renewed.certificate;
+        pki::stands(&alone, &files.certificate, date)
+            .map_err(|error| RenewalError::Foreign(error.to_string()))?;
+    }
+    files.trust = trust.clone();
+    if files != before {
+        endpoint.set_identity(Some(&member::credentials(&files)))?;
+        store.save(&files)?;
+    }
+    let root = pki::root_digest(newest);
+    match endpoint.ask_manager(StreamRequest::Certified { root }, ANSWER_LIMIT).await? {
+        StreamReply::Ready => Ok(until),
+        _ => Err(RenewalError::Odd("something else than was asked for")),
+    }
+}
+
 /// Checks that a certificate is the next one of the node that has these files; returns until when
 /// it is good.
 fn check(files: &NodeFiles, certificate: &[u8], date: Date) -> Result<Date, RenewalError> {
@@ -216,7 +297,6 @@ mod tests {
         transport::{Config, Handler, Managers},
         types::{ClusterId, NodeId, Role, RootCa},
         util::dns::Resolver,
-        wire::{StreamReply, StreamRequest},
     };
     use std::sync::Arc;
 

@@ -77,6 +77,10 @@ async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: Incom
             let reply = renew(handle, stream.peer.as_ref(), stream.expired, csr).await;
             stream.answer(&reply).await
         }
+        StreamRequest::Certified { root } => {
+            let reply = certified(handle, stream.peer.as_ref(), root).await;
+            stream.answer(&reply).await
+        }
         StreamRequest::TakeRole { csr, advertise, member } => {
             let reply = take_role(handle, stream.peer.as_ref(), (csr, advertise, member)).await;
             stream.answer(&reply).await
@@ -92,7 +96,6 @@ async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: Incom
         StreamRequest::Raft
         | StreamRequest::Root
         | StreamRequest::Trust
-        | StreamRequest::Certified { .. }
         | StreamRequest::Session
         | StreamRequest::SessionOf { .. }
         | StreamRequest::Via { .. } => {
@@ -158,6 +161,19 @@ async fn join(handle: &Handle, role: Role, request: Box<JoinRequest>) -> StreamR
     match handle.request(Request::Join(request), JOIN_LIMIT).await {
         Ok(Response::Admitted(admission)) => StreamReply::Admitted(admission),
         Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),
+        Err(refusal) => StreamReply::Refused(refusal),
+    }
+}
+
+/// Takes in that a member goes by a root.
+async fn certified(handle: &Handle, peer: Option<&Identity>, root: [u8; 32]) -> StreamReply {
+    let Some(peer) = peer else {
+        let text = "only a member says that of itself";
+        return StreamReply::Refused(Refusal::new(Class::Forbidden, text));
+    };
+    let node = peer.node.clone();
+    match handle.request(Request::Certified { node, root }, JOIN_LIMIT).await {
+        Ok(_) => StreamReply::Ready,
         Err(refusal) => StreamReply::Refused(refusal),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     transport::{self, Endpoint, JoinError},
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
-        NodeSpec, NodeState, NodeStatus, RequestId, Role, Trust, UnlockKey, Version,
+        NodeSpec, NodeState, NodeStatus, RequestId, Role, RootRotation, Trust, UnlockKey, Version,
     },
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -168,6 +168,8 @@ async fn make(
             root,
             tokens: JoinTokens { worker: new_token(), manager: new_token() },
             unlock_key,
+            rotation: None,
+            former_roots: Vec::new(),
         },
         node: Node {
             id: node.clone(),
@@ -197,6 +199,25 @@ async fn make(
     }
     install(shared, member);
     Ok(node)
+}
+
+/// Makes the root that replaces the cluster's, and has that one vouch for it.
+pub(super) fn next_root(
+    cluster: &Cluster,
+    given: Option<(String, String)>,
+    date: Date,
+) -> Result<RootRotation, Refusal> {
+    let failed = |error: pki::CaError| Refusal::new(Class::Internal, chain(&error));
+    let root = match given {
+        Some((certificate, key)) => {
+            let taken = pki::adopt_root(&certificate, &key, date);
+            taken.map_err(|error| Refusal::new(Class::Invalid, error.to_string()))?
+        }
+        None => pki::create_root(date).map_err(failed)?,
+    };
+    let cross_signed = pki::cross_sign(&cluster.root, &root, date).map_err(failed)?;
+    let tokens = JoinTokens { worker: new_token(), manager: new_token() };
+    Ok(RootRotation { root, cross_signed, tokens })
 }
 
 /// Returns the trust of a node that knows one root and nothing else yet.

@@ -370,7 +370,10 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     /// Tells the peers' side who is a manager, where that changed.
     fn follow_roster(&mut self) {
         let roster = self.state.roster();
-        if roster != self.roster {
+        let as_of = std::mem::replace(&mut self.roster.as_of, roster.as_of);
+        if roster == self.roster {
+            self.roster.as_of = as_of;
+        } else {
             self.roster = roster.clone();
             self.peers.set_roster(roster);
         }

@@ -218,7 +218,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// Reads what stands one after another in a text; none where that is nothing, or anything else.
-fn from_pem(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
+pub(super) fn from_pem(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
     let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
     let mut rest = text.trim();
     let mut found = Vec::new();

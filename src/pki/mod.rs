@@ -15,7 +15,10 @@ mod seal_key;
 mod token;
 mod trust;
 
-pub use ca::{CaError, create_root, cross_sign, new_key_and_request, request_key_digest, sign};
+pub use ca::{
+    AdoptError, CaError, adopt_root, create_root, cross_sign, new_key_and_request,
+    request_key_digest, root_digest, sign,
+};
 pub use clock::{BUILD_DATE, TrustedClock};
 pub use files::{CertificateFiles, FileError, NodeFiles};
 pub use identity::{Identity, IdentityError, Validity, issued, key_digest, validity};

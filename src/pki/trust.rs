@@ -118,7 +118,7 @@ impl Anchors {
     /// It is not one of this cluster's, is not valid yet, or is for another use.
     pub fn standing(
         &self,
-        former: Option<&Self>,
+        former: &[Self],
         shown: Shown,
         chain: &[CertificateDer<'_>],
         now: Date,
@@ -136,13 +136,13 @@ impl Anchors {
             }
             outcome => outcome.map(|()| None),
         };
-        match (judge(self), former) {
-            (Ok(expired), _) => Ok(Standing { expired, former: false }),
-            (Err(error), None) => Err(error),
-            (Err(error), Some(former)) => match judge(former) {
-                Ok(expired) => Ok(Standing { expired, former: true }),
-                Err(_) => Err(error),
-            },
+        let error = match judge(self) {
+            Ok(expired) => return Ok(Standing { expired, former: false }),
+            Err(error) => error,
+        };
+        match former.iter().find_map(|former| judge(former).ok()) {
+            Some(expired) => Ok(Standing { expired, former: true }),
+            None => Err(error),
         }
     }
 }
@@ -156,7 +156,7 @@ pub fn stands(trust: &Trust, certificate: &[u8], date: Date) -> Result<(), Error
     let anchors = Anchors::new(&trust.roots)?;
     let beside = trust.cross_signed.iter().map(Vec::as_slice);
     let chain: Vec<_> = [certificate].into_iter().chain(beside).map(CertificateDer::from).collect();
-    match anchors.standing(None, Shown::Member, &chain, date)?.expired {
+    match anchors.standing(&[], Shown::Member, &chain, date)?.expired {
         None => Ok(()),
         Some(_) => Err(Error::InvalidCertificate(CertificateError::Expired)),
     }

@@ -23,7 +23,7 @@ fn anchors(roots: &[&RootCa]) -> Anchors {
 
 fn judge(
     anchors: &Anchors,
-    former: Option<&Anchors>,
+    former: &[Anchors],
     chain: &[&Vec<u8>],
     now: Date,
 ) -> Result<Standing, String> {
@@ -42,7 +42,7 @@ fn both_sides_of_a_rotation_take_each_other() {
         let both = [Shown::Member, Shown::Manager].map(|shown| {
             let chain: Vec<_> =
                 chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-            anchors(roots).standing(None, shown, &chain, NOW).is_ok()
+            anchors(roots).standing(&[], shown, &chain, NOW).is_ok()
         });
         assert_eq!(both[0], both[1]);
         both[0]
@@ -68,22 +68,22 @@ fn only_the_date_is_ever_excused() {
     let old = leaf(&root, Role::Worker, NOW - 100 * DAY);
     let expired = Some(NOW - 10 * DAY);
     let standing = |expired, former| Ok(Standing { expired, former });
-    assert_eq!(judge(&now, None, &[&old], NOW), standing(expired, false));
-    assert_eq!(judge(&now, None, &[&old], NOW - 10 * DAY), Ok(MEMBER), "to its last second");
-    assert!(judge(&now, None, &[&leaf(&root, Role::Worker, NOW + DAY)], NOW).is_err());
+    assert_eq!(judge(&now, &[], &[&old], NOW), standing(expired, false));
+    assert_eq!(judge(&now, &[], &[&old], NOW - 10 * DAY), Ok(MEMBER), "to its last second");
+    assert!(judge(&now, &[], &[&leaf(&root, Role::Worker, NOW + DAY)], NOW).is_err());
     for date in [NOW, NOW - 100 * DAY] {
-        assert!(judge(&now, Some(&before), &[&leaf(&foreign, Role::Worker, date)], NOW).is_err());
+        assert!(judge(&now, std::slice::from_ref(&before), &[&leaf(&foreign, Role::Worker, date)], NOW).is_err());
     }
     assert_eq!(
-        judge(&now, Some(&before), &[&leaf(&gone, Role::Worker, NOW)], NOW),
+        judge(&now, std::slice::from_ref(&before), &[&leaf(&gone, Role::Worker, NOW)], NOW),
         standing(None, true)
     );
     assert_eq!(
-        judge(&now, Some(&before), &[&leaf(&gone, Role::Worker, NOW - 100 * DAY)], NOW),
+        judge(&now, std::slice::from_ref(&before), &[&leaf(&gone, Role::Worker, NOW - 100 * DAY)], NOW),
         standing(expired, true)
     );
-    assert!(judge(&now, None, &[&leaf(&gone, Role::Worker, NOW)], NOW).is_err());
-    assert!(judge(&now, None, &[], NOW).is_err());
+    assert!(judge(&now, &[], &[&leaf(&gone, Role::Worker, NOW)], NOW).is_err());
+    assert!(judge(&now, &[], &[], NOW).is_err());
 }
 
 #[test]
@@ -91,8 +91,8 @@ fn a_worker_is_no_manager_in_either_role() {
     let root = create_root(NOW).unwrap();
     let worker = leaf(&root, Role::Worker, NOW);
     let chain = [CertificateDer::from(worker.as_slice())];
-    assert!(anchors(&[&root]).standing(None, Shown::Manager, &chain, NOW).is_err());
-    assert!(anchors(&[&root]).standing(None, Shown::Member, &chain, NOW).is_ok());
+    assert!(anchors(&[&root]).standing(&[], Shown::Manager, &chain, NOW).is_err());
+    assert!(anchors(&[&root]).standing(&[], Shown::Member, &chain, NOW).is_ok());
 }
 
 #[test]

@@ -295,7 +295,7 @@ impl Endpoint {
                 // A manager's certificate serves to connect and to be connected to.
                 state.end_connections(Close::Renewed, |connection| {
                     let Some(chain) = serve::chain(connection) else { return false };
-                    ready.anchors.standing(None, Shown::Member, &chain, clock.date()).is_err()
+                    ready.anchors.standing(&[], Shown::Member, &chain, clock.date()).is_err()
                 });
             }
         }
@@ -306,10 +306,12 @@ impl Endpoint {
     }
 
     /// Sets what the replicated state says of who may ask what. Sessions that a node passes on end
-    /// with its being a manager.
-    pub fn set_roster(&self, roster: Roster) {
+    /// with its being a manager. Returns false where a later state has spoken already.
+    pub fn set_roster(&self, roster: Roster) -> bool {
         let demoted: BTreeSet<NodeId> = roster.demoted.keys().cloned().collect();
-        self.inner.judge.set_roster(roster);
+        if !self.inner.judge.set_roster(roster) {
+            return false;
+        }
         let mut state = self.inner.state();
         let of: BTreeSet<usize> = state
             .connections
@@ -321,6 +323,7 @@ impl Endpoint {
         state.workers.retain(|_, worker| {
             !(worker.relayed && of.contains(&worker.connection.stable_id()))
         });
+        true
     }
 
     /// Returns the channel that holds a word where a manager wants this node's certificate renewed.

@@ -31,7 +31,7 @@ pub(super) struct Judge {
 #[derive(Default)]
 struct Known {
     roster: Roster,
-    former: Option<Anchors>,
+    former: Vec<(Anchors, Date)>,
 }
 
 impl fmt::Debug for Judge {
@@ -62,11 +62,18 @@ impl Judge {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what the state says. Roots of before that are unusable are left out: what they
-    /// signed is foreign then.
-    pub(super) fn set_roster(&self, roster: Roster) {
-        let former = Anchors::new(&roster.former_roots).ok();
-        *self.known() = Known { roster, former };
+    /// Takes in what the state says, unless more is known already: a log that is read again begins
+    /// with what was long ago. Roots of before that are unusable are left out: what they signed is
+    /// foreign then.
+    pub(super) fn set_roster(&self, roster: Roster) -> bool {
+        let mut known = self.known();
+        if roster.as_of < known.roster.as_of {
+            return false;
+        }
+        let anchors = |root: &Vec<u8>| Anchors::new(std::slice::from_ref(root)).ok();
+        let usable = roster.former_roots.iter().filter_map(|(r, until)| Some((anchors(r)?, *until)));
+        *known = Known { former: usable.collect(), roster };
+        true
     }
 
     /// Returns the roots that the state names; none where there is no state here.
@@ -83,8 +90,12 @@ impl Judge {
         chain: &[CertificateDer<'_>],
         now: Date,
     ) -> Result<Standing, Error> {
-        let former = self.known().former.clone();
-        anchors.standing(former.as_ref(), shown, chain, now)
+        let former: Vec<_> = {
+            let known = self.known();
+            let counts = known.former.iter().filter(|(_, until)| now <= *until);
+            counts.map(|(anchors, _)| anchors.clone()).collect()
+        };
+        anchors.standing(&former, shown, chain, now)
     }
 
     /// Returns who shows a chain that a handshake has accepted; none where it names no node.
@@ -222,7 +233,7 @@ impl ServerCertVerifier for Managers {
         let now = date(now);
         let chain = chain(leaf, rest);
         // No root of before: whoever broke it open could pose as the cluster.
-        let standing = self.anchors.standing(None, Shown::Manager, &chain, now)?;
+        let standing = self.anchors.standing(&[], Shown::Manager, &chain, now)?;
         let excused = match standing.expired {
             None => true,
             Some(ended) => Identity::from_certificate(leaf)

@@ -179,7 +179,7 @@ pub(super) fn check_manager(
 ) -> Result<(), TlsError> {
     let anchors = Anchors::new(&[root.to_vec()]).map_err(rejected)?;
     let standing =
-        anchors.standing(None, Shown::Manager, chain, clock.date()).map_err(rejected)?;
+        anchors.standing(&[], Shown::Manager, chain, clock.date()).map_err(rejected)?;
     match standing.expired {
         None => Ok(()),
         Some(ended) => Err(TlsError::Rejected(format!("its certificate ran out on {ended}"))),

@@ -1,6 +1,6 @@
 //! Whom a node of the cluster believes: its roots, and what the replicated state says of managers.
 
-use super::{Date, NodeId, Role};
+use super::{Date, JoinTokens, NodeId, Role, RootCa, Version};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,13 +28,47 @@ impl fmt::Debug for Trust {
     }
 }
 
+/// The root on its way to being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootRotation {
+    /// The root that comes.
+    pub root: RootCa,
+    /// Its name and key, signed by the root of now, DER.
+    pub cross_signed: Vec<u8>,
+    /// What admits new nodes afterwards: whoever may have the old root's key may have the tokens.
+    pub tokens: JoinTokens,
+}
+
+/// A root that was replaced. Its key is gone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerRoot {
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+    /// The name and key of the root that came after it, signed by it, DER.
+    pub cross_signed: Vec<u8>,
+    /// When it was replaced.
+    pub ended: Date,
+}
+
+impl fmt::Debug for FormerRoot {
+    /// Leaves the bytes out: nobody reads them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FormerRoot").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
 /// What the replicated state, as far as a manager has it, says of who may ask what.
 ///
 /// A certificate says which role a node has, and is good for months; the state knows better. It may
 /// also be behind: a manager that was off for long meets managers that it has never heard of, and
 /// must let them bring it up to date. So what is not in here is believed to its certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+///
+/// It is kept beside the log, whose entries count for nothing at a start before a majority has
+/// agreed on how far they are committed: who that majority may be, must be known before.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roster {
+    /// The version of the state that says so; a later one replaces it.
+    pub as_of: Version,
     /// The nodes that are managers.
     pub managers: BTreeSet<NodeId>,
     /// When a node ceased to be a manager: its certificates of that role count only where they were
@@ -43,9 +77,12 @@ pub struct Roster {
     /// For how long after its end a certificate still tells who a node is.
     pub grace: Duration,
     /// The roots that count, and what vouches for them.
+    #[serde(skip)]
     pub trust: Trust,
-    /// Roots of before, DER: what they signed serves to get another certificate, and nothing else.
-    pub former_roots: Vec<Vec<u8>>,
+    /// Roots of before, DER, and until when: what they signed serves to get another certificate,
+    /// and nothing else.
+    #[serde(skip)]
+    pub former_roots: Vec<(Vec<u8>, Date)>,
 }
 
 impl Roster {

@@ -8,7 +8,7 @@ use super::{Asked, InFlight, Leader, PROPOSAL_RETRY, Waiting, request::Prepared}
 use crate::{
     cluster::{
         Change, Class, Command, Decision, Effect, Refusal, Request, State, enforce, reap,
-        reconcile, schedule,
+        reconcile, rotation, schedule,
     },
     types::{Date, Moment, RequestId, ServiceId, Version},
 };
@@ -138,8 +138,9 @@ impl Leader {
                 }
                 Ok(Prepared::Propose { id, changes, answer }) => {
                     let command = flight.commands.len();
-                    let ids = std::iter::once(id.clone())
-                        .chain(std::iter::once_with(|| id.as_ref().map(derived_request)));
+                    let ids = std::iter::successors(Some(id), |id| {
+                        Some(id.as_ref().map(derived_request))
+                    });
                     for (change, request) in changes.into_iter().zip(ids) {
                         let term = self.term;
                         flight.commands.push(Command { request, term, date, change });
@@ -203,6 +204,9 @@ impl Leader {
                 self.due.enforce = true;
                 self.due.schedule = true;
             }
+        }
+        if let Some(root) = rotation::is_done(&draft.state, &self.certified) {
+            let _: bool = draft.add(Change::FinishRootRotation { root });
         }
         for id in &self.wanted.workers {
             let change = Change::SetManagerStatus { id: id.clone(), status: None };

@@ -127,6 +127,8 @@ impl State {
             }),
             Change::ForceNewCluster { manager, status } => self.force_new(at, manager, status),
             Change::RestoreCluster { node, replaces } => self.restore_to(at, node, replaces),
+            Change::RotateRoot { base, rotation } => self.rotate_root(at, base, rotation),
+            Change::FinishRootRotation { root } => self.finish_rotation(at, root),
         }
     }
 
@@ -146,7 +148,7 @@ impl State {
         Ok(made)
     }
 
-    fn change_cluster(
+    pub(super) fn change_cluster(
         &mut self,
         at: At,
         change: impl FnOnce(&mut Cluster) -> Result<(), Rejected>,

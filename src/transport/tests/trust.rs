@@ -133,7 +133,7 @@ impl Rotated {
         let mut own = new.credentials(1, Role::Manager);
         own.trust.cross_signed = cross_signed;
         let manager = granting(&own);
-        let former_roots = vec![old.root.certificate.clone()];
+        let former_roots = vec![(old.root.certificate.clone(), NOW)];
         manager.set_roster(Roster { former_roots, ..roster });
         Self { old, new, manager }
     }
