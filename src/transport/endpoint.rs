@@ -215,6 +215,14 @@ impl Inner {
         }
     }
 
+    /// A manager takes this node's certificate for nothing but its renewal.
+    pub(super) fn renew_first(&self) -> StreamError {
+        // Full says that it is known already.
+        let _told = self.outdated.0.try_send(());
+        let text = "the manager wants this node's certificate renewed first";
+        StreamError::Broken(text.to_owned())
+    }
+
     pub(super) fn wake(&self) {
         // Full means that it is awake already.
         let _outcome = self.wake.0.try_send(());
@@ -573,6 +581,7 @@ impl Endpoint {
         };
         match receiver.receive::<StreamReply>().await? {
             Some(StreamReply::Refused(refusal)) => Err(refusal.into()),
+            Some(StreamReply::RenewFirst) => Err(self.inner.renew_first()),
             Some(reply) => Ok((sender, receiver, reply)),
             None => Err(StreamError::Unexpected),
         }

@@ -2,7 +2,7 @@
 
 use super::{
     HEADER_LIMIT,
-    endpoint::{Endpoint, open},
+    endpoint::{Endpoint, Uplink, open},
     serve::manager_at,
     stream::{StreamError, within},
     tls::{Close, Ready, explain},
@@ -12,7 +12,15 @@ use crate::{
     types::Trust,
     wire::{StreamReply, StreamRequest},
 };
+use futures_lite::FutureExt as _;
 use std::{net::SocketAddr, time::Duration};
+
+/// How long one manager that was connected to for this alone may take: a signature, and the way to
+/// the leader. One that knows no leader holds a request back for longer, and another may know it.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked, meanwhile, whether there is a session, or this node leads itself.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a manager answers to a node that asks for its next certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,9 +80,19 @@ impl Endpoint {
     /// No manager is reached; or the last one that was refuses, or does not answer within `limit`.
     pub async fn renew(&self, csr: Vec<u8>, limit: Duration) -> Result<Renewed, StreamError> {
         match Way::Session(self, limit).renew(csr.clone()).await {
-            Err(StreamError::NotConnected) => self.renew_outside(csr, limit).await,
+            Err(StreamError::NotConnected) => {
+                self.renew_outside(csr, limit.min(ATTEMPT_LIMIT)).or(self.connected()).await
+            }
             outcome => outcome,
         }
+    }
+
+    /// Gives up once there is a session, or this node leads itself: asking there is better.
+    async fn connected<T>(&self) -> Result<T, StreamError> {
+        while matches!(self.inner.state().uplink, Uplink::Down) {
+            smol::Timer::after(LOOK).await;
+        }
+        Err(StreamError::NotConnected)
     }
 
     async fn renew_outside(

@@ -244,13 +244,12 @@ async fn stream(
     }
     if !may(ready.identity.role, peer.as_ref(), &request) {
         let outdated = peer.as_ref().is_some_and(|peer| peer.trusted != Trusted::Fully);
-        if outdated && matches!(request, StreamRequest::Session) {
+        if outdated {
             return answer(sender, &StreamReply::RenewFirst).await;
         }
         let message = match (&peer, ready.identity.role) {
             (None, _) => "a certificate of this cluster is needed for that",
             (_, Role::Worker) => "this node is not a manager",
-            _ if outdated => "the certificate ran out or was replaced: it serves for renewal only",
             _ => "only managers may ask for that",
         };
         return refuse(sender, Class::Forbidden, message.to_owned()).await;

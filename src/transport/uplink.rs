@@ -215,12 +215,7 @@ async fn begin(
     match receiver.receive::<StreamReply>().await? {
         Some(StreamReply::Ready) => Ok((sender, receiver)),
         Some(StreamReply::Refused(refusal)) => Err(refusal.into()),
-        Some(StreamReply::RenewFirst) => {
-            // Full says that it is known already.
-            let _told = inner.outdated.0.try_send(());
-            let text = "the manager wants this node's certificate renewed first";
-            Err(StreamError::Broken(text.to_owned()))
-        }
+        Some(StreamReply::RenewFirst) => Err(inner.renew_first()),
         _ => Err(StreamError::Unexpected),
     }
 }

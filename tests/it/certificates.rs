@@ -22,6 +22,10 @@ fn sleep_days(host: &Host, days: u64) {
     fs::write(&path, membership.to_string()).unwrap();
 }
 
+fn certificate(host: &Host) -> String {
+    fs::read_to_string(host.dir.join("data/certificates/swarm-node.crt")).unwrap()
+}
+
 #[test]
 fn a_fleet_that_was_off_past_its_certificates_comes_back_by_itself() {
     if !can_run() {
@@ -32,6 +36,7 @@ fn a_fleet_that_was_off_past_its_certificates_comes_back_by_itself() {
     create(&network.hosts[0], "web", "4");
     network.hosts[0].wait_running("web", 4);
     let ran: Vec<_> = network.hosts.iter().map(Host::containers).collect();
+    let certificates: Vec<_> = network.hosts.iter().map(certificate).collect();
     for host in &mut network.hosts {
         host.kill_daemon();
         sleep_days(host, 120);
@@ -39,6 +44,10 @@ fn a_fleet_that_was_off_past_its_certificates_comes_back_by_itself() {
     for host in &mut network.hosts {
         host.start_daemon();
     }
+    eventually("all nodes to have another certificate", || {
+        let mut pairs = network.hosts.iter().zip(&certificates);
+        pairs.all(|(host, before)| certificate(host) != *before).then_some(())
+    });
     eventually("all nodes to be back", || {
         let shown = network.hosts[0].midge(&["node", "ls", "--format", "{{.Status}}"]);
         let text = String::from_utf8_lossy(&shown.stdout).into_owned();
@@ -117,10 +126,10 @@ fn the_root_is_replaced_under_running_containers_and_no_dead_node_holds_it_up() 
         let info = network.hosts[3].ok(&["info", "--format", "{{.Swarm.LocalNodeState}}"]);
         (info.trim() == "inactive").then_some(())
     });
-    let manager = "10.98.6.1:2377";
-    let says = network.hosts[3].refused(&["swarm", "join", "--token", &old_token, manager]);
+    let manager = format!("{}:2377", network.hosts[0].address);
+    let says = network.hosts[3].refused(&["swarm", "join", "--token", &old_token, &manager]);
     assert!(says.contains("before the cluster's root certificate was rotated"), "{says}");
-    network.hosts[3].ok(&["swarm", "join", "--token", &new_token, manager]);
+    network.hosts[3].ok(&["swarm", "join", "--token", &new_token, &manager]);
     eventually("all four to be there", || {
         let shown = network.hosts[0].ok(&["node", "ls", "--format", "{{.Status}}"]);
         (shown.lines().filter(|line| *line == "Ready").count() == 4).then_some(())

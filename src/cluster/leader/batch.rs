@@ -297,10 +297,11 @@ const REPORTS_PER_COMMAND: usize = 512;
 /// How many scheduling decisions one command holds: about 100 KB of them.
 const DECISIONS_PER_COMMAND: usize = 1_024;
 
-/// Names the second command of a request, so that a retry repeats neither.
+/// Names the next command of a request, so that a retry repeats none.
 fn derived_request(id: &RequestId) -> RequestId {
     let digit = |c: char| u128::from(c.to_digit(36).unwrap_or(0));
     let bits =
         id.as_str().chars().fold(0_u128, |bits, c| bits.wrapping_mul(36).wrapping_add(digit(c)));
-    RequestId::from_bits(bits ^ (0x6d_6964_6765 << 64))
+    // Not by XOR: the third command is named by this again, and would have the first one's name.
+    RequestId::from_bits(bits.wrapping_add(0x6d_6964_6765 << 64))
 }

@@ -85,12 +85,8 @@ async fn granted(from: &Endpoint, to: &Endpoint, request: &StreamRequest) -> boo
     });
     match reply.await {
         Ok(Some(StreamReply::Refused(refusal))) => refusal.class != Class::Forbidden,
-        Ok(Some(StreamReply::RenewFirst)) => {
-            assert!(matches!(request, StreamRequest::Session));
-            false
-        }
+        Ok(Some(StreamReply::RenewFirst) | None) | Err(_) => false,
         Ok(Some(_)) => true,
-        Ok(None) | Err(_) => false,
     }
 }
 
