@@ -5,8 +5,8 @@ use crate::{
     types::{
         Availability, CgroupSupport, Chore, ChoreDone, Cluster, ClusterSpec, Date, ExecSpec,
         Health, HeldImage, Labels, NodeId, Occurrence, PathStat, Platform, PortConfig,
-        ProcessTable, RegistryCredential, Resources, Role, RootRotation, ServiceId, TaskId, TaskSpec,
-        TerminalSize, UnpackOptions, Usage,
+        ProcessTable, RegistryCredential, Resources, Role, RootRotation, ServiceId, TaskId,
+        TaskSpec, TerminalSize, UnpackOptions, Usage,
     },
     util::board::Reading,
 };

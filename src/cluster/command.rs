@@ -2,8 +2,8 @@
 
 use crate::types::{
     Cluster, ClusterSpec, Date, Desired, GenericResource, JoinTokens, ManagerStatus, Node,
-    NodeDescription, NodeId, NodeSpec, NodeState, RequestId, RootRotation, Service, ServiceId, ServiceSpec, Task,
-    TaskId, TaskStatus, UnlockKey, UpdateStatus, Version,
+    NodeDescription, NodeId, NodeSpec, NodeState, RequestId, RootRotation, Service, ServiceId,
+    ServiceSpec, Task, TaskId, TaskStatus, UnlockKey, UpdateStatus, Version,
 };
 use serde::{Deserialize, Serialize};
 

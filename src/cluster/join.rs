@@ -77,11 +77,7 @@ pub(super) fn prepare(
 ///
 /// One that ran out still tells who the node is, since the key was proved and is the one that it
 /// joined with. For how long, the operator decides; a node that should not come back is removed.
-pub(super) fn renew(
-    state: &State,
-    date: Date,
-    renew: &RenewRequest,
-) -> Result<Response, Refusal> {
+pub(super) fn renew(state: &State, date: Date, renew: &RenewRequest) -> Result<Response, Refusal> {
     check_key(state, &renew.node, renew.key_digest)?;
     let grace = cluster(state)?.spec.rejoin_grace;
     if let Some(expired) = renew.expired
@@ -106,9 +102,8 @@ pub(super) fn check_key<'a>(
     key_digest: [u8; 32],
 ) -> Result<&'a Node, Refusal> {
     let Some(node) = state.node(id) else {
-        let message = format!(
-            "node {id} is no longer part of this cluster; join it again with a token"
-        );
+        let message =
+            format!("node {id} is no longer part of this cluster; join it again with a token");
         return Err(Refusal::new(Class::Unauthorized, message));
     };
     if node.key_digest != key_digest {

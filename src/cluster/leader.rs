@@ -300,21 +300,17 @@ impl Leader {
     ) {
         self.due.schedule = true;
         match change {
-            Change::CreateCluster { .. } | Change::UpdateCluster { .. } => {
-                self.due.all_services = true;
-                self.liveness.note_nodes(state, now);
-            }
             Change::RotateTokens { .. }
             | Change::SetUnlockKey { .. }
             | Change::RotateRoot { .. }
             | Change::FinishRootRotation { .. } => {}
-            Change::SetManagerStatus { .. } => {
-                // The role is a term of constraints.
-                self.due.all_services = true;
-                self.due.enforce = true;
-            }
-            // Read from the log before anybody leads; a leader that is told looks at everything.
-            Change::ForceNewCluster { .. } | Change::RestoreCluster { .. } => {
+            // The role is a term of constraints. The last two are read from the log before anybody
+            // leads; a leader that is told looks at everything.
+            Change::CreateCluster { .. }
+            | Change::UpdateCluster { .. }
+            | Change::SetManagerStatus { .. }
+            | Change::ForceNewCluster { .. }
+            | Change::RestoreCluster { .. } => {
                 self.due.all_services = true;
                 self.due.enforce = true;
                 self.liveness.note_nodes(state, now);

@@ -4,8 +4,8 @@
 
 use super::command::Rejected;
 use crate::types::{
-    Cluster, ClusterSpec, Date, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role, RootRotation, Service,
-    ServiceId, ServiceSpec, Task, TaskId, UnlockKey, Version,
+    Cluster, ClusterSpec, Date, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role,
+    RootRotation, Service, ServiceId, ServiceSpec, Task, TaskId, UnlockKey, Version,
 };
 use serde::{Deserialize, Serialize};
 

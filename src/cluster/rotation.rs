@@ -26,10 +26,7 @@ fn digests(cluster: &Cluster) -> RootDigests {
 
 /// Returns the digest of the next root, where it can count alone from now on: every node that is not
 /// Down goes by it. One that was not heard of yet is waited for, since it soon is, or is Down.
-pub(super) fn is_done(
-    state: &State,
-    certified: &BTreeMap<NodeId, [u8; 32]>,
-) -> Option<[u8; 32]> {
+pub(super) fn is_done(state: &State, certified: &BTreeMap<NodeId, [u8; 32]>) -> Option<[u8; 32]> {
     let next = state.cluster()?.rotation.as_ref()?.root.digest;
     let mut awake = state.nodes().filter(|node| node.status.state != NodeState::Down).peekable();
     awake.peek()?;
@@ -50,9 +47,9 @@ impl Leader {
         let within = SPREAD_PER_NODE.saturating_mul(nodes).min(SPREAD_MAX);
         for (id, session) in &mut self.sessions {
             let follows = self.certified.get(id) == Some(&newest);
-            let knows = session.trust.is_some_and(|(told, age)| {
-                told == digests && (follows || age < TELL_AGAIN)
-            });
+            let knows = session
+                .trust
+                .is_some_and(|(told, age)| told == digests && (follows || age < TELL_AGAIN));
             if !knows {
                 session.trust = Some((digests, 0));
                 let message = FromManager::Trust { trust: Box::new(cluster.trust()), within };
@@ -89,8 +86,10 @@ mod tests {
             let command = crate::cluster::Command { request: None, term: 1, date, change };
             state.apply(at, 1, &command).expect("it fits");
         };
-        let node_is = |id: &NodeId, state| {
-            Change::SetNodeState { id: id.clone(), state, message: String::new() }
+        let node_is = |id: &NodeId, state| Change::SetNodeState {
+            id: id.clone(),
+            state,
+            message: String::new(),
         };
         let mut certified = BTreeMap::new();
         assert_eq!(is_done(&state, &certified), None, "nothing is under way");

@@ -18,8 +18,8 @@ pub use codec::{
 
 use super::command::{Applied, Rejected};
 use crate::types::{
-    Cluster, Date, Desired, Node, NodeId, REJOIN_GRACE, RequestId, Role, Roster, Service, ServiceId,
-    Task, TaskId, Trust, Version,
+    Cluster, Date, Desired, Node, NodeId, REJOIN_GRACE, RequestId, Role, Roster, Service,
+    ServiceId, Task, TaskId, Trust, Version,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -17,8 +17,8 @@ use crate::{
     runtime::{ContainerInfo, Mounted},
     types::{
         Chore, Cluster, Date, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, PortConfig,
-        ProcessTable, RegistryCredential, Role, RootRotation, TaskState, TerminalSize, UnpackOptions, Usage,
-        image::Reference,
+        ProcessTable, RegistryCredential, Role, RootRotation, TaskState, TerminalSize,
+        UnpackOptions, Usage, image::Reference,
     },
     util::board::Reading,
 };

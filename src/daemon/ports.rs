@@ -263,8 +263,7 @@ impl Authority for AuthorityPort {
             role: admission.role,
             cluster: admission.cluster.clone(),
         };
-        let signed =
-            pki::sign(
+        let signed = pki::sign(
             cluster.signing_root(),
             csr,
             &identity,

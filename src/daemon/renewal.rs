@@ -161,7 +161,9 @@ async fn woken(outdated: &Receiver<()>, trusts: &Trusts, wait: Duration) -> Woke
 fn explain(need: Option<Need>, error: &RenewalError) -> String {
     let state = match need {
         Some(Need::Expired(ended)) => format!("this node's certificate ran out on {ended}, and "),
-        Some(Need::Outdated) => "no manager takes this node's certificate any more, and ".to_owned(),
+        Some(Need::Outdated) => {
+            "no manager takes this node's certificate any more, and ".to_owned()
+        }
         Some(Need::Root) => "the cluster's root is replaced, and ".to_owned(),
         Some(Need::Due) | None => String::new(),
     };
@@ -383,8 +385,9 @@ mod tests {
             connected(&endpoint).await;
             let before = CertificateFiles::under(dir.path()).load().unwrap();
             let point = RenewalPoint::from_random(0);
-            let error =
-                renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY).await.unwrap_err();
+            let error = renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY)
+                .await
+                .unwrap_err();
             let (need, error) = error;
             assert_eq!(need, Some(Need::Due));
             assert_eq!(error.to_string(), "the manager's answer is a certificate of another node");

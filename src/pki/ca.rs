@@ -4,19 +4,25 @@ use super::{Identity, MANAGER_NAME};
 use crate::types::{Date, Role, RootCa};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
-    SanType,
+    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _, SanType,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
-use x509_parser::prelude::{FromDer, X509Certificate, X509CertificationRequest};
+use x509_parser::{
+    asn1_rs::Tag,
+    prelude::{FromDer, X509Certificate, X509CertificationRequest},
+};
 
 /// How long the root is good for, as Swarm's.
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3_600);
 
 /// How far back a certificate's life begins: the clocks of a cluster may differ by so much.
 pub(super) const BACKDATE: Duration = Duration::from_secs(3_600);
+
+/// The tag of a PrintableString, X.680.
+const PRINTABLE_STRING: Tag = Tag(19);
 
 /// The largest signing request that is looked at. One of a P-256 key takes about 250 bytes, one of
 /// RSA 4096, which is refused all the same, about 1,200.
@@ -157,11 +163,23 @@ pub fn cross_sign(old: &RootCa, new: &RootCa, date: Date) -> Result<Vec<u8>, CaE
     let certificate = CertificateDer::from(old.certificate.as_slice());
     let issuer = Issuer::from_ca_cert_der(&certificate, key(old)?).map_err(CaError::DamagedRoot)?;
     let mut params = root_params();
+    if is_printable(&new.certificate) {
+        let name = MANAGER_NAME.try_into().map_err(crypto("name the root"))?;
+        params.distinguished_name.push(DnType::CommonName, DnValue::PrintableString(name));
+    }
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.use_authority_key_identifier_extension = true;
     set_validity(&mut params, date - BACKDATE, date + ROOT_LIFE);
     let signed = params.signed_by(&key(new)?, &issuer).map_err(crypto("cross-sign the root"))?;
     Ok(signed.der().to_vec())
+}
+
+/// Tells whether a root's name is a PrintableString, as Go writes it, and not a UTF8String: names
+/// are compared byte by byte.
+fn is_printable(root: &[u8]) -> bool {
+    X509Certificate::from_der(root).is_ok_and(|(_, parsed)| {
+        parsed.subject().iter_common_name().any(|name| name.attr_value().tag() == PRINTABLE_STRING)
+    })
 }
 
 fn root_params() -> CertificateParams {

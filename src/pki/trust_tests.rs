@@ -72,14 +72,22 @@ fn only_the_date_is_ever_excused() {
     assert_eq!(judge(&now, &[], &[&old], NOW - 10 * DAY), Ok(MEMBER), "to its last second");
     assert!(judge(&now, &[], &[&leaf(&root, Role::Worker, NOW + DAY)], NOW).is_err());
     for date in [NOW, NOW - 100 * DAY] {
-        assert!(judge(&now, std::slice::from_ref(&before), &[&leaf(&foreign, Role::Worker, date)], NOW).is_err());
+        assert!(
+            judge(&now, std::slice::from_ref(&before), &[&leaf(&foreign, Role::Worker, date)], NOW)
+                .is_err()
+        );
     }
     assert_eq!(
         judge(&now, std::slice::from_ref(&before), &[&leaf(&gone, Role::Worker, NOW)], NOW),
         standing(None, true)
     );
     assert_eq!(
-        judge(&now, std::slice::from_ref(&before), &[&leaf(&gone, Role::Worker, NOW - 100 * DAY)], NOW),
+        judge(
+            &now,
+            std::slice::from_ref(&before),
+            &[&leaf(&gone, Role::Worker, NOW - 100 * DAY)],
+            NOW
+        ),
         standing(expired, true)
     );
     assert!(judge(&now, &[], &[&leaf(&gone, Role::Worker, NOW)], NOW).is_err());
@@ -105,4 +113,48 @@ fn what_stands_is_what_others_take() {
     assert!(stands(&trust, &certificate, NOW + 91 * DAY).is_err());
     assert!(stands(&trust, &leaf(&old, Role::Worker, NOW), NOW).is_err());
     assert!(stands(&Trust::default(), &certificate, NOW).is_err());
+}
+
+/// An authority as somebody makes it with a tool of their own.
+fn authority(name: rcgen::DnValue, life: i32) -> (String, String, Vec<u8>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(life, 1, 1);
+    let der = params.self_signed(&key).unwrap().der().to_vec();
+    let text = |label: &str, der: &[u8]| {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let body = STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+    };
+    (text("CERTIFICATE", &der), text("PRIVATE KEY", &key.serialize_der()), der)
+}
+
+#[test]
+fn a_root_of_the_users_is_taken_and_vouched_for() {
+    let old = create_root(NOW).unwrap();
+    let utf8 = rcgen::DnValue::Utf8String("swarm-ca".to_owned());
+    let printable = rcgen::DnValue::PrintableString("swarm-ca".try_into().unwrap());
+    for name in [utf8.clone(), printable] {
+        let (certificate, key, der) = authority(name, 2060);
+        let root = adopt_root(&certificate, &key, NOW).unwrap();
+        assert_eq!((&root.certificate, root.digest), (&der, root_digest(&der)));
+        let cross = cross_sign(&old, &root, NOW).unwrap();
+        let node = leaf(&root, Role::Manager, NOW);
+        assert_eq!(judge(&anchors(&[&old]), &[], &[&node, &cross], NOW), Ok(MEMBER));
+        assert_eq!(judge(&anchors(&[&root]), &[], &[&node], NOW), Ok(MEMBER));
+    }
+    let (certificate, key, _) = authority(utf8.clone(), 2060);
+    let (_, other, _) = authority(utf8.clone(), 2060);
+    let refused = |certificate: &str, key: &str| adopt_root(certificate, key, NOW).unwrap_err();
+    assert_eq!(refused("hello", &key), AdoptError::Pem("certificate"));
+    assert_eq!(refused(&certificate, &certificate), AdoptError::Pem("key"));
+    assert_eq!(refused(&certificate, &other), AdoptError::OtherKey);
+    let (past, its_key, _) = authority(utf8, 2021);
+    assert!(matches!(refused(&past, &its_key), AdoptError::Expired { .. }));
+    let (named, its_key, _) = authority(rcgen::DnValue::Utf8String("mine".to_owned()), 2060);
+    assert_eq!(refused(&named, &its_key), AdoptError::Name);
 }

@@ -328,9 +328,9 @@ impl Endpoint {
             .map(|(id, _)| *id)
             .collect();
         // What is waiting to be sent goes with them, and that ends the streams.
-        state.workers.retain(|_, worker| {
-            !(worker.relayed && of.contains(&worker.connection.stable_id()))
-        });
+        state
+            .workers
+            .retain(|_, worker| !(worker.relayed && of.contains(&worker.connection.stable_id())));
         true
     }
 

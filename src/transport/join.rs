@@ -190,8 +190,8 @@ impl Endpoint {
         }
         compare_clocks(self.inner.clock.date(), theirs)?;
         let no_manager = |error: String| JoinError::NoManager { address, error };
-        let chain = chain(connection)
-            .ok_or_else(|| no_manager("it shows no certificate".to_owned()))?;
+        let chain =
+            chain(connection).ok_or_else(|| no_manager("it shows no certificate".to_owned()))?;
         check_manager(&chain, &root, &self.inner.clock)
             .map_err(|error| no_manager(error.to_string()))?;
         let admitted = within(ADMISSION_LIMIT, admission(connection, request)).await;

@@ -71,7 +71,8 @@ impl Judge {
             return false;
         }
         let anchors = |root: &Vec<u8>| Anchors::new(std::slice::from_ref(root)).ok();
-        let usable = roster.former_roots.iter().filter_map(|(r, until)| Some((anchors(r)?, *until)));
+        let usable =
+            roster.former_roots.iter().filter_map(|(r, until)| Some((anchors(r)?, *until)));
         *known = Known { former: usable.collect(), roster };
         true
     }
@@ -144,10 +145,7 @@ fn date(time: UnixTime) -> Date {
     Date::from_unix_seconds(time.as_secs())
 }
 
-fn chain<'a>(
-    leaf: &CertificateDer<'a>,
-    rest: &[CertificateDer<'a>],
-) -> Vec<CertificateDer<'a>> {
+fn chain<'a>(leaf: &CertificateDer<'a>, rest: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
     [leaf].into_iter().chain(rest).cloned().collect()
 }
 

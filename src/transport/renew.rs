@@ -95,11 +95,7 @@ impl Endpoint {
         Err(StreamError::NotConnected)
     }
 
-    async fn renew_outside(
-        &self,
-        csr: Vec<u8>,
-        limit: Duration,
-    ) -> Result<Renewed, StreamError> {
+    async fn renew_outside(&self, csr: Vec<u8>, limit: Duration) -> Result<Renewed, StreamError> {
         let ready = self.inner.state().ready.clone().ok_or(StreamError::NotConnected)?;
         let mut last = StreamError::NotConnected;
         for address in addresses(&self.inner) {

@@ -2,7 +2,7 @@
 
 use super::{
     HEADER_LIMIT,
-    authorise::{Trusted, may},
+    authorise::{Peer, Trusted, may},
     endpoint::{Inner, Worker},
     judge::Holder,
     outbox::{Outgoing, outbox},
@@ -167,12 +167,7 @@ async fn stranger(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Conne
     inner.state().strangers -= 1;
 }
 
-async fn member(
-    inner: Arc<Inner>,
-    ready: Arc<Ready>,
-    connection: quinn::Connection,
-    peer: Holder,
-) {
+async fn member(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Connection, peer: Holder) {
     let id = connection.stable_id();
     {
         let mut state = inner.state();
@@ -242,20 +237,8 @@ async fn stream(
         Close::Removed.apply(&connection);
         return Ok(());
     }
-    if !may(ready.identity.role, peer.as_ref(), &request) {
-        let outdated = peer.as_ref().is_some_and(|peer| peer.trusted != Trusted::Fully);
-        if outdated {
-            return answer(sender, &StreamReply::RenewFirst).await;
-        }
-        let message = match (&peer, ready.identity.role) {
-            (None, _) => "a certificate of this cluster is needed for that",
-            (_, Role::Worker) => "this node is not a manager",
-            _ => "only managers may ask for that",
-        };
-        return refuse(sender, Class::Forbidden, message.to_owned()).await;
-    }
-    if let Some((class, message)) = foreign_key(holder.as_ref(), &request) {
-        return refuse(sender, class, message).await;
+    if let Some(reply) = refusal(ready.identity.role, peer.as_ref(), holder.as_ref(), &request) {
+        return answer(sender, &reply).await;
     }
     let expired = holder.as_ref().and_then(Holder::expired);
     let peer = peer.map(|peer| peer.identity);
@@ -304,6 +287,28 @@ async fn stream(
     };
     handler(IncomingStream { peer, expired, request, sender, receiver }).await;
     Ok(())
+}
+
+/// Returns what a peer is told that may not open this stream.
+fn refusal(
+    own: Role,
+    peer: Option<&Peer>,
+    holder: Option<&Holder>,
+    request: &StreamRequest,
+) -> Option<StreamReply> {
+    if !may(own, peer, request) {
+        if peer.is_some_and(|peer| peer.trusted != Trusted::Fully) {
+            return Some(StreamReply::RenewFirst);
+        }
+        let message = match (peer, own) {
+            (None, _) => "a certificate of this cluster is needed for that",
+            (_, Role::Worker) => "this node is not a manager",
+            _ => "only managers may ask for that",
+        };
+        return Some(StreamReply::Refused(Refusal::new(Class::Forbidden, message)));
+    }
+    let (class, message) = foreign_key(holder, request)?;
+    Some(StreamReply::Refused(Refusal::new(class, message)))
 }
 
 /// Returns why a request for a certificate is refused: whoever asks proved one key in the

@@ -178,8 +178,7 @@ pub(super) fn check_manager(
     clock: &TrustedClock,
 ) -> Result<(), TlsError> {
     let anchors = Anchors::new(&[root.to_vec()]).map_err(rejected)?;
-    let standing =
-        anchors.standing(&[], Shown::Manager, chain, clock.date()).map_err(rejected)?;
+    let standing = anchors.standing(&[], Shown::Manager, chain, clock.date()).map_err(rejected)?;
     match standing.expired {
         None => Ok(()),
         Some(ended) => Err(TlsError::Rejected(format!("its certificate ran out on {ended}"))),

@@ -54,8 +54,9 @@ pub use capability::{
     CAPABILITIES, CAPABILITY_ALL, capabilities_in, capability_name, is_capability,
 };
 pub use cluster::{
-    Cluster, ClusterSpec, ELECTION_TIMEOUT, FORMER_ROOTS_MAX, HEARTBEAT_PERIOD, JoinToken, JoinTokens,
-    NODE_CERT_EXPIRY, NODE_CERT_EXPIRY_MIN, REJOIN_GRACE, RootCa, TASK_HISTORY_LIMIT, UnlockKey,
+    Cluster, ClusterSpec, ELECTION_TIMEOUT, FORMER_ROOTS_MAX, HEARTBEAT_PERIOD, JoinToken,
+    JoinTokens, NODE_CERT_EXPIRY, NODE_CERT_EXPIRY_MIN, REJOIN_GRACE, RootCa, TASK_HISTORY_LIMIT,
+    UnlockKey,
 };
 pub use constraint::Constraint;
 pub use container::{

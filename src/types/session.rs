@@ -5,8 +5,8 @@
 //! answered, and everything carries the session's number, which the worker draws anew each time.
 
 use super::{
-    Assignments, Date, HeldImage, NodeDescription, NodeId, Role, Sequence, Task, TaskId, TaskStatus,
-    Trust,
+    Assignments, Date, HeldImage, NodeDescription, NodeId, Role, Sequence, Task, TaskId,
+    TaskStatus, Trust,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -72,9 +72,7 @@ fn status(host: &Host, node: &str) -> String {
 }
 
 fn await_status(host: &Host, node: &str, wanted: &str) {
-    eventually(&format!("{node} to be {wanted}"), || {
-        (status(host, node) == wanted).then_some(())
-    });
+    eventually(&format!("{node} to be {wanted}"), || (status(host, node) == wanted).then_some(()));
 }
 
 #[test]

@@ -107,7 +107,6 @@ pub fn to_spec(dto: &dto::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpe
 /// # Errors
 ///
 /// One of the two is missing, or nothing says that the root is to be replaced.
-#[expect(clippy::option_option, reason = "whether, and then by what")]
 pub fn next_root(
     dto: &dto::CaConfig,
     current: &ClusterSpec,

@@ -27,7 +27,9 @@ pub(crate) async fn init(mut call: Call) -> Reply {
     cluster::refuse_data_path(&body.data_path_addr, &body.data_path_port, &body.default_addr_pool)?;
     let mut spec = cluster::to_spec(&body.spec, &ClusterSpec::default())?;
     if !body.spec.ca_config.signing_ca_cert.is_empty() {
-        return Err(invalid("a cluster begins with a root of its own: swarm ca --rotate replaces it"));
+        return Err(invalid(
+            "a cluster begins with a root of its own: swarm ca --rotate replaces it",
+        ));
     }
     spec.autolock |= body.auto_lock_managers;
     let options = InitOptions {

@@ -168,11 +168,7 @@ impl LocalNode for Reluctant {
         String::new()
     }
 
-    fn next_root(
-        &self,
-        _: &Cluster,
-        _: Option<(String, String)>,
-    ) -> Result<RootRotation, Refusal> {
+    fn next_root(&self, _: &Cluster, _: Option<(String, String)>) -> Result<RootRotation, Refusal> {
         Err(Refusal::new(Class::Unavailable, "nothing is here"))
     }
 

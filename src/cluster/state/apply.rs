@@ -8,9 +8,9 @@ use super::{OUTCOMES_MAX, SlotKey, State, check_slot};
 use crate::{
     cluster::command::{Applied, Change, Command, Decision, Rejected},
     types::{
-        Availability, Cluster, Date, Desired, JobStatus, ManagerStatus, NODE_CERT_EXPIRY, Node, NodeId, NodeSpec,
-        NodeState, REASONS_MAX, ReasonCode, Role, Service, ServiceId, ServiceSpec, Task, TaskId,
-        TaskState, TaskStatus, UpdateState, UpdateStatus, Version,
+        Availability, Cluster, Date, Desired, JobStatus, ManagerStatus, NODE_CERT_EXPIRY, Node,
+        NodeId, NodeSpec, NodeState, REASONS_MAX, ReasonCode, Role, Service, ServiceId,
+        ServiceSpec, Task, TaskId, TaskState, TaskStatus, UpdateState, UpdateStatus, Version,
     },
 };
 use std::{

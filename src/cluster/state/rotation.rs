@@ -18,9 +18,8 @@ impl State {
             if cluster.root.digest != *base {
                 return Err(Rejected::OutOfSequence);
             }
-            let known = cluster.former_roots.iter().any(|it| {
-                it.certificate == rotation.root.certificate
-            });
+            let known =
+                cluster.former_roots.iter().any(|it| it.certificate == rotation.root.certificate);
             if known || cluster.root.digest == rotation.root.digest {
                 let text = "the cluster has or had this root already";
                 return Err(Rejected::Precondition(text.to_owned()));
@@ -31,11 +30,7 @@ impl State {
     }
 
     /// The next root takes the place of the present one, whose key is forgotten.
-    pub(super) fn finish_rotation(
-        &mut self,
-        at: At,
-        next: &[u8; 32],
-    ) -> Result<Applied, Rejected> {
+    pub(super) fn finish_rotation(&mut self, at: At, next: &[u8; 32]) -> Result<Applied, Rejected> {
         self.change_cluster(at, |cluster| {
             let fits = |rotation: &RootRotation| rotation.root.digest == *next;
             let Some(rotation) = cluster.rotation.take_if(|rotation| fits(rotation)) else {

@@ -110,8 +110,20 @@ const OF_WORKERS: [&str; 6] = ["root", "session", "renew", "take role", "trust",
 const OF_RENEWAL: [&str; 3] = ["root", "renew", "trust"];
 const OF_ELECTION: [&str; 4] = ["root", "raft", "renew", "trust"];
 const OF_MANAGERS: [&str; 14] = [
-    "root", "session", "relay", "raft", "renew", "logs", "load", "container", "chore",
-    "session of", "via", "take role", "trust", "certified",
+    "root",
+    "session",
+    "relay",
+    "raft",
+    "renew",
+    "logs",
+    "load",
+    "container",
+    "chore",
+    "session of",
+    "via",
+    "take role",
+    "trust",
+    "certified",
 ];
 
 /// A manager of a cluster whose root was rotated once: nodes of before trust the old root, and are
@@ -312,9 +324,8 @@ fn a_removed_node_and_a_demoted_manager_lose_what_is_passed_on() {
         leader.disconnect(&node);
         let _ended = until(&worker, |input| matches!(input, PeerInput::Disconnected)).await;
         other.disconnect(&node);
-        let removed = |input: &PeerInput| {
-            matches!(input, PeerInput::FromManager(FromManager::Removed))
-        };
+        let removed =
+            |input: &PeerInput| matches!(input, PeerInput::FromManager(FromManager::Removed));
         let _told = until(&worker, removed).await;
     });
 }

@@ -623,7 +623,12 @@ fn a_certificate_is_renewed_for_the_key_that_joined() {
     let csr = vec![1];
     let mut renew = |node: &NodeId, key_digest| {
         let (node, csr) = (node.clone(), csr.clone());
-        world.request(Request::Renew(Box::new(RenewRequest { node, csr, key_digest, expired: None })))
+        world.request(Request::Renew(Box::new(RenewRequest {
+            node,
+            csr,
+            key_digest,
+            expired: None,
+        })))
     };
     let Ok(Response::Admitted(admission)) = renew(&node.id, node.key_digest) else {
         panic!("a member is renewed")
