@@ -133,3 +133,35 @@ fn the_root_is_replaced_under_running_containers_and_no_dead_node_holds_it_up() 
         (shown.lines().filter(|line| *line == "Ready").count() == 4).then_some(())
     });
 }
+
+#[test]
+fn managers_follow_to_another_root_and_so_does_one_that_was_dead() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::managers(3, 0);
+    network.load_busybox();
+    create(&network.hosts[0], "web", "2");
+    network.hosts[0].wait_running("web", 2);
+    network.hosts[2].kill_daemon();
+    await_status(&network.hosts[0], "n3", "Down");
+    let root = network.hosts[1].ok(&["swarm", "ca", "--rotate"]);
+    network.hosts[2].start_daemon();
+    network.await_nodes(3, 0);
+    for host in &network.hosts {
+        eventually("every manager to answer by the new root", || {
+            let shown = host.midge(&["swarm", "ca"]);
+            (String::from_utf8_lossy(&shown.stdout) == root).then_some(())
+        });
+    }
+    // What they wrote down serves for another start, whoever leads.
+    for host in &mut network.hosts {
+        host.kill_daemon();
+    }
+    for host in &mut network.hosts {
+        host.start_daemon();
+    }
+    network.await_nodes(3, 0);
+    create(&network.hosts[2], "after", "2");
+    network.hosts[2].wait_running("after", 2);
+}
