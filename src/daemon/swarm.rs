@@ -337,7 +337,10 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
             return Err(Refusal::new(Class::Unavailable, leaving(managers.map(|m| m.len()))));
         }
         match managers {
-            Some(managers) if managers.len() > 1 => step_back(shared, member, managers).await,
+            Some(managers) if managers.len() > 1 => {
+                let stepped = step_back(shared, member, managers).await;
+                stepped.ok_or_else(not_in_swarm)?
+            }
             _ => member,
         }
     } else {
@@ -375,25 +378,31 @@ fn leaving(managers: Option<usize>) -> String {
 
 /// Has the other managers let this one go, so that they do not wait for it ever after. Where they
 /// cannot, it goes all the same: that is what force is for.
-async fn step_back(shared: &Shared, member: Arc<Member>, managers: Vec<Node>) -> Arc<Member> {
+async fn step_back(
+    shared: &Shared,
+    member: Arc<Member>,
+    managers: Vec<Node>,
+) -> Option<Arc<Member>> {
     let own = managers.into_iter().find(|node| node.id == member.membership.node);
-    let Some(Node { id, version, mut spec, .. }) = own else { return member };
+    let Some(Node { id, version, mut spec, .. }) = own else { return Some(member) };
     spec.role = Role::Worker;
     let request = RequestId::from_bits(SystemEntropy.next_u128());
     let demote = Request::UpdateNode { request, id, version, spec };
     if let Err(refusal) = member.handle.request(demote, ASK_LIMIT).await {
         tracing::warn!(%refusal, "the other managers do not let this one go; it leaves anyway");
-        return member;
+        return Some(member);
     }
+    // Its files must come free before the node is a worker.
+    drop(member);
     let start = std::time::Instant::now();
     while start.elapsed() < STEP_BACK_LIMIT {
         match shared.member() {
-            Some(now) if now.membership.role == Role::Worker => return now,
+            Some(now) if now.membership.role == Role::Worker => return Some(now),
             _ => smol::Timer::after(Duration::from_millis(20)).await,
         };
     }
     tracing::warn!("the other managers did not let this one go in time; it leaves anyway");
-    shared.member().unwrap_or(member)
+    shared.settled_member().await
 }
 
 /// The node is no longer a member: everything of it goes.
