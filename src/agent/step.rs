@@ -417,7 +417,7 @@ impl Agent {
             }
             FromManager::Removed => self.leave("removed from the cluster", false, at.now),
             // The daemon's affair: what a node is decides nothing about its containers.
-            FromManager::Place { .. } => {}
+            FromManager::Place { .. } | FromManager::Trust { .. } => {}
             FromManager::Duplicate { holder } => {
                 self.session.refuse(at.now);
                 let reason = format!(

@@ -5,8 +5,8 @@ use crate::{
     types::{
         Availability, CgroupSupport, Chore, ChoreDone, Cluster, ClusterSpec, Date, ExecSpec,
         Health, HeldImage, Labels, NodeId, Occurrence, PathStat, Platform, PortConfig,
-        ProcessTable, RegistryCredential, Resources, Role, ServiceId, TaskId, TaskSpec,
-        TerminalSize, UnpackOptions, Usage,
+        ProcessTable, RegistryCredential, Resources, Role, RootRotation, ServiceId, TaskId,
+        TaskSpec, TerminalSize, UnpackOptions, Usage,
     },
     util::board::Reading,
 };
@@ -59,6 +59,18 @@ pub trait LocalNode: Send + Sync + 'static {
 
     /// Returns the text of the token that admits to `role`.
     fn join_token(&self, cluster: &Cluster, role: Role) -> String;
+
+    /// Makes the root that is to replace the cluster's: the one given as the PEMs of certificate and
+    /// key, or a new one.
+    ///
+    /// # Errors
+    ///
+    /// What is given is no root that can be used.
+    fn next_root(
+        &self,
+        cluster: &Cluster,
+        given: Option<(String, String)>,
+    ) -> Result<RootRotation, Refusal>;
 
     /// Returns the root certificate as PEM.
     fn root_pem(&self, cluster: &Cluster) -> String;

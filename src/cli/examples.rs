@@ -60,7 +60,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("midge swarm unlock-key --rotate -q", "replace it, and print the new one alone"),
         ],
     ),
-    ("swarm ca", &[("midge swarm ca", "print the certificate that all nodes trust")]),
+    (
+        "swarm ca",
+        &[
+            ("midge swarm ca", "print the certificate that all nodes trust"),
+            (
+                "midge swarm ca --rotate",
+                "replace it, and wait until all nodes that are there follow",
+            ),
+        ],
+    ),
     (
         "cluster backup",
         &[

@@ -1,5 +1,7 @@
 //! `midge swarm`.
 
+mod ca;
+
 use super::{
     client::Client,
     exit::{CliError, Exit},
@@ -40,12 +42,11 @@ pub(super) enum SwarmCommand {
         #[arg(short, long)]
         quiet: bool,
     },
-    /// Print the root certificate of the cluster
-    Ca {
-        /// Replace the root certificate
-        #[arg(long)]
-        rotate: bool,
-    },
+    /// Print the root certificate of the cluster, or replace it
+    ///
+    /// Every node gets another certificate, and containers go on. A node that is Down is not waited
+    /// for: it follows when it comes back within the rejoin grace. Join tokens change at the end.
+    Ca(ca::CaArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -191,13 +192,7 @@ pub(super) fn run(client: &Client, command: SwarmCommand) -> Result<Exit, CliErr
         SwarmCommand::Update(args) => update(client, &args)?,
         SwarmCommand::Unlock => unlock(client)?,
         SwarmCommand::UnlockKey { rotate, quiet } => unlock_key(client, rotate, quiet)?,
-        SwarmCommand::Ca { rotate: true } => {
-            return Err(CliError::usage("error: swarm ca --rotate is not supported yet"));
-        }
-        SwarmCommand::Ca { rotate: false } => {
-            let swarm = client.get("/swarm")?;
-            output::raw(text(&swarm, "/TLSInfo/TrustRoot").as_bytes())?;
-        }
+        SwarmCommand::Ca(args) => ca::run(client, &args)?,
     }
     Ok(Exit::Ok)
 }

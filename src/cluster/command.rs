@@ -2,8 +2,8 @@
 
 use crate::types::{
     Cluster, ClusterSpec, Date, Desired, GenericResource, JoinTokens, ManagerStatus, Node,
-    NodeDescription, NodeId, NodeSpec, NodeState, RequestId, Service, ServiceId, ServiceSpec, Task,
-    TaskId, TaskStatus, UnlockKey, UpdateStatus, Version,
+    NodeDescription, NodeId, NodeSpec, NodeState, RequestId, RootRotation, Service, ServiceId,
+    ServiceSpec, Task, TaskId, TaskStatus, UnlockKey, UpdateStatus, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -192,6 +192,18 @@ pub enum Change {
         node: Box<Node>,
         /// The node that the backup was taken on.
         replaces: NodeId,
+    },
+    /// Begins to replace the root. From here on the next one signs, and nodes check by both.
+    RotateRoot {
+        /// The digest of the present root; rejected where it is another by now.
+        base: [u8; 32],
+        /// The next one, and what goes with it.
+        rotation: Box<RootRotation>,
+    },
+    /// The next root is the only one that counts; join tokens change with it.
+    FinishRootRotation {
+        /// Its digest; rejected where another one is on its way by now.
+        root: [u8; 32],
     },
 }
 

@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// How many reports of one session wait for their commit: a worker repeats what was dropped.
 const REPORTS_WAITING_MAX: usize = 1_024;
 
+/// The digests of the present root and of the next one.
+pub(super) type RootDigests = ([u8; 32], Option<[u8; 32]>);
+
 /// A node's session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -31,15 +34,17 @@ pub(super) struct Session {
     pub(super) place: Option<(Role, Vec<String>)>,
     /// How many heartbeats came since.
     pub(super) place_age: u32,
+    /// The digests of the roots that it was told of, and how many heartbeats came since.
+    pub(super) trust: Option<(RootDigests, u32)>,
     /// Reports and the tasks whose news must be committed before they count as taken.
     reports: VecDeque<(u64, Vec<TaskId>)>,
 }
 
 impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
-        let (sent, behind, place, kept) = (None, None, None, BTreeSet::new());
+        let (sent, behind, place, trust, kept) = (None, None, None, None, BTreeSet::new());
         let (held, place_age, reports) = (false, 0, VecDeque::new());
-        Self { id, number, sent, kept, held, behind, place, place_age, reports }
+        Self { id, number, sent, kept, held, behind, place, place_age, trust, reports }
     }
 
     /// Tells whether the node was told of one of these tasks.
@@ -70,6 +75,9 @@ impl Leader {
         let term = self.term();
         let Some(session) = self.sessions.get_mut(node) else { return };
         session.place_age = session.place_age.saturating_add(1);
+        if let Some((_, age)) = &mut session.trust {
+            *age = age.saturating_add(1);
+        }
         let heartbeat = super::liveness::heartbeat_period(state);
         let message = FromManager::Beat { session: session.id, heartbeat };
         effects.push(Effect::Send { node: node.clone(), message });

@@ -74,8 +74,24 @@ pub(super) fn prepare(
 }
 
 /// Answers a member that asks for its next certificate: with the role it has by now.
-pub(super) fn renew(state: &State, renew: &RenewRequest) -> Result<Response, Refusal> {
+///
+/// One that ran out still tells who the node is, since the key was proved and is the one that it
+/// joined with. For how long, the operator decides; a node that should not come back is removed.
+pub(super) fn renew(state: &State, date: Date, renew: &RenewRequest) -> Result<Response, Refusal> {
     check_key(state, &renew.node, renew.key_digest)?;
+    let grace = cluster(state)?.spec.rejoin_grace;
+    if let Some(expired) = renew.expired
+        && date > expired + grace
+    {
+        let message = format!(
+            "the certificate of node {} ran out on {expired}, longer ago than the cluster's rejoin \
+             grace of {} days: take the node out with `midge swarm leave`, remove it, and join it \
+             again with a token",
+            renew.node,
+            grace.as_secs() / 86_400
+        );
+        return Err(Refusal::new(Class::Unauthorized, message));
+    }
     admission(state, &renew.node)
 }
 
@@ -86,7 +102,8 @@ pub(super) fn check_key<'a>(
     key_digest: [u8; 32],
 ) -> Result<&'a Node, Refusal> {
     let Some(node) = state.node(id) else {
-        let message = format!("node {id} is no longer part of this cluster");
+        let message =
+            format!("node {id} is no longer part of this cluster; join it again with a token");
         return Err(Refusal::new(Class::Unauthorized, message));
     };
     if node.key_digest != key_digest {

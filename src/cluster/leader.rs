@@ -128,6 +128,8 @@ pub struct Leader {
     pub(super) due: Due,
     /// The consensus group that was asked for last.
     pub(super) group: Option<BTreeMap<u64, String>>,
+    /// The root that each node last said it goes by.
+    pub(super) certified: BTreeMap<NodeId, [u8; 32]>,
     queue: VecDeque<Waiting>,
     in_flight: Option<InFlight>,
     retry_at: Option<Moment>,
@@ -161,6 +163,7 @@ impl Leader {
                 ..Due::default()
             },
             group: None,
+            certified: BTreeMap::new(),
             queue: VecDeque::new(),
             in_flight: None,
             retry_at: None,
@@ -223,6 +226,7 @@ impl Leader {
         self.decide(state, now, date, effects);
         self.follow_group(state, effects);
         self.tell_places(state, effects);
+        self.tell_trust(state, effects);
         self.dispatch(state, effects);
     }
 
@@ -294,18 +298,17 @@ impl Leader {
     ) {
         self.due.schedule = true;
         match change {
-            Change::CreateCluster { .. } | Change::UpdateCluster { .. } => {
-                self.due.all_services = true;
-                self.liveness.note_nodes(state, now);
-            }
-            Change::RotateTokens { .. } | Change::SetUnlockKey { .. } => {}
-            Change::SetManagerStatus { .. } => {
-                // The role is a term of constraints.
-                self.due.all_services = true;
-                self.due.enforce = true;
-            }
-            // Read from the log before anybody leads; a leader that is told looks at everything.
-            Change::ForceNewCluster { .. } | Change::RestoreCluster { .. } => {
+            Change::RotateTokens { .. }
+            | Change::SetUnlockKey { .. }
+            | Change::RotateRoot { .. }
+            | Change::FinishRootRotation { .. } => {}
+            // The role is a term of constraints. The last two are read from the log before anybody
+            // leads; a leader that is told looks at everything.
+            Change::CreateCluster { .. }
+            | Change::UpdateCluster { .. }
+            | Change::SetManagerStatus { .. }
+            | Change::ForceNewCluster { .. }
+            | Change::RestoreCluster { .. } => {
                 self.due.all_services = true;
                 self.due.enforce = true;
                 self.liveness.note_nodes(state, now);

@@ -23,6 +23,7 @@ mod reconcile;
 mod rehearse;
 pub mod request;
 mod restart;
+mod rotation;
 pub mod schedule;
 pub mod state;
 mod update;

@@ -4,8 +4,8 @@
 
 use super::command::Rejected;
 use crate::types::{
-    Cluster, ClusterSpec, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role, Service,
-    ServiceId, ServiceSpec, Task, TaskId, UnlockKey, Version,
+    Cluster, ClusterSpec, Date, Node, NodeDescription, NodeId, NodeSpec, RequestId, Role,
+    RootRotation, Service, ServiceId, ServiceSpec, Task, TaskId, UnlockKey, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,8 @@ pub enum Request {
         /// The unlock key to take where one is needed: drawn where there is true randomness, which
         /// the leader has none of.
         fresh_unlock_key: UnlockKey,
+        /// The root to begin to replace the present one with: made where its keys can be.
+        next_root: Option<Box<RootRotation>>,
     },
     /// Admits a node that proved a join token. The token was compared by the leader before any
     /// certificate was signed.
@@ -93,6 +95,13 @@ pub enum Request {
     Renew(Box<RenewRequest>),
     /// Gives a member a certificate of the role it should have, now that it is ready for it.
     TakeRole(Box<RoleRequest>),
+    /// Takes in that a node has a certificate of a root, and checks others by it.
+    Certified {
+        /// The node, as its certificate says.
+        node: NodeId,
+        /// The root's digest.
+        root: [u8; 32],
+    },
 }
 
 /// What a member that asks for its next certificate shows.
@@ -104,6 +113,8 @@ pub struct RenewRequest {
     pub csr: Vec<u8>,
     /// SHA-256 of that public key, which must be the one that the node joined with.
     pub key_digest: [u8; 32],
+    /// When the certificate that it shows ran out, where it has.
+    pub expired: Option<Date>,
 }
 
 /// What a member that takes another role shows.

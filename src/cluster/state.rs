@@ -8,6 +8,7 @@
 mod apply;
 mod codec;
 mod epoch;
+mod rotation;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,8 @@ pub use codec::{
 
 use super::command::{Applied, Rejected};
 use crate::types::{
-    Cluster, Date, Desired, Node, NodeId, RequestId, Service, ServiceId, Task, TaskId, TaskSpec,
-    Version,
+    Cluster, Date, Desired, Node, NodeId, REJOIN_GRACE, RequestId, Role, Roster, Service,
+    ServiceId, Task, TaskId, TaskSpec, Trust, Version,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
@@ -42,6 +43,8 @@ struct Tables {
     removed: BTreeMap<NodeId, Date>,
     /// The last requests' outcomes, oldest first.
     outcomes: VecDeque<(RequestId, Result<Applied, Rejected>)>,
+    /// When nodes ceased to be managers: their certificates of that role are good for a while yet.
+    demoted: BTreeMap<NodeId, Date>,
 }
 
 /// Ways into the tables; derived from them.
@@ -259,6 +262,23 @@ impl State {
     /// Returns the nodes that were removed and may still have a certificate.
     pub fn removed(&self) -> impl Iterator<Item = &NodeId> {
         self.tables.removed.keys()
+    }
+
+    /// Returns what this state says of who may ask what.
+    #[must_use]
+    pub fn roster(&self) -> Roster {
+        let managers = self.nodes().filter(|node| node.role == Role::Manager);
+        let cluster = self.cluster();
+        let grace = cluster.map_or(REJOIN_GRACE, |cluster| cluster.spec.rejoin_grace);
+        let former = cluster.into_iter().flat_map(|cluster| &cluster.former_roots);
+        Roster {
+            as_of: self.applied(),
+            managers: managers.map(|node| node.id.clone()).collect(),
+            demoted: self.tables.demoted.clone(),
+            grace,
+            trust: cluster.map_or_else(Trust::default, Cluster::trust),
+            former_roots: former.map(|it| (it.certificate.clone(), it.ended + grace)).collect(),
+        }
     }
 
     /// Returns what became of a request, where it is remembered.

@@ -203,9 +203,9 @@ fn identity(cluster: &Cluster, node: &NodeId) -> Result<(NodeFiles, [u8; 32]), D
         Identity { node: node.clone(), role: Role::Manager, cluster: cluster.id.clone() };
     let (key, csr) = pki::new_key_and_request(None)?;
     let expiry = cluster.spec.node_cert_expiry;
-    let certificate = pki::sign(&cluster.root, &csr, &identity, wall_clock(), expiry)?;
+    let certificate = pki::sign(cluster.signing_root(), &csr, &identity, wall_clock(), expiry)?;
     let digest = pki::request_key_digest(&csr)?;
-    Ok((NodeFiles { root: cluster.root.certificate.clone(), certificate, key }, digest))
+    Ok((NodeFiles { trust: cluster.trust(), certificate, key }, digest))
 }
 
 /// Returns where to listen and what to tell others: what was given, else what the backup says, so

@@ -17,8 +17,8 @@ use crate::{
     runtime::{ContainerInfo, Mounted},
     types::{
         Chore, Cluster, Date, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, PortConfig,
-        ProcessTable, RegistryCredential, Role, TaskState, TerminalSize, UnpackOptions, Usage,
-        image::Reference,
+        ProcessTable, RegistryCredential, Role, RootRotation, TaskState, TerminalSize,
+        UnpackOptions, Usage, image::Reference,
     },
     util::board::Reading,
 };
@@ -88,6 +88,14 @@ impl LocalNode for Local {
             Role::Manager => cluster.tokens.manager,
         };
         TokenText { root_digest: cluster.root.digest, secret }.to_string()
+    }
+
+    fn next_root(
+        &self,
+        cluster: &Cluster,
+        given: Option<(String, String)>,
+    ) -> Result<RootRotation, Refusal> {
+        swarm::next_root(cluster, given, self.0.clock.date())
     }
 
     fn root_pem(&self, cluster: &Cluster) -> String {

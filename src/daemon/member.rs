@@ -5,7 +5,7 @@ use super::{
     host::{SystemEntropy, random_bytes},
     membership::Membership,
     ports::{AuthorityPort, DiskPort, LogPort, MemberPort, PeersPort},
-    renewal, role, streams,
+    renewal, role, roster, streams,
     workload::Containers,
 };
 use crate::{
@@ -77,7 +77,8 @@ pub(super) fn forget(data_dir: &Path) -> Result<(), DaemonError> {
 
 /// Removes what only a manager has.
 pub(super) fn forget_state(data_dir: &Path) -> Result<(), DaemonError> {
-    remove_files([data_dir.join("manager.redb"), seal_key_path(data_dir)])
+    let roster = data_dir.join(roster::FILE);
+    remove_files([data_dir.join("manager.redb"), seal_key_path(data_dir), roster])
 }
 
 fn remove_files<const N: usize>(paths: [PathBuf; N]) -> Result<(), DaemonError> {
@@ -120,22 +121,23 @@ async fn start_now(
     let (election, elections) = async_channel::bounded(1);
     let engine = open_log(&shared, &membership, election)?;
     let locked = membership.role == Role::Manager && engine.is_none();
-    let credentials = Credentials {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        root: files.root.clone(),
-    };
-    endpoint.set_identity(Some(&credentials))?;
+    if engine.is_some() {
+        // The log says nothing before a majority is there, and this says who may be one.
+        endpoint.set_roster(roster::load(&shared.options.data_dir));
+    }
+    endpoint.set_identity(Some(&credentials(&files)))?;
     // One waits: a later place counts instead of it.
     let (place, places) = async_channel::bounded(1);
+    let (trust, trusts) = async_channel::bounded(1);
+    let data_dir: Arc<Path> = Arc::from(shared.options.data_dir.as_path());
     let ports = Ports {
         host: shared.host,
         disk: DiskPort(Arc::new(agent_store)),
-        peers: PeersPort { endpoint: endpoint.clone(), places: place },
+        peers: PeersPort { endpoint: endpoint.clone(), places: place, trusts: trust, data_dir },
         workload: containers.clone(),
         manager: engine.as_ref().map(|(_, log)| ManagerPorts {
             log: log.clone(),
-            authority: AuthorityPort,
+            authority: AuthorityPort(shared.clock.clone()),
             member: membership.key(),
         }),
     };
@@ -169,7 +171,7 @@ async fn start_now(
     endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
     endpoint.set_managers(managers(&membership, locked));
     let store = engine.map(|(store, _)| store);
-    let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone()));
+    let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone(), trusts));
     let changes = role::Changes { places, elections };
     let role = role::run(Arc::downgrade(&shared), endpoint.clone(), changes);
     let background = [watch, renewal, smol::spawn(role)];
@@ -183,6 +185,15 @@ async fn start_now(
         ended,
         _background: background,
     })
+}
+
+/// Returns what is on disk as connections take it.
+pub(super) fn credentials(files: &NodeFiles) -> Credentials {
+    Credentials {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        trust: files.trust.clone(),
+    }
 }
 
 /// Returns where the node finds managers.

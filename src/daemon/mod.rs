@@ -24,6 +24,7 @@ mod ports;
 mod recovery;
 mod renewal;
 mod role;
+mod roster;
 mod streams;
 mod swarm;
 mod teller;

@@ -1,17 +1,17 @@
 //! The node's ports on the real parts: small translations, and no decisions.
 
-use super::{host::wall_clock, lock::SealLock};
+use super::lock::SealLock;
 use crate::{
     agent,
     cluster::{Admission, Class, Refusal, Request, Response},
     consensus::{Approach, Consensus, Notice, OnSmol, PeerCall, ProposeError, SnapshotInterval},
     node::ports::{AgentDisk, Authority, DiskError, Log, Peers, Write},
-    pki::{self, Identity},
+    pki::{self, Identity, TrustedClock},
     store::{AgentStore, ManagerStore},
     transport::{Endpoint, StreamError},
     types::{
-        Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Sequence, UnlockKey,
-        Version,
+        Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster, Sequence,
+        Trust, UnlockKey, Version,
     },
 };
 use async_channel::{Receiver, Sender};
@@ -20,6 +20,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
+    path::Path,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -188,6 +189,9 @@ pub(super) struct PeersPort {
     pub(super) endpoint: Endpoint,
     /// Takes in places; the latest counts.
     pub(super) places: Sender<Place>,
+    /// Takes in roots, and within which time to follow; the latest count.
+    pub(super) trusts: Sender<(Trust, Duration)>,
+    pub(super) data_dir: Arc<Path>,
 }
 
 impl Peers for PeersPort {
@@ -215,6 +219,14 @@ impl Peers for PeersPort {
         self.endpoint.set_leader(leader);
     }
 
+    fn set_roster(&self, roster: Roster) {
+        if self.endpoint.set_roster(roster.clone())
+            && let Err(error) = super::roster::save(&self.data_dir, &roster)
+        {
+            tracing::warn!(%error, "cannot write down who the managers are");
+        }
+    }
+
     async fn relay(&self, request: Request, limit: Duration) -> Result<Response, Refusal> {
         self.endpoint.relay(request, limit).await.map_err(|error| match error {
             StreamError::Refused(refusal) => refusal,
@@ -227,11 +239,17 @@ impl Peers for PeersPort {
         // An error means that the member ends.
         let _before = self.places.force_send(Place { role, managers });
     }
+
+    fn take_trust(&self, trust: Trust, within: Duration) {
+        // An error means that the member ends.
+        let _before = self.trusts.force_send((trust, within));
+    }
 }
 
-/// The certificate authority: the cluster's root is in its state.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AuthorityPort;
+/// The certificate authority: the cluster's root is in its state. Signs by the clock that
+/// certificates are judged by.
+#[derive(Debug, Clone)]
+pub(super) struct AuthorityPort(pub(super) TrustedClock);
 
 impl Authority for AuthorityPort {
     async fn sign(
@@ -245,8 +263,13 @@ impl Authority for AuthorityPort {
             role: admission.role,
             cluster: admission.cluster.clone(),
         };
-        let signed =
-            pki::sign(&cluster.root, csr, &identity, wall_clock(), cluster.spec.node_cert_expiry);
+        let signed = pki::sign(
+            cluster.signing_root(),
+            csr,
+            &identity,
+            self.0.date(),
+            cluster.spec.node_cert_expiry,
+        );
         admission.certificate =
             signed.map_err(|error| Refusal::new(Class::Invalid, error.to_string()))?;
         Ok(admission)

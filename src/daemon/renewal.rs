@@ -1,21 +1,33 @@
 //! A member's next certificate: when to ask for it, and asking.
 //!
 //! Knows the files and the endpoint; when a certificate is due is `pki`'s affair, and who gets one
-//! the leader's. While no manager answers the certificate stays, and the node goes on asking.
+//! the leader's. While no manager answers the certificate stays, and the node goes on asking. A node
+//! that was off past its certificate's life has no session before it has another, so that this is
+//! the first thing it does; a manager that leads itself gives itself one.
 
-use super::{Shared, host::SystemEntropy, swarm};
+use super::{Shared, host::SystemEntropy, member, swarm};
 use crate::{
-    pki::{self, CaError, CertificateFiles, FileError, Identity, IdentityError, RenewalPoint},
+    cluster::Class,
+    pki::{
+        self, CaError, CertificateFiles, FileError, Identity, IdentityError, NodeFiles,
+        RenewalPoint,
+    },
     runtime::image::chain,
-    transport::{Credentials, Endpoint, StreamError, TlsError},
-    types::{Date, Entropy},
+    transport::{Endpoint, StreamError, TlsError},
+    types::{Date, Entropy, Trust},
     wire::{StreamReply, StreamRequest},
 };
+use async_channel::Receiver;
+use futures_lite::FutureExt as _;
 use std::{path::Path, sync::Weak, time::Duration};
 
 /// How often the clock is looked at. A timer until the day itself would not notice that the wall
 /// clock was set, and a certificate's shortest life, an hour, leaves half of one to renew in.
 const LOOK: Duration = Duration::from_secs(5 * 60);
+
+/// How soon a node that has no session without a new certificate asks again; doubles up to
+/// [`LOOK`].
+const RETRY: Duration = Duration::from_millis(500);
 
 /// How long a manager may take to answer: a signature, and the way over a slow link.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -37,53 +49,231 @@ enum RenewalError {
     Certificate(#[from] IdentityError),
     #[error("the manager's answer is {0}")]
     Odd(&'static str),
+    #[error("the new certificate does not stand under the cluster's root: {0}")]
+    Foreign(String),
     #[error("the new certificate cannot be used")]
     Tls(#[from] TlsError),
 }
 
-/// Renews the certificate whenever it is time, until dropped; writes down now and then how late it
-/// has become, for a board that wakes up without a clock.
-pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint) {
+/// Why a certificate is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It has come to its point.
+    Due,
+    /// It ran out.
+    Expired(Date),
+    /// A manager does not take it any more.
+    Outdated,
+    /// Another root is to sign it.
+    Root,
+}
+
+/// Where managers say what is wanted of this node's certificate.
+type Trusts = Receiver<(Trust, Duration)>;
+
+/// Renews the certificate whenever it is time, until dropped; follows the cluster from one root to
+/// the next; writes down now and then how late it has become, for a board that wakes up without a
+/// clock.
+pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, trusts: Trusts) {
     let mut point = RenewalPoint::from_random(SystemEntropy.next_u64());
+    let outdated = endpoint.outdated();
+    let (mut told, mut failures, mut said) = (false, 0, String::new());
+    let mut wanted: Option<Trust> = None;
     while let Some(shared) = shared.upgrade() {
-        match renew_if_due(&shared.options.data_dir, &endpoint, point, shared.clock.date()).await {
-            Ok(Some(until)) => {
-                tracing::info!(%until, "the node's certificate was renewed");
-                point = RenewalPoint::from_random(SystemEntropy.next_u64());
+        let (date, data_dir) = (shared.clock.date(), &shared.options.data_dir);
+        let outcome = match &wanted {
+            Some(trust) => {
+                let followed = follow(data_dir, &endpoint, trust, date).await;
+                followed.map_err(|error| (Some(Need::Root), error))
             }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "the node's certificate is not renewed yet");
+            None => renew_if_due(data_dir, &endpoint, (point, told), date).await,
+        };
+        let mut wait = LOOK;
+        match outcome {
+            Ok(renewed) => {
+                if let Some(until) = renewed {
+                    tracing::info!(%until, "the node's certificate was renewed");
+                    point = RenewalPoint::from_random(SystemEntropy.next_u64());
+                }
+                (told, failures, wanted) = (false, 0, None);
+            }
+            Err((need, error)) => {
+                failures += 1;
+                if need != Some(Need::Due) {
+                    wait = RETRY.saturating_mul(1 << failures.min(12)).min(LOOK);
+                }
+                let text = explain(need, &error);
+                // Once is enough for what is tried often; and connections end with the root that they
+                // were made by, so that the first attempt to say so may find none.
+                if said != text && (need != Some(Need::Root) || failures > 2) {
+                    tracing::warn!("{text}");
+                    said = text;
+                }
             }
         }
         swarm::remember(&shared, TIME_KEPT);
         drop(shared);
-        smol::Timer::after(LOOK).await;
+        match woken(&outdated, &trusts, wait).await {
+            Woken::Late => {}
+            Woken::Outdated => {
+                // Without a session nobody can be told that a root is followed.
+                (told, wanted) = (true, None);
+            }
+            Woken::Told(trust, within) => {
+                smol::Timer::after(within.mul_f64(rand::random())).await;
+                wanted = Some(trust);
+            }
+        }
     }
 }
 
-/// Asks for a new certificate where the present one has come to its point, and takes it over.
-/// Returns until when the new one is good.
+enum Woken {
+    Late,
+    /// A manager does not take the certificate any more.
+    Outdated,
+    /// These are the roots, to be followed within that time.
+    Told(Trust, Duration),
+}
+
+/// Waits for a manager's word, or so long.
+async fn woken(outdated: &Receiver<()>, trusts: &Trusts, wait: Duration) -> Woken {
+    let word = async {
+        match outdated.recv().await {
+            Ok(()) => Woken::Outdated,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let told = async {
+        match trusts.recv().await {
+            Ok((trust, within)) => Woken::Told(trust, within),
+            // The member ends, and this with it.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let late = async {
+        smol::Timer::after(wait).await;
+        Woken::Late
+    };
+    word.or(told).or(late).await
+}
+
+/// Says why there is no new certificate, and what helps where asking again does not.
+fn explain(need: Option<Need>, error: &RenewalError) -> String {
+    let state = match need {
+        Some(Need::Expired(ended)) => format!("this node's certificate ran out on {ended}, and "),
+        Some(Need::Outdated) => {
+            "no manager takes this node's certificate any more, and ".to_owned()
+        }
+        Some(Need::Root) => "the cluster's root is replaced, and ".to_owned(),
+        Some(Need::Due) | None => String::new(),
+    };
+    let remedy = match error {
+        RenewalError::Ask(StreamError::Refused(refusal))
+            if refusal.class == Class::Unauthorized =>
+        {
+            "; containers go on, but this node is out until it is joined again: midge swarm leave \
+             --force, then midge swarm join with a token of the cluster"
+        }
+        _ => "",
+    };
+    format!("{state}the certificate is not renewed yet: {}{remedy}", chain(error))
+}
+
+/// Returns why a new certificate is needed; none where the present one does.
+fn need(
+    files: &NodeFiles,
+    (point, told): (RenewalPoint, bool),
+    date: Date,
+) -> Result<Option<Need>, IdentityError> {
+    let life = pki::validity(&files.certificate)?;
+    Ok(if date > life.not_after {
+        Some(Need::Expired(life.not_after))
+    } else if told {
+        Some(Need::Outdated)
+    } else {
+        (date >= pki::renewal_point(life, point)).then_some(Need::Due)
+    })
+}
+
+/// Asks for a new certificate where one is needed, and takes it over. Returns until when the new
+/// one is good.
 async fn renew_if_due(
     data_dir: &Path,
     endpoint: &Endpoint,
-    point: RenewalPoint,
+    when: (RenewalPoint, bool),
+    date: Date,
+) -> Result<Option<Date>, (Option<Need>, RenewalError)> {
+    let store = CertificateFiles::under(data_dir);
+    let Some(files) = store.load().map_err(|error| (None, error.into()))? else {
+        return Ok(None);
+    };
+    let need = need(&files, when, date).map_err(|error| (None, error.into()))?;
+    if need.is_none() {
+        return Ok(None);
+    }
+    renew(&store, endpoint, files, date).await.map(Some).map_err(|error| (need, error))
+}
+
+async fn renew(
+    store: &CertificateFiles,
+    endpoint: &Endpoint,
+    mut files: NodeFiles,
+    date: Date,
+) -> Result<Date, RenewalError> {
+    let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
+    let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
+    let until = check(&files, &renewed.certificate, date)?;
+    files.certificate = renewed.certificate;
+    if let Some(trust) = renewed.trust {
+        files.trust = trust;
+    }
+    pki::stands(&files.trust, &files.certificate, date)
+        .map_err(|error| RenewalError::Foreign(error.to_string()))?;
+    endpoint.set_identity(Some(&member::credentials(&files)))?;
+    store.save(&files)?;
+    Ok(until)
+}
+
+/// Goes by the roots that a manager named, with a certificate of the last of them, and says so.
+/// Returns until when the certificate is good, where it is another.
+async fn follow(
+    data_dir: &Path,
+    endpoint: &Endpoint,
+    trust: &Trust,
     date: Date,
 ) -> Result<Option<Date>, RenewalError> {
     let store = CertificateFiles::under(data_dir);
-    let Some(mut files) = store.load()? else { return Ok(None) };
-    if date < pki::renewal_point(pki::validity(&files.certificate)?, point) {
+    let (Some(mut files), Some(newest)) = (store.load()?, trust.roots.last()) else {
         return Ok(None);
-    }
-    let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
-    let reply = endpoint.ask_manager(StreamRequest::Renew { csr }, ANSWER_LIMIT).await?;
-    let StreamReply::Certificate(certificate) = reply else {
-        return Err(RenewalError::Odd("something else than a certificate"));
     };
-    let (before, after) = (
-        Identity::from_certificate(&files.certificate)?,
-        Identity::from_certificate(&certificate)?,
-    );
+    let before = files.clone();
+    let alone = Trust { roots: vec![newest.clone()], cross_signed: trust.cross_signed.clone() };
+    let mut until = None;
+    if pki::stands(&alone, &files.certificate, date).is_err() {
+        let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
+        let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
+        until = Some(check(&files, &renewed.certificate, date)?);
+        files.certificate = renewed.certificate;
+        pki::stands(&alone, &files.certificate, date)
+            .map_err(|error| RenewalError::Foreign(error.to_string()))?;
+    }
+    files.trust = trust.clone();
+    if files != before {
+        endpoint.set_identity(Some(&member::credentials(&files)))?;
+        store.save(&files)?;
+    }
+    let root = pki::root_digest(newest);
+    match endpoint.ask_manager(StreamRequest::Certified { root }, ANSWER_LIMIT).await? {
+        StreamReply::Ready => Ok(until),
+        _ => Err(RenewalError::Odd("something else than was asked for")),
+    }
+}
+
+/// Checks that a certificate is the next one of the node that has these files; returns until when
+/// it is good.
+fn check(files: &NodeFiles, certificate: &[u8], date: Date) -> Result<Date, RenewalError> {
+    let (before, after) =
+        (Identity::from_certificate(&files.certificate)?, Identity::from_certificate(certificate)?);
     if (&before.node, &before.cluster) != (&after.node, &after.cluster) {
         return Err(RenewalError::Odd("a certificate of another node"));
     }
@@ -91,21 +281,14 @@ async fn renew_if_due(
         // Another role is more than another certificate.
         return Err(RenewalError::Odd("a certificate of another role, which it is told to take"));
     }
-    if pki::key_digest(&files.certificate)? != pki::key_digest(&certificate)? {
+    if pki::key_digest(&files.certificate)? != pki::key_digest(certificate)? {
         return Err(RenewalError::Odd("a certificate of another key"));
     }
-    let validity = pki::validity(&certificate)?;
+    let validity = pki::validity(certificate)?;
     if !validity.contains(date) {
         return Err(RenewalError::Odd("a certificate that is not valid now"));
     }
-    files.certificate = certificate;
-    endpoint.set_identity(Some(&Credentials {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        root: files.root.clone(),
-    }))?;
-    store.save(&files)?;
-    Ok(Some(validity.not_after))
+    Ok(validity.not_after)
 }
 
 #[cfg(test)]
@@ -135,14 +318,12 @@ mod tests {
     fn member(data_dir: &Path, root: &RootCa, date: Date, answer: u128) -> Endpoint {
         let (key, csr) = pki::new_key_and_request(None).unwrap();
         let certificate = issue(root, &csr, 1, date);
-        let files = NodeFiles { root: root.certificate.clone(), certificate, key };
+        let files = NodeFiles { trust: swarm::root_only(&root.certificate), certificate, key };
         CertificateFiles::under(data_dir).save(&files).unwrap();
         let (listen, clock) = ("127.0.0.1:0".parse().unwrap(), TrustedClock::fixed(date));
         let endpoint =
             Endpoint::bind(Config { listen, clock, resolver: Resolver::default() }).unwrap();
-        let NodeFiles { root: certificate_of_root, certificate, key } = files;
-        let credentials = Credentials { certificate, key, root: certificate_of_root };
-        endpoint.set_identity(Some(&credentials)).unwrap();
+        endpoint.set_identity(Some(&member::credentials(&files))).unwrap();
         let root = root.clone();
         let handler: Handler = Arc::new(move |stream| {
             let root = root.clone();
@@ -182,15 +363,15 @@ mod tests {
             let point = RenewalPoint::from_random(0);
             let store = CertificateFiles::under(dir.path());
             let before = store.load().unwrap().unwrap();
-            let early = renew_if_due(dir.path(), &endpoint, point, date + 40 * DAY).await;
+            let early = renew_if_due(dir.path(), &endpoint, (point, false), date + 40 * DAY).await;
             assert_eq!(early.unwrap(), None);
             assert_eq!(store.load().unwrap().unwrap(), before);
-            let due = renew_if_due(dir.path(), &endpoint, point, date + 60 * DAY).await;
+            let due = renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY).await;
             assert_eq!(due.unwrap(), Some(date + 150 * DAY));
             let after = store.load().unwrap().unwrap();
-            assert_eq!((after.key, after.root), (before.key, before.root));
+            assert_eq!((after.key, after.trust), (before.key, before.trust));
             assert_ne!(after.certificate, before.certificate);
-            let again = renew_if_due(dir.path(), &endpoint, point, date + 60 * DAY).await;
+            let again = renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY).await;
             assert_eq!(again.unwrap(), None, "the new one is young");
         });
     }
@@ -204,8 +385,11 @@ mod tests {
             connected(&endpoint).await;
             let before = CertificateFiles::under(dir.path()).load().unwrap();
             let point = RenewalPoint::from_random(0);
-            let error =
-                renew_if_due(dir.path(), &endpoint, point, date + 60 * DAY).await.unwrap_err();
+            let error = renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY)
+                .await
+                .unwrap_err();
+            let (need, error) = error;
+            assert_eq!(need, Some(Need::Due));
             assert_eq!(error.to_string(), "the manager's answer is a certificate of another node");
             assert_eq!(CertificateFiles::under(dir.path()).load().unwrap(), before);
         });

@@ -8,7 +8,7 @@ use crate::{
     node::Handle,
     pki::{self, Identity},
     transport::{Handler, IncomingStream, StreamError},
-    types::Role,
+    types::{Date, Role},
     wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
 };
 use std::{
@@ -74,7 +74,11 @@ async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: Incom
             Err(error) => Err(error),
         },
         StreamRequest::Renew { csr } => {
-            let reply = renew(handle, stream.peer.as_ref(), csr).await;
+            let reply = renew(handle, stream.peer.as_ref(), stream.expired, csr).await;
+            stream.answer(&reply).await
+        }
+        StreamRequest::Certified { root } => {
+            let reply = certified(handle, stream.peer.as_ref(), root).await;
             stream.answer(&reply).await
         }
         StreamRequest::TakeRole { csr, advertise, member } => {
@@ -91,6 +95,7 @@ async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: Incom
         // The transport's own affair.
         StreamRequest::Raft
         | StreamRequest::Root
+        | StreamRequest::Trust
         | StreamRequest::Session
         | StreamRequest::SessionOf { .. }
         | StreamRequest::Via { .. } => {
@@ -161,8 +166,26 @@ async fn join(handle: &Handle, role: Role, request: Box<JoinRequest>) -> StreamR
     }
 }
 
+/// Takes in that a member goes by a root.
+async fn certified(handle: &Handle, peer: Option<&Identity>, root: [u8; 32]) -> StreamReply {
+    let Some(peer) = peer else {
+        let text = "only a member says that of itself";
+        return StreamReply::Refused(Refusal::new(Class::Forbidden, text));
+    };
+    let node = peer.node.clone();
+    match handle.request(Request::Certified { node, root }, JOIN_LIMIT).await {
+        Ok(_) => StreamReply::Ready,
+        Err(refusal) => StreamReply::Refused(refusal),
+    }
+}
+
 /// Gives a member its next certificate. Who it is, its present certificate says.
-async fn renew(handle: &Handle, peer: Option<&Identity>, csr: Vec<u8>) -> StreamReply {
+async fn renew(
+    handle: &Handle,
+    peer: Option<&Identity>,
+    expired: Option<Date>,
+    csr: Vec<u8>,
+) -> StreamReply {
     let Some(peer) = peer else {
         let text = "only a member's certificate is renewed";
         return StreamReply::Refused(Refusal::new(Class::Forbidden, text));
@@ -173,7 +196,7 @@ async fn renew(handle: &Handle, peer: Option<&Identity>, csr: Vec<u8>) -> Stream
             return StreamReply::Refused(Refusal::new(Class::Invalid, error.to_string()));
         }
     };
-    let renew = RenewRequest { node: peer.node.clone(), csr, key_digest };
+    let renew = RenewRequest { node: peer.node.clone(), csr, key_digest, expired };
     match handle.request(Request::Renew(Box::new(renew)), JOIN_LIMIT).await {
         Ok(Response::Admitted(admission)) => StreamReply::Certificate(admission.certificate),
         Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),

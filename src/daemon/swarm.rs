@@ -19,7 +19,7 @@ use crate::{
     transport::{self, Endpoint, JoinError},
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
-        NodeSpec, NodeState, NodeStatus, RequestId, Role, UnlockKey, Version,
+        NodeSpec, NodeState, NodeStatus, RequestId, Role, RootRotation, Trust, UnlockKey, Version,
     },
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -153,7 +153,7 @@ async fn make(
     let (key, csr) = pki::new_key_and_request(None)?;
     let certificate = pki::sign(&root, &csr, &identity, date, options.spec.node_cert_expiry)?;
     let key_digest = pki::request_key_digest(&csr)?;
-    let files = NodeFiles { root: root.certificate.clone(), certificate, key };
+    let files = NodeFiles { trust: root_only(&root.certificate), certificate, key };
     let endpoint = bind(shared, listen).await?;
     CertificateFiles::under(&shared.options.data_dir).save(&files)?;
     let mut membership = Membership::new(node.clone(), cluster.clone(), Role::Manager, date);
@@ -172,6 +172,8 @@ async fn make(
             root,
             tokens: JoinTokens { worker: new_token(), manager: new_token() },
             unlock_key,
+            rotation: None,
+            former_roots: Vec::new(),
         },
         node: Node {
             id: node.clone(),
@@ -201,6 +203,30 @@ async fn make(
     }
     install(shared, member);
     Ok(node)
+}
+
+/// Makes the root that replaces the cluster's, and has that one vouch for it.
+pub(super) fn next_root(
+    cluster: &Cluster,
+    given: Option<(String, String)>,
+    date: Date,
+) -> Result<RootRotation, Refusal> {
+    let failed = |error: pki::CaError| Refusal::new(Class::Internal, chain(&error));
+    let root = match given {
+        Some((certificate, key)) => {
+            let taken = pki::adopt_root(&certificate, &key, date);
+            taken.map_err(|error| Refusal::new(Class::Invalid, error.to_string()))?
+        }
+        None => pki::create_root(date).map_err(failed)?,
+    };
+    let cross_signed = pki::cross_sign(&cluster.root, &root, date).map_err(failed)?;
+    let tokens = JoinTokens { worker: new_token(), manager: new_token() };
+    Ok(RootRotation { root, cross_signed, tokens })
+}
+
+/// Returns the trust of a node that knows one root and nothing else yet.
+pub(super) fn root_only(root: &[u8]) -> Trust {
+    Trust { roots: vec![root.to_vec()], cross_signed: Vec::new() }
 }
 
 fn new_token() -> JoinToken {
@@ -277,7 +303,8 @@ async fn joined(
     membership.advertise = advertise;
     membership.managers.clone_from(&options.remotes);
     membership.joined.clone_from(&options.remotes);
-    let node_files = NodeFiles { root: admitted.root, certificate: admission.certificate, key };
+    let trust = root_only(&admitted.root);
+    let node_files = NodeFiles { trust, certificate: admission.certificate, key };
     let member = async {
         files.save(&node_files)?;
         let member = member::start(shared, membership.clone(), node_files, endpoint, None).await?;
@@ -322,7 +349,10 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
             return Err(Refusal::new(Class::Unavailable, leaving(managers.map(|m| m.len()))));
         }
         match managers {
-            Some(managers) if managers.len() > 1 => step_back(shared, member, managers).await,
+            Some(managers) if managers.len() > 1 => {
+                let stepped = step_back(shared, member, managers).await;
+                stepped.ok_or_else(not_in_swarm)?
+            }
             _ => member,
         }
     } else {
@@ -360,25 +390,31 @@ fn leaving(managers: Option<usize>) -> String {
 
 /// Has the other managers let this one go, so that they do not wait for it ever after. Where they
 /// cannot, it goes all the same: that is what force is for.
-async fn step_back(shared: &Shared, member: Arc<Member>, managers: Vec<Node>) -> Arc<Member> {
+async fn step_back(
+    shared: &Shared,
+    member: Arc<Member>,
+    managers: Vec<Node>,
+) -> Option<Arc<Member>> {
     let own = managers.into_iter().find(|node| node.id == member.membership.node);
-    let Some(Node { id, version, mut spec, .. }) = own else { return member };
+    let Some(Node { id, version, mut spec, .. }) = own else { return Some(member) };
     spec.role = Role::Worker;
     let request = RequestId::from_bits(SystemEntropy.next_u128());
     let demote = Request::UpdateNode { request, id, version, spec };
     if let Err(refusal) = member.handle.request(demote, ASK_LIMIT).await {
         tracing::warn!(%refusal, "the other managers do not let this one go; it leaves anyway");
-        return member;
+        return Some(member);
     }
+    // Its files must come free before the node is a worker.
+    drop(member);
     let start = std::time::Instant::now();
     while start.elapsed() < STEP_BACK_LIMIT {
         match shared.member() {
-            Some(now) if now.membership.role == Role::Worker => return now,
+            Some(now) if now.membership.role == Role::Worker => return Some(now),
             _ => smol::Timer::after(Duration::from_millis(20)).await,
         };
     }
     tracing::warn!("the other managers did not let this one go in time; it leaves anyway");
-    shared.member().unwrap_or(member)
+    shared.settled_member().await
 }
 
 /// The node is no longer a member: everything of it goes.

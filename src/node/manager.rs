@@ -26,7 +26,7 @@ use crate::{
         occurrences::{self, Before},
     },
     consensus::{Approach, Committed, Leadership, Notice, ProposeError},
-    types::{FromWorker, Moment, NodeId, Occurrence, Version},
+    types::{FromWorker, Moment, NodeId, Occurrence, Roster, Version},
     util::board::Board,
 };
 use async_channel::{Receiver, Sender};
@@ -131,6 +131,8 @@ struct Manager<H, L, P, A> {
     member: u64,
     occurrences: Board<Occurrence>,
     state: State,
+    /// What the peers' side was told of it.
+    roster: Roster,
     leadership: Leadership,
     /// The member that led last: between two leaders there is none.
     last_leader: Option<u64>,
@@ -165,6 +167,7 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         member: context.member,
         occurrences: context.occurrences,
         state: State::default(),
+        roster: Roster::default(),
         leadership: Leadership::default(),
         last_leader: None,
         leader: None,
@@ -301,6 +304,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                     tracing::info!(index, bytes = data.len(), "took over a snapshot");
                     self.state = state;
                     self.follow_options();
+                    self.follow_roster();
                     self.state.removed().for_each(|node| self.peers.disconnect(node));
                     self.rebuild();
                     self.point_at_leader();
@@ -340,6 +344,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         };
         let outcomes: Vec<_> = commands.into_iter().map(apply).collect();
         self.follow_options();
+        if outcomes.iter().any(|(command, _)| !command.change.is_about_tasks()) {
+            self.follow_roster();
+        }
         self.answer_bootstrap(&outcomes);
         if self.leader.is_some() {
             self.step(Event::Applied { version, outcomes });
@@ -357,6 +364,18 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             self.log.set_snapshot_interval(cluster.spec.snapshot_interval);
             self.log.set_election_timeout(cluster.spec.election_timeout);
             self.log.set_unlock_key(cluster.version, cluster.unlock_key);
+        }
+    }
+
+    /// Tells the peers' side who is a manager, where that changed.
+    fn follow_roster(&mut self) {
+        let roster = self.state.roster();
+        let as_of = std::mem::replace(&mut self.roster.as_of, roster.as_of);
+        if roster == self.roster {
+            self.roster.as_of = as_of;
+        } else {
+            self.roster = roster.clone();
+            self.peers.set_roster(roster);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
     consensus::{Approach, Notice, ProposeError},
     types::{
         Cluster, Date, FromManager, FromWorker, HealthState, LeaderAt, Moment, NodeId, PeerInput,
-        Role, Sequence, TaskId, UnlockKey, Version,
+        Role, Roster, Sequence, TaskId, Trust, UnlockKey, Version,
     },
 };
 use async_channel::Receiver;
@@ -131,6 +131,9 @@ pub trait Peers: Clone + Send + Sync + 'static {
     /// Says where the leader is: sessions go there, this node's own included.
     fn set_leader(&self, leader: LeaderAt);
 
+    /// Says what the state, as far as this manager has it, knows of who may ask what.
+    fn set_roster(&self, _roster: Roster) {}
+
     /// Asks the leader, where that is another node.
     ///
     /// # Errors
@@ -145,6 +148,10 @@ pub trait Peers: Clone + Send + Sync + 'static {
 
     /// Takes in what role this node should have, and where the managers are.
     fn take_place(&self, role: Role, managers: Vec<String>);
+
+    /// Takes in the roots that count; what that asks of the node is to be done at some point
+    /// `within` this time.
+    fn take_trust(&self, _trust: Trust, _within: Duration) {}
 
     /// Ends the connection to the manager and looks for another.
     fn reconnect(&self);

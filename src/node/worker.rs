@@ -260,6 +260,9 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
             Wake::Input(Input::Message(FromManager::Place { role, managers })) => {
                 self.ports.peers.take_place(role, managers);
             }
+            Wake::Input(Input::Message(FromManager::Trust { trust, within })) => {
+                self.ports.peers.take_trust(*trust, within);
+            }
             Wake::Input(Input::Message(message)) => self.step(Event::Message(message)),
             Wake::Input(Input::Connected) => {
                 self.shared.set(|status| status.connected = true);

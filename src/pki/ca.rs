@@ -4,18 +4,25 @@ use super::{Identity, MANAGER_NAME};
 use crate::types::{Date, Role, RootCa};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _, SanType,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
-use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use x509_parser::{
+    asn1_rs::Tag,
+    prelude::{FromDer, X509Certificate, X509CertificationRequest},
+};
 
 /// How long the root is good for, as Swarm's.
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3_600);
 
 /// How far back a certificate's life begins: the clocks of a cluster may differ by so much.
-const BACKDATE: Duration = Duration::from_secs(3_600);
+pub(super) const BACKDATE: Duration = Duration::from_secs(3_600);
+
+/// The tag of a PrintableString, X.680.
+const PRINTABLE_STRING: Tag = Tag(19);
 
 /// The largest signing request that is looked at. One of a P-256 key takes about 250 bytes, one of
 /// RSA 4096, which is refused all the same, about 1,200.
@@ -41,6 +48,34 @@ pub enum CaError {
     DamagedRoot(#[source] rcgen::Error),
 }
 
+/// A user's root cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptError {
+    /// The text is something else.
+    #[error("the root's {0} is not one PEM block of that kind")]
+    Pem(&'static str),
+    /// It may not sign others.
+    #[error("the certificate is not a certificate authority's")]
+    NoAuthority,
+    /// Its time is another.
+    #[error("the certificate is good from {from} until {until}, and not now")]
+    Expired {
+        /// From.
+        from: Date,
+        /// Until.
+        until: Date,
+    },
+    /// The key is of another kind.
+    #[error("the root's key is not a PKCS #8 key of ECDSA on P-256")]
+    Algorithm,
+    /// The two do not belong together.
+    #[error("the key is not that of the certificate")]
+    OtherKey,
+    /// The subject is another.
+    #[error("the certificate's subject is not CN=swarm-ca alone, as cross-signing it takes")]
+    Name,
+}
+
 fn crypto(doing: &'static str) -> impl FnOnce(rcgen::Error) -> CaError {
     move |source| CaError::Crypto { doing, source }
 }
@@ -61,16 +96,98 @@ fn set_validity(params: &mut CertificateParams, from: Date, until: Date) {
 /// The system gives no randomness.
 pub fn create_root(date: Date) -> Result<RootCa, CaError> {
     let key = KeyPair::generate().map_err(crypto("make the root's key"))?;
-    let mut params = CertificateParams::default();
+    let mut params = root_params();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, MANAGER_NAME);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, date - BACKDATE, date + ROOT_LIFE);
     let certificate = params.self_signed(&key).map_err(crypto("sign the root certificate"))?;
     let certificate = certificate.der().to_vec();
     let digest = Sha256::digest(&certificate).into();
     Ok(RootCa { certificate, key: key.serialize_der(), digest })
+}
+
+/// Returns SHA-256 of a root certificate: what join tokens name it by.
+#[must_use]
+pub fn root_digest(certificate: &[u8]) -> [u8; 32] {
+    Sha256::digest(certificate).into()
+}
+
+/// Takes a root that a user gives, as the text of two PEMs.
+///
+/// # Errors
+///
+/// Either is no PEM of its kind; the certificate is no authority's, or not good at `date`; the key
+/// is not its key; or it is not one that midge works with, of ECDSA on P-256.
+pub fn adopt_root(certificate: &str, key: &str, date: Date) -> Result<RootCa, AdoptError> {
+    let one = |text: &str, labels: &[&str]| {
+        let found = labels.iter().find_map(|label| super::files::from_pem(label, text));
+        found.filter(|found| found.len() == 1).and_then(|mut found| found.pop())
+    };
+    let certificate = one(certificate, &["CERTIFICATE"]).ok_or(AdoptError::Pem("certificate"))?;
+    let key = one(key, &["PRIVATE KEY", "EC PRIVATE KEY"]).ok_or(AdoptError::Pem("key"))?;
+    let (rest, parsed) =
+        X509Certificate::from_der(&certificate).map_err(|_| AdoptError::Pem("certificate"))?;
+    let life = super::validity(&certificate).map_err(|_| AdoptError::Pem("certificate"))?;
+    if !rest.is_empty() || !parsed.is_ca() {
+        return Err(AdoptError::NoAuthority);
+    }
+    if !life.contains(date) {
+        return Err(AdoptError::Expired { from: life.not_before, until: life.not_after });
+    }
+    let pair = KeyPair::try_from(key.as_slice()).map_err(|_| AdoptError::Algorithm)?;
+    if pair.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+        return Err(AdoptError::Algorithm);
+    }
+    if pair.subject_public_key_info() != parsed.public_key().raw {
+        return Err(AdoptError::OtherKey);
+    }
+    let own: Vec<_> = parsed.subject().iter_common_name().map(|cn| cn.as_str()).collect();
+    if own != [Ok(MANAGER_NAME)] || parsed.subject().iter_attributes().count() != 1 {
+        return Err(AdoptError::Name);
+    }
+    let digest = root_digest(&certificate);
+    let root = RootCa { certificate, key: pair.serialize_der(), digest };
+    Ok(root)
+}
+
+/// Has one root vouch for the next: a certificate of the name and the key of `new`, signed by `old`.
+/// Shown beside what `new` signs, it lets those check it who know only `old`.
+///
+/// It bounds no path below it, since there may be another of its kind: the one by which `new` in its
+/// turn vouches for its own successor.
+///
+/// # Errors
+///
+/// A root is damaged.
+pub fn cross_sign(old: &RootCa, new: &RootCa, date: Date) -> Result<Vec<u8>, CaError> {
+    let key = |root: &RootCa| KeyPair::try_from(root.key.as_slice()).map_err(CaError::DamagedRoot);
+    let certificate = CertificateDer::from(old.certificate.as_slice());
+    let issuer = Issuer::from_ca_cert_der(&certificate, key(old)?).map_err(CaError::DamagedRoot)?;
+    let mut params = root_params();
+    if is_printable(&new.certificate) {
+        let name = MANAGER_NAME.try_into().map_err(crypto("name the root"))?;
+        params.distinguished_name.push(DnType::CommonName, DnValue::PrintableString(name));
+    }
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params, date - BACKDATE, date + ROOT_LIFE);
+    let signed = params.signed_by(&key(new)?, &issuer).map_err(crypto("cross-sign the root"))?;
+    Ok(signed.der().to_vec())
+}
+
+/// Tells whether a root's name is a PrintableString, as Go writes it, and not a UTF8String: names
+/// are compared byte by byte.
+fn is_printable(root: &[u8]) -> bool {
+    X509Certificate::from_der(root).is_ok_and(|(_, parsed)| {
+        parsed.subject().iter_common_name().any(|name| name.attr_value().tag() == PRINTABLE_STRING)
+    })
+}
+
+fn root_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, MANAGER_NAME);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 /// Makes a node's private key (PKCS #8 DER) and a request for a certificate of it. The request

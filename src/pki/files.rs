@@ -1,9 +1,11 @@
 //! What a node keeps of its identity on disk.
 //!
 //! `certificates/swarm-root-ca.crt` and `swarm-node.crt` (PEM, as Swarm's, so that `openssl x509`
-//! reads them), `swarm-node.key` (PEM, 0600), and the key that seals the log (0600). Every file is
+//! reads them; each may hold more than one certificate while the root is rotated, the most important
+//! first), `swarm-node.key` (PEM, 0600), and the key that seals the log (0600). Every file is
 //! written beside its place, synced and renamed, so that a power cut leaves the old or the new one.
 
+use crate::types::Trust;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     fmt, fs,
@@ -44,11 +46,11 @@ pub enum FileError {
     },
 }
 
-/// A node's identity: three DER blobs.
+/// A node's identity, all DER.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NodeFiles {
-    /// The cluster's root certificate.
-    pub root: Vec<u8>,
+    /// The cluster's roots, and what is shown beside the certificate.
+    pub trust: Trust,
     /// The node's certificate.
     pub certificate: Vec<u8>,
     /// Its private key, PKCS #8.
@@ -81,17 +83,19 @@ impl CertificateFiles {
     ///
     /// A file cannot be read or is damaged, or only some are there.
     pub fn load(&self) -> Result<Option<NodeFiles>, FileError> {
-        let certificate = self.read_pem(CERTIFICATE, "CERTIFICATE")?;
-        let key = self.read_pem(KEY, "PRIVATE KEY")?;
-        let root = self.read_pem(ROOT, "CERTIFICATE")?;
-        match (root, certificate, key) {
-            (Some(root), Some(certificate), Some(key)) => {
-                Ok(Some(NodeFiles { root, certificate, key }))
+        let chain = self.read_pems(CERTIFICATE, "CERTIFICATE")?.into_iter();
+        let mut chain = chain.flatten();
+        let key = self.load_key()?;
+        let roots = self.read_pems(ROOT, "CERTIFICATE")?;
+        match (roots, chain.next(), key) {
+            (Some(roots), Some(certificate), Some(key)) => {
+                let trust = Trust { roots, cross_signed: chain.collect() };
+                Ok(Some(NodeFiles { trust, certificate, key }))
             }
             // The certificate is written last: without it, a join was cut short.
             (_, None, _) => Ok(None),
-            (root, _, _) => {
-                let name = if root.is_none() { ROOT } else { KEY };
+            (roots, _, _) => {
+                let name = if roots.is_none() { ROOT } else { KEY };
                 let problem = "it is missing beside the node's certificate".to_owned();
                 Err(FileError::Damaged { path: self.folder.join(name), problem })
             }
@@ -104,7 +108,8 @@ impl CertificateFiles {
     ///
     /// The file cannot be read or is damaged.
     pub fn load_key(&self) -> Result<Option<Vec<u8>>, FileError> {
-        self.read_pem(KEY, "PRIVATE KEY")
+        let keys = self.read_pems(KEY, "PRIVATE KEY")?;
+        Ok(keys.and_then(|keys| keys.into_iter().next()))
     }
 
     /// Writes the key alone, before the join that names it.
@@ -123,8 +128,14 @@ impl CertificateFiles {
     /// A file cannot be written.
     pub fn save(&self, files: &NodeFiles) -> Result<(), FileError> {
         self.save_key(&files.key)?;
-        self.write(ROOT, &pem("CERTIFICATE", &files.root), 0o644)?;
-        self.write(CERTIFICATE, &pem("CERTIFICATE", &files.certificate), 0o644)
+        let pems = |ders: &[&Vec<u8>]| -> String {
+            ders.iter().map(|der| pem("CERTIFICATE", der)).collect()
+        };
+        let roots: Vec<_> = files.trust.roots.iter().collect();
+        self.write(ROOT, &pems(&roots), 0o644)?;
+        let chain: Vec<_> =
+            [&files.certificate].into_iter().chain(&files.trust.cross_signed).collect();
+        self.write(CERTIFICATE, &pems(&chain), 0o644)
     }
 
     /// Forgets the identity, the certificate first.
@@ -144,7 +155,8 @@ impl CertificateFiles {
         Ok(())
     }
 
-    fn read_pem(&self, name: &str, label: &str) -> Result<Option<Vec<u8>>, FileError> {
+    /// Reads what a file holds, at least one.
+    fn read_pems(&self, name: &str, label: &str) -> Result<Option<Vec<Vec<u8>>>, FileError> {
         let path = self.folder.join(name);
         let Some(text) = read(&path)? else { return Ok(None) };
         match from_pem(label, &text) {
@@ -205,9 +217,16 @@ fn pem(label: &str, der: &[u8]) -> String {
     text
 }
 
-fn from_pem(label: &str, text: &str) -> Option<Vec<u8>> {
-    let body = text.trim().strip_prefix(&format!("-----BEGIN {label}-----"))?;
-    let body = body.strip_suffix(&format!("-----END {label}-----"))?;
-    let body: String = body.split_whitespace().collect();
-    STANDARD.decode(body).ok()
+/// Reads what stands one after another in a text; none where that is nothing, or anything else.
+pub(super) fn from_pem(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
+    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
+    let mut rest = text.trim();
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let (body, after) = rest.strip_prefix(&begin)?.split_once(&end)?;
+        let body: String = body.split_whitespace().collect();
+        found.push(STANDARD.decode(body).ok()?);
+        rest = after.trim_start();
+    }
+    (!found.is_empty()).then_some(found)
 }

@@ -119,6 +119,15 @@ pub fn validity(der: &[u8]) -> Result<Validity, IdentityError> {
     Ok(Validity { not_before: date(validity.not_before), not_after: date(validity.not_after) })
 }
 
+/// Returns when a certificate was signed: its life begins some time before that.
+///
+/// # Errors
+///
+/// The bytes are no certificate.
+pub fn issued(der: &[u8]) -> Result<Date, IdentityError> {
+    Ok(validity(der)?.not_before + super::ca::BACKDATE)
+}
+
 /// Returns SHA-256 of a certificate's public key (its SubjectPublicKeyInfo): what a node keeps
 /// through all its certificates.
 ///

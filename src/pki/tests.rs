@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::{ClusterId, Date, JoinToken, NodeId, Role};
+use crate::types::{ClusterId, Date, JoinToken, NodeId, Role, Trust};
 use proptest::prelude::*;
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
@@ -163,9 +163,13 @@ fn an_identity_survives_on_disk_with_a_private_key() {
     files.save_key(&key).unwrap();
     assert_eq!(files.load().unwrap(), None, "a key alone is no membership");
     assert_eq!(files.load_key().unwrap(), Some(key.clone()));
-    let identity = NodeFiles { root: vec![1; 700], certificate: vec![2; 701], key };
-    files.save(&identity).unwrap();
-    assert_eq!(files.load().unwrap(), Some(identity));
+    let one = Trust { roots: vec![vec![1; 700]], cross_signed: Vec::new() };
+    let more = Trust { roots: vec![vec![1; 700], vec![3; 9]], cross_signed: vec![vec![4; 70]] };
+    for trust in [one, more] {
+        let identity = NodeFiles { trust, certificate: vec![2; 701], key: key.clone() };
+        files.save(&identity).unwrap();
+        assert_eq!(files.load().unwrap(), Some(identity));
+    }
     let path = folder.path().join("certificates/swarm-node.key");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     std::fs::write(&path, "nonsense").unwrap();

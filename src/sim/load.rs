@@ -88,6 +88,8 @@ impl World {
             root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
             tokens: JoinTokens { worker: WORKER_TOKEN, manager: MANAGER_TOKEN },
             unlock_key: None,
+            rotation: None,
+            former_roots: Vec::new(),
         };
         let spec = node_spec(Role::Manager, Availability::Active);
         let node = Node {

@@ -2,21 +2,52 @@
 
 use crate::{pki::Identity, types::Role, wire::StreamRequest};
 
+/// How far a peer that showed a certificate is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trusted {
+    /// The certificate is good.
+    Fully,
+    /// It ran out, but the state knows the node as a manager, and not too much time has passed: it
+    /// takes part in the consensus group, so that managers which were all off for long can agree on
+    /// new certificates.
+    ToElect,
+    /// It ran out, or a root of before signed it: it serves to get another.
+    ToRenew,
+}
+
+/// A peer that showed a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it is. Its role is the certificate's, as far as the state agrees.
+    pub identity: Identity,
+    /// How far it is believed.
+    pub trusted: Trusted,
+}
+
 /// Tells whether `peer` may open a stream for `request` to a node of the role `own`. None is a
 /// peer without a certificate. That the certificate is this cluster's, and its node not removed,
 /// was checked when the connection was made.
 #[must_use]
-pub fn may(own: Role, peer: Option<&Identity>, request: &StreamRequest) -> bool {
+pub fn may(own: Role, peer: Option<&Peer>, request: &StreamRequest) -> bool {
+    let full = peer.filter(|peer| peer.trusted == Trusted::Fully);
+    let from_manager = full.is_some_and(is_manager);
     match request {
         // The root is public, and a node that joins has nothing to show yet.
         StreamRequest::Root => own == Role::Manager,
         StreamRequest::Join(_) => own == Role::Manager && peer.is_none(),
-        // Of itself only: both are answered for the node that the certificate names.
-        StreamRequest::Session | StreamRequest::Renew { .. } | StreamRequest::TakeRole { .. } => {
+        // Of itself only: all are answered for the node that the certificate names.
+        StreamRequest::Session
+        | StreamRequest::TakeRole { .. }
+        | StreamRequest::Certified { .. } => own == Role::Manager && full.is_some(),
+        StreamRequest::Renew { .. } | StreamRequest::Trust => {
             own == Role::Manager && peer.is_some()
         }
-        StreamRequest::Relay(_) | StreamRequest::Raft | StreamRequest::SessionOf { .. } => {
-            own == Role::Manager && is_manager(peer)
+        StreamRequest::Raft => {
+            let elects = |peer: &Peer| is_manager(peer) && peer.trusted != Trusted::ToRenew;
+            own == Role::Manager && peer.is_some_and(elects)
+        }
+        StreamRequest::Relay(_) | StreamRequest::SessionOf { .. } => {
+            own == Role::Manager && from_manager
         }
         StreamRequest::Via { request, .. } => {
             let of_any_node = matches!(
@@ -26,17 +57,17 @@ pub fn may(own: Role, peer: Option<&Identity>, request: &StreamRequest) -> bool 
                     | StreamRequest::Container(_)
                     | StreamRequest::Chore(_)
             );
-            own == Role::Manager && is_manager(peer) && of_any_node
+            own == Role::Manager && from_manager && of_any_node
         }
         StreamRequest::Logs(_)
         | StreamRequest::LoadImage { .. }
         | StreamRequest::Container(_)
-        | StreamRequest::Chore(_) => is_manager(peer),
+        | StreamRequest::Chore(_) => from_manager,
     }
 }
 
-fn is_manager(peer: Option<&Identity>) -> bool {
-    peer.is_some_and(|peer| peer.role == Role::Manager)
+fn is_manager(peer: &Peer) -> bool {
+    peer.identity.role == Role::Manager
 }
 
 #[cfg(test)]
@@ -74,9 +105,11 @@ pub(super) mod tests {
 
     #[test]
     fn every_request_has_its_row() {
-        let identity =
-            |role| Identity { node: NodeId::from_bits(1), role, cluster: ClusterId::from_bits(1) };
-        let (worker, manager) = (identity(Role::Worker), identity(Role::Manager));
+        let peer = |role| {
+            let (node, cluster) = (NodeId::from_bits(1), ClusterId::from_bits(1));
+            Peer { identity: Identity { node, role, cluster }, trusted: Trusted::Fully }
+        };
+        let (worker, manager) = (peer(Role::Worker), peer(Role::Manager));
         // To a manager: stranger, worker, manager. To a worker: the same.
         let table = [
             (StreamRequest::Root, [true, true, true], [false, false, false]),

@@ -1,6 +1,7 @@
 //! The endpoint: its identity, its peers, and what the rest of the daemon calls.
 
 use super::{
+    judge::Judge,
     outbox::Outbox,
     peers::Peers,
     serve::{self, Handler, IncomingStream},
@@ -10,8 +11,8 @@ use super::{
 };
 use crate::{
     cluster::{Request, Response},
-    pki::{Identity, TrustedClock},
-    types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role},
+    pki::{Identity, Shown, TrustedClock},
+    types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster},
     util::dns::Resolver,
     wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
 };
@@ -107,6 +108,9 @@ pub(super) struct Inner {
     incoming: Receiver<PeerInput>,
     /// Holds a word where the uplink should look at the state anew.
     pub(super) wake: (Sender<()>, Receiver<()>),
+    /// Holds a word where a manager wants this node's certificate renewed.
+    pub(super) outdated: (Sender<()>, Receiver<()>),
+    pub(super) judge: Arc<Judge>,
     pub(super) dropped: AtomicU64,
 }
 
@@ -169,6 +173,21 @@ pub(super) enum Uplink {
     },
 }
 
+impl State {
+    /// Ends connections to other nodes, whoever made them.
+    fn end_connections(&mut self, close: Close, which: impl Fn(&quinn::Connection) -> bool) {
+        self.peers.end(&which);
+        for (_, connection) in self.connections.values().filter(|(_, c)| which(c)) {
+            close.apply(connection);
+        }
+        if let Uplink::Up { connection, .. } = &self.uplink
+            && which(connection)
+        {
+            close.apply(connection);
+        }
+    }
+}
+
 impl Inner {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Whoever panicked under the lock left the maps whole: every change is one insertion.
@@ -196,6 +215,14 @@ impl Inner {
         }
     }
 
+    /// A manager takes this node's certificate for nothing but its renewal.
+    pub(super) fn renew_first(&self) -> StreamError {
+        // Full says that it is known already.
+        let _told = self.outdated.0.try_send(());
+        let text = "the manager wants this node's certificate renewed first";
+        StreamError::Broken(text.to_owned())
+    }
+
     pub(super) fn wake(&self) {
         // Full means that it is awake already.
         let _outcome = self.wake.0.try_send(());
@@ -217,8 +244,11 @@ impl Endpoint {
             .map_err(failed)?;
         let stranger = super::tls::stranger(&config.clock)?;
         let (inputs, incoming) = async_channel::bounded(INPUTS_MAX);
+        let judge = Arc::new(Judge::new(config.clock.clone()));
         let inner = Arc::new(Inner {
             quic,
+            judge,
+            outdated: async_channel::bounded(1),
             clock: config.clock,
             resolver: config.resolver,
             stranger,
@@ -243,31 +273,71 @@ impl Endpoint {
     }
 
     /// Takes over new credentials, or none. Connections that stand are kept: each was checked when
-    /// it was made. Only a node that is no member any more loses them.
+    /// it was made. They end where the node is no member any more, where its certificate had run
+    /// out, since the peers hold it for no more than they could then, and where the peer's is of a
+    /// root that does not count any more.
     ///
     /// # Errors
     ///
     /// The credentials are unusable; the ones before stay.
     pub fn set_identity(&self, credentials: Option<&Credentials>) -> Result<(), TlsError> {
+        let (clock, judge) = (&self.inner.clock, &self.inner.judge);
         let ready = match credentials {
-            Some(credentials) => Some(Arc::new(Ready::new(credentials, &self.inner.clock)?)),
+            Some(credentials) => Some(Arc::new(Ready::new(credentials, clock, judge)?)),
             None => None,
         };
         // Only managers take connections.
         let server = ready.as_ref().filter(|ready| ready.identity.role == Role::Manager);
         self.inner.quic.set_server_config(server.map(|ready| ready.server.clone()));
         let mut state = self.inner.state();
-        if ready.is_none() {
-            state.plan += 1;
-            state.peers = Peers::default();
-            for (_, connection) in state.connections.values() {
-                Close::Done.apply(connection);
+        match &ready {
+            None => {
+                state.plan += 1;
+                state.end_connections(Close::Done, |_| true);
+            }
+            Some(_) if state.ready.as_ref().is_some_and(|old| old.not_after < clock.date()) => {
+                state.plan += 1;
+                state.end_connections(Close::Renewed, |_| true);
+            }
+            Some(ready) => {
+                // A manager's certificate serves to connect and to be connected to.
+                state.end_connections(Close::Renewed, |connection| {
+                    let Some(chain) = serve::chain(connection) else { return false };
+                    ready.anchors.standing(&[], Shown::Member, &chain, clock.date()).is_err()
+                });
             }
         }
         state.ready = ready;
         drop(state);
         self.inner.wake();
         Ok(())
+    }
+
+    /// Sets what the replicated state says of who may ask what. Sessions that a node passes on end
+    /// with its being a manager. Returns false where a later state has spoken already.
+    pub fn set_roster(&self, roster: Roster) -> bool {
+        let demoted: BTreeSet<NodeId> = roster.demoted.keys().cloned().collect();
+        if !self.inner.judge.set_roster(roster) {
+            return false;
+        }
+        let mut state = self.inner.state();
+        let of: BTreeSet<usize> = state
+            .connections
+            .iter()
+            .filter(|(_, (node, _))| demoted.contains(node))
+            .map(|(id, _)| *id)
+            .collect();
+        // What is waiting to be sent goes with them, and that ends the streams.
+        state
+            .workers
+            .retain(|_, worker| !(worker.relayed && of.contains(&worker.connection.stable_id())));
+        true
+    }
+
+    /// Returns the channel that holds a word where a manager wants this node's certificate renewed.
+    #[must_use]
+    pub fn outdated(&self) -> Receiver<()> {
+        self.inner.outdated.1.clone()
     }
 
     /// Sets what answers the streams that others open to this node.
@@ -362,6 +432,10 @@ impl Endpoint {
         for (_, connection) in state.connections.values().filter(|(peer, _)| peer == node) {
             Close::Removed.apply(connection);
         }
+        // Its session by way of another manager, which may not know yet, ends here.
+        if state.workers.get(node).is_some_and(|worker| worker.relayed) {
+            let _ended = state.workers.remove(node);
+        }
     }
 
     /// Ends the session with the manager and looks for another.
@@ -417,6 +491,10 @@ impl Endpoint {
             let state = self.inner.state();
             match (&state.uplink, &state.ready) {
                 (Uplink::Up { connection, .. }, _) => Route::Peer(connection.clone()),
+                (Uplink::Local, Some(ready)) if matches!(request, StreamRequest::Trust) => {
+                    let known = self.inner.judge.trust();
+                    return Ok(StreamReply::Trust(known.unwrap_or_else(|| ready.trust.clone())));
+                }
                 (Uplink::Local, Some(ready)) => Route::Own(ready.identity.clone()),
                 _ => return Err(StreamError::NotConnected),
             }
@@ -496,13 +574,14 @@ impl Endpoint {
                 let handler = handler.ok_or(StreamError::NotConnected)?;
                 let (sender, receiver) = there;
                 let peer = Some(identity);
-                let stream = IncomingStream { peer, request, sender, receiver };
+                let stream = IncomingStream { peer, expired: None, request, sender, receiver };
                 smol::spawn(handler(stream)).detach();
                 here
             }
         };
         match receiver.receive::<StreamReply>().await? {
             Some(StreamReply::Refused(refusal)) => Err(refusal.into()),
+            Some(StreamReply::RenewFirst) => Err(self.inner.renew_first()),
             Some(reply) => Ok((sender, receiver, reply)),
             None => Err(StreamError::Unexpected),
         }

@@ -7,7 +7,7 @@
 use super::{
     CONNECT_LIMIT,
     endpoint::{Endpoint, open},
-    serve::certificate,
+    serve::chain,
     stream::{ByteReceiver, StreamError, within},
     tls::{Close, check_manager, explain},
     uplink::{connect, resolve},
@@ -63,7 +63,10 @@ pub enum JoinError {
         error: String,
     },
     /// It is another cluster's manager, or somebody pretends to be one.
-    #[error("the join token is for another cluster than that of the manager at {address}")]
+    #[error(
+        "the join token is for another cluster than that of the manager at {address}, or of before \
+         the cluster's root certificate was rotated"
+    )]
     OtherCluster {
         /// Where.
         address: SocketAddr,
@@ -187,9 +190,9 @@ impl Endpoint {
         }
         compare_clocks(self.inner.clock.date(), theirs)?;
         let no_manager = |error: String| JoinError::NoManager { address, error };
-        let certificate = certificate(connection)
-            .ok_or_else(|| no_manager("it shows no certificate".to_owned()))?;
-        check_manager(&certificate, &root, &self.inner.clock)
+        let chain =
+            chain(connection).ok_or_else(|| no_manager("it shows no certificate".to_owned()))?;
+        check_manager(&chain, &root, &self.inner.clock)
             .map_err(|error| no_manager(error.to_string()))?;
         let admitted = within(ADMISSION_LIMIT, admission(connection, request)).await;
         let admission = match admitted {

@@ -8,17 +8,20 @@
 mod authorise;
 mod endpoint;
 mod join;
+mod judge;
 mod outbox;
 mod peers;
 mod relay;
+mod renew;
 mod serve;
 mod stream;
 mod tls;
 mod uplink;
 
-pub use authorise::may;
+pub use authorise::{Peer, Trusted, may};
 pub use endpoint::{BindError, Config, Endpoint, Managers};
 pub use join::{JoinError, Joined};
+pub use renew::Renewed;
 pub use serve::{Handler, IncomingStream};
 pub use stream::{ByteReceiver, ByteSender, StreamError};
 pub use tls::{Credentials, TlsError};

@@ -3,12 +3,11 @@
 
 use super::{
     endpoint::Inner,
-    serve::{boxed_streams, certificate},
+    serve::{boxed_streams, manager_at},
     stream::StreamError,
     tls::Close,
     uplink::{connect, resolve},
 };
-use crate::{pki::Identity, types::Role};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -65,6 +64,22 @@ pub(super) async fn connection(
     outcome.recv().await.unwrap_or(Err(StreamError::NotConnected))
 }
 
+impl Peers {
+    /// Ends the connections that `outdated` says are to be made anew, or all that are being made.
+    pub(super) fn end(&mut self, outdated: impl Fn(&quinn::Connection) -> bool) {
+        self.0.retain(|_, slot| {
+            let Some(slot) = slot.try_lock() else { return false };
+            match &slot.connection {
+                Some(connection) if outdated(connection) => {
+                    Close::Renewed.apply(connection);
+                    false
+                }
+                _ => true,
+            }
+        });
+    }
+}
+
 fn live(slot: &Slot) -> Option<quinn::Connection> {
     slot.connection.clone().filter(|connection| connection.close_reason().is_none())
 }
@@ -99,13 +114,7 @@ async fn dial(inner: &Arc<Inner>, address: &str) -> Result<quinn::Connection, St
                 continue;
             }
         };
-        let peer = certificate(&connection).and_then(|der| Identity::from_certificate(&der).ok());
-        let fits = |peer: &Identity| {
-            peer.role == Role::Manager
-                && peer.cluster == ready.identity.cluster
-                && !inner.state().denied.contains(&peer.node)
-        };
-        if let Some(peer) = peer.filter(fits) {
+        if let Some(peer) = manager_at(inner, &ready, &connection) {
             // The other end opens streams on it as well: to a worker whose session it is for.
             let (inner, ready) = (Arc::clone(inner), Arc::clone(&ready));
             smol::spawn(boxed_streams(inner, ready, connection.clone(), Some(peer))).detach();

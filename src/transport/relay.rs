@@ -45,7 +45,7 @@ pub(super) async fn via(
     request: StreamRequest,
     (sender, receiver): (ByteSender, ByteReceiver),
 ) -> Result<(), StreamError> {
-    let stream = IncomingStream { peer, request, sender, receiver };
+    let stream = IncomingStream { peer, expired: None, request, sender, receiver };
     let (connection, request) = match inner.route_to(&node) {
         None => {
             let text = format!("node {node} is not connected");

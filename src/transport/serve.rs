@@ -2,8 +2,9 @@
 
 use super::{
     HEADER_LIMIT,
-    authorise::may,
+    authorise::{Peer, Trusted, may},
     endpoint::{Inner, Worker},
+    judge::Holder,
     outbox::{Outgoing, outbox},
     relay,
     stream::{ByteReceiver, ByteSender, StreamError, from_quic, within},
@@ -11,8 +12,8 @@ use super::{
 };
 use crate::{
     cluster::{Class, Refusal},
-    pki::{self, Identity},
-    types::{FromWorker, LeaderAt, NodeId, PeerInput, Role},
+    pki::{self, Identity, Shown},
+    types::{Date, FromWorker, LeaderAt, NodeId, PeerInput, Role},
     wire::{STRANGER_LEN_MAX, StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
@@ -43,8 +44,10 @@ pub type Handler =
 /// A stream that another node opened, or this one to itself, and that it may open.
 #[derive(Debug)]
 pub struct IncomingStream {
-    /// Who; none only for [`StreamRequest::Join`].
+    /// Who, of the role that counts; none only for [`StreamRequest::Join`].
     pub peer: Option<Identity>,
+    /// When the peer's certificate ran out, where it has.
+    pub expired: Option<Date>,
     /// What it wants. A join's address and key are as the connection and the key itself prove them.
     pub request: StreamRequest,
     /// To the peer; the first frame is a [`StreamReply`].
@@ -115,10 +118,10 @@ async fn greet(inner: Arc<Inner>, incoming: quinn::Incoming) {
         Close::Done.apply(&connection);
         return;
     };
-    match certificate(&connection) {
+    match chain(&connection) {
         None => stranger(inner, ready, connection).await,
-        Some(der) => match Identity::from_certificate(&der) {
-            Ok(peer) if peer.cluster == ready.identity.cluster => {
+        Some(chain) => match inner.judge.holder(&ready.anchors, Shown::Member, &chain) {
+            Some(peer) if peer.identity.cluster == ready.identity.cluster => {
                 member(inner, ready, connection, peer).await;
             }
             _ => Close::NoMember.apply(&connection),
@@ -126,10 +129,24 @@ async fn greet(inner: Arc<Inner>, incoming: quinn::Incoming) {
     }
 }
 
-/// Returns the certificate that the peer showed.
-pub(super) fn certificate(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
+/// Returns the certificates that the peer showed, its own first.
+pub(super) fn chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    chain.into_iter().next()
+    Some(*chain).filter(|chain| !chain.is_empty())
+}
+
+/// Returns the manager at the other end of a connection that this node made; none where what is
+/// there is none of this cluster, or was removed.
+pub(super) fn manager_at(
+    inner: &Inner,
+    ready: &Ready,
+    connection: &quinn::Connection,
+) -> Option<Holder> {
+    let holder = inner.judge.holder(&ready.anchors, Shown::Manager, &chain(connection)?)?;
+    let fits = holder.identity.role == Role::Manager
+        && holder.identity.cluster == ready.identity.cluster
+        && !inner.state().denied.contains(&holder.identity.node);
+    fits.then_some(holder)
 }
 
 async fn stranger(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Connection) {
@@ -150,20 +167,15 @@ async fn stranger(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Conne
     inner.state().strangers -= 1;
 }
 
-async fn member(
-    inner: Arc<Inner>,
-    ready: Arc<Ready>,
-    connection: quinn::Connection,
-    peer: Identity,
-) {
+async fn member(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Connection, peer: Holder) {
     let id = connection.stable_id();
     {
         let mut state = inner.state();
-        if state.denied.contains(&peer.node) {
+        if state.denied.contains(&peer.identity.node) {
             Close::Removed.apply(&connection);
             return;
         }
-        let held = (peer.node.clone(), connection.clone());
+        let held = (peer.identity.node.clone(), connection.clone());
         let _none = state.connections.insert(id, held);
     }
     streams(inner.clone(), ready, connection, Some(peer)).await;
@@ -175,7 +187,7 @@ pub(super) async fn streams(
     inner: Arc<Inner>,
     ready: Arc<Ready>,
     connection: quinn::Connection,
-    peer: Option<Identity>,
+    peer: Option<Holder>,
 ) {
     while let Ok(pair) = connection.accept_bi().await {
         let (inner, connection, peer) = (inner.clone(), connection.clone(), peer.clone());
@@ -195,7 +207,7 @@ pub(super) fn boxed_streams(
     inner: Arc<Inner>,
     ready: Arc<Ready>,
     connection: quinn::Connection,
-    peer: Option<Identity>,
+    peer: Option<Holder>,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(streams(inner, ready, connection, peer))
 }
@@ -204,10 +216,10 @@ async fn stream(
     inner: Arc<Inner>,
     ready: Arc<Ready>,
     connection: quinn::Connection,
-    peer: Option<Identity>,
+    holder: Option<Holder>,
     (sender, mut receiver): (ByteSender, ByteReceiver),
 ) -> Result<(), StreamError> {
-    let max = if peer.is_some() { usize::MAX } else { STRANGER_LEN_MAX };
+    let max = if holder.is_some() { usize::MAX } else { STRANGER_LEN_MAX };
     let header = receiver.receive_up_to::<StreamRequest>(max);
     let mut request = match within(HEADER_LIMIT, header).await {
         Ok(Some(request)) => request,
@@ -217,20 +229,29 @@ async fn stream(
         }
         Err(error) => return Err(error),
     };
-    if !may(ready.identity.role, peer.as_ref(), &request) {
-        let message = match (&peer, ready.identity.role) {
-            (None, _) => "a certificate of this cluster is needed for that",
-            (_, Role::Worker) => "this node is not a manager",
-            _ => "only managers may ask for that",
-        };
-        return refuse(sender, Class::Forbidden, message.to_owned()).await;
+    // As of now: the state may know more of the node than its certificate, or than a moment ago.
+    let peer = holder.as_ref().map(|holder| inner.judge.peer(holder));
+    if let Some(peer) = &peer
+        && inner.state().denied.contains(&peer.identity.node)
+    {
+        Close::Removed.apply(&connection);
+        return Ok(());
     }
+    if let Some(reply) = refusal(ready.identity.role, peer.as_ref(), holder.as_ref(), &request) {
+        return answer(sender, &reply).await;
+    }
+    let expired = holder.as_ref().and_then(Holder::expired);
+    let peer = peer.map(|peer| peer.identity);
     let address = connection.remote_address().ip().to_canonical().to_string();
     match (&mut request, peer.clone()) {
         (StreamRequest::Root, _) => {
-            let certificate = ready.root.clone();
+            let certificate = ready.trust.roots.first().cloned().unwrap_or_default();
             let date = inner.clock.date();
             return answer(sender, &StreamReply::Root { certificate, date }).await;
+        }
+        (StreamRequest::Trust, _) => {
+            let trust = inner.judge.trust().unwrap_or_else(|| ready.trust.clone());
+            return answer(sender, &StreamReply::Trust(trust)).await;
         }
         (StreamRequest::Session, Some(peer)) => {
             let leader = inner.state().leader.clone();
@@ -264,8 +285,46 @@ async fn stream(
         let message = "the node is only starting; try again".to_owned();
         return refuse(sender, Class::Unavailable, message).await;
     };
-    handler(IncomingStream { peer, request, sender, receiver }).await;
+    handler(IncomingStream { peer, expired, request, sender, receiver }).await;
     Ok(())
+}
+
+/// Returns what a peer is told that may not open this stream.
+fn refusal(
+    own: Role,
+    peer: Option<&Peer>,
+    holder: Option<&Holder>,
+    request: &StreamRequest,
+) -> Option<StreamReply> {
+    if !may(own, peer, request) {
+        if peer.is_some_and(|peer| peer.trusted != Trusted::Fully) {
+            return Some(StreamReply::RenewFirst);
+        }
+        let message = match (peer, own) {
+            (None, _) => "a certificate of this cluster is needed for that",
+            (_, Role::Worker) => "this node is not a manager",
+            _ => "only managers may ask for that",
+        };
+        return Some(StreamReply::Refused(Refusal::new(Class::Forbidden, message)));
+    }
+    let (class, message) = foreign_key(holder, request)?;
+    Some(StreamReply::Refused(Refusal::new(class, message)))
+}
+
+/// Returns why a request for a certificate is refused: whoever asks proved one key in the
+/// handshake, and gets a certificate of no other.
+fn foreign_key(holder: Option<&Holder>, request: &StreamRequest) -> Option<(Class, String)> {
+    let (StreamRequest::Renew { csr } | StreamRequest::TakeRole { csr, .. }) = request else {
+        return None;
+    };
+    match pki::request_key_digest(csr) {
+        Ok(digest) if holder.is_some_and(|holder| holder.key_digest == digest) => None,
+        Ok(_) => {
+            let text = "the request is for another key than that of the certificate";
+            Some((Class::Forbidden, text.to_owned()))
+        }
+        Err(error) => Some((Class::Invalid, error.to_string())),
+    }
 }
 
 async fn refuse(sender: ByteSender, class: Class, message: String) -> Result<(), StreamError> {

@@ -1,12 +1,14 @@
 //! Real QUIC on loopback.
 
+mod trust;
+
 use super::{authorise::tests::join_request, tls::explain, *};
 use crate::{
     cluster::{Admission, Class, Refusal},
     pki::{self, Identity, TokenText, TrustedClock},
     types::{
         ClusterId, Date, FromManager, FromWorker, JoinToken, LeaderAt, NodeId, PeerInput, Role,
-        RootCa, Sequence,
+        RootCa, Sequence, Trust,
     },
     util::dns::Resolver,
     wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
@@ -28,6 +30,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Many times what anything here takes, on a machine that is busy.
 const BOUND: Duration = Duration::from_secs(30);
 
+fn root_only(root: &[u8]) -> Trust {
+    Trust { roots: vec![root.to_vec()], cross_signed: Vec::new() }
+}
+
 struct Cluster {
     root: RootCa,
     id: ClusterId,
@@ -46,7 +52,7 @@ impl Cluster {
         let (key, csr) = pki::new_key_and_request(None).unwrap();
         let subject = Identity { node: NodeId::from_bits(node), role, cluster: self.id.clone() };
         let certificate = pki::sign(&self.root, &csr, &subject, date, 90 * DAY).unwrap();
-        Credentials { certificate, key, root: self.root.certificate.clone() }
+        Credentials { certificate, key, trust: root_only(&self.root.certificate) }
     }
 
     fn token(&self) -> TokenText {
@@ -183,7 +189,7 @@ fn a_node_joins_and_then_has_a_session() {
         assert_eq!(root, cluster.root.certificate);
         let certificate = joined.admission.certificate;
         joiner.set_managers(Managers::Remote(managers));
-        let credentials = Credentials { certificate, key, root: joined.root };
+        let credentials = Credentials { certificate, key, trust: root_only(&joined.root) };
         joiner.set_identity(Some(&credentials)).unwrap();
         connected(&joiner).await;
         let (node, address) = heard(&joiner, &manager, 1).await;
@@ -239,7 +245,7 @@ fn whoever_shows_the_root_without_standing_under_it_gets_no_secret() {
         let (cluster, other) = (Cluster::new(1), Cluster::new(2));
         // Its own certificate is of another root; it shows the one that the token names.
         let mut credentials = other.credentials(1, Role::Manager);
-        credentials.root = cluster.root.certificate.clone();
+        credentials.trust = root_only(&cluster.root.certificate);
         let impostor = endpoint(Some(&credentials));
         impostor.set_handler(Arc::new(|stream| panic!("the secret was sent: {stream:?}")));
         let joiner = endpoint(None);
@@ -264,7 +270,7 @@ fn certificates_that_do_not_fit_are_refused_with_a_reason() {
             "the stream was cut off: the manager's certificate is of another cluster"
         );
         // Trusts this cluster's managers, but is not one of its nodes.
-        foreign.root = cluster.root.certificate.clone();
+        foreign.trust = root_only(&cluster.root.certificate);
         assert_eq!(
             says(&foreign).await,
             "the stream was cut off: this node's certificate is of another cluster"
@@ -272,6 +278,11 @@ fn certificates_that_do_not_fit_are_refused_with_a_reason() {
         let expired = cluster.credentials_from(5, Role::Worker, NOW - 91 * DAY);
         assert_eq!(
             says(&expired).await,
+            "the stream was cut off: the manager wants this node's certificate renewed first"
+        );
+        let early = cluster.credentials_from(5, Role::Worker, NOW + DAY);
+        assert_eq!(
+            says(&early).await,
             "the stream was cut off: this node's certificate has expired or is not yet valid; \
              check both clocks"
         );
@@ -562,13 +573,16 @@ fn a_worker_asks_its_manager_and_is_refused_what_is_not_its_own() {
         manager.set_handler(Arc::new(|stream: IncomingStream| {
             Box::pin(async move {
                 assert_eq!(stream.peer.as_ref().unwrap().node, NodeId::from_bits(2));
-                assert_eq!(stream.request, StreamRequest::Renew { csr: vec![1] });
+                assert!(matches!(stream.request, StreamRequest::Renew { .. }));
                 stream.answer(&StreamReply::Certificate(vec![2])).await.unwrap();
             })
         }));
-        let worker = worker(&cluster, 2, &manager);
+        let credentials = cluster.credentials(2, Role::Worker);
+        let worker = endpoint(Some(&credentials));
+        worker.set_managers(Managers::Remote(address(&manager)));
         connected(&worker).await;
-        let renew = StreamRequest::Renew { csr: vec![1] };
+        let (_, csr) = pki::new_key_and_request(Some(&credentials.key)).unwrap();
+        let renew = StreamRequest::Renew { csr };
         let answer = worker.ask_manager(renew, BOUND).await;
         assert_eq!(answer, Ok(StreamReply::Certificate(vec![2])));
         let refused = worker.ask_manager(StreamRequest::LoadImage { size: 1 }, BOUND).await;

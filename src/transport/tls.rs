@@ -1,21 +1,16 @@
 //! TLS for QUIC: whose certificates are accepted, and what a refusal means in words.
 
-use crate::pki::{Identity, IdentityError, MANAGER_NAME, TrustedClock};
+use super::judge::{self, Judge, provider};
+use crate::{
+    pki::{Anchors, Identity, IdentityError, Shown, TrustedClock},
+    types::{Date, Trust},
+};
 use quinn::{
     ClientConfig, ConnectionError, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use rustls::{
-    DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        Resumption, WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::CryptoProvider,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
-    time_provider::TimeProvider as _,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::{client::Resumption, server::NoServerSessionStorage};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// The protocol and its version, agreed on in the handshake.
@@ -46,8 +41,8 @@ pub struct Credentials {
     pub certificate: Vec<u8>,
     /// Its private key, PKCS #8 DER.
     pub key: Vec<u8>,
-    /// The cluster's root certificate, DER.
-    pub root: Vec<u8>,
+    /// The cluster's roots, and what is shown beside the certificate.
+    pub trust: Trust,
 }
 
 impl fmt::Debug for Credentials {
@@ -75,60 +70,58 @@ fn rejected(error: impl fmt::Display) -> TlsError {
 /// Credentials, checked and made ready for connections.
 pub(super) struct Ready {
     pub(super) identity: Identity,
-    pub(super) root: Vec<u8>,
+    pub(super) trust: Trust,
+    pub(super) anchors: Anchors,
+    /// Until when the certificate is good.
+    pub(super) not_after: Date,
     pub(super) client: ClientConfig,
     pub(super) server: ServerConfig,
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-fn roots(root: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(root.to_vec())).map_err(rejected)?;
-    Ok(Arc::new(roots))
-}
-
 impl Ready {
-    pub(super) fn new(credentials: &Credentials, clock: &TrustedClock) -> Result<Self, TlsError> {
-        let identity =
-            Identity::from_certificate(&credentials.certificate).map_err(TlsError::Identity)?;
-        let roots = roots(&credentials.root)?;
-        let chain = || vec![CertificateDer::from(credentials.certificate.clone())];
+    pub(super) fn new(
+        credentials: &Credentials,
+        clock: &TrustedClock,
+        judge: &Arc<Judge>,
+    ) -> Result<Self, TlsError> {
+        let leaf = &credentials.certificate;
+        let identity = Identity::from_certificate(leaf).map_err(TlsError::Identity)?;
+        let not_after = crate::pki::validity(leaf).map_err(TlsError::Identity)?.not_after;
+        let trust = credentials.trust.clone();
+        let anchors = Anchors::new(&trust.roots).map_err(rejected)?;
+        let chain = || {
+            let all = [leaf].into_iter().chain(&trust.cross_signed);
+            all.map(|der| CertificateDer::from(der.clone())).collect::<Vec<_>>()
+        };
         let key = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(credentials.key.clone()));
-        // A node that joins has no certificate yet, so one is asked for and not demanded; what
-        // can be done without one is `authorise`'s affair.
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(rejected)?;
+        let (judge, anchors_of) = (|| Arc::clone(judge), || anchors.clone());
+        let members =
+            judge::Members { judge: judge(), anchors: anchors_of(), provider: provider() };
         let mut server =
             rustls::ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
                 .with_protocol_versions(&[&rustls::version::TLS13])
                 .map_err(rejected)?
-                .with_client_cert_verifier(verifier)
+                .with_client_cert_verifier(Arc::new(members))
                 .with_single_cert(chain(), key())
                 .map_err(rejected)?;
         // A resumed session would not check the certificate again.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.alpn_protocols = vec![ALPN.to_vec()];
+        let managers =
+            judge::Managers { judge: judge(), anchors: anchors_of(), provider: provider() };
         let mut client =
             rustls::ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
                 .with_protocol_versions(&[&rustls::version::TLS13])
                 .map_err(rejected)?
-                .with_root_certificates(roots)
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(managers))
                 .with_client_auth_cert(chain(), key())
                 .map_err(rejected)?;
         client.resumption = Resumption::disabled();
         client.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self {
-            identity,
-            root: credentials.root.clone(),
-            client: quic_client(client)?,
-            server: quic_server(server)?,
-        })
+        let (client, server) = (quic_client(client)?, quic_server(server)?);
+        Ok(Self { identity, trust, anchors, not_after, client, server })
     }
 }
 
@@ -171,66 +164,24 @@ pub(super) fn stranger(clock: &TrustedClock) -> Result<ClientConfig, TlsError> {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(rejected)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unchecked(provider())))
+            .with_custom_certificate_verifier(Arc::new(judge::Unchecked { provider: provider() }))
             .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN.to_vec()];
     quic_client(config)
 }
 
-/// Checks that a certificate is a manager's, under this root, now.
+/// Checks that a chain is a manager's, under this root, now.
 pub(super) fn check_manager(
-    certificate: &CertificateDer<'_>,
+    chain: &[CertificateDer<'_>],
     root: &[u8],
     clock: &TrustedClock,
 ) -> Result<(), TlsError> {
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots(root)?, provider())
-        .build()
-        .map_err(rejected)?;
-    let name = ServerName::try_from(MANAGER_NAME).map_err(rejected)?;
-    let now = clock.current_time().unwrap_or_else(UnixTime::now);
-    verifier.verify_server_cert(certificate, &[], &name, &[], now).map_err(rejected)?;
-    Ok(())
-}
-
-/// Takes any certificate whose key the server holds; its issuer is checked against the join token
-/// before anything secret is sent.
-#[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("QUIC has no TLS 1.2".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+    let anchors = Anchors::new(&[root.to_vec()]).map_err(rejected)?;
+    let standing = anchors.standing(&[], Shown::Manager, chain, clock.date()).map_err(rejected)?;
+    match standing.expired {
+        None => Ok(()),
+        Some(ended) => Err(TlsError::Rejected(format!("its certificate ran out on {ended}"))),
     }
 }
 
@@ -247,6 +198,8 @@ pub(super) enum Close {
     NoMember = 3,
     /// There are too many connections.
     Busy = 4,
+    /// One end has another certificate by now, or checks by other roots.
+    Renewed = 5,
 }
 
 impl Close {
@@ -257,6 +210,7 @@ impl Close {
             Self::Replaced => "the node connected from elsewhere",
             Self::NoMember => "the certificate is not of a node of this cluster",
             Self::Busy => "the manager has too many connections",
+            Self::Renewed => "certificates have changed; connect again",
         };
         connection.close(VarInt::from_u32(self as u32), reason.as_bytes());
     }

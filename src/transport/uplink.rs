@@ -4,14 +4,14 @@ use super::{
     CONNECT_LIMIT, HEADER_LIMIT,
     endpoint::{Inner, Managers, Uplink, open},
     outbox::{Outgoing, outbox},
-    serve::{certificate, streams},
+    serve::{manager_at, streams},
     stream::{ByteReceiver, ByteSender, StreamError, within},
     tls::{Close, Ready, explain},
 };
 use crate::{
     cluster::Class,
-    pki::{Identity, MANAGER_NAME},
-    types::{FromManager, LeaderAt, PeerInput, Role},
+    pki::MANAGER_NAME,
+    types::{FromManager, LeaderAt, PeerInput},
     wire::{StreamReply, StreamRequest},
 };
 use futures_lite::{FutureExt as _, StreamExt as _};
@@ -42,6 +42,14 @@ enum Plan {
     Idle,
     Local,
     Remote(Vec<String>, Arc<Ready>),
+}
+
+/// Returns where managers are, by what is known here: the leader first.
+pub(super) fn addresses(inner: &Inner) -> Vec<String> {
+    match plan(inner).0 {
+        Plan::Remote(addresses, _) => addresses,
+        Plan::Closed | Plan::Idle | Plan::Local => Vec::new(),
+    }
 }
 
 fn plan(inner: &Inner) -> (Plan, u64) {
@@ -238,13 +246,7 @@ async fn begin(
     connection: &quinn::Connection,
     ready: &Ready,
 ) -> Result<(ByteSender, ByteReceiver), StreamError> {
-    let peer = certificate(connection).and_then(|der| Identity::from_certificate(&der).ok());
-    let fits = peer.is_some_and(|peer| {
-        peer.role == Role::Manager
-            && peer.cluster == ready.identity.cluster
-            && !inner.state().denied.contains(&peer.node)
-    });
-    if !fits {
+    if manager_at(inner, ready, connection).is_none() {
         return Err(StreamError::Broken("the peer is no manager of this cluster".to_owned()));
     }
     let (mut sender, mut receiver) = open(connection).await?;
@@ -252,6 +254,7 @@ async fn begin(
     match receiver.receive::<StreamReply>().await? {
         Some(StreamReply::Ready) => Ok((sender, receiver)),
         Some(StreamReply::Refused(refusal)) => Err(refusal.into()),
+        Some(StreamReply::RenewFirst) => Err(inner.renew_first()),
         _ => Err(StreamError::Unexpected),
     }
 }
@@ -265,7 +268,7 @@ async fn hold(
     receiver: ByteReceiver,
     number: u64,
 ) {
-    let manager = certificate(&connection).and_then(|der| Identity::from_certificate(&der).ok());
+    let manager = manager_at(inner, ready, &connection);
     let served = smol::spawn(streams(inner.clone(), ready.clone(), connection.clone(), manager));
     let mut session = Some((sender, receiver));
     while let Some((sender, receiver)) = session.take() {

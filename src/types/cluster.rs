@@ -1,6 +1,6 @@
 //! The cluster itself: its options, its root certificate, its join tokens.
 
-use super::{ClusterId, Date, Entropy, Role, Version};
+use super::{ClusterId, Date, Entropy, FormerRoot, Role, RootRotation, Trust, Version};
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
@@ -30,6 +30,10 @@ pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(900);
 /// ends when the node is removed, not when its certificate does.
 pub const REJOIN_GRACE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
+/// How many roots of before are remembered: each is a certificate that managers show to everybody
+/// who connects.
+pub const FORMER_ROOTS_MAX: usize = 8;
+
 /// What a user sets of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSpec {
@@ -47,6 +51,8 @@ pub struct ClusterSpec {
     pub autolock: bool,
     /// How long after its certificate ran out a node may renew it with its old key.
     pub rejoin_grace: Duration,
+    /// Counts how often the root was told to be replaced: a higher number than before does it.
+    pub force_rotate: u64,
 }
 
 impl Default for ClusterSpec {
@@ -59,6 +65,7 @@ impl Default for ClusterSpec {
             election_timeout: ELECTION_TIMEOUT,
             autolock: false,
             rejoin_grace: REJOIN_GRACE,
+            force_rotate: 0,
         }
     }
 }
@@ -156,4 +163,28 @@ pub struct Cluster {
     pub tokens: JoinTokens,
     /// What opens a locked manager; there while managers lock themselves.
     pub unlock_key: Option<UnlockKey>,
+    /// The root that is to replace the present one; there while it does.
+    pub rotation: Option<RootRotation>,
+    /// Roots of before, the latest first.
+    pub former_roots: Vec<FormerRoot>,
+}
+
+impl Cluster {
+    /// Returns the root that signs: the next one from the moment on that there is one.
+    #[must_use]
+    pub fn signing_root(&self) -> &RootCa {
+        self.rotation.as_ref().map_or(&self.root, |rotation| &rotation.root)
+    }
+
+    /// Returns what every node is to know of the roots.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        let next = self.rotation.as_ref();
+        let root = |root: &RootCa| root.certificate.clone();
+        let former = self.former_roots.iter().map(|former| former.cross_signed.clone());
+        let mut roots = vec![root(&self.root)];
+        roots.extend(next.map(|rotation| root(&rotation.root)));
+        let cross_signed = next.map(|rotation| rotation.cross_signed.clone());
+        Trust { roots, cross_signed: cross_signed.into_iter().chain(former).collect() }
+    }
 }

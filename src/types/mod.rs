@@ -45,6 +45,7 @@ mod storage;
 mod task;
 pub mod template;
 mod time;
+mod trust;
 mod update;
 mod version;
 
@@ -53,8 +54,9 @@ pub use capability::{
     CAPABILITIES, CAPABILITY_ALL, capabilities_in, capability_name, is_capability,
 };
 pub use cluster::{
-    Cluster, ClusterSpec, ELECTION_TIMEOUT, HEARTBEAT_PERIOD, JoinToken, JoinTokens,
-    NODE_CERT_EXPIRY, NODE_CERT_EXPIRY_MIN, REJOIN_GRACE, RootCa, TASK_HISTORY_LIMIT, UnlockKey,
+    Cluster, ClusterSpec, ELECTION_TIMEOUT, FORMER_ROOTS_MAX, HEARTBEAT_PERIOD, JoinToken,
+    JoinTokens, NODE_CERT_EXPIRY, NODE_CERT_EXPIRY_MIN, REJOIN_GRACE, RootCa, TASK_HISTORY_LIMIT,
+    UnlockKey,
 };
 pub use constraint::Constraint;
 pub use container::{
@@ -102,6 +104,7 @@ pub use task::{
     Resources, RestartCondition, RestartPolicy, Task, TaskSpec, TaskState, TaskStatus,
 };
 pub use time::{Date, Moment};
+pub use trust::{FormerRoot, RootRotation, Roster, Trust};
 pub use update::{
     FailureAction, Ratio, UPDATE_MONITOR, UPDATE_PARALLELISM, UPDATE_PROGRESS_DEADLINE,
     UpdateConfig, UpdateOrder, UpdatePlace, UpdateState, UpdateStatus,

@@ -5,7 +5,8 @@
 //! answered, and everything carries the session's number, which the worker draws anew each time.
 
 use super::{
-    Assignments, Date, HeldImage, NodeDescription, NodeId, Role, Sequence, Task, TaskId, TaskStatus,
+    Assignments, Date, HeldImage, NodeDescription, NodeId, Role, Sequence, Task, TaskId,
+    TaskStatus, Trust,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -126,6 +127,14 @@ pub enum FromManager {
         role: Role,
         /// `host:port` of every manager.
         managers: Vec<String>,
+    },
+    /// The roots that count from now on. A node whose certificate is of another than the last of
+    /// them asks for one, and says when it goes by that root.
+    Trust {
+        /// The roots.
+        trust: Box<Trust>,
+        /// The node asks at some point within this time.
+        within: Duration,
     },
 }
 

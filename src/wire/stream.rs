@@ -3,7 +3,7 @@
 use super::ContainerRequest;
 use crate::{
     cluster::{Admission, JoinRequest, Refusal, Request, Response},
-    types::{Chore, Date, NodeId, TaskId},
+    types::{Chore, Date, NodeId, TaskId, Trust},
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,14 @@ pub enum StreamRequest {
         /// Its key in the group of managers, should it become one: another one each time.
         member: u64,
     },
+    /// Asks for the roots of the cluster. Answered by [`StreamReply::Trust`].
+    Trust,
+    /// A node says that it has a certificate of this root, and checks others by it. Answered by
+    /// [`StreamReply::Ready`].
+    Certified {
+        /// SHA-256 of the root certificate.
+        root: [u8; 32],
+    },
 }
 
 /// What a member of the consensus group asks of another, after [`StreamRequest::Raft`].
@@ -124,4 +132,9 @@ pub enum StreamReply {
     Response(Box<Response>),
     /// A node's certificate, DER.
     Certificate(Vec<u8>),
+    /// The cluster's roots.
+    Trust(Trust),
+    /// Nothing was done: the peer's certificate ran out, or a root of before signed it. It may ask
+    /// for the next one on this connection.
+    RenewFirst,
 }

@@ -1,5 +1,6 @@
 //! Black-box tests: one binary, so that linking is paid once.
 
+mod certificates;
 mod cli;
 mod conformance;
 mod disks;

@@ -44,10 +44,6 @@ pub fn to_spec(dto: &dto::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpe
     for (set, flag, field) in [
         (!dto.labels.is_empty(), "--label", "Labels"),
         (!is_unset(&dto.task_defaults.log_driver), "--log-driver", "TaskDefaults.LogDriver"),
-        (!is_unset(&ca.external_cas), "--external-ca", "CAConfig.ExternalCAs"),
-        (!is_unset(&ca.signing_ca_cert), "--ca-cert", "CAConfig.SigningCACert"),
-        (!is_unset(&ca.signing_ca_key), "--ca-key", "CAConfig.SigningCAKey"),
-        (!is_unset(&ca.force_rotate), "swarm ca --rotate", "CAConfig.ForceRotate"),
         (raft.keep_old_snapshots.unwrap_or(0) != 0, "--max-snapshots", "Raft.KeepOldSnapshots"),
         (
             slow != 0 && slow != LOG_ENTRIES_FOR_SLOW_FOLLOWERS,
@@ -62,6 +58,12 @@ pub fn to_spec(dto: &dto::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpe
         ),
     ] {
         refuse(set, flag, field)?;
+    }
+    if !is_unset(&ca.external_cas) {
+        return Err(unsupported(
+            "\"--external-ca\" (CAConfig.ExternalCAs) is not supported: managers sign certificates \
+             themselves, so that a cluster without a way to the outside can",
+        ));
     }
     let history = dto.orchestration.task_history_retention_limit;
     let period = match dto.dispatcher.heartbeat_period {
@@ -91,7 +93,38 @@ pub fn to_spec(dto: &dto::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpe
         election_timeout: election,
         autolock: dto.encryption_config.auto_lock_managers.unwrap_or(current.autolock),
         rejoin_grace: grace,
+        force_rotate: match ca.force_rotate {
+            // Left out.
+            0 => current.force_rotate,
+            given => given,
+        },
     })
+}
+
+/// Returns the root that is to replace the present one, as two PEMs; none where one is to be made.
+/// `None` outside says that the root stays.
+///
+/// # Errors
+///
+/// One of the two is missing, or nothing says that the root is to be replaced.
+pub fn next_root(
+    dto: &dto::CaConfig,
+    current: &ClusterSpec,
+) -> Result<Option<Option<(String, String)>>, Refusal> {
+    let given = match (dto.signing_ca_cert.as_str(), dto.signing_ca_key.as_str()) {
+        ("", "") => None,
+        ("", _) | (_, "") => {
+            return Err(invalid("a root takes both a certificate and a key: --ca-cert, --ca-key"));
+        }
+        (certificate, key) => Some((certificate.to_owned(), key.to_owned())),
+    };
+    if dto.force_rotate > current.force_rotate {
+        return Ok(Some(given));
+    }
+    match given {
+        Some(_) => Err(invalid("a new root takes the place of the present one with --rotate only")),
+        None => Ok(None),
+    }
 }
 
 /// Shows the cluster, its tokens only where `tokens` says so.
@@ -120,13 +153,14 @@ pub fn from_cluster(cluster: &Cluster, node: &dyn LocalNode, tokens: bool) -> dt
             ca_config: dto::CaConfig {
                 node_cert_expiry: nanos(spec.node_cert_expiry),
                 rejoin_grace: Some(nanos(spec.rejoin_grace)),
+                force_rotate: spec.force_rotate,
                 ..Default::default()
             },
             encryption_config: dto::EncryptionConfig { auto_lock_managers: Some(spec.autolock) },
             ..Default::default()
         },
         tls_info: tls_info(cluster, node),
-        root_rotation_in_progress: false,
+        root_rotation_in_progress: cluster.rotation.is_some(),
         default_addr_pool: None,
         subnet_size: SUBNET_SIZE,
         data_path_port: DATA_PATH_PORT,

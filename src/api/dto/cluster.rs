@@ -23,7 +23,7 @@ pub struct Swarm {
     /// Its root.
     #[serde(rename = "TLSInfo")]
     pub tls_info: TlsInfo,
-    /// Always false.
+    /// Whether the root is being replaced.
     pub root_rotation_in_progress: bool,
     /// None.
     pub default_addr_pool: Option<Vec<String>>,
@@ -131,15 +131,15 @@ pub struct CaConfig {
     /// Not supported.
     #[serde(rename = "ExternalCAs", skip_serializing_if = "is_unset")]
     pub external_cas: Value,
-    /// Not supported.
-    #[serde(rename = "SigningCACert", skip_serializing_if = "is_unset")]
-    pub signing_ca_cert: Value,
-    /// Not supported.
-    #[serde(rename = "SigningCAKey", skip_serializing_if = "is_unset")]
-    pub signing_ca_key: Value,
-    /// Not supported.
-    #[serde(skip_serializing_if = "is_unset")]
-    pub force_rotate: Value,
+    /// The root to take, PEM; none is one that is made. Never shown.
+    #[serde(rename = "SigningCACert", deserialize_with = "nullable", skip_serializing)]
+    pub signing_ca_cert: String,
+    /// Its key, PEM. Never shown.
+    #[serde(rename = "SigningCAKey", deserialize_with = "nullable", skip_serializing)]
+    pub signing_ca_key: String,
+    /// A higher number than before replaces the root.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    pub force_rotate: u64,
 }
 
 /// Defaults of tasks.

@@ -26,6 +26,11 @@ pub(crate) async fn init(mut call: Call) -> Reply {
     let body: dto::InitRequest = call.json().await?;
     cluster::refuse_data_path(&body.data_path_addr, &body.data_path_port, &body.default_addr_pool)?;
     let mut spec = cluster::to_spec(&body.spec, &ClusterSpec::default())?;
+    if !body.spec.ca_config.signing_ca_cert.is_empty() {
+        return Err(invalid(
+            "a cluster begins with a root of its own: swarm ca --rotate replaces it",
+        ));
+    }
     spec.autolock |= body.auto_lock_managers;
     let options = InitOptions {
         availability: node::to_availability(&body.availability)?,
@@ -72,6 +77,10 @@ pub(crate) async fn update(mut call: Call) -> Reply {
     let version = super::read_version(&call, "swarm")?;
     let body: dto::SwarmSpec = call.json().await?;
     let current = super::cluster(call.node.as_ref()).await?;
+    let next_root = match cluster::next_root(&body.ca_config, &current.spec)? {
+        Some(given) => Some(Box::new(call.node.next_root(&current, given)?)),
+        None => None,
+    };
     let request = Request::UpdateCluster {
         request: request_id(),
         version,
@@ -80,6 +89,7 @@ pub(crate) async fn update(mut call: Call) -> Reply {
         rotate_manager_token: call.query.flag("rotateManagerToken"),
         rotate_unlock_key: call.query.flag("rotateManagerUnlockKey"),
         fresh_unlock_key: UnlockKey(rand::random()),
+        next_root,
     };
     match call.node.request(request).await? {
         Response::Done => Ok(empty(StatusCode::OK)),

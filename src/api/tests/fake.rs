@@ -73,6 +73,8 @@ pub(super) fn cluster() -> Cluster {
         root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
         tokens: JoinTokens { worker: JoinToken(1), manager: JoinToken(2) },
         unlock_key: None,
+        rotation: None,
+        former_roots: Vec::new(),
     }
 }
 
@@ -267,6 +269,18 @@ impl LocalNode for Fake {
 
     fn join_token(&self, _: &Cluster, role: Role) -> String {
         format!("SWMTKN-1-{role}")
+    }
+
+    fn next_root(
+        &self,
+        cluster: &Cluster,
+        given: Option<(String, String)>,
+    ) -> Result<RootRotation, Refusal> {
+        if given.is_some_and(|(_, key)| key != "KEY") {
+            return Err(Refusal::new(Class::Invalid, "that is no key"));
+        }
+        let (root, cross_signed) = (cluster.root.clone(), vec![1]);
+        Ok(RootRotation { root, cross_signed, tokens: cluster.tokens })
     }
 
     fn root_pem(&self, _: &Cluster) -> String {

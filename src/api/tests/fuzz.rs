@@ -168,6 +168,10 @@ impl LocalNode for Reluctant {
         String::new()
     }
 
+    fn next_root(&self, _: &Cluster, _: Option<(String, String)>) -> Result<RootRotation, Refusal> {
+        Err(Refusal::new(Class::Unavailable, "nothing is here"))
+    }
+
     fn root_pem(&self, _: &Cluster) -> String {
         String::new()
     }

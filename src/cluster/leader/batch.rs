@@ -8,7 +8,7 @@ use super::{Asked, InFlight, Leader, PROPOSAL_RETRY, Waiting, request::Prepared}
 use crate::{
     cluster::{
         Change, Class, Command, Decision, Effect, Refusal, Request, State, enforce, reap,
-        reconcile, schedule,
+        reconcile, rotation, schedule,
     },
     types::{Date, Moment, RequestId, ServiceId, Version},
 };
@@ -138,8 +138,9 @@ impl Leader {
                 }
                 Ok(Prepared::Propose { id, changes, answer }) => {
                     let command = flight.commands.len();
-                    let ids = std::iter::once(id.clone())
-                        .chain(std::iter::once_with(|| id.as_ref().map(derived_request)));
+                    let ids = std::iter::successors(Some(id), |id| {
+                        Some(id.as_ref().map(derived_request))
+                    });
                     for (change, request) in changes.into_iter().zip(ids) {
                         let term = self.term;
                         flight.commands.push(Command { request, term, date, change });
@@ -203,6 +204,9 @@ impl Leader {
                 self.due.enforce = true;
                 self.due.schedule = true;
             }
+        }
+        if let Some(root) = rotation::is_done(&draft.state, &self.certified) {
+            let _: bool = draft.add(Change::FinishRootRotation { root });
         }
         for id in &self.wanted.workers {
             let change = Change::SetManagerStatus { id: id.clone(), status: None };
@@ -293,10 +297,11 @@ const REPORTS_PER_COMMAND: usize = 512;
 /// How many scheduling decisions one command holds: about 100 KB of them.
 const DECISIONS_PER_COMMAND: usize = 1_024;
 
-/// Names the second command of a request, so that a retry repeats neither.
+/// Names the next command of a request, so that a retry repeats none.
 fn derived_request(id: &RequestId) -> RequestId {
     let digit = |c: char| u128::from(c.to_digit(36).unwrap_or(0));
     let bits =
         id.as_str().chars().fold(0_u128, |bits, c| bits.wrapping_mul(36).wrapping_add(digit(c)));
-    RequestId::from_bits(bits ^ (0x6d_6964_6765 << 64))
+    // Not by XOR: the third command is named by this again, and would have the first one's name.
+    RequestId::from_bits(bits.wrapping_add(0x6d_6964_6765 << 64))
 }

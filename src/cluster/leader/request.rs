@@ -115,8 +115,14 @@ impl Leader {
             }
             Request::UpdateCluster { .. } => self.prepare_cluster(state, request),
             Request::Join(join) => join::prepare(state, &mut self.random, date, join),
-            Request::Renew(renew) => join::renew(state, renew).map(Prepared::Answer),
+            Request::Renew(renew) => join::renew(state, date, renew).map(Prepared::Answer),
             Request::TakeRole(asked) => managers::take_role(state, asked),
+            Request::Certified { node, root } => {
+                if state.node(node).is_some() {
+                    self.certified.insert(node.clone(), *root);
+                }
+                Ok(Prepared::Answer(Response::Done))
+            }
         }
     }
 
@@ -129,6 +135,7 @@ impl Leader {
             rotate_manager_token,
             rotate_unlock_key,
             fresh_unlock_key,
+            next_root,
         } = request
         else {
             return Err(Refusal::new(Class::Internal, "not a request to update the cluster"));
@@ -159,6 +166,10 @@ impl Leader {
             };
             changes.push(Change::RotateTokens { tokens });
         }
+        if let Some(rotation) = next_root {
+            let (base, rotation) = (cluster.root.digest, rotation.clone());
+            changes.push(Change::RotateRoot { base, rotation });
+        }
         Ok(Prepared::Propose { id: Some(request.clone()), changes, answer: Answer::Done })
     }
 }
@@ -173,9 +184,11 @@ fn remembered(state: &State, request: &Request) -> Option<(Answer, Result<Applie
         | Request::UpdateNode { request, .. }
         | Request::RemoveNode { request, .. }
         | Request::UpdateCluster { request, .. } => (request, Answer::Done),
-        Request::Read(_) | Request::Join(_) | Request::Renew(_) | Request::TakeRole(_) => {
-            return None;
-        }
+        Request::Read(_)
+        | Request::Join(_)
+        | Request::Renew(_)
+        | Request::TakeRole(_)
+        | Request::Certified { .. } => return None,
     };
     state.outcome(id).map(|outcome| (answer, outcome.clone()))
 }

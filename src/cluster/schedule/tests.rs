@@ -68,6 +68,8 @@ impl Bench {
             root,
             tokens: JoinTokens { worker: JoinToken(1), manager: JoinToken(2) },
             unlock_key: None,
+            rotation: None,
+            former_roots: Vec::new(),
         };
         let mut nodes = nodes.into_iter();
         if let Some(first) = nodes.next() {

@@ -8,9 +8,9 @@ use super::{OUTCOMES_MAX, SlotKey, State, check_slot};
 use crate::{
     cluster::command::{Applied, Change, Command, Decision, Rejected},
     types::{
-        Availability, Cluster, Date, Desired, JobStatus, NODE_CERT_EXPIRY, Node, NodeId, NodeSpec,
-        NodeState, REASONS_MAX, ReasonCode, Role, Service, ServiceId, ServiceSpec, Task, TaskId,
-        TaskState, TaskStatus, UpdateState, UpdateStatus, Version,
+        Availability, Cluster, Date, Desired, JobStatus, ManagerStatus, NODE_CERT_EXPIRY, Node,
+        NodeId, NodeSpec, NodeState, REASONS_MAX, ReasonCode, Role, Service, ServiceId,
+        ServiceSpec, Task, TaskId, TaskState, TaskStatus, UpdateState, UpdateStatus, Version,
     },
 };
 use std::{
@@ -88,11 +88,7 @@ impl State {
                 node.status.message.clone_from(message);
                 Ok(())
             }),
-            Change::SetManagerStatus { id, status } => self.change_node(at, id, |node| {
-                node.manager.clone_from(status);
-                node.role = if status.is_some() { Role::Manager } else { Role::Worker };
-                Ok(())
-            }),
+            Change::SetManagerStatus { id, status } => self.set_manager(at, id, status.as_ref()),
             Change::RemoveNode { id, force } => self.remove_node(at, id, *force),
             Change::CreateService { service } => self.create_service(at, service),
             Change::UpdateService { id, expected, spec } => {
@@ -132,6 +128,8 @@ impl State {
             }),
             Change::ForceNewCluster { manager, status } => self.force_new(at, manager, status),
             Change::RestoreCluster { node, replaces } => self.restore_to(at, node, replaces),
+            Change::RotateRoot { base, rotation } => self.rotate_root(at, base, rotation),
+            Change::FinishRootRotation { root } => self.finish_rotation(at, root),
         }
     }
 
@@ -151,7 +149,7 @@ impl State {
         Ok(made)
     }
 
-    fn change_cluster(
+    pub(super) fn change_cluster(
         &mut self,
         at: At,
         change: impl FnOnce(&mut Cluster) -> Result<(), Rejected>,
@@ -186,6 +184,39 @@ impl State {
         let row = Node { version: at.version, created: at.date, updated: at.date, ..node.clone() };
         self.tables.nodes.insert(node.id.clone(), row);
         Ok(Applied::Node(node.id.clone()))
+    }
+
+    fn set_manager(
+        &mut self,
+        at: At,
+        id: &NodeId,
+        status: Option<&ManagerStatus>,
+    ) -> Result<Applied, Rejected> {
+        let applied = self.change_node(at, id, |node| {
+            node.manager = status.cloned();
+            node.role = if status.is_some() { Role::Manager } else { Role::Worker };
+            Ok(())
+        })?;
+        if status.is_some() {
+            self.tables.demoted.remove(id);
+        } else {
+            self.remember_demotion(at, id);
+        }
+        Ok(applied)
+    }
+
+    /// Remembers that a node is no manager any more, for as long as a certificate may say that it
+    /// is: one that ran out is excused with managers only.
+    pub(super) fn remember_demotion(&mut self, at: At, id: &NodeId) {
+        let keep = self.certificates_last();
+        self.tables.demoted.retain(|_, demoted| at.date.since(*demoted) < keep);
+        self.tables.demoted.insert(id.clone(), at.date);
+    }
+
+    /// Returns how long a certificate may be good that was given out before now.
+    fn certificates_last(&self) -> Duration {
+        let expiry = self.cluster().map_or(NODE_CERT_EXPIRY, |c| c.spec.node_cert_expiry);
+        expiry.max(NODE_CERT_EXPIRY) + REMOVED_GRACE
     }
 
     fn is_last_manager(&self, id: &NodeId) -> bool {
@@ -261,8 +292,8 @@ impl State {
         }
         self.tables.nodes.remove(id);
         // A certificate that is still good must be refused for as long as it is.
-        let keep = self.cluster().map_or(NODE_CERT_EXPIRY, |c| c.spec.node_cert_expiry);
-        let keep = keep.max(NODE_CERT_EXPIRY) + REMOVED_GRACE;
+        let keep = self.certificates_last();
+        self.tables.demoted.remove(id);
         self.tables.removed.retain(|_, removed| at.date.since(*removed) < keep);
         self.tables.removed.insert(id.clone(), at.date);
         Ok(Applied::Node(id.clone()))

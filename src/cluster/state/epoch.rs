@@ -77,12 +77,17 @@ impl State {
             let manages = [node.role, node.spec.role].contains(&Role::Manager);
             node.id != *except && (manages || node.manager.is_some())
         });
+        let mut demoted = Vec::new();
         for node in managers {
             node.role = Role::Worker;
             node.spec.role = Role::Worker;
             node.manager = None;
             node.version = at.version;
             node.updated = at.date;
+            demoted.push(node.id.clone());
+        }
+        for id in demoted {
+            self.remember_demotion(at, &id);
         }
     }
 }

@@ -416,6 +416,7 @@ fn rotating_a_token_replaces_it_once() {
         rotate_manager_token: false,
         rotate_unlock_key: false,
         fresh_unlock_key: crate::types::UnlockKey([9; 32]),
+        next_root: None,
     };
     assert_eq!(world.request(rotate.clone()), Ok(Response::Done));
     let rotated = world.state.cluster().expect("a cluster").clone();
@@ -656,7 +657,12 @@ fn a_certificate_is_renewed_for_the_key_that_joined() {
     let csr = vec![1];
     let mut renew = |node: &NodeId, key_digest| {
         let (node, csr) = (node.clone(), csr.clone());
-        world.request(Request::Renew(Box::new(RenewRequest { node, csr, key_digest })))
+        world.request(Request::Renew(Box::new(RenewRequest {
+            node,
+            csr,
+            key_digest,
+            expired: None,
+        })))
     };
     let Ok(Response::Admitted(admission)) = renew(&node.id, node.key_digest) else {
         panic!("a member is renewed")
@@ -667,4 +673,34 @@ fn a_certificate_is_renewed_for_the_key_that_joined() {
     assert!(other_key.message.contains("another key"), "{}", other_key.message);
     let stranger = renew(&NodeId::from_bits(99), node.key_digest).unwrap_err();
     assert!(stranger.message.contains("no longer part"), "{}", stranger.message);
+}
+
+#[test]
+fn a_certificate_that_ran_out_is_renewed_within_the_grace() {
+    let mut world = World::new(1);
+    let node = world.state.node(&id(1)).expect("a node").clone();
+    let cluster = world.state.cluster().expect("a cluster").clone();
+    let grace = Duration::from_secs(5 * 86_400);
+    let shorter = Request::UpdateCluster {
+        request: crate::types::RequestId::from_bits(9_001),
+        version: cluster.version,
+        spec: crate::types::ClusterSpec { rejoin_grace: grace, ..cluster.spec },
+        rotate_worker_token: false,
+        rotate_manager_token: false,
+        rotate_unlock_key: false,
+        fresh_unlock_key: crate::types::UnlockKey([9; 32]),
+        next_root: None,
+    };
+    assert_eq!(world.request(shorter), Ok(Response::Done));
+    let date = world.date;
+    let mut renew = |ago: Duration| {
+        let (node, key_digest) = (node.id.clone(), node.key_digest);
+        let expired = Some(date - ago);
+        let asked = RenewRequest { node, csr: vec![1], key_digest, expired };
+        world.request(Request::Renew(Box::new(asked)))
+    };
+    assert!(renew(SECOND).is_ok() && renew(grace - SECOND).is_ok());
+    let late = renew(grace + 60 * SECOND).unwrap_err();
+    assert_eq!(late.class, Class::Unauthorized);
+    assert!(late.message.contains("rejoin grace of 5 days"), "{}", late.message);
 }

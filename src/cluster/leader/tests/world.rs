@@ -124,6 +124,8 @@ impl World {
             root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
             tokens: JoinTokens { worker: JoinToken(11), manager: JoinToken(12) },
             unlock_key: None,
+            rotation: None,
+            former_roots: Vec::new(),
         };
         let mut changes = vec![Change::CreateCluster {
             cluster: Box::new(cluster),

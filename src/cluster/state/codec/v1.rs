@@ -53,7 +53,19 @@ impl From<Cluster> for types::Cluster {
     fn from(cluster: Cluster) -> Self {
         let Cluster { id, version, created, updated, spec, root, tokens } = cluster;
         let spec = spec.into();
-        Self { id, version, created, updated, spec, root, tokens, unlock_key: None }
+        let (unlock_key, rotation, former_roots) = (None, None, Vec::new());
+        Self {
+            id,
+            version,
+            created,
+            updated,
+            spec,
+            root,
+            tokens,
+            unlock_key,
+            rotation,
+            former_roots,
+        }
     }
 }
 
@@ -72,7 +84,8 @@ impl From<Tables> for state::Tables {
     fn from(tables: Tables) -> Self {
         let Tables { applied, cluster, nodes, services, tasks, removed, outcomes } = tables;
         let cluster = cluster.map(types::Cluster::from);
-        Self { applied, cluster, nodes, services, tasks, removed, outcomes }
+        let demoted = BTreeMap::new();
+        Self { applied, cluster, nodes, services, tasks, removed, outcomes, demoted }
     }
 }
 
