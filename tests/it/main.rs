@@ -1,5 +1,6 @@
 //! Black-box tests: one binary, so that linking is paid once.
 
+mod chaos;
 mod cli;
 mod conformance;
 mod disks;
