@@ -36,6 +36,8 @@ struct Driven {
 struct Links {
     members: BTreeMap<u64, Consensus<OnSim>>,
     cut: BTreeSet<u64>,
+    /// Who is heard and hears nothing.
+    deaf: BTreeSet<u64>,
     calls: u64,
     bytes: u64,
 }
@@ -60,14 +62,19 @@ impl PeerCall for Net {
                 let mut links = links.lock().unwrap();
                 links.calls += 1;
                 links.bytes += request.len() as u64;
-                if links.cut.contains(&from) || links.cut.contains(&target) {
+                let deaf = links.deaf.contains(&target);
+                if links.cut.contains(&from) || links.cut.contains(&target) || deaf {
                     return Err(io::ErrorKind::HostUnreachable.into());
                 }
                 links.members.get(&target).cloned()
             };
             let member = member.ok_or(io::ErrorKind::ConnectionRefused)?;
             let answer = member.handle(&request).await?;
-            if links.lock().unwrap().cut.contains(&from) {
+            let (cut, deaf) = {
+                let links = links.lock().unwrap();
+                (links.cut.contains(&from), links.deaf.contains(&from))
+            };
+            if cut || deaf {
                 return Err(io::ErrorKind::HostUnreachable.into());
             }
             Ok(answer)
@@ -381,6 +388,21 @@ fn three_members_fail_over_and_heal() {
             assert_eq!(group.data(id), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
         }
     }
+}
+
+#[test]
+fn a_leader_that_is_heard_and_hears_nothing_is_followed_by_another() {
+    let group = Group::of_three(12);
+    group.propose(1, b"before").unwrap();
+    group.links.lock().unwrap().deaf.insert(1);
+    let begun = group.executor.now();
+    let leader = group.elect(&[2, 3]);
+    let took = group.executor.now().since(begun);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    group.propose(leader, b"meanwhile").unwrap();
+    group.links.lock().unwrap().deaf.clear();
+    group.everyone_has(&[1, 2, 3], 2);
+    assert_eq!(group.elect(&[1, 2, 3]), leader);
 }
 
 #[test]
