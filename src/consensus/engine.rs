@@ -47,6 +47,11 @@ const LAG_MAX: u64 = 5_000;
 /// a moment.
 const QUEUE_MAX: u64 = 512;
 
+/// How many of its own notices wait for the engine. It stands still while its disk does, and its
+/// clock ticks on; and it waits for ever once it cannot put a notice of its own behind those. This
+/// is an hour of ticks. They take memory only while they wait, about 16 MB then.
+const NOTIFICATIONS_MAX: u64 = 65_536;
+
 /// How many proposals are under way at once; others wait for their turn within their own limit.
 /// The driver batches its commands, so that this many stand for thousands of them, and bounds the
 /// engine's memory at a few hundred MB even where each is as large as it may be.
@@ -510,7 +515,7 @@ fn config(settings: &Settings) -> Result<openraft::Config, StartError> {
         replication_lag_threshold: LAG_MAX,
         max_payload_entries: MESSAGE_ENTRIES_MAX,
         api_channel_size: Some(QUEUE_MAX),
-        notification_channel_size: Some(QUEUE_MAX),
+        notification_channel_size: Some(NOTIFICATIONS_MAX),
         state_machine_channel_size: Some(QUEUE_MAX),
         install_snapshot_timeout: SNAPSHOT_PART_MILLIS,
         quorum_loss_probe_interval: Some(millis(settings.election * SILENCE)),

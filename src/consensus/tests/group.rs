@@ -6,7 +6,10 @@ use crate::{
         Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
         SnapshotInterval, make_alone, make_from_snapshot,
     },
-    sim::{executor::Executor, on_sim::OnSim},
+    sim::{
+        executor::{Executor, Latency},
+        on_sim::OnSim,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -403,6 +406,29 @@ fn a_leader_that_is_heard_and_hears_nothing_is_followed_by_another() {
     group.links.lock().unwrap().deaf.clear();
     group.everyone_has(&[1, 2, 3], 2);
     assert_eq!(group.elect(&[1, 2, 3]), leader);
+}
+
+#[test]
+fn a_leader_whose_disk_hung_for_minutes_follows_again() {
+    let group = Group::of_three(13);
+    group.propose(1, b"before").unwrap();
+    let stall = Duration::from_secs(300);
+    // The others have nothing to write any more.
+    group.everyone_has(&[1, 2, 3], 1);
+    group.executor.set_latency(Latency { stalls: 1_000, stall, ..Latency::default() });
+    let member = group.member(1);
+    group.executor.spawn_for(1, async move {
+        // Nobody waits for it that long.
+        member.propose(b"late".to_vec(), LIMIT).await.ok();
+    });
+    group.run(Duration::from_millis(1), || false);
+    group.executor.set_latency(Latency::default());
+    let leader = group.elect(&[2, 3]);
+    group.propose(leader, b"meanwhile").unwrap();
+    group.run(stall, || false);
+    group.everyone_has(&[1, 2, 3], 2);
+    assert_eq!(group.data(1), group.data(leader));
+    assert_eq!(group.leader_among(&[1]), None);
 }
 
 #[test]
