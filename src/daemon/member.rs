@@ -4,7 +4,7 @@ use super::{
     DaemonError, Shared,
     host::{SystemEntropy, random_bytes},
     membership::Membership,
-    ports::{AuthorityPort, DiskPort, LogPort, MemberPort, PeersPort},
+    ports::{AuthorityPort, DiskPort, Elections, LogPort, MemberPort, PeersPort},
     renewal, role, streams,
     workload::Containers,
 };
@@ -211,7 +211,7 @@ pub(super) fn host_of(address: &str) -> String {
 fn open_log(
     shared: &Shared,
     membership: &Membership,
-    elections: async_channel::Sender<Duration>,
+    elections: async_channel::Sender<Elections>,
 ) -> Result<Option<(Arc<ManagerStore>, LogPort)>, DaemonError> {
     if membership.role == Role::Worker {
         return Ok(None);
@@ -221,7 +221,8 @@ fn open_log(
         return Ok(None);
     };
     let store = open_store(&shared.options.data_dir, &seal)?;
-    let (lock, election) = (Arc::clone(&shared.lock), membership.election_timeout());
+    let (timeout, as_of) = (membership.election_timeout(), membership.election_as_of);
+    let (lock, election) = (Arc::clone(&shared.lock), Elections { timeout, as_of });
     Ok(Some((Arc::clone(&store), LogPort::new(store, lock, election, elections))))
 }
 

@@ -355,7 +355,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     fn follow_options(&self) {
         if let Some(cluster) = self.state.cluster() {
             self.log.set_snapshot_interval(cluster.spec.snapshot_interval);
-            self.log.set_election_timeout(cluster.spec.election_timeout);
+            self.log.set_election_timeout(cluster.version, cluster.spec.election_timeout);
             self.log.set_unlock_key(cluster.version, cluster.unlock_key);
         }
     }
