@@ -75,7 +75,7 @@ impl Chaos {
         let quick = ["--stop-signal", "KILL", "bb:1", "sleep", "99999"];
         network.manager().ok(&[&create[..], &quick].concat());
         let steady = network.hosts.iter().map(Host::running_in_containerd).collect();
-        let client = Some(Client::start(&network, managers, Dice(seed)));
+        let client = Some(Client::start(&network, managers, seed));
         let (hit, begun) = (BTreeSet::new(), Instant::now());
         let chaos = Self { network, managers, relays, client, hit, steady, begun };
         chaos.client().await_progress(WRITES);
@@ -120,7 +120,6 @@ impl Chaos {
         let Record { attempts, acknowledged, .. } = record;
         let took = self.begun.elapsed();
         note(&format!("{acknowledged} of {attempts} writes were acknowledged in {took:?}"));
-        // With a daemon that stands still, or a disk, nothing could be cleaned up.
     }
 
     fn settle(&self, record: &Record) {
@@ -193,12 +192,14 @@ impl Chaos {
 
 impl Drop for Chaos {
     fn drop(&mut self) {
-        // First, since it may hold a daemon's answer for long.
+        // First, since it may wait for a daemon.
         self.client.take();
-        for host in &self.network.hosts {
+        for host in &mut self.network.hosts {
             if host.dir.join("data.img").exists() {
                 fault::thaw(host);
             }
+            // Managers that leave one after another have to agree on each.
+            host.power_off();
         }
     }
 }
@@ -270,13 +271,29 @@ fn managers_go_on_over_links_that_lose_and_delay() {
         return;
     }
     let mut chaos = Chaos::start_relayed(3, 4, |_| {});
-    let (lossy, slow) = (Fault::Lossy, Fault::Slow(Duration::from_millis(300)));
-    chaos.begin(&lossy);
+    for fault in [Fault::Lossy, Fault::Slow(Duration::from_millis(100))] {
+        chaos.begin(&fault);
+        chaos.client().await_progress(2 * WRITES);
+        chaos.end(&fault);
+    }
+    // Further away than the managers are set up for: nothing is lost, and it passes.
+    let far = Fault::Slow(Duration::from_millis(300));
+    chaos.begin(&far);
+    chaos.client().await_refusal();
+    chaos.end(&far);
+    chaos.client().await_progress(WRITES);
+    // Set up for it, they go on.
+    chaos.network.manager().ok(&["swarm", "update", "--election-timeout", "3s"]);
+    for host in &chaos.network.hosts[..3] {
+        eventually("the engine to begin anew", || {
+            let kept = std::fs::read_to_string(host.dir.join("data/membership.json")).unwrap();
+            kept.contains("\"election_millis\": 3000").then_some(())
+        });
+    }
+    chaos.client().await_progress(WRITES);
+    chaos.begin(&far);
     chaos.client().await_progress(2 * WRITES);
-    chaos.end(&lossy);
-    chaos.begin(&slow);
-    chaos.client().await_progress(2 * WRITES);
-    chaos.end(&slow);
+    chaos.end(&far);
     chaos.finish();
 }
 
@@ -337,7 +354,7 @@ fn a_manager_whose_disk_is_full_is_done_without() {
     if !can_run() {
         return;
     }
-    let mut chaos = Chaos::start(3, 7, |host| fault::give_small_disk(host));
+    let mut chaos = Chaos::start(3, 7, |host| fault::give_disk(host));
     let leader = chaos.leader_but(&[]);
     let full = Fault::FullDisk(leader);
     chaos.begin(&full);

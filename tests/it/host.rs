@@ -553,6 +553,13 @@ impl Host {
              awk -v dir='{dir}/' 'index($2, dir) == 1 {{print $2}}' /proc/mounts | sort -r | \
              while read -r m; do umount -l \"$m\" || true; done"
         );
+        let node = fs::read_to_string(self.dir.join("data/membership.json")).ok();
+        let node = node.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        if let Some(node) = node.as_ref().and_then(|value| value["node"].as_str()) {
+            let remove =
+                "find /sys/fs/cgroup -depth -type d -path \"*/midge/$0*\" -exec rmdir {} +";
+            Command::new("sh").args(["-c", remove, node]).output().ok();
+        }
         Command::new("sh").args(["-c", &script]).output().ok();
     }
 }

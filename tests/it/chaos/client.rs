@@ -4,21 +4,22 @@ use crate::host::{Network, eventually, midge_binary};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
-/// How many services there are at most: their containers share the machine with all managers.
-const SERVICES_MAX: u64 = 5;
+/// How many services are made through each manager: their containers share the machine with all
+/// managers.
+const SERVICES_MAX: u64 = 2;
 
 /// How long an answer is waited for, in seconds: a daemon may stand still.
 const DEADLINE: &str = "8";
 
 /// The pause between two attempts: nothing is waited for, the machine has other things to do.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Numbers that follow from a seed.
 #[derive(Debug, Clone)]
@@ -102,28 +103,32 @@ impl Record {
     }
 }
 
-/// The client, on a thread of its own; it ends when dropped.
+/// The client: a thread for each manager, so that one that does not answer holds up no other. They
+/// end when it is dropped.
 #[derive(Debug)]
 pub(super) struct Client {
     record: Arc<Mutex<Record>>,
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Client {
-    /// Begins to write through these managers, drawn by `dice`.
-    pub(super) fn start(network: &Network, managers: usize, mut dice: Dice) -> Self {
-        let hosts = network.hosts[..managers].iter();
-        let sockets: Vec<PathBuf> = hosts.map(|host| host.dir.join("midge.sock")).collect();
-        let (stop, stopped) = mpsc::channel();
+    /// Begins to write through these managers; what it writes follows from `seed`.
+    pub(super) fn start(network: &Network, managers: usize, seed: u64) -> Self {
         let record = Arc::<Mutex<Record>>::default();
-        let shared = Arc::clone(&record);
-        let thread = std::thread::spawn(move || {
-            while stopped.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                write(&sockets, &mut dice, &shared);
-            }
+        let hosts = network.hosts[..managers].iter();
+        let threads = (0..).zip(hosts).map(|(number, host)| {
+            let (socket, shared) = (host.dir.join("midge.sock"), Arc::clone(&record));
+            let mut dice = Dice(seed << 8 | number);
+            let (stop, stopped) = mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                while stopped.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    let name = format!("s{number}-{}", dice.below(SERVICES_MAX));
+                    write(&socket, name, &mut dice, &shared);
+                }
+            });
+            (stop, thread)
         });
-        Self { record, stop: Some(stop), thread: Some(thread) }
+        Self { record: Arc::clone(&record), threads: threads.collect() }
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -154,9 +159,10 @@ impl Client {
     }
 
     fn end(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // A client that panicked has said so.
+        let (stops, threads): (Vec<_>, Vec<_>) = self.threads.drain(..).unzip();
+        drop(stops);
+        for thread in threads {
+            // One that panicked has said so.
             thread.join().ok();
         }
     }
@@ -176,9 +182,7 @@ fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
 }
 
 /// Makes or changes one service.
-fn write(sockets: &[PathBuf], dice: &mut Dice, record: &Mutex<Record>) {
-    let socket = &sockets[dice.index(sockets.len())];
-    let name = format!("s{}", dice.below(SERVICES_MAX));
+fn write(socket: &Path, name: String, dice: &mut Dice, record: &Mutex<Record>) {
     let before = lock(record).services.get(&name).cloned().unwrap_or_default();
     let last = before.wishes.last();
     let generation = last.map_or(0, |wish| wish.generation) + u64::from(dice.below(8) == 0);

@@ -139,7 +139,7 @@ pub(super) fn thaw(host: &Host) {
 fn fill(host: &Host) {
     let fill = host.dir.join("data/fill");
     host.sh(&format!(
-        "size=67108864; at=0; while [ $size -ge 4096 ]; do \
+        "size=536870912; at=0; while [ $size -ge 4096 ]; do \
          if fallocate -o $at -l $size {} 2>/dev/null; then at=$((at + size)); \
          else size=$((size / 2)); fi; done",
         fill.display()
@@ -159,14 +159,7 @@ pub(super) fn give_clock(host: &mut Host) {
     host.binary = env!("CARGO_BIN_EXE_midge").into();
 }
 
-/// Puts a host's state on a small disk of its own, in memory.
-pub(super) fn give_small_disk(host: &Host) {
-    let data = host.dir.join("data");
-    fs::create_dir(&data).unwrap();
-    host.sh(&format!("mount -t tmpfs -o size=64M midge-test {}", data.display()));
-}
-
-/// Puts a host's state on a disk of its own that can be frozen.
+/// Puts a host's state on a disk of its own, sparse, that can be filled or frozen.
 pub(super) fn give_disk(host: &Host) {
     let data = host.dir.join("data");
     fs::create_dir(&data).unwrap();
