@@ -403,6 +403,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         if !self.leadership.leading || self.leader.is_some() || self.state.cluster().is_none() {
             return;
         }
+        if self.has_fallen_out() {
+            return;
+        }
         let (now, date, seed) = (self.host.now(), self.host.date(), self.host.random());
         let (leader, effects) = Leader::new(&self.state, now, date, self.leadership.term, seed);
         self.leader = Some(leader);

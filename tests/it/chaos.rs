@@ -385,9 +385,22 @@ fn a_leader_whose_disk_hangs_is_replaced_and_named() {
     let leader = chaos.leader_but(&[]);
     let hung = Fault::HungDisk(leader);
     chaos.begin(&hung);
-    chaos.leader_but(&[leader]);
+    let other = chaos.leader_but(&[leader]);
     chaos.client().await_progress(WRITES);
+    let row = |chaos: &Chaos| {
+        let format = ["node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}"];
+        let rows = String::from_utf8(chaos.network.hosts[other].midge(&format).stdout).unwrap();
+        let name = format!("n{} ", leader + 1);
+        rows.lines().find(|row| row.starts_with(&name)).unwrap_or_default().to_owned()
+    };
+    let named = "Ready Blocked: the disk of this manager has not finished a write";
+    eventually("the disk to be named", || row(&chaos).contains(named).then_some(()));
+    let node = chaos.network.hosts[other].inspect("node", &format!("n{}", leader + 1));
+    assert_eq!(node["ManagerStatus"]["Reachability"], "reachable");
+    assert!(node["Status"]["Message"].as_str().unwrap().contains("has not finished"), "{node}");
     chaos.end(&hung);
+    let well = format!("n{} Ready Reachable", leader + 1);
+    eventually("the disk to be well", || (row(&chaos) == well).then_some(()));
     chaos.finish();
 }
 
@@ -423,7 +436,7 @@ fn draw(dice: &mut Dice, managers: usize, leader: usize) -> Fault {
         5 => Fault::Mute(host),
         6 => Fault::Part(vec![host, managers]),
         7 => Fault::Lossy,
-        8 => Fault::Slow(Duration::from_millis(300)),
+        8 => Fault::Slow(Duration::from_millis(100)),
         9 => Fault::Clock(host, if dice.below(2) == 0 { 86_400 } else { -86_400 }),
         _ => {
             let mut off: Vec<usize> = (0..=managers).collect();
