@@ -23,7 +23,7 @@ use std::{
 };
 
 /// How many faults are drawn by default.
-const ROUNDS: u64 = 3;
+const ROUNDS: u64 = 5;
 
 /// How many writes show that the cluster goes on.
 const WRITES: usize = 4;
@@ -462,13 +462,22 @@ fn rounds_at_random_lose_and_double_nothing() {
         let leader = chaos.leader_but(&[]);
         let fault = draw(&mut dice, 3, leader);
         let all_off = matches!(fault, Fault::PowerOff(_));
+        // Lost packets come beside what else there is.
+        let lossy = fault != Fault::Lossy && dice.below(4) == 0;
+        if lossy {
+            chaos.begin(&Fault::Lossy);
+        }
         chaos.begin(&fault);
         if all_off {
             chaos.client().await_refusal();
         } else {
-            chaos.client().await_progress(WRITES);
+            // Now and then long enough for a node to be given up.
+            chaos.client().await_progress(WRITES * (1 + dice.index(8)));
         }
         chaos.end(&fault);
+        if lossy {
+            chaos.end(&Fault::Lossy);
+        }
         chaos.client().await_progress(WRITES);
     }
     chaos.finish();
