@@ -267,7 +267,13 @@ impl Network {
     pub(crate) fn load_busybox(&self) {
         let archive = busybox_archive(self.dir.path(), &["bb:1", "bb:2"]);
         let archive = archive.to_str().unwrap();
-        self.hosts[0].ok(&["image", "load", "-q", "--nodes", "all", "-i", archive]);
+        // A node that has just become a manager begins its connections anew.
+        eventually_so("the image to be loaded", || {
+            let load = ["image", "load", "-q", "--nodes", "all", "-i", archive];
+            let output = self.hosts[0].midge(&load);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success().then_some(()).ok_or(error)
+        });
     }
 
     /// The first manager.
