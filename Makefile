@@ -1,6 +1,7 @@
 # make build   the static binary, at target/midge
 # make demo    a cluster of three nodes on this machine, with services on it
 # make test    every check and every test
+# make chaos   what can go wrong with several managers, at random, for long
 # make bench   what midge costs, as one table; BENCH=managers, BENCH=growth: two more
 # make fuzz    looks for bytes that break a parser, a minute each
 #
@@ -20,7 +21,7 @@ endif
 STATIC := CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUSTFLAGS="$(FLAGS)"
 CARGO := PATH="$(HOME)/.cargo/bin:$(PATH)" cargo
 
-.PHONY: build demo demo-down test bench fuzz tools test-tools lint clean
+.PHONY: build demo demo-down test chaos bench fuzz tools test-tools lint clean
 
 build: tools
 	$(STATIC) $(CARGO) build --release --locked --target $(TARGET)
@@ -35,6 +36,11 @@ demo-down:
 test: build test-tools lint
 	MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) test --locked
 	@echo "every check and test passed"
+
+# MIDGE_CHAOS_SEED=N draws the same faults again; the test prints the number.
+chaos: build test-tools
+	MIDGE_CHAOS_ROUNDS=$${MIDGE_CHAOS_ROUNDS:-20} MIDGE_TEST_BINARY=$(CURDIR)/target/midge \
+	  $(CARGO) test --locked --test it -- chaos:: --nocapture
 
 # The benchmark drives the static binary; how it is compiled itself counts only where it is thousands
 # of nodes.

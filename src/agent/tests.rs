@@ -227,5 +227,6 @@ fn show_message(message: &FromWorker) -> String {
         }
         FromWorker::Inventory { .. } => "inventory".to_owned(),
         FromWorker::Leave { .. } => "leave".to_owned(),
+        FromWorker::Unwell { message, .. } => format!("unwell: {message}"),
     }
 }

@@ -207,6 +207,27 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Tells whether it touches nothing but services and their tasks.
+    #[must_use]
+    pub fn is_about_services(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateService { .. }
+                | Self::UpdateService { .. }
+                | Self::RollbackService { .. }
+                | Self::RevertService { .. }
+                | Self::RemoveService { .. }
+                | Self::SetUpdateStatus { .. }
+                | Self::ReplaceTasks { .. }
+                | Self::Schedule { .. }
+                | Self::ReportTasks { .. }
+                | Self::AdoptTasks { .. }
+                | Self::RemoveTasks { .. }
+        )
+    }
+}
+
 /// What the scheduler decided about one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {

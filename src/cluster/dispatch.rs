@@ -36,6 +36,10 @@ pub(super) struct Session {
     pub(super) place_age: u32,
     /// The digests of the roots that it was told of, and how many heartbeats came since.
     pub(super) trust: Option<(RootDigests, u32)>,
+    /// What is wrong with the node's manager, as of its last heartbeat.
+    pub(super) unwell: Option<String>,
+    /// What it said of that since.
+    pub(super) complaint: Option<String>,
     /// Reports and the tasks whose news must be committed before they count as taken.
     reports: VecDeque<(u64, Vec<TaskId>)>,
 }
@@ -44,7 +48,21 @@ impl Session {
     pub(super) fn new(id: u64, number: u64) -> Self {
         let (sent, behind, place, trust, kept) = (None, None, None, None, BTreeSet::new());
         let (held, place_age, reports) = (false, 0, VecDeque::new());
-        Self { id, number, sent, kept, held, behind, place, place_age, trust, reports }
+        let (unwell, complaint) = (None, None);
+        Self {
+            id,
+            number,
+            sent,
+            kept,
+            held,
+            behind,
+            place,
+            place_age,
+            trust,
+            unwell,
+            complaint,
+            reports,
+        }
     }
 
     /// Tells whether the node was told of one of these tasks.

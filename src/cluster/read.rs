@@ -53,6 +53,12 @@ impl Leader {
             "most nodes fell silent at once; the manager doubts itself first"
                 .clone_into(&mut seen.status.message);
         }
+        let session = self.sessions.get(&node.id);
+        if seen.status.state == NodeState::Ready
+            && let Some(unwell) = session.and_then(|session| session.unwell.as_ref())
+        {
+            unwell.clone_into(&mut seen.status.message);
+        }
         seen
     }
 

@@ -47,10 +47,19 @@ const LAG_MAX: u64 = 5_000;
 /// a moment.
 const QUEUE_MAX: u64 = 512;
 
+/// How many of its own notices wait for the engine. It stands still while its disk does, and its
+/// clock ticks on; and it waits for ever once it cannot put a notice of its own behind those. This
+/// is an hour of ticks. They take memory only while they wait, about 16 MB then.
+const NOTIFICATIONS_MAX: u64 = 65_536;
+
 /// How many proposals are under way at once; others wait for their turn within their own limit.
 /// The driver batches its commands, so that this many stand for thousands of them, and bounds the
 /// engine's memory at a few hundred MB even where each is as large as it may be.
 const PROPOSALS_MAX: usize = 64;
+/// How long a leader that no majority answers keeps silent, in the shortest time before an election:
+/// until its lease is over the others hear it yet, and then they wait for the lease and the longest
+/// time, four together. One that is heard and hears nothing would be followed for ever.
+const SILENCE: u32 = 5;
 /// How long a part of a snapshot may take. A part is 1 MiB: 35 KiB a second are enough.
 const SNAPSHOT_PART_MILLIS: u64 = 30_000;
 /// How many entries go into one message; their bytes are bounded beside it.
@@ -61,7 +70,8 @@ const MESSAGE_ENTRIES_MAX: u64 = 300;
 pub struct Settings {
     /// Its id in the group, from 1.
     pub id: u64,
-    /// How often a leader tells that it lives. The engine looks at its clock as often.
+    /// How often a leader tells that it lives, and how long it waits for the answer: links whose
+    /// round trip is longer make no leader. The engine looks at its clock five times as often.
     pub heartbeat: Duration,
     /// The shortest time without a leader before an election; the longest is twice as much.
     pub election: Duration,
@@ -524,9 +534,10 @@ fn config(settings: &Settings) -> Result<openraft::Config, StartError> {
         replication_lag_threshold: LAG_MAX,
         max_payload_entries: MESSAGE_ENTRIES_MAX,
         api_channel_size: Some(QUEUE_MAX),
-        notification_channel_size: Some(QUEUE_MAX),
+        notification_channel_size: Some(NOTIFICATIONS_MAX),
         state_machine_channel_size: Some(QUEUE_MAX),
         install_snapshot_timeout: SNAPSHOT_PART_MILLIS,
+        quorum_loss_probe_interval: Some(millis(settings.election * SILENCE)),
         // A member that was cut off comes back without unseating a leader that others follow.
         enable_pre_vote: Some(true),
         ..openraft::Config::default()

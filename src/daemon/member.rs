@@ -4,7 +4,7 @@ use super::{
     DaemonError, Shared,
     host::{SystemEntropy, random_bytes},
     membership::Membership,
-    ports::{AuthorityPort, DiskPort, LogPort, MemberPort, PeersPort},
+    ports::{AuthorityPort, DiskPort, Elections, LogPort, MemberPort, PeersPort},
     renewal, role, roster, streams,
     workload::Containers,
 };
@@ -30,9 +30,11 @@ use std::{
 /// waits for twice its shortest wait, the lease, and then once to twice that wait.
 const WAITS_PER_TIMEOUT: u32 = 3;
 
-/// How often the leader tells the other managers that it lives, in the engine's shortest wait. One
-/// that is alone tells nobody.
-const BEATS_PER_WAIT: u32 = 2;
+/// How often the leader tells the other managers that it lives, in tenths of the engine's shortest
+/// wait, which is the longest there is. An answer has to be here before the next beat, so this is
+/// the longest round trip; to miss one beat, or two, does no harm. A leader that is alone tells
+/// nobody.
+const BEAT_TENTHS: u32 = 9;
 
 /// How long a manager that ends waits for another to take the lead: an election without its wait.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
@@ -220,7 +222,7 @@ pub(super) fn host_of(address: &str) -> String {
 fn open_log(
     shared: &Shared,
     membership: &Membership,
-    elections: async_channel::Sender<Duration>,
+    elections: async_channel::Sender<Elections>,
 ) -> Result<Option<(Arc<ManagerStore>, LogPort)>, DaemonError> {
     if membership.role == Role::Worker {
         return Ok(None);
@@ -230,7 +232,8 @@ fn open_log(
         return Ok(None);
     };
     let store = open_store(&shared.options.data_dir, &seal)?;
-    let (lock, election) = (Arc::clone(&shared.lock), membership.election_timeout());
+    let (timeout, as_of) = (membership.election_timeout(), membership.election_as_of);
+    let (lock, election) = (Arc::clone(&shared.lock), Elections { timeout, as_of });
     Ok(Some((Arc::clone(&store), LogPort::new(store, lock, election, elections))))
 }
 
@@ -261,7 +264,7 @@ fn start_engine(
         let wait = election / WAITS_PER_TIMEOUT;
         let settings = Settings {
             id,
-            heartbeat: wait / BEATS_PER_WAIT,
+            heartbeat: wait * BEAT_TENTHS / 10,
             election: wait,
             snapshot_interval: log.snapshot_interval(),
         };

@@ -3,7 +3,7 @@
 //! Written as a whole beside the old one and renamed over it, so that a power cut leaves one or
 //! the other. Secrets are elsewhere: this holds names and addresses only.
 
-use crate::types::{ClusterId, Date, ELECTION_TIMEOUT, NodeId, Role};
+use crate::types::{ClusterId, Date, ELECTION_TIMEOUT, NodeId, Role, Version};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -43,6 +43,9 @@ pub(crate) struct Membership {
     /// none is the default.
     #[serde(default)]
     pub(crate) election_millis: Option<u64>,
+    /// The version of the cluster's row that told it.
+    #[serde(default)]
+    pub(crate) election_as_of: Option<Version>,
     /// `host:port` of the managers that the user named when the node joined.
     #[serde(default)]
     pub(crate) joined: Vec<String>,
@@ -105,6 +108,7 @@ impl Membership {
             advertise,
             managers,
             election_millis: None,
+            election_as_of: None,
             joined: Vec::new(),
             last_seen: date,
         }

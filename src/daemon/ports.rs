@@ -26,6 +26,14 @@ use std::{
     time::Duration,
 };
 
+/// How long the consensus group does without a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Elections {
+    pub(super) timeout: Duration,
+    /// The version of the cluster's row that said so; none where none did yet.
+    pub(super) as_of: Option<Version>,
+}
+
 /// The replicated log. Made before its engine is: the engine gives the node's loop a snapshot
 /// before anything else, so the loop must be there first.
 #[derive(Debug, Clone)]
@@ -34,18 +42,19 @@ pub(super) struct LogPort {
     store: Arc<ManagerStore>,
     lock: Arc<SealLock>,
     snapshot_interval: SnapshotInterval,
-    election: (Duration, Sender<Duration>),
+    election: (Elections, Sender<Elections>),
     channel: (Sender<Notice>, Receiver<Notice>),
 }
 
 impl LogPort {
     /// Makes the log that is in `store`, without an engine: proposals wait for it.
-    /// `election` is how long the engine does without a leader; another time goes to `elections`.
+    /// `election` is how long the engine does without a leader; a newer word on it goes to
+    /// `elections`.
     pub(super) fn new(
         store: Arc<ManagerStore>,
         lock: Arc<SealLock>,
-        election: Duration,
-        elections: Sender<Duration>,
+        election: Elections,
+        elections: Sender<Elections>,
     ) -> Self {
         let default = crate::types::ClusterSpec::default().snapshot_interval;
         let snapshot_interval = SnapshotInterval::new(default);
@@ -119,11 +128,11 @@ impl Log for LogPort {
         self.snapshot_interval.set(entries);
     }
 
-    fn set_election_timeout(&self, timeout: Duration) {
+    fn set_election_timeout(&self, as_of: Version, timeout: Duration) {
         let (present, elections) = &self.election;
-        if timeout != *present {
+        if timeout != present.timeout && Some(as_of) > present.as_of {
             // An error means that the member ends, and the next one is told.
-            let _before = elections.force_send(timeout);
+            let _before = elections.force_send(Elections { timeout, as_of: Some(as_of) });
         }
     }
 

@@ -4,7 +4,11 @@
 //! running. The certificate decides which role a node has, also where power was cut in between.
 
 use super::{
-    DaemonError, Shared, host::SystemEntropy, member, membership::Membership, ports::Place,
+    DaemonError, Shared,
+    host::SystemEntropy,
+    member,
+    membership::Membership,
+    ports::{Elections, Place},
     recovery, swarm,
 };
 use crate::{
@@ -39,12 +43,12 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 pub(super) struct Changes {
     pub(super) places: Receiver<Place>,
     /// How long the consensus group should do without a leader.
-    pub(super) elections: Receiver<Duration>,
+    pub(super) elections: Receiver<Elections>,
 }
 
 enum Change {
     Place(Place),
-    Election(Duration),
+    Election(Elections),
     /// Nothing: a role that could not be taken is asked for again.
     Again,
 }
@@ -81,9 +85,9 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Chang
                     tracing::warn!(error = error.explain(), "cannot write down where managers are");
                 }
             }
-            Change::Election(timeout) => {
+            Change::Election(elections) => {
                 // This task ends with the member that it replaces.
-                smol::spawn(hold_elections(Arc::clone(&shared), timeout)).detach();
+                smol::spawn(hold_elections(Arc::clone(&shared), elections)).detach();
                 return;
             }
             Change::Again => {}
@@ -222,7 +226,8 @@ async fn switch(shared: Arc<Shared>, before: Arc<member::Member>, files: NodeFil
 
 /// Starts the member anew with another election timeout: managers one after another, the leader,
 /// whose end costs an election, last.
-async fn hold_elections(shared: Arc<Shared>, timeout: Duration) {
+async fn hold_elections(shared: Arc<Shared>, elections: Elections) {
+    let Elections { timeout, as_of } = elections;
     let Some(before) = shared.member() else { return };
     let turn = if before.handle.status().leading {
         TURNS_MAX
@@ -234,6 +239,7 @@ async fn hold_elections(shared: Arc<Shared>, timeout: Duration) {
     let kept = || -> Result<Option<NodeFiles>, DaemonError> {
         let Some(mut membership) = Membership::load(data_dir)? else { return Ok(None) };
         membership.election_millis = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        membership.election_as_of = as_of;
         membership.save(data_dir)?;
         Ok(CertificateFiles::under(data_dir).load()?)
     };

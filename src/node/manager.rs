@@ -344,7 +344,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         };
         let outcomes: Vec<_> = commands.into_iter().map(apply).collect();
         self.follow_options();
-        if outcomes.iter().any(|(command, _)| !command.change.is_about_tasks()) {
+        if outcomes.iter().any(|(command, _)| !command.change.is_about_services()) {
             self.follow_roster();
         }
         self.answer_bootstrap(&outcomes);
@@ -362,7 +362,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     fn follow_options(&self) {
         if let Some(cluster) = self.state.cluster() {
             self.log.set_snapshot_interval(cluster.spec.snapshot_interval);
-            self.log.set_election_timeout(cluster.spec.election_timeout);
+            self.log.set_election_timeout(cluster.version, cluster.spec.election_timeout);
             self.log.set_unlock_key(cluster.version, cluster.unlock_key);
         }
     }
@@ -420,6 +420,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     /// Derives the leader where this member leads a cluster, and gives it what waited for it.
     fn begin_leading(&mut self) {
         if !self.leadership.leading || self.leader.is_some() || self.state.cluster().is_none() {
+            return;
+        }
+        if self.has_fallen_out() {
             return;
         }
         let (now, date, seed) = (self.host.now(), self.host.date(), self.host.random());

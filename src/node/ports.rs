@@ -59,8 +59,10 @@ pub trait Log: Clone + Send + Sync + 'static {
     /// Sets how many entries lie between snapshots, from the next entry on.
     fn set_snapshot_interval(&self, entries: u64);
 
-    /// Says how long the members should do without a leader's word, from soon on.
-    fn set_election_timeout(&self, timeout: Duration);
+    /// Says how long the members should do without a leader's word, from soon on. `as_of` is the
+    /// version of the cluster's row that says so: what an older one says, as the log tells it again
+    /// after a restart, must not undo what a newer one said.
+    fn set_election_timeout(&self, as_of: Version, timeout: Duration);
 
     /// Takes one step towards the group of these members, each at its address; only while this
     /// one leads.

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     agent::{self, Action, Agent, Event, Failure, Record},
-    types::{FromManager, Moment},
+    types::{FromManager, FromWorker, Moment},
 };
 use async_channel::{Receiver, Sender};
 use futures_util::{FutureExt as _, future::Abortable};
@@ -314,7 +314,14 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Send(message) => self.ports.peers.send_to_manager(message),
+            Action::Send(message) => {
+                if let FromWorker::Heartbeat { session, .. } = message
+                    && let Some(message) = self.shared.get().manager_health
+                {
+                    self.ports.peers.send_to_manager(FromWorker::Unwell { session, message });
+                }
+                self.ports.peers.send_to_manager(message);
+            }
             Action::Reconnect { reason } => {
                 tracing::info!(reason, "looking for another connection to a manager");
                 self.ports.peers.reconnect();

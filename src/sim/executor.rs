@@ -37,10 +37,10 @@ pub(super) fn running() -> Executor {
 
 /// How an owner's disk behaves. Chances are in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Latency {
-    pub(super) most: Duration,
-    pub(super) stalls: u64,
-    pub(super) stall: Duration,
+pub(crate) struct Latency {
+    pub(crate) most: Duration,
+    pub(crate) stalls: u64,
+    pub(crate) stall: Duration,
 }
 
 impl Default for Latency {
@@ -133,7 +133,7 @@ impl Executor {
         inner.trace = draw(&mut mixed);
     }
 
-    pub(super) fn set_latency(&self, latency: Latency) {
+    pub(crate) fn set_latency(&self, latency: Latency) {
         self.lock().latency = latency;
     }
 

@@ -114,7 +114,7 @@ impl Log for SimLog {
     fn set_snapshot_interval(&self, _: u64) {}
 
     /// The simulation keeps its own.
-    fn set_election_timeout(&self, _: Duration) {}
+    fn set_election_timeout(&self, _: crate::types::Version, _: Duration) {}
 
     async fn approach(
         &self,

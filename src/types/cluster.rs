@@ -21,8 +21,8 @@ pub const NODE_CERT_EXPIRY_MIN: Duration = Duration::from_secs(3_600);
 
 /// How long managers do without a word of their leader before they elect another: each draws a
 /// time between this and a third more, so a dead leader is followed within 1.2 s. A leader is heard
-/// of six times in that span, and a commit on a slow SD card, which holds up its voice for some
-/// 200 ms, unseats nobody. Managers that are far apart need more.
+/// of three times in that span, and a commit on a slow SD card, which holds up its voice for some
+/// 200 ms, unseats nobody. Managers whose round trip is longer than a quarter of it need more.
 pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// How long after its certificate ran out a node is still known by its key, and given another: a

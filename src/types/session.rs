@@ -80,6 +80,14 @@ pub enum FromWorker {
         /// The session.
         session: u64,
     },
+    /// The node's manager is unwell. Said before every heartbeat for as long as it is: a heartbeat
+    /// that comes without it says that all is well.
+    Unwell {
+        /// The session.
+        session: u64,
+        /// What is wrong, for people.
+        message: String,
+    },
 }
 
 /// From a manager to one of its workers.

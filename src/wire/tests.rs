@@ -26,6 +26,10 @@ fn the_bytes_of_version_1_stay_what_they_are() {
             "000000070101050102ac02",
         ),
         (read_back(&FromWorker::Leave { session: 128 }), "0000000401048001"),
+        (
+            read_back(&FromWorker::Unwell { session: 1, message: "x".to_owned() }),
+            "000000050105010178",
+        ),
         (read_back(&FromManager::NoSession { session: 1 }), "00000003010401"),
         (read_back(&FromManager::Removed), "000000020105"),
         (read_back(&StreamRequest::Root), "000000020100"),

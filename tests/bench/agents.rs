@@ -14,7 +14,8 @@ use midge::{
     transport::{Config, Credentials, Endpoint, Managers},
     types::{
         Availability, Cluster, Date, FromManager, FromWorker, HealthState, LeaderAt, Moment,
-        NodeDescription, NodeId, PeerInput, Platform, Resources, Role, Sequence, TaskId,
+        NodeDescription, NodeId, PeerInput, Platform, Resources, Role, Sequence, TaskId, Trust,
+        Version,
     },
     util::{
         board::{Board, BoardLimits},
@@ -89,8 +90,8 @@ async fn live(number: usize, manager: &str, token: &TokenText) {
     };
     let managers = [manager.to_owned()];
     let joined = endpoint.join(&managers, token, request).await.unwrap();
-    let credentials =
-        Credentials { certificate: joined.admission.certificate, key, root: joined.root };
+    let trust = Trust { roots: vec![joined.root], cross_signed: Vec::new() };
+    let credentials = Credentials { certificate: joined.admission.certificate, key, trust };
     endpoint.set_identity(Some(&credentials)).unwrap();
     let host = Machine { origin: Instant::now(), drawn: Arc::new(AtomicU64::new(number as u64)) };
     let fake = Fake::new(number as u64, Faults::default());
@@ -255,7 +256,7 @@ impl Log for Nothing {
         match *self {}
     }
 
-    fn set_election_timeout(&self, _timeout: Duration) {
+    fn set_election_timeout(&self, _as_of: Version, _timeout: Duration) {
         match *self {}
     }
 

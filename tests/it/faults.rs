@@ -1,6 +1,6 @@
 //! What is done to a cluster, and what it makes of it.
 
-use crate::host::{Network, can_run, eventually};
+use crate::host::{Host, Network, can_run, eventually};
 
 const SLEEP: &[&str] = &["sh", "-c", "while :; do sleep 1; done"];
 
@@ -121,19 +121,7 @@ fn everything_is_killed_and_comes_back() {
     network.load_busybox();
     create(&network, "web", "4");
     network.manager().wait_running("web", 4);
-    for host in &mut network.hosts {
-        let containers = host.containers();
-        host.kill_daemon();
-        host.kill_containerd();
-        // The containers too: as when the power goes, nothing is left of them.
-        for (_, pid) in containers {
-            host.sh(&format!("kill -9 {pid}"));
-        }
-        host.sh(&format!(
-            "pkill -KILL -f '[c]ontainerd-shim.*{}/containerd.sock' || true",
-            host.dir.display()
-        ));
-    }
+    network.hosts.iter_mut().for_each(Host::power_off);
     for host in &mut network.hosts {
         host.start_containerd();
         host.start_daemon();

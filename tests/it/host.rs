@@ -8,6 +8,7 @@
 
 use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs::{self, File},
     os::unix::process::CommandExt,
@@ -36,6 +37,20 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
         assert!(start.elapsed() < LIMIT, "gave up waiting for {what}");
         std::thread::sleep(POLL);
     }
+}
+
+/// Waits until `condition` is so, at most [`LIMIT`]; says what it was last told where it never is.
+pub(crate) fn eventually_so<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
+    let mut last = String::new();
+    let start = Instant::now();
+    while start.elapsed() < LIMIT {
+        match condition() {
+            Ok(value) => return value,
+            Err(reason) => last = reason,
+        }
+        std::thread::sleep(POLL);
+    }
+    panic!("gave up waiting for {what}: {last}");
 }
 
 /// Says something to whoever reads the output of the tests.
@@ -164,6 +179,8 @@ impl Network {
             containerd: None,
             daemon: None,
             beside: Vec::new(),
+            binary: midge_binary(),
+            environment: Vec::new(),
         };
         host.start_containerd();
         self.hosts.push(host);
@@ -200,20 +217,25 @@ impl Network {
     /// A cluster whose first nodes are managers, and the rest workers.
     pub(crate) fn managers(managers: usize, workers: usize) -> Self {
         let mut network = Self::new(managers + workers);
-        for host in &mut network.hosts {
+        network.found(managers);
+        network
+    }
+
+    /// Starts the daemons and makes a cluster of them, whose first nodes are managers.
+    pub(crate) fn found(&mut self, managers: usize) {
+        for host in &mut self.hosts {
             host.start_daemon();
         }
-        let first = &network.hosts[0];
+        let first = &self.hosts[0];
         first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
         let token = |role| first.ok(&["swarm", "join-token", "-q", role]).trim().to_owned();
         let tokens = [token("manager"), token("worker")];
         let to = format!("{}:2377", first.address);
-        for (index, host) in network.hosts.iter().enumerate().skip(1) {
+        for (index, host) in self.hosts.iter().enumerate().skip(1) {
             let token = &tokens[usize::from(index >= managers)];
             host.ok(&["swarm", "join", "--token", token, &to]);
         }
-        network.await_nodes(managers, workers);
-        network
+        self.await_nodes(managers, self.hosts.len() - managers);
     }
 
     /// Waits until the first node that answers shows so many managers that vote, and so many ready
@@ -230,6 +252,12 @@ impl Network {
         });
     }
 
+    /// Runs a shell command on the switch.
+    pub(crate) fn on_switch(&self, command: &str) {
+        let tag = &self.tag;
+        sh(&format!("nsenter --net=/run/netns/{tag}s -- sh -ec '{command}'"));
+    }
+
     /// The folder that everything of this network is in.
     pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
@@ -239,7 +267,13 @@ impl Network {
     pub(crate) fn load_busybox(&self) {
         let archive = busybox_archive(self.dir.path(), &["bb:1", "bb:2"]);
         let archive = archive.to_str().unwrap();
-        self.hosts[0].ok(&["image", "load", "-q", "--nodes", "all", "-i", archive]);
+        // A node that has just become a manager begins its connections anew.
+        eventually_so("the image to be loaded", || {
+            let load = ["image", "load", "-q", "--nodes", "all", "-i", archive];
+            let output = self.hosts[0].midge(&load);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success().then_some(()).ok_or(error)
+        });
     }
 
     /// The first manager.
@@ -257,6 +291,10 @@ impl Drop for Network {
                 let lines: Vec<&str> = log.lines().rev().take(40).collect();
                 for line in lines.into_iter().rev() {
                     eprintln!("{line}");
+                }
+                if let Some(kept) = std::env::var_os("MIDGE_TEST_LOGS") {
+                    let path = Path::new(&kept).join(format!("{}n{}.log", self.tag, host.number));
+                    fs::write(path, log).ok();
                 }
             }
         }
@@ -282,6 +320,10 @@ pub(crate) struct Host {
     pub(crate) daemon: Option<Process>,
     /// What else runs on this host.
     beside: Vec<Process>,
+    /// The program that its daemon is.
+    pub(crate) binary: PathBuf,
+    /// What its daemon has in its environment.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Host {
@@ -328,7 +370,8 @@ impl Host {
         // A host name of its own, as on machines of their own.
         let mut command = self.inside(Path::new("unshare"));
         command.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\""]);
-        command.arg(format!("n{}", self.number)).arg(midge_binary()).arg("daemon");
+        command.arg(format!("n{}", self.number)).arg(&self.binary).arg("daemon");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg(format!("--data-dir={dir}/data")).arg(format!("--run-dir={dir}/run"));
         command.arg(format!("--socket={dir}/midge.sock"));
         command.arg(format!("--containerd={dir}/containerd.sock")).args(extra);
@@ -345,6 +388,35 @@ impl Host {
 
     pub(crate) fn kill_daemon(&mut self) {
         self.daemon.take().unwrap().kill();
+    }
+
+    /// Ends everything on this host at once, as when its power goes; what is on disk stays.
+    pub(crate) fn power_off(&mut self) {
+        let dir = self.dir.display().to_string();
+        self.daemon.take().into_iter().chain(self.containerd.take()).for_each(Process::kill);
+        sh(&format!(
+            "for shim in $(pgrep -f '[c]ontainerd-shim.*{dir}/containerd.sock'); do \
+             pkill -KILL -P $shim || true; kill -KILL $shim || true; done"
+        ));
+    }
+
+    /// Returns the running containers of this host, as containerd knows them.
+    pub(crate) fn running_in_containerd(&self) -> BTreeSet<String> {
+        let socket = self.dir.join("containerd.sock");
+        let ctr = |args: &[&str]| {
+            let mut ctr = Command::new("timeout");
+            ctr.args(["10", "ctr", "-a"]).arg(&socket).args(args);
+            String::from_utf8(ctr.output().unwrap().stdout).unwrap()
+        };
+        let namespaces = ctr(&["namespaces", "ls", "-q"]);
+        let mut running = BTreeSet::new();
+        for namespace in namespaces.lines() {
+            let tasks = ctr(&["-n", namespace, "tasks", "ls"]);
+            let tasks = tasks.lines().filter(|line| line.trim_end().ends_with("RUNNING"));
+            running
+                .extend(tasks.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())));
+        }
+        running
     }
 
     pub(crate) fn stop_daemon(&mut self) {
@@ -433,7 +505,9 @@ impl Host {
     pub(crate) fn api(&self, path: &str) -> String {
         let socket = self.dir.join("midge.sock");
         let mut curl = Command::new("curl");
-        curl.args(["-sS", "--unix-socket"]).arg(socket).arg(format!("http://midge{path}"));
+        curl.args(["-sS", "-m", "30", "--unix-socket"])
+            .arg(socket)
+            .arg(format!("http://midge{path}"));
         String::from_utf8(curl.output().unwrap().stdout).unwrap()
     }
 
@@ -485,6 +559,13 @@ impl Host {
              awk -v dir='{dir}/' 'index($2, dir) == 1 {{print $2}}' /proc/mounts | sort -r | \
              while read -r m; do umount -l \"$m\" || true; done"
         );
+        let node = fs::read_to_string(self.dir.join("data/membership.json")).ok();
+        let node = node.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        if let Some(node) = node.as_ref().and_then(|value| value["node"].as_str()) {
+            let remove =
+                "find /sys/fs/cgroup -depth -type d -path \"*/midge/$0*\" -exec rmdir {} +";
+            Command::new("sh").args(["-c", remove, node]).output().ok();
+        }
         Command::new("sh").args(["-c", &script]).output().ok();
     }
 }

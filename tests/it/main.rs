@@ -1,6 +1,7 @@
 //! Black-box tests: one binary, so that linking is paid once.
 
 mod certificates;
+mod chaos;
 mod cli;
 mod conformance;
 mod disks;

@@ -114,7 +114,15 @@ pub fn from_node(node: &Node, leader: Option<&NodeId>, tls: &dto::TlsInfo) -> dt
             }
             .to_owned(),
             addr: manager.address.clone(),
-            message: String::new(),
+            message: complaint(node),
         }),
+    }
+}
+
+/// Returns what a node that is in touch says is wrong with its manager.
+fn complaint(node: &Node) -> String {
+    match node.status.state {
+        NodeState::Ready => node.status.message.clone(),
+        NodeState::Down | NodeState::Unknown => String::new(),
     }
 }

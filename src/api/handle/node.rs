@@ -59,6 +59,7 @@ impl Context {
         let mut shown = node::from_node(found, self.info.leader.as_ref(), &self.tls);
         if let Some(manager) = &mut shown.manager_status
             && self.info.node.as_ref() == Some(&found.id)
+            && !self.info.manager_error.is_empty()
         {
             manager.message.clone_from(&self.info.manager_error);
         }

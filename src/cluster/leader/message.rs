@@ -25,6 +25,9 @@ const IMAGES_MAX: usize = 4_096;
 /// forgotten, as history would forget them anyway.
 const SUCCESSORS_PER_SLOT_MAX: usize = 8;
 
+/// How many characters are kept of what a node says is wrong: a sentence with a path in it.
+const COMPLAINT_MAX: usize = 300;
+
 /// Tells whether a report says something that the log must hold and does not hold yet.
 pub(super) fn needs_commit(state: &State, id: &TaskId, status: &TaskStatus) -> bool {
     let Some(task) = state.task(id) else { return false };
@@ -85,7 +88,17 @@ impl Leader {
         }
         self.heard(state, now, node);
         match message {
-            FromWorker::Heartbeat { applied, .. } => self.beat(state, node, applied, effects),
+            FromWorker::Heartbeat { applied, .. } => {
+                if let Some(known) = self.sessions.get_mut(node) {
+                    known.unwell = known.complaint.take();
+                }
+                self.beat(state, node, applied, effects);
+            }
+            FromWorker::Unwell { message, .. } => {
+                if let Some(known) = self.sessions.get_mut(node) {
+                    known.complaint = Some(message.chars().take(COMPLAINT_MAX).collect());
+                }
+            }
             FromWorker::Report { number, tasks, .. } => {
                 let waits = self.take_reports(state, now, node, tasks);
                 if let Some(known) = self.sessions.get_mut(node) {
@@ -269,6 +282,7 @@ fn session_of(message: &FromWorker) -> u64 {
         FromWorker::Heartbeat { session, .. }
         | FromWorker::Report { session, .. }
         | FromWorker::Inventory { session, .. }
+        | FromWorker::Unwell { session, .. }
         | FromWorker::Leave { session } => *session,
     }
 }

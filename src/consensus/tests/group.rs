@@ -6,7 +6,10 @@ use crate::{
         Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
         SnapshotInterval, make_alone, make_from_snapshot,
     },
-    sim::{executor::Executor, on_sim::OnSim},
+    sim::{
+        executor::{Executor, Latency},
+        on_sim::OnSim,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +39,8 @@ struct Driven {
 struct Links {
     members: BTreeMap<u64, Consensus<OnSim>>,
     cut: BTreeSet<u64>,
+    /// Who is heard and hears nothing.
+    deaf: BTreeSet<u64>,
     calls: u64,
     bytes: u64,
 }
@@ -60,14 +65,19 @@ impl PeerCall for Net {
                 let mut links = links.lock().unwrap();
                 links.calls += 1;
                 links.bytes += request.len() as u64;
-                if links.cut.contains(&from) || links.cut.contains(&target) {
+                let deaf = links.deaf.contains(&target);
+                if links.cut.contains(&from) || links.cut.contains(&target) || deaf {
                     return Err(io::ErrorKind::HostUnreachable.into());
                 }
                 links.members.get(&target).cloned()
             };
             let member = member.ok_or(io::ErrorKind::ConnectionRefused)?;
             let answer = member.handle(&request).await?;
-            if links.lock().unwrap().cut.contains(&from) {
+            let (cut, deaf) = {
+                let links = links.lock().unwrap();
+                (links.cut.contains(&from), links.deaf.contains(&from))
+            };
+            if cut || deaf {
                 return Err(io::ErrorKind::HostUnreachable.into());
             }
             Ok(answer)
@@ -381,6 +391,44 @@ fn three_members_fail_over_and_heal() {
             assert_eq!(group.data(id), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
         }
     }
+}
+
+#[test]
+fn a_leader_that_is_heard_and_hears_nothing_is_followed_by_another() {
+    let group = Group::of_three(12);
+    group.propose(1, b"before").unwrap();
+    group.links.lock().unwrap().deaf.insert(1);
+    let begun = group.executor.now();
+    let leader = group.elect(&[2, 3]);
+    let took = group.executor.now().since(begun);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    group.propose(leader, b"meanwhile").unwrap();
+    group.links.lock().unwrap().deaf.clear();
+    group.everyone_has(&[1, 2, 3], 2);
+    assert_eq!(group.elect(&[1, 2, 3]), leader);
+}
+
+#[test]
+fn a_leader_whose_disk_hung_for_minutes_follows_again() {
+    let group = Group::of_three(13);
+    group.propose(1, b"before").unwrap();
+    let stall = Duration::from_secs(300);
+    // The others have nothing to write any more.
+    group.everyone_has(&[1, 2, 3], 1);
+    group.executor.set_latency(Latency { stalls: 1_000, stall, ..Latency::default() });
+    let member = group.member(1);
+    group.executor.spawn_for(1, async move {
+        // Nobody waits for it that long.
+        member.propose(b"late".to_vec(), LIMIT).await.ok();
+    });
+    group.run(Duration::from_millis(1), || false);
+    group.executor.set_latency(Latency::default());
+    let leader = group.elect(&[2, 3]);
+    group.propose(leader, b"meanwhile").unwrap();
+    group.run(stall, || false);
+    group.everyone_has(&[1, 2, 3], 2);
+    assert_eq!(group.data(1), group.data(leader));
+    assert_eq!(group.leader_among(&[1]), None);
 }
 
 #[test]

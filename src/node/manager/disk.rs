@@ -1,8 +1,12 @@
 //! A disk that hangs or is full: noticed, named, and not waited for by users.
 //!
 //! Knows how long the log's disk has been busy with one write; takes no decision about the
-//! cluster. While it hangs this manager changes nothing: with several voters it would step down,
-//! and alone it says why it cannot. Reads go on, and so do sessions.
+//! cluster. While it hangs this manager changes nothing: with several voters it steps down, and
+//! alone it says why it cannot. Reads go on, and so do sessions.
+//!
+//! The engine stands still with its disk, and may hear only then that another leads. Where there
+//! are others, nothing is led from here meanwhile, and this node looks for the leader as a worker
+//! does: it stays in touch, and says what is wrong.
 
 use super::{Manager, PROPOSE_LIMIT, unavailable};
 use crate::{
@@ -75,6 +79,11 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 let refusal = format!("{text}; a change that waited may be carried out yet");
                 self.requests.refuse_changes(&unavailable(&refusal));
                 self.step_down();
+                if self.has_fallen_out() {
+                    self.leader = None;
+                    self.proposals.next = None;
+                    self.point_at_leader();
+                }
             }
             (Some(write), None) => {
                 tracing::info!(time = ?write.time, "the disk of this manager is written again");
@@ -82,6 +91,8 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 if let Some(commands) = self.proposals.next.take() {
                     self.propose(commands);
                 }
+                self.point_at_leader();
+                self.begin_leading();
             }
             _ => {}
         }
@@ -89,6 +100,11 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             let text = describe(write);
             self.shared.set(|status| status.manager_health = Some(text));
         }
+    }
+
+    /// Tells whether the other managers have to do without this one.
+    pub(super) fn has_fallen_out(&self) -> bool {
+        self.disk.is_stuck() && self.log.members().len() > 1
     }
 
     /// Tells whether a read must do without the barrier. The engine does not answer while it

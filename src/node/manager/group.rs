@@ -68,7 +68,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         let row = self.state.nodes().find(leads);
         let node = row.map(|node| node.id.clone());
         let at = match (self.leadership.leading, self.leadership.leader, row) {
-            (true, ..) => LeaderAt::Here,
+            (true, ..) if !self.has_fallen_out() => LeaderAt::Here,
             (false, Some(member), Some(row)) if member != self.member => {
                 let address = row.manager.as_ref().map(|manager| manager.address.clone());
                 address.map_or(LeaderAt::Nowhere, LeaderAt::There)

@@ -189,6 +189,26 @@ fn a_new_leader_knows_no_node_and_moves_nothing() {
 }
 
 #[test]
+fn a_node_whose_manager_is_unwell_says_so_until_it_is_well() {
+    let mut world = World::new(1);
+    let session = world.workers[&id(1)].session;
+    let message = "the disk is full".to_owned();
+    let seen = |world: &World| match world.read(&Query::Nodes) {
+        Ok(Response::Nodes(nodes)) => {
+            let node = nodes.into_iter().find(|node| node.id == id(1)).expect("a node");
+            (node.status.state, node.status.message)
+        }
+        other => panic!("{other:?}"),
+    };
+    let applied = Sequence::default();
+    world.say(1, FromWorker::Unwell { session, message: message.clone() });
+    world.say(1, FromWorker::Heartbeat { session, applied });
+    assert_eq!(seen(&world), (NodeState::Ready, message));
+    world.say(1, FromWorker::Heartbeat { session, applied });
+    assert_eq!(seen(&world), (NodeState::Ready, String::new()));
+}
+
+#[test]
 fn a_node_that_leaves_is_down_at_once() {
     let mut world = World::new(2);
     world.create(replicated("web", 2));
