@@ -208,5 +208,23 @@ impl World {
             self.hang(&node, false);
             self.start(&node);
         }
+        self.point_out_managers();
+    }
+
+    /// Tells nodes where managers are that know none any more: all that they knew are workers by
+    /// now, or gone, and changed while nothing reached the node. Nothing in the cluster can tell
+    /// it, and its operator has to.
+    fn point_out_managers(&self) {
+        let managers = self.managers();
+        let mut machines = self.machines();
+        let there: Vec<String> =
+            managers.iter().map(|node| machines[node].address.clone()).collect();
+        for (node, machine) in machines.iter_mut() {
+            let known = machine.managers.iter().chain(&machine.joined);
+            if !managers.contains(node) && !known.into_iter().any(|it| there.contains(it)) {
+                self.trace(|| format!("{} is told where managers are", self.name(node)));
+                machine.joined.clone_from(&there);
+            }
+        }
     }
 }

@@ -190,6 +190,24 @@ impl Executor {
         drop(dead);
     }
 
+    /// Drops everything that runs or waits. Tasks hold the executor that holds them: without this
+    /// they live for ever.
+    pub(super) fn shut_down(&self) {
+        let _running = Running::enter(self);
+        loop {
+            let (tasks, timers) = {
+                let mut inner = self.lock();
+                (std::mem::take(&mut inner.tasks), std::mem::take(&mut inner.timers))
+            };
+            if tasks.is_empty() && timers.is_empty() {
+                return;
+            }
+            // Dropping may wake, lock and spawn.
+            drop(tasks);
+            drop(timers);
+        }
+    }
+
     /// Polls nothing of an owner for a while, as if it had been sent SIGSTOP.
     pub(super) fn pause(&self, owner: Owner, wait: Duration) {
         let mut inner = self.lock();

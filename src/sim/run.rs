@@ -102,7 +102,9 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     world.check_history();
     compare(&world);
     idle(&world, size.idle);
-    executor.trace()
+    let trace = executor.trace();
+    world.end();
+    trace
 }
 
 fn flag() -> Arc<AtomicBool> {

@@ -78,6 +78,7 @@ fn play(script: &str) -> String {
             writeln!(played, "{line}").unwrap();
         }
     }
+    world.end();
     played
 }
 

@@ -120,9 +120,10 @@ pub(super) fn check_restarts(state: &State, known: impl Fn(&TaskId) -> bool) {
         let is_restart = |code| matches!(code, ReasonCode::Restarted | ReasonCode::LocalRestart);
         task.reasons.iter().any(|reason| is_restart(reason.code))
     };
-    // What a node made itself is checked there, and taken over as history.
+    // What a node made itself is checked there, and taken over as history. It bears the reasons of
+    // what it replaces, and its own behind them.
     let by_leader =
-        |task: &Task| task.reasons.iter().any(|reason| reason.code == ReasonCode::Restarted);
+        |task: &Task| task.reasons.last().is_some_and(|it| it.code == ReasonCode::Restarted);
     for made in state.tasks().filter(|task| !known(&task.id) && by_leader(task)) {
         let policy = &made.spec.restart;
         if policy.max_attempts == 0 || !policy.window.is_zero() {

@@ -193,6 +193,15 @@ impl World {
         }
     }
 
+    /// Ends the world. Daemons and consensus engines hold it, and it holds them: without this
+    /// every run of a process would stay in its memory.
+    pub(super) fn end(&self) {
+        self.0.executor.shut_down();
+        let ports = std::mem::take(&mut self.network().ports);
+        let machines = std::mem::take(&mut *self.machines());
+        drop((ports, machines));
+    }
+
     /// Adds a machine, switched off.
     pub(super) fn add(
         &self,

@@ -164,16 +164,20 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Ends what is wanted beside a task that came to its end.
+    /// Ends what is wanted beside a task that came to its end. That one may be held still: its node
+    /// lets it go by itself where no manager answers.
     fn close(&mut self, place: &Place<'a>) {
-        let needless = place
-            .current
-            .iter()
-            .filter(|task| task.desired.is_wanted() && !task.is_complete_job())
-            .map(|task| (*task, Desired::Shutdown));
-        let needless: Vec<_> = needless.collect();
-        if !needless.is_empty() {
-            self.replace(vec![], needless);
+        let desire = place.current.iter().filter_map(|task| {
+            let desired = match task.is_complete_job() {
+                true if task.desired == Desired::Ready => task.goal(),
+                false if task.desired.is_wanted() => Desired::Shutdown,
+                _ => return None,
+            };
+            Some((*task, desired))
+        });
+        let desire: Vec<_> = desire.collect();
+        if !desire.is_empty() {
+            self.replace(vec![], desire);
         }
     }
 

@@ -279,6 +279,30 @@ fn an_outdated_iteration_stops_before_the_next_takes_its_place() {
 }
 
 #[test]
+fn a_held_task_that_its_node_let_go_by_itself_is_held_no_more_once_it_came_to_its_end() {
+    let mut world = World::new(1);
+    let mut spec = job(1, 1);
+    spec.task.container.image = "stuck:1".to_owned();
+    let service = world.create(spec);
+    world.run(SECOND);
+    let old = runs(&world, 1).id;
+    world.update(&service, |spec| spec.task.container.env.push("A=1".to_owned()));
+    world.run(SECOND);
+    let held = world.state.tasks().find(|task| task.desired == Desired::Ready);
+    let held = held.expect("it waits for the one before").id.clone();
+    world.report(&old, TaskState::Shutdown, "");
+    world.report(&held, TaskState::Complete, "");
+    world.run(SECOND);
+    check(
+        &world,
+        expect![[r#"
+            job.1 on 1: complete/complete SpecChanged
+        "#]],
+    );
+    assert_eq!(tally(&world, &service), (0, 1, 0));
+}
+
+#[test]
 fn rollback_runs_the_spec_before_anew() {
     let mut world = World::new(1);
     let service = world.create(job(1, 1));
