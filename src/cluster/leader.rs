@@ -132,6 +132,10 @@ pub struct Leader {
     pub(super) certified: BTreeMap<NodeId, [u8; 32]>,
     queue: VecDeque<Waiting>,
     in_flight: Option<InFlight>,
+    /// Whether a proposal of our own may still be committed that was given up. Nothing is decided
+    /// before an entry behind it is applied, an empty one where there is no other: what is decided
+    /// on a state without it would come on top of it.
+    doubt: bool,
     retry_at: Option<Moment>,
 }
 
@@ -166,6 +170,7 @@ impl Leader {
             certified: BTreeMap::new(),
             queue: VecDeque::new(),
             in_flight: None,
+            doubt: false,
             retry_at: None,
         };
         leader.doubt_all_nodes(state);
@@ -250,6 +255,7 @@ impl Leader {
         });
         if ours && let Some(flight) = self.in_flight.take() {
             self.retry_at = None;
+            self.doubt = false;
             let asked: BTreeSet<usize> = flight.asked.iter().map(|asked| asked.command).collect();
             let rejected = |(at, (_, outcome)): (usize, &(Command, Result<_, _>))| {
                 outcome.is_err() && !asked.contains(&at)

@@ -33,7 +33,7 @@ fn the_data_directory_of_an_older_midge_is_taken_over() {
     let raft = &swarm(host)["Spec"]["Raft"];
     assert_eq!(
         (&raft["SnapshotInterval"], &raft["ElectionTimeout"]),
-        (&12.into(), &700_000_000.into())
+        (&12.into(), &900_000_000.into())
     );
     // It writes what it read, and reads that.
     host.ok(&["service", "update", "--detach", "--label-add", "after=1", "web"]);

@@ -68,6 +68,7 @@ impl<'a> Draft<'a> {
 impl Leader {
     pub(super) fn handle_failed(&mut self, now: Moment, error: &str, effects: &mut Vec<Effect>) {
         let Some(flight) = self.in_flight.take() else { return };
+        self.doubt = true;
         self.retry_at = Some(now + PROPOSAL_RETRY);
         self.due.all_services = true;
         self.due.schedule = true;
@@ -97,11 +98,13 @@ impl Leader {
             return;
         }
         self.retry_at = None;
-        let flight = self
-            .draft_requests(state, (now, date), effects)
-            .or_else(|| self.draft_decisions(state, now, date));
+        let flight = self.draft_requests(state, (now, date), effects).or_else(|| {
+            if self.doubt {
+                return Some(InFlight { commands: Vec::new(), asked: Vec::new() });
+            }
+            self.draft_decisions(state, now, date)
+        });
         if let Some(flight) = flight {
-            assert!(!flight.commands.is_empty(), "an empty entry says nothing");
             effects.push(Effect::Propose(flight.commands.clone()));
             self.in_flight = Some(flight);
         }

@@ -560,6 +560,26 @@ fn a_failed_proposal_is_decided_again_and_given_up_in_the_end() {
 }
 
 #[test]
+fn nothing_is_decided_before_it_is_known_what_came_of_the_last_decision() {
+    let mut world = World::new(1);
+    world.run(SECOND);
+    world.commits = false;
+    let request = world.request_id();
+    let spec = Box::new(replicated("web", 1));
+    world.ask(Request::CreateService { request, spec });
+    let created = world.pending.take().expect("the service is proposed");
+    world.commit_entry(&created);
+    let late = world.fail_proposal().expect("its task is proposed");
+    world.advance(SECOND);
+    let empty = world.pending.take().expect("an entry is proposed behind it");
+    assert_eq!(empty, []);
+    world.commit_entry(&late);
+    world.commit_entry(&empty);
+    assert_eq!(world.wanted().len(), 1);
+    assert!(world.rejected.is_empty(), "{:?}", world.rejected);
+}
+
+#[test]
 fn a_retry_after_a_fail_over_is_no_second_create() {
     let mut world = World::new(1);
     let request = world.request_id();

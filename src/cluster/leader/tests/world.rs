@@ -388,7 +388,7 @@ impl World {
         // Entries of the engine's own lie between.
         self.index += 2;
         let version = Version { epoch: 1, index: self.index };
-        let term = commands[0].term;
+        let term = commands.first().map_or(0, |command| command.term);
         let mut outcomes: Vec<(Command, Result<Applied, _>)> = Vec::new();
         for command in commands {
             let outcome = self.state.apply(version, term, &command);
