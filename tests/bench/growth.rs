@@ -130,7 +130,7 @@ impl Agents {
         let address = format!("{}:2377", manager.address);
         let own = std::env::current_exe().unwrap();
         let mut command = host.inside(&PathBuf::from("sh"));
-        let script = "ulimit -n 65536; exec \"$@\"";
+        let script = "ulimit -n $(ulimit -H -n); exec \"$@\"";
         command.args(["-c", script, "sh"]).arg(own);
         command.args([AGENTS, &address, token.trim(), &count.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

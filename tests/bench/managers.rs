@@ -31,13 +31,13 @@ const SERVICES: usize = 1_000;
 const TASKS: usize = 10_000;
 
 /// How often a leader is lost; the median counts.
-const LOSSES: usize = 5;
+const LOSSES: usize = 3;
 
 /// How many writes go before the leader is lost.
 const WRITES_BEFORE: usize = 50;
 
 /// How long is written after it is gone: longer than any election.
-const AFTER: Duration = Duration::from_secs(6);
+const AFTER: Duration = Duration::from_secs(4);
 
 pub(crate) fn run() {
     for managers in [1, 3] {
