@@ -215,7 +215,7 @@ fn full(network: &Network) {
 /// time between two writes that were taken.
 fn lose_leader(network: &mut Network, clean: bool) -> f64 {
     network.await_nodes(3, 0);
-    let leader = eventually("a leader", || leader(network.manager()));
+    let leader = eventually("a leader", || network.manager().leader()) - 1;
     let writer = (leader + 1) % 3;
     let mut client = Client::of(&network.hosts[writer]);
     let (done, lost) = (AtomicBool::new(false), Barrier::new(2));
@@ -250,13 +250,4 @@ fn lose_leader(network: &mut Network, clean: bool) -> f64 {
     remove_all(&network.hosts[writer]);
     network.hosts[leader].start_daemon();
     gap.as_secs_f64()
-}
-
-/// Returns the number of the host that leads, as this one sees it.
-fn leader(host: &Host) -> Option<usize> {
-    let output = host.midge(&["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    let line = text.lines().find(|line| line.ends_with(" Leader"))?;
-    let number: usize = line.split(' ').next()?.trim_start_matches('n').parse().ok()?;
-    Some(number - 1)
 }

@@ -95,12 +95,7 @@ impl Chaos {
     }
 
     fn leader_seen_by(&self, host: usize) -> Option<usize> {
-        let format = "{{.Hostname}} {{.ManagerStatus}}";
-        let output = self.network.hosts[host].midge(&["node", "ls", "--format", format]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let line = text.lines().find(|line| line.ends_with(" Leader"))?;
-        let number: usize = line.split(' ').next()?.trim_start_matches('n').parse().ok()?;
-        Some(number - 1)
+        Some(self.network.hosts[host].leader()? - 1)
     }
 
     /// Lets it go wrong, waits until the cluster goes on without those that are hit, and mends it.

@@ -501,6 +501,14 @@ impl Host {
         })
     }
 
+    /// Returns the number of the host that leads, as this one sees it; they count from 1.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let output = self.midge(&["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find(|line| line.ends_with(" Leader"))?;
+        line.split(' ').next()?.trim_start_matches('n').parse().ok()
+    }
+
     /// Asks this host's daemon for `path`, and returns what it answered.
     pub(crate) fn api(&self, path: &str) -> String {
         let socket = self.dir.join("midge.sock");

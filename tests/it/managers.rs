@@ -1,7 +1,5 @@
 //! Several managers as real processes: every one answers, and the cluster outlives any of them.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
-
 use crate::host::{Host, Network, can_run, eventually};
 use std::{
     collections::BTreeSet,
@@ -14,14 +12,6 @@ const BUSY: [&str; 3] = ["bb:1", "sleep", "3600"];
 fn create(host: &Host, name: &str, replicas: &str) {
     let command = ["service", "create", "-q", "--name", name, "--replicas", replicas];
     host.ok(&[&command[..], &BUSY].concat());
-}
-
-/// The number of the host that leads, as `host` sees it.
-fn leader(host: &Host) -> Option<usize> {
-    let output = host.midge(&["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    let line = text.lines().find(|line| line.ends_with(" Leader"))?;
-    line.split(' ').next()?.trim_start_matches('n').parse().ok()
 }
 
 fn names(host: &Host) -> Vec<String> {
@@ -61,9 +51,9 @@ fn every_manager_answers_and_the_cluster_outlives_its_leader() {
     create(&network.hosts[1], "after", "2");
     let took = start.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?}");
-    let led = leader(&network.hosts[1]).unwrap();
+    let led = network.hosts[1].leader().unwrap();
     assert!(led == 2 || led == 3, "{led}");
-    assert_eq!(leader(&network.hosts[2]), Some(led));
+    assert_eq!(network.hosts[2].leader(), Some(led));
     network.hosts[1].wait_running("after", 2);
     assert_eq!(network.hosts[2].running("made-0"), before, "no task notices");
 
@@ -101,7 +91,7 @@ fn roles_change_without_a_container_noticing() {
     // The leader itself.
     second.ok(&["node", "demote", "n1"]);
     eventually("another to lead", || {
-        (leader(second).is_some_and(|leader| leader != 1)).then_some(())
+        (second.leader().is_some_and(|leader| leader != 1)).then_some(())
     });
     eventually("the first to be a worker", || {
         let says = first.midge(&["node", "ls"]);
@@ -148,7 +138,7 @@ fn keep_creating(network: &Network, stop: &AtomicBool) -> Vec<String> {
 fn any_leader(network: &Network, but: usize) -> usize {
     eventually("a leader", || {
         let others = network.hosts.iter().enumerate().filter(|(index, _)| *index + 1 != but);
-        others.filter_map(|(_, host)| leader(host)).find(|leader| *leader != but)
+        others.filter_map(|(_, host)| host.leader()).find(|leader| *leader != but)
     })
 }
 
