@@ -262,42 +262,6 @@ impl<R: Runtime> Consensus<R> {
         votes.or(late).await
     }
 
-    /// Lets a member follow, and waits until it has caught up. It does not vote yet.
-    ///
-    /// # Errors
-    ///
-    /// See [`ProposeError`]; also where another change is under way.
-    pub async fn add_learner(
-        &self,
-        id: u64,
-        address: String,
-        limit: Duration,
-    ) -> Result<(), ProposeError> {
-        let added = async {
-            match self.raft.add_learner(id, BasicNode::new(address), true).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(write_error(error, limit)),
-            }
-        };
-        added.or(self.late(limit)).await
-    }
-
-    /// Makes these the ones who vote; whoever voted and is not among them leaves the group.
-    ///
-    /// # Errors
-    ///
-    /// See [`ProposeError`]; also where one of them does not follow yet.
-    pub async fn set_voters(&self, voters: &[u64], limit: Duration) -> Result<(), ProposeError> {
-        let voters = ChangeMembers::ReplaceAllVoters(voters.iter().copied().collect());
-        let changed = async {
-            match self.raft.change_membership(voters, false).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(write_error(error, limit)),
-            }
-        };
-        changed.or(self.late(limit)).await
-    }
-
     /// Takes one step towards the group whose voters are `wanted`, each at its address. Returns
     /// whether the group is there, or nothing can be done before a member has caught up.
     ///

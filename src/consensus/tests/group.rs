@@ -3,8 +3,8 @@
 use super::memory::Memory;
 use crate::{
     consensus::{
-        Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError, Settings,
-        SnapshotInterval, make_alone, make_from_snapshot,
+        Approach, Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError,
+        Settings, SnapshotInterval, make_alone, make_from_snapshot,
     },
     sim::{
         executor::{Executor, Latency},
@@ -203,15 +203,17 @@ impl Group {
         let group = self;
         group.initialize(1);
         group.elect(&[1]);
-        let member = group.member(1);
-        group
-            .block_on(1, async move {
-                for id in [2, 3] {
-                    member.add_learner(id, format!("member-{id}"), LIMIT).await?;
-                }
-                member.set_voters(&[1, 2, 3], LIMIT).await
-            })
-            .unwrap();
+        let wanted: BTreeMap<_, _> = (1..=3).map(|id| (id, format!("member-{id}"))).collect();
+        let there = (0..100).any(|_| {
+            let (member, wanted) = (group.member(1), wanted.clone());
+            let step = group.block_on(1, async move { member.approach(&wanted, LIMIT).await });
+            let step = step.unwrap();
+            if step == Approach::Waits {
+                group.run(Duration::from_millis(200), || false);
+            }
+            step == Approach::There
+        });
+        assert!(there, "the others do not catch up");
         group
     }
 
