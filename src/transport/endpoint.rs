@@ -14,7 +14,7 @@ use crate::{
     pki::{Identity, Shown, TrustedClock},
     types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster},
     util::dns::Resolver,
-    wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
+    wire::{self, RaftAnswer, RaftCall, StreamReply, StreamRequest},
 };
 use async_channel::{Receiver, Sender};
 use quinn::EndpointConfig;
@@ -538,13 +538,16 @@ impl Endpoint {
     ) -> Result<Vec<u8>, StreamError> {
         let connection = super::peers::connection(&self.inner, address).await?;
         let (mut sender, mut receiver) = open(&connection).await?;
-        sender.send(&StreamRequest::Raft).await?;
-        sender.send(&RaftCall { target, bytes }).await?;
-        match receiver.receive::<StreamReply>().await? {
-            Some(StreamReply::Ready) => {}
-            Some(StreamReply::Refused(refusal)) => return Err(refusal.into()),
-            _ => return Err(StreamError::Unexpected),
+        let mut call = wire::encode(&StreamRequest::Raft)?;
+        call.extend(wire::encode(&RaftCall { target, bytes })?);
+        let sent = sender.write_all(&call).await;
+        // Whoever refuses reads no further: the write fails then, and the answer says why.
+        let reply = receiver.receive::<StreamReply>().await;
+        if let Ok(Some(StreamReply::Refused(refusal))) = reply {
+            return Err(refusal.into());
         }
+        sent?;
+        let Some(StreamReply::Ready) = reply? else { return Err(StreamError::Unexpected) };
         let answer = receiver.receive::<RaftAnswer>().await?;
         sender.finish().await?;
         let RaftAnswer(answer) = answer.ok_or(StreamError::Unexpected)?;

@@ -812,7 +812,10 @@ fn a_member_is_called_by_its_key_and_a_request_reaches_the_leader() {
         assert_eq!(read().await, Ok(crate::cluster::Response::Done));
         // A worker's certificate opens neither.
         let worker = endpoint(Some(&cluster.credentials(2, Role::Worker)));
-        let refused = bounded(worker.call_member(7, &to, vec![1])).await.unwrap_err();
-        assert!(refused.to_string().contains("only managers may ask for that"), "{refused}");
+        // It is told so, also where it would have gone on sending for longer than anybody reads.
+        for len in [1, 4 << 20] {
+            let refused = bounded(worker.call_member(7, &to, vec![1; len])).await.unwrap_err();
+            assert!(refused.to_string().contains("only managers may ask for that"), "{refused}");
+        }
     });
 }
