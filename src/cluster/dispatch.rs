@@ -93,6 +93,7 @@ impl Leader {
         let term = self.term();
         let Some(session) = self.sessions.get_mut(node) else { return };
         session.place_age = session.place_age.saturating_add(1);
+        self.due.told.insert(node.clone());
         if let Some((_, age)) = &mut session.trust {
             *age = age.saturating_add(1);
         }
@@ -142,17 +143,25 @@ impl Leader {
 
     /// Tells nodes that their reports are taken, once what they say is committed.
     pub(super) fn acknowledge_reports(&mut self, effects: &mut Vec<Effect>) {
+        for node in std::mem::take(&mut self.due.reports) {
+            self.acknowledge_reports_of(&node, effects);
+        }
+    }
+
+    pub(super) fn acknowledge_reports_of(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
         let waiting = &self.wanted.reports;
-        for (node, session) in &mut self.sessions {
-            let id = session.id;
-            session.reports.retain(|(number, tasks)| {
-                if tasks.iter().any(|task| waiting.contains_key(task)) {
-                    return true;
-                }
-                let message = FromManager::ReportTaken { session: id, number: *number };
-                effects.push(Effect::Send { node: node.clone(), message });
-                false
-            });
+        let Some(session) = self.sessions.get_mut(node) else { return };
+        let id = session.id;
+        session.reports.retain(|(number, tasks)| {
+            if tasks.iter().any(|task| waiting.contains_key(task)) {
+                return true;
+            }
+            let message = FromManager::ReportTaken { session: id, number: *number };
+            effects.push(Effect::Send { node: node.clone(), message });
+            false
+        });
+        if !session.reports.is_empty() {
+            self.due.reports.insert(node.clone());
         }
     }
 

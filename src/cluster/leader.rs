@@ -109,6 +109,12 @@ pub(super) struct Due {
     pub(super) leftovers: bool,
     /// Nodes whose assignments may have changed.
     pub(super) nodes: BTreeSet<NodeId>,
+    /// Nodes that may not know their role, the managers or the roots as they are.
+    pub(super) told: BTreeSet<NodeId>,
+    /// Others may be managers by now.
+    pub(super) group: bool,
+    /// Nodes with reports whose commit is waited for.
+    pub(super) reports: BTreeSet<NodeId>,
 }
 
 /// A leader.
@@ -128,6 +134,8 @@ pub struct Leader {
     pub(super) due: Due,
     /// The consensus group that was asked for last.
     pub(super) group: Option<BTreeMap<u64, String>>,
+    /// Where the managers are that the state has.
+    pub(super) managers: Vec<String>,
     /// The root that each node last said it goes by.
     pub(super) certified: BTreeMap<NodeId, [u8; 32]>,
     queue: VecDeque<Waiting>,
@@ -164,9 +172,11 @@ impl Leader {
                 schedule: true,
                 enforce: true,
                 leftovers: true,
+                group: true,
                 ..Due::default()
             },
             group: None,
+            managers: Vec::new(),
             certified: BTreeMap::new(),
             queue: VecDeque::new(),
             in_flight: None,
@@ -230,8 +240,9 @@ impl Leader {
         self.memory.wake(now, &mut self.due.services);
         self.decide(state, now, date, effects);
         self.follow_group(state, effects);
-        self.tell_places(state, effects);
-        self.tell_trust(state, effects);
+        let told = std::mem::take(&mut self.due.told);
+        self.tell_places(state, &told, effects);
+        self.tell_trust(state, &told, effects);
         self.dispatch(state, effects);
     }
 
@@ -303,6 +314,10 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         self.due.schedule = true;
+        if !change.is_about_services() {
+            self.due.group = true;
+            self.due.told.extend(self.sessions.keys().cloned());
+        }
         match change {
             Change::RotateTokens { .. }
             | Change::SetUnlockKey { .. }

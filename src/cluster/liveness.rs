@@ -28,6 +28,13 @@ const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3_600);
 #[derive(Debug)]
 pub(super) struct Liveness {
     nodes: BTreeMap<NodeId, Pulse>,
+    /// No deadline of a node is before this. Every message moves one, away from now, and would
+    /// otherwise have all of them looked at.
+    soonest: Option<Moment>,
+    /// The nodes whose pulse says so.
+    suspects: BTreeSet<NodeId>,
+    /// Whether they are others than were last asked for.
+    suspects_changed: bool,
     /// Until when silent nodes are doubted instead of taken for lost.
     doubt_until: Option<Moment>,
 }
@@ -53,9 +60,26 @@ fn deadline(state: &State) -> Duration {
     heartbeat_period(state) * PERIODS_UNTIL_DOWN
 }
 
+impl Pulse {
+    /// Until when the node itself is waited for; of suspects that is one moment for all.
+    fn deadline(&self) -> Option<Moment> {
+        match self {
+            Self::Unheard { deadline } | Self::Heard { deadline, .. } => Some(*deadline),
+            Self::Suspect => None,
+            Self::Down { orphans_at } => *orphans_at,
+        }
+    }
+}
+
 impl Liveness {
     pub(super) fn new(state: &State, now: Moment) -> Self {
-        let mut liveness = Self { nodes: BTreeMap::new(), doubt_until: None };
+        let mut liveness = Self {
+            nodes: BTreeMap::new(),
+            soonest: None,
+            suspects: BTreeSet::new(),
+            suspects_changed: false,
+            doubt_until: None,
+        };
         liveness.note_nodes(state, now);
         liveness
     }
@@ -66,26 +90,44 @@ impl Liveness {
             let is_down = node.status.state == NodeState::Down;
             let down = || Pulse::Down { orphans_at: Some(now + ORPHAN_AFTER) };
             let unheard = || Pulse::Unheard { deadline: now + deadline(state) * 2 };
-            let known = self.nodes.entry(node.id.clone());
-            let pulse = known.or_insert_with(|| if is_down { down() } else { unheard() });
-            if is_down && matches!(pulse, Pulse::Unheard { .. } | Pulse::Suspect) {
-                *pulse = down();
+            match self.nodes.get(&node.id) {
+                None => self.set(&node.id, if is_down { down() } else { unheard() }),
+                Some(Pulse::Unheard { .. } | Pulse::Suspect) if is_down => {
+                    self.set(&node.id, down());
+                }
+                Some(_) => {}
             }
         }
-        self.nodes.retain(|id, _| state.node(id).is_some());
+        let gone: Vec<NodeId> =
+            self.nodes.keys().filter(|id| state.node(id).is_none()).cloned().collect();
+        gone.iter().for_each(|id| self.forget(id));
+    }
+
+    fn set(&mut self, id: &NodeId, pulse: Pulse) {
+        if let Some(deadline) = pulse.deadline() {
+            self.soonest = Some(self.soonest.map_or(deadline, |soonest| soonest.min(deadline)));
+        }
+        self.suspects_changed |= match pulse {
+            Pulse::Suspect => self.suspects.insert(id.clone()),
+            _ => self.suspects.remove(id),
+        };
+        match self.nodes.get_mut(id) {
+            Some(known) => *known = pulse,
+            None => drop(self.nodes.insert(id.clone(), pulse)),
+        }
+    }
+
+    fn find_soonest(&mut self) {
+        self.soonest = self.nodes.values().filter_map(Pulse::deadline).min();
     }
 
     pub(super) fn is_suspect(&self, id: &NodeId) -> bool {
         self.nodes.get(id) == Some(&Pulse::Suspect)
     }
 
-    fn suspects(&self) -> BTreeSet<NodeId> {
-        let suspects = self.nodes.iter().filter(|(_, pulse)| **pulse == Pulse::Suspect);
-        suspects.map(|(id, _)| id.clone()).collect()
-    }
-
     pub(super) fn forget(&mut self, id: &NodeId) {
         self.nodes.remove(id);
+        self.suspects_changed |= self.suspects.remove(id);
     }
 
     /// Nobody could be heard for so long.
@@ -101,15 +143,14 @@ impl Liveness {
             }
         }
         self.doubt_until = self.doubt_until.map(|until| until + wait);
+        self.find_soonest();
     }
 
+    /// Returns when to look for nodes to give up, or somewhat before: what was looked at then is
+    /// not looked at again soon.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
-        let pulses = self.nodes.values().filter_map(|pulse| match pulse {
-            Pulse::Unheard { deadline } | Pulse::Heard { deadline, .. } => Some(*deadline),
-            Pulse::Suspect => self.doubt_until,
-            Pulse::Down { orphans_at } => *orphans_at,
-        });
-        pulses.min()
+        let doubt = self.doubt_until.filter(|_| !self.suspects.is_empty());
+        self.soonest.into_iter().chain(doubt).min()
     }
 
     /// Tells whether most of the remote nodes have fallen silent together. A beat that is half a
@@ -175,7 +216,7 @@ impl Leader {
 
     pub(super) fn heard(&mut self, state: &State, now: Moment, id: &NodeId) {
         let pulse = Pulse::Heard { last: now, deadline: now + deadline(state) };
-        self.liveness.nodes.insert(id.clone(), pulse);
+        self.liveness.set(id, pulse);
     }
 
     /// Acts on every deadline of a node that has passed.
@@ -186,11 +227,11 @@ impl Leader {
         }
         if doubt_over || self.liveness.next_deadline().is_some_and(|at| at <= now) {
             self.expire_due_nodes(state, now, doubt_over);
+            self.liveness.find_soonest();
         }
-        if self.liveness.doubt_until.is_some() || !self.volatile.suspects.is_empty() {
-            let suspects = self.liveness.suspects();
-            self.due.schedule |= suspects != self.volatile.suspects;
-            self.volatile.suspects = suspects;
+        if std::mem::take(&mut self.liveness.suspects_changed) {
+            self.due.schedule = true;
+            self.volatile.suspects.clone_from(&self.liveness.suspects);
         }
     }
 
@@ -205,7 +246,7 @@ impl Leader {
                         doubts = true;
                     }
                     if doubts {
-                        self.liveness.nodes.insert(id.clone(), Pulse::Suspect);
+                        self.liveness.set(&id, Pulse::Suspect);
                         continue;
                     }
                     "heartbeat failure"
@@ -215,15 +256,13 @@ impl Leader {
                 }
                 Some(Pulse::Suspect) if self.liveness.doubt_until.is_none() => "heartbeat failure",
                 Some(Pulse::Down { orphans_at: Some(at) }) if *at <= now => {
-                    self.liveness.nodes.insert(id.clone(), Pulse::Down { orphans_at: None });
+                    self.liveness.set(&id, Pulse::Down { orphans_at: None });
                     self.orphan_tasks(state, &id);
                     continue;
                 }
                 _ => continue,
             };
-            self.liveness
-                .nodes
-                .insert(id.clone(), Pulse::Down { orphans_at: Some(now + ORPHAN_AFTER) });
+            self.liveness.set(&id, Pulse::Down { orphans_at: Some(now + ORPHAN_AFTER) });
             self.sessions.remove(&id);
             self.want_node_state(state, &id, NodeState::Down, lost);
         }

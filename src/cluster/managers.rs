@@ -10,7 +10,7 @@ use super::{
     Change, Class, Effect, Leader, Refusal, RoleRequest, State, join,
     leader::{Answer, Prepared},
 };
-use crate::types::{FromManager, ManagerStatus, Node, NodeState, Role};
+use crate::types::{FromManager, ManagerStatus, Node, NodeId, NodeState, Role};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many managers there may be. Each write waits for a majority of them, and more than seven
@@ -104,7 +104,11 @@ pub(super) fn take_role(state: &State, asked: &RoleRequest) -> Result<Prepared, 
 impl Leader {
     /// Has the group made what it should be, where that changed.
     pub(super) fn follow_group(&mut self, state: &State, effects: &mut Vec<Effect>) {
+        if !std::mem::take(&mut self.due.group) {
+            return;
+        }
         let wanted = wanted(state);
+        self.managers = wanted.values().cloned().collect();
         if !wanted.is_empty() && self.group.as_ref() != Some(&wanted) {
             self.group = Some(wanted.clone());
             effects.push(Effect::SetGroup(wanted));
@@ -120,12 +124,19 @@ impl Leader {
         self.wanted.workers = state.nodes().filter(left).map(|node| node.id.clone()).collect();
     }
 
-    /// Tells nodes what role they should have and where the managers are, where they were told
-    /// something else before, or long ago. One that has its role, and joined where the only manager is, knows.
-    pub(super) fn tell_places(&mut self, state: &State, effects: &mut Vec<Effect>) {
-        let managers: Vec<String> = wanted(state).into_values().collect();
-        for (id, session) in &mut self.sessions {
+    /// Tells these nodes what role they should have and where the managers are, where they were
+    /// told something else before, or long ago. One that has its role, and joined where the only
+    /// manager is, knows.
+    pub(super) fn tell_places(
+        &mut self,
+        state: &State,
+        nodes: &BTreeSet<NodeId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let managers = &self.managers;
+        for id in nodes {
             let Some(node) = state.node(id) else { continue };
+            let Some(session) = self.sessions.get_mut(id) else { continue };
             // Until the group has let it go, a manager goes on as one.
             let role = if node.manager.is_some() { Role::Manager } else { node.spec.role };
             let place = (role, managers.clone());

@@ -7,7 +7,10 @@
 
 use super::{Effect, Leader, State, dispatch::RootDigests};
 use crate::types::{Cluster, FromManager, NodeId, NodeState};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// After so many heartbeats a node that has not said that it follows is told again: either message
 /// may be lost. At the usual pace this is every nine seconds.
@@ -34,9 +37,14 @@ pub(super) fn is_done(state: &State, certified: &BTreeMap<NodeId, [u8; 32]>) -> 
 }
 
 impl Leader {
-    /// Tells nodes of the roots, where they may not know: the first root of a cluster is what they
-    /// joined by.
-    pub(super) fn tell_trust(&mut self, state: &State, effects: &mut Vec<Effect>) {
+    /// Tells these nodes of the roots, where they may not know: the first root of a cluster is what
+    /// they joined by.
+    pub(super) fn tell_trust(
+        &mut self,
+        state: &State,
+        told: &BTreeSet<NodeId>,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(cluster) = state.cluster() else { return };
         if cluster.rotation.is_none() && cluster.former_roots.is_empty() {
             return;
@@ -45,7 +53,8 @@ impl Leader {
         let newest = digests.1.unwrap_or(digests.0);
         let nodes = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
         let within = SPREAD_PER_NODE.saturating_mul(nodes).min(SPREAD_MAX);
-        for (id, session) in &mut self.sessions {
+        for id in told {
+            let Some(session) = self.sessions.get_mut(id) else { continue };
             let follows = self.certified.get(id) == Some(&newest);
             let knows = session
                 .trust

@@ -36,9 +36,10 @@ pub const OUTCOMES_MAX: usize = 1_024;
 struct Tables {
     applied: Version,
     cluster: Option<Cluster>,
-    nodes: BTreeMap<NodeId, Node>,
-    services: BTreeMap<ServiceId, Service>,
-    tasks: BTreeMap<TaskId, Task>,
+    // Shared: a decision is drafted on a copy, which holds other rows only where it changes them.
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    services: BTreeMap<ServiceId, Arc<Service>>,
+    tasks: BTreeMap<TaskId, Arc<Task>>,
     /// Removed nodes and when: their certificates are good for a while yet.
     removed: BTreeMap<NodeId, Date>,
     /// The last requests' outcomes, oldest first.
@@ -51,9 +52,9 @@ struct Tables {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Indices {
     service_names: BTreeMap<String, ServiceId>,
-    service_tasks: BTreeMap<ServiceId, BTreeSet<TaskId>>,
-    slot_tasks: BTreeMap<SlotKey, BTreeSet<TaskId>>,
-    node_tasks: BTreeMap<NodeId, BTreeSet<TaskId>>,
+    service_tasks: BTreeSet<(ServiceId, TaskId)>,
+    slot_tasks: BTreeSet<(SlotKey, TaskId)>,
+    node_tasks: BTreeSet<(NodeId, TaskId)>,
 }
 
 /// The cluster's state.
@@ -127,14 +128,14 @@ impl<'de> Deserialize<'de> for State {
 
 /// Has the tasks of a service share their spec, where they run the same.
 fn share_specs(tables: &mut Tables, indices: &Indices) {
-    for ids in indices.service_tasks.values() {
-        let mut shared: Option<Arc<TaskSpec>> = None;
-        for id in ids {
-            let Some(task) = tables.tasks.get_mut(id) else { continue };
-            match &shared {
-                Some(spec) if *spec == task.spec => task.spec = Arc::clone(spec),
-                _ => shared = Some(Arc::clone(&task.spec)),
+    let mut shared: Option<(&ServiceId, Arc<TaskSpec>)> = None;
+    for (service, id) in &indices.service_tasks {
+        let Some(task) = tables.tasks.get_mut(id) else { continue };
+        match &shared {
+            Some((of, spec)) if *of == service && *spec == task.spec => {
+                Arc::make_mut(task).spec = Arc::clone(spec);
             }
+            _ => shared = Some((service, Arc::clone(&task.spec))),
         }
     }
 }
@@ -152,29 +153,29 @@ impl Indices {
     }
 
     fn add(&mut self, task: &Task) {
-        self.service_tasks.entry(task.service.clone()).or_default().insert(task.id.clone());
-        self.slot_tasks.entry(SlotKey::of(task)).or_default().insert(task.id.clone());
+        self.service_tasks.insert((task.service.clone(), task.id.clone()));
+        self.slot_tasks.insert((SlotKey::of(task), task.id.clone()));
         if let Some(node) = &task.node {
-            self.node_tasks.entry(node.clone()).or_default().insert(task.id.clone());
+            self.node_tasks.insert((node.clone(), task.id.clone()));
         }
     }
 
     fn remove(&mut self, task: &Task) {
-        remove_from(&mut self.service_tasks, &task.service, &task.id);
-        remove_from(&mut self.slot_tasks, &SlotKey::of(task), &task.id);
+        self.service_tasks.remove(&(task.service.clone(), task.id.clone()));
+        self.slot_tasks.remove(&(SlotKey::of(task), task.id.clone()));
         if let Some(node) = &task.node {
-            remove_from(&mut self.node_tasks, node, &task.id);
+            self.node_tasks.remove(&(node.clone(), task.id.clone()));
         }
     }
 }
 
-fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<TaskId>>, key: &K, id: &TaskId) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.remove(id);
-        if ids.is_empty() {
-            index.remove(key);
-        }
-    }
+/// Returns the tasks that an index has under `key`, in order of id.
+fn under<'a, K: Ord + Clone>(
+    index: &'a BTreeSet<(K, TaskId)>,
+    key: &K,
+) -> impl Iterator<Item = &'a TaskId> + use<'a, K> {
+    let ends = (key.clone(), TaskId::MIN)..=(key.clone(), TaskId::MAX);
+    index.range(ends).map(|(_, id)| id)
 }
 
 impl State {
@@ -198,24 +199,24 @@ impl State {
 
     /// Returns all nodes, in order of id.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.tables.nodes.values()
+        self.tables.nodes.values().map(Arc::as_ref)
     }
 
     /// Returns a node.
     #[must_use]
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
-        self.tables.nodes.get(id)
+        self.tables.nodes.get(id).map(Arc::as_ref)
     }
 
     /// Returns all services, in order of id.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.tables.services.values()
+        self.tables.services.values().map(Arc::as_ref)
     }
 
     /// Returns a service.
     #[must_use]
     pub fn service(&self, id: &ServiceId) -> Option<&Service> {
-        self.tables.services.get(id)
+        self.tables.services.get(id).map(Arc::as_ref)
     }
 
     /// Returns the service of that name.
@@ -226,13 +227,13 @@ impl State {
 
     /// Returns all tasks, in order of id.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.tables.tasks.values()
+        self.tables.tasks.values().map(Arc::as_ref)
     }
 
     /// Returns a task.
     #[must_use]
     pub fn task(&self, id: &TaskId) -> Option<&Task> {
-        self.tables.tasks.get(id)
+        self.tables.tasks.get(id).map(Arc::as_ref)
     }
 
     /// Returns a service's tasks, in order of id; also those a removed service left.
@@ -240,17 +241,17 @@ impl State {
         &'a self,
         id: &ServiceId,
     ) -> impl Iterator<Item = &'a Task> + use<'a> {
-        self.by_index(self.indices.service_tasks.get(id))
+        self.found(under(&self.indices.service_tasks, id))
     }
 
     /// Returns the tasks that were given to a node, in order of id.
     pub fn tasks_on_node<'a>(&'a self, id: &NodeId) -> impl Iterator<Item = &'a Task> + use<'a> {
-        self.by_index(self.indices.node_tasks.get(id))
+        self.found(under(&self.indices.node_tasks, id))
     }
 
     /// Returns the tasks of one slot, in order of id.
     pub fn tasks_in_slot<'a>(&'a self, key: &SlotKey) -> impl Iterator<Item = &'a Task> + use<'a> {
-        self.by_index(self.indices.slot_tasks.get(key))
+        self.found(under(&self.indices.slot_tasks, key))
     }
 
     /// Tells whether a node of this id was a member and was removed.
@@ -294,13 +295,10 @@ impl State {
         self.indices == Indices::of(&self.tables)
     }
 
-    fn by_index<'a>(
+    fn found<'a, I: Iterator<Item = &'a TaskId>>(
         &'a self,
-        ids: Option<&'a BTreeSet<TaskId>>,
-    ) -> impl Iterator<Item = &'a Task> + use<'a> {
-        ids.into_iter().flatten().map(|id| {
-            let task = self.tables.tasks.get(id);
-            task.expect("indices hold only tasks that are in the table")
-        })
+        ids: I,
+    ) -> impl Iterator<Item = &'a Task> + use<'a, I> {
+        ids.map(|id| self.task(id).expect("indices hold only tasks that are in the table"))
     }
 }

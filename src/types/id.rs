@@ -1,6 +1,6 @@
 //! Identifiers: 25 characters of base 36, as Swarm's, so that tables and scripts need no change.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 
 /// The length of every id in characters: 128 bits in base 36, left-padded with zeros.
@@ -26,7 +26,7 @@ pub trait Entropy {
 pub struct InvalidId(pub String);
 
 /// Renders 128 bits as base 36, left-padded to [`ID_LEN`].
-pub(crate) fn encode_base36(mut bits: u128) -> String {
+fn encode_base36(mut bits: u128) -> [u8; ID_LEN] {
     let mut digits = [b'0'; ID_LEN];
     for digit in digits.iter_mut().rev() {
         let value = usize::try_from(bits % 36).expect("a remainder of 36 fits");
@@ -34,16 +34,30 @@ pub(crate) fn encode_base36(mut bits: u128) -> String {
         bits /= 36;
     }
     assert!(bits == 0, "128 bits fit in 25 digits of base 36");
-    digits.iter().map(|digit| char::from(*digit)).collect()
+    digits
+}
+
+fn parse_base36(text: &str) -> Option<[u8; ID_LEN]> {
+    let digits = text.as_bytes().try_into().ok()?;
+    let fits = text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+    fits.then_some(digits)
 }
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub struct $name(String);
+        // Its digits, and no text on the heap: a manager holds some ten ids a task, and copies them
+        // with each decision.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; ID_LEN]);
 
         impl $name {
+            /// The first in order.
+            pub const MIN: Self = Self([b'0'; ID_LEN]);
+
+            /// The last in order.
+            pub const MAX: Self = Self([b'z'; ID_LEN]);
+
             /// Draws a fresh id.
             pub fn generate(entropy: &mut dyn Entropy) -> Self {
                 Self(encode_base36(entropy.next_u128()))
@@ -61,27 +75,38 @@ macro_rules! id {
             ///
             /// The text is not 25 characters of `0-9a-z`.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
-                let fits = text.len() == ID_LEN
-                    && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
-                if fits { Ok(Self(text.to_owned())) } else { Err(InvalidId(text.to_owned())) }
+                parse_base36(text).map(Self).ok_or_else(|| InvalidId(text.to_owned()))
             }
 
             /// Returns the id as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                std::str::from_utf8(&self.0).expect("digits and letters are ASCII")
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.as_str().serialize(serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).map_err(de::Error::custom)
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.pad(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.pad(self.as_str())
             }
         }
     };

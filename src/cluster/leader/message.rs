@@ -104,7 +104,7 @@ impl Leader {
                 if let Some(known) = self.sessions.get_mut(node) {
                     known.await_commit(number, waits);
                 }
-                self.acknowledge_reports(effects);
+                self.acknowledge_reports_of(node, effects);
             }
             FromWorker::Inventory { description, images, .. } => {
                 self.describe(state, node, address, *description, images);
@@ -126,6 +126,7 @@ impl Leader {
         // under an earlier number would be taken for an old one.
         let number = self.numbers.get(node).copied().unwrap_or_default();
         self.sessions.insert(node.clone(), Session::new(register.session, number));
+        self.due.told.insert(node.clone());
         self.heard(state, now, node);
         self.want_node_state(state, node, NodeState::Ready, "");
         self.describe(state, node, address, register.description, register.images);

@@ -120,6 +120,7 @@ impl Leader {
             Request::Certified { node, root } => {
                 if state.node(node).is_some() {
                     self.certified.insert(node.clone(), *root);
+                    self.due.told.insert(node.clone());
                 }
                 Ok(Prepared::Answer(Response::Done))
             }

@@ -182,7 +182,7 @@ impl State {
             return Err(exists("node", node.id.as_str()));
         }
         let row = Node { version: at.version, created: at.date, updated: at.date, ..node.clone() };
-        self.tables.nodes.insert(node.id.clone(), row);
+        self.tables.nodes.insert(node.id.clone(), Arc::new(row));
         Ok(Applied::Node(node.id.clone()))
     }
 
@@ -252,6 +252,7 @@ impl State {
         change: impl FnOnce(&mut Node) -> Result<(), Rejected>,
     ) -> Result<Applied, Rejected> {
         let node = self.tables.nodes.get_mut(id).ok_or_else(|| not_found("node", id.as_str()))?;
+        let node = Arc::make_mut(node);
         change(node)?;
         node.version = at.version;
         node.updated = at.date;
@@ -303,7 +304,7 @@ impl State {
         if self.service_by_name(&service.spec.name).is_some() {
             return Err(exists("service", &service.spec.name));
         }
-        let left = self.indices.service_tasks.contains_key(&service.id);
+        let left = self.tasks_of_service(&service.id).next().is_some();
         if left || self.tables.services.contains_key(&service.id) {
             return Err(exists("service", service.id.as_str()));
         }
@@ -319,12 +320,13 @@ impl State {
             ..service.clone()
         };
         self.indices.service_names.insert(row.spec.name.clone(), row.id.clone());
-        self.tables.services.insert(row.id.clone(), row);
+        self.tables.services.insert(row.id.clone(), Arc::new(row));
         Ok(Applied::Service(service.id.clone()))
     }
 
     fn service_mut(&mut self, id: &ServiceId) -> Result<&mut Service, Rejected> {
-        self.tables.services.get_mut(id).ok_or_else(|| not_found("service", id.as_str()))
+        let service = self.tables.services.get_mut(id);
+        service.map(Arc::make_mut).ok_or_else(|| not_found("service", id.as_str()))
     }
 
     /// Returns the service for a change that was made on what a user read of it.
@@ -426,6 +428,7 @@ impl State {
     fn raise_desired(&mut self, at: At, id: &TaskId, desired: Desired) {
         let Some(task) = self.tables.tasks.get_mut(id) else { return };
         if task.desired < desired {
+            let task = Arc::make_mut(task);
             task.desired = desired;
             task.version = at.version;
             task.updated = at.date;
@@ -439,32 +442,28 @@ impl State {
         desire: &[(TaskId, Desired)],
     ) -> Result<Applied, Rejected> {
         let mut ids = BTreeSet::new();
-        let mut touched = BTreeSet::new();
+        // The slots, each with what comes into it.
+        let mut touched: BTreeMap<SlotKey, Vec<&Task>> = BTreeMap::new();
         for task in create {
             self.check_created(task)?;
             if !ids.insert(&task.id) {
                 return Err(exists("task", task.id.as_str()));
             }
-            touched.insert(SlotKey::of(task));
+            touched.entry(SlotKey::of(task)).or_default().push(task);
         }
         let mut raised: BTreeMap<&TaskId, Desired> = BTreeMap::new();
         for (id, desired) in desire {
             if let Some(task) = self.task(id) {
                 let last = raised.entry(id).or_insert(task.desired);
                 *last = (*last).max(*desired);
-                touched.insert(SlotKey::of(task));
+                touched.entry(SlotKey::of(task)).or_default();
             }
         }
-        for key in &touched {
+        for (key, created) in &touched {
             let after = self.tasks_in_slot(key).filter(|task| !task.is_complete_job());
             let after = after
                 .map(|task| (raised.get(&task.id).copied().unwrap_or(task.desired), task))
-                .chain(
-                    create
-                        .iter()
-                        .filter(|task| SlotKey::of(task) == *key)
-                        .map(|task| (task.desired, task)),
-                );
+                .chain(created.iter().map(|task| (task.desired, *task)));
             check_slot(after).map_err(|_| taken(key))?;
         }
         for (id, desired) in raised {
@@ -520,7 +519,7 @@ impl State {
             task.spec = Arc::clone(&other.spec);
         }
         self.indices.add(&task);
-        self.tables.tasks.insert(task.id.clone(), task);
+        self.tables.tasks.insert(task.id.clone(), Arc::new(task));
     }
 
     fn forget_task(&mut self, id: &TaskId) {
@@ -536,6 +535,7 @@ impl State {
         }
         let Some(id) = &decision.node else {
             if task.status.error != decision.error {
+                let task = Arc::make_mut(task);
                 task.status.error.clone_from(&decision.error);
                 task.status.date = at.date;
                 task.version = at.version;
@@ -550,9 +550,10 @@ impl State {
         let takes = |node: &Node| {
             node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
         };
-        if !self.tables.nodes.get(id).is_some_and(takes) {
+        if !self.tables.nodes.get(id).is_some_and(|node| takes(node)) {
             return;
         }
+        let task = Arc::make_mut(task);
         task.node = Some(id.clone());
         task.generic.clone_from(&decision.generic);
         let message = if preassigned {
@@ -568,8 +569,7 @@ impl State {
         };
         task.version = at.version;
         task.updated = at.date;
-        let task = task.clone();
-        self.indices.add(&task);
+        self.indices.add(task);
     }
 
     fn report_one(&mut self, at: At, id: &TaskId, status: &TaskStatus) {
@@ -583,6 +583,7 @@ impl State {
         if status.state == task.status.state && !status.state.is_live() {
             return;
         }
+        let task = Arc::make_mut(task);
         task.status = status.clone();
         task.version = at.version;
         task.updated = at.date;

@@ -12,6 +12,7 @@ use crate::{
     cluster::command::{Applied, Rejected},
     types::{ManagerStatus, Node, NodeId, Role, Version},
 };
+use std::sync::Arc;
 
 impl State {
     /// Returns the epoch that the next entry belongs to: 1, until the cluster was restored or forced
@@ -79,6 +80,7 @@ impl State {
         });
         let mut demoted = Vec::new();
         for node in managers {
+            let node = Arc::make_mut(node);
             node.role = Role::Worker;
             node.spec.role = Role::Worker;
             node.manager = None;

@@ -15,7 +15,7 @@ use crate::{
 };
 use expect_test::expect;
 use proptest::prelude::*;
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
 /// Two nodes besides the manager, and a service with two running tasks.
 fn populated() -> (State, ServiceId, Vec<TaskId>) {
@@ -352,7 +352,7 @@ fn the_first_format_is_read() {
     assert_eq!(snapshot[4], 1);
     // The one manager that there was then has no standing in this recording.
     let mut state = fixed();
-    state.tables.nodes.values_mut().for_each(|node| node.manager = None);
+    state.tables.nodes.values_mut().for_each(|node| Arc::make_mut(node).manager = None);
     assert_eq!(decode_snapshot(&snapshot), Ok(state));
     let cut = &snapshot[..snapshot.len() - 1];
     assert!(matches!(decode_snapshot(cut), Err(DecodeError::Damaged(_))));

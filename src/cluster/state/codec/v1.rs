@@ -15,6 +15,7 @@ use crate::{
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -73,9 +74,9 @@ impl From<Cluster> for types::Cluster {
 pub(super) struct Tables {
     applied: Version,
     cluster: Option<Cluster>,
-    nodes: BTreeMap<NodeId, Node>,
-    services: BTreeMap<ServiceId, Service>,
-    tasks: BTreeMap<TaskId, Task>,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    services: BTreeMap<ServiceId, Arc<Service>>,
+    tasks: BTreeMap<TaskId, Arc<Task>>,
     removed: BTreeMap<NodeId, Date>,
     outcomes: VecDeque<(RequestId, Result<Applied, Rejected>)>,
 }
