@@ -143,6 +143,8 @@ struct Manager<H, L, P, A> {
     disk: disk::Disk,
     group: group::Group,
     last_tick: Moment,
+    /// How long messages have been waiting without a pause.
+    backlog: Duration,
     news: Sender<News>,
 }
 
@@ -159,6 +161,7 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
     let (news_tx, news) = async_channel::bounded(NEWS_MAX);
     let mut manager = Manager {
         last_tick: host.now(),
+        backlog: Duration::ZERO,
         host,
         log,
         peers,
@@ -195,7 +198,11 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         loop {
             // A turn that took this long heard nobody either.
             let busy = self.host.now().since(slept);
-            if busy >= STALL_MIN {
+            // Nor did one that leaves messages waiting: heartbeats may be among them, or have been
+            // dropped for want of room.
+            self.backlog =
+                if channels.inputs.is_empty() { Duration::ZERO } else { busy + self.backlog };
+            if busy >= STALL_MIN || (!self.backlog.is_zero() && !busy.is_zero()) {
                 self.stalled(busy);
             }
             let since = self.host.now();
@@ -439,7 +446,11 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     }
 
     fn stalled(&mut self, wait: Duration) {
-        tracing::warn!(?wait, "this manager was held up: nobody is declared lost for it");
+        // Once for each time that it is held up, however many turns that takes.
+        let before = self.backlog.saturating_sub(wait);
+        if wait.max(self.backlog) >= STALL_MIN && before < STALL_MIN {
+            tracing::warn!(?wait, "this manager was held up: nobody is declared lost for it");
+        }
         self.step(Event::Stalled { wait });
     }
 
