@@ -43,7 +43,10 @@ pub fn make_alone<R: Runtime>(
     let members =
         Entry::<R>::new(place(last.index + 1), EntryPayload::Membership(membership(id, address)));
     let begun = Entry::<R>::new(place(last.index + 2), EntryPayload::Normal(Payload(first(term))));
-    store.append(vec![(last.index + 1, encode(&members)?), (last.index + 2, encode(&begun)?)])
+    store.append(&[
+        (last.index + 1, encode(&members)?.into()),
+        (last.index + 2, encode(&begun)?.into()),
+    ])
 }
 
 /// Makes a group of member `id` alone in a store that has none, with the state of `snapshot`, as of
@@ -73,7 +76,7 @@ pub fn make_from_snapshot<R: Runtime>(
     store.save_snapshot(encode(&meta)?, snapshot)?;
     store.purge(index, encode(&place(index))?)?;
     let begun = Entry::<R>::new(place(index + 1), EntryPayload::Normal(Payload(first(term))));
-    store.append(vec![(index + 1, encode(&begun)?)])
+    store.append(&[(index + 1, encode(&begun)?.into())])
 }
 
 fn membership(id: u64, address: String) -> Membership<u64, BasicNode> {

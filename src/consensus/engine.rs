@@ -123,6 +123,9 @@ pub struct Consensus<R: Runtime> {
     notices: Receiver<Notice>,
     proposals: Arc<Semaphore>,
     parts: Arc<Parts<R>>,
+    storage: Storage<R>,
+    /// Closed when nothing is written to the log any more.
+    written: Receiver<()>,
 }
 
 /// The members of a group.
@@ -176,7 +179,7 @@ impl<R: Runtime> Consensus<R> {
         notices: (Sender<Notice>, Receiver<Notice>),
     ) -> Result<Self, StartError> {
         let config = config(&settings)?;
-        let storage = Storage::new(store, notices.0.clone());
+        let (storage, written) = Storage::new(store, notices.0.clone());
         let mut machine = Machine {
             storage: storage.clone(),
             notices: notices.0.clone(),
@@ -186,7 +189,7 @@ impl<R: Runtime> Consensus<R> {
         machine.restore().await.map_err(StartError::Storage)?;
         storage.abdicate(settings.id).await.map_err(StartError::Storage)?;
         let network = Network { peers, runtime: PhantomData };
-        let raft = Raft::new(settings.id, Arc::new(config), network, storage, machine)
+        let raft = Raft::new(settings.id, Arc::new(config), network, storage.clone(), machine)
             .await
             .map_err(|error| StartError::Engine(error.to_string()))?;
         let consensus = Self {
@@ -197,6 +200,8 @@ impl<R: Runtime> Consensus<R> {
             notices: notices.1,
             proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             parts: Arc::default(),
+            storage,
+            written,
         };
         let watcher = consensus.clone();
         drop(R::spawn(async move { watcher.watch(&notices.0).await }));
@@ -229,7 +234,9 @@ impl<R: Runtime> Consensus<R> {
         async move {
             let members = BTreeMap::from([(self.id, BasicNode::new(address))]);
             match self.raft.initialize(members).await {
-                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                // The engine says so before it is on disk.
+                Ok(()) => self.storage.flush().await.map_err(StartError::Storage),
+                Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
                 Err(error) => Err(StartError::Engine(error.to_string())),
             }
         }
@@ -410,6 +417,8 @@ impl<R: Runtime> Consensus<R> {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the consensus engine did not end well");
         }
+        // Closed, and nothing else: nobody sends on it. The store is free for the next member.
+        let _closed = self.written.recv().await;
     }
 
     /// Tells the driver of each change of leadership, and of the engine's end; has a snapshot made

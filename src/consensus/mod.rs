@@ -17,6 +17,7 @@ mod storage;
 pub(crate) mod tests;
 mod types;
 mod watch;
+mod writer;
 
 pub use anew::{make_alone, make_from_snapshot};
 pub use engine::{Approach, Consensus, Members, Settings, SnapshotInterval, StartError};

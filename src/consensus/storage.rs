@@ -5,9 +5,10 @@ use super::{
     Notice,
     runtime::Runtime,
     types::{Entry, LogId, Payload, SnapshotMeta, Types, Vote},
+    writer::{Tail, Writer},
 };
-use async_channel::Sender;
-use futures_lite::FutureExt as _;
+use async_channel::{Receiver, Sender};
+use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _, stream};
 use openraft::{
     EntryPayload, LogState, OptionalSend, RaftLogReader,
@@ -21,7 +22,6 @@ use std::{
     marker::PhantomData,
     ops::{Bound, RangeBounds},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 /// The largest log entry that is written or read: a batch of commands is cut well below it.
@@ -36,10 +36,6 @@ const MESSAGE_BYTES: usize = 1 << 20;
 
 /// The first byte of every record and message: how the rest is encoded.
 const ENCODING: u8 = 1;
-
-/// The wait before a disk without room is tried again: room is made by a person or a log rotation,
-/// and an attempt costs next to nothing.
-const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// Room for what surrounds an entry's bytes in a record.
 const RECORD_MARGIN: usize = 1024;
@@ -66,7 +62,7 @@ pub trait LogStore: Send + Sync + Debug + 'static {
     /// # Errors
     ///
     /// The disk failed.
-    fn append(&self, entries: Vec<(u64, Vec<u8>)>) -> io::Result<()>;
+    fn append(&self, entries: &[(u64, Bytes)]) -> io::Result<()>;
 
     /// Discards entries from `first` on.
     ///
@@ -150,25 +146,32 @@ pub(super) fn decode_up_to<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) 
 
 /// The engine's view of a [`LogStore`].
 #[derive(Debug)]
-pub(super) struct Storage<R> {
+pub(super) struct Storage<R: Runtime> {
     store: Arc<dyn LogStore>,
     /// The index of the newest snapshot on disk: one that is older comes too late.
     newest: Arc<Mutex<u64>>,
-    /// Closed when the driver has ended: nothing is waited for then.
-    driver: Sender<Notice>,
+    writer: Writer<R>,
     runtime: PhantomData<R>,
 }
 
-impl<R> Clone for Storage<R> {
+impl<R: Runtime> Clone for Storage<R> {
     fn clone(&self) -> Self {
         let (store, newest) = (Arc::clone(&self.store), Arc::clone(&self.newest));
-        Self { store, newest, driver: self.driver.clone(), runtime: PhantomData }
+        Self { store, newest, writer: self.writer.clone(), runtime: PhantomData }
     }
 }
 
 impl<R: Runtime> Storage<R> {
-    pub(super) fn new(store: Arc<dyn LogStore>, driver: Sender<Notice>) -> Self {
-        Self { store, newest: Arc::default(), driver, runtime: PhantomData }
+    /// Begins to write to `store`, until the driver has ended. The channel is closed when nothing
+    /// is written any more.
+    pub(super) fn new(store: Arc<dyn LogStore>, driver: Sender<Notice>) -> (Self, Receiver<()>) {
+        let (writer, ended) = Writer::start(Arc::clone(&store), driver);
+        (Self { store, newest: Arc::default(), writer, runtime: PhantomData }, ended)
+    }
+
+    /// Waits until everything is on disk that the engine handed over before.
+    pub(super) async fn flush(&self) -> io::Result<()> {
+        self.writer.write(|_| Ok(())).await
     }
 
     /// Writes a snapshot, unless a newer one is there: a member's own may be finished only after
@@ -180,15 +183,16 @@ impl<R: Runtime> Storage<R> {
     ) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let (meta, newest) = (encode(meta)?, Arc::clone(&self.newest));
-        self.write(move |store| {
-            let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
-            if index >= *newest {
-                store.save_snapshot(meta.clone(), data.clone())?;
-                *newest = index;
-            }
-            Ok(())
-        })
-        .await
+        self.writer
+            .write(move |store| {
+                let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
+                if index >= *newest {
+                    store.save_snapshot(meta.clone(), data.clone())?;
+                    *newest = index;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Gives up what leadership an earlier run of this member `id` held. The engine would go on in
@@ -210,9 +214,21 @@ impl<R: Runtime> Storage<R> {
     /// Reads entries of `first..end`: some, but all of them after enough calls. The log may begin
     /// after `first`, where older entries were discarded, but it has no gaps.
     async fn read_some(&self, first: u64, end: u64) -> io::Result<Vec<Entry<R>>> {
-        let entries = self.call(move |store| store.read(first, end)).await?;
-        let entries: Vec<Entry<R>> =
-            entries.iter().map(|bytes| decode(bytes)).collect::<io::Result<_>>()?;
+        // The tail first: what is written in between is found twice, and not missed.
+        let Tail { first: unwritten, entries: tail } = self.writer.tail(first, end);
+        let mut entries: Vec<Entry<R>> = Vec::new();
+        if first < unwritten {
+            let end = end.min(unwritten);
+            let read = self.call(move |store| store.read(first, end)).await?;
+            entries = read.iter().map(|bytes| decode(bytes)).collect::<io::Result<_>>()?;
+        }
+        // The disk may have stopped before it came to the tail.
+        let next = entries.last().map_or(first, |entry| entry.log_id().index + 1);
+        if entries.is_empty() || next >= unwritten {
+            for bytes in &tail {
+                entries.push(decode(bytes)?);
+            }
+        }
         let begins = entries.first().map_or(first, |entry| entry.log_id().index);
         for (index, entry) in (begins..).zip(&entries) {
             if entry.log_id().index != index {
@@ -223,34 +239,6 @@ impl<R: Runtime> Storage<R> {
         Ok(entries)
     }
 
-    /// Writes where it holds up nobody, and again while the disk has no room, for as long as there
-    /// is a driver: the engine takes any failure for the end, and a full disk is none. What is not
-    /// written meanwhile is not acknowledged either.
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl Fn(&dyn LogStore) -> io::Result<T> + Send + Sync + 'static,
-    ) -> io::Result<T> {
-        let work = Arc::new(work);
-        loop {
-            let attempt = Arc::clone(&work);
-            let full = match self.call(move |store| attempt(store)).await {
-                Err(error) if is_full(&error) => error,
-                result => return result,
-            };
-            let waited = async {
-                R::sleep(ROOM_RETRY).await;
-                false
-            };
-            let ended = async {
-                self.driver.closed().await;
-                true
-            };
-            if ended.or(waited).await {
-                return Err(full);
-            }
-        }
-    }
-
     /// Runs one blocking call where it holds up nobody.
     pub(super) async fn call<T: Send + 'static>(
         &self,
@@ -259,10 +247,6 @@ impl<R: Runtime> Storage<R> {
         let store = Arc::clone(&self.store);
         R::offload(move || work(store.as_ref())).await
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl<R: Runtime> RaftLogReader<Types<R>> for Storage<R> {
@@ -347,6 +331,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<Types<R>>, io::Error> {
+        self.flush().await?;
         let extent = self.call(|store| store.log_state()).await?;
         let purged: Option<LogId<R>> = extent.purged.map(|bytes| decode(&bytes)).transpose()?;
         let last: Option<Entry<R>> = extent.last.map(|bytes| decode(&bytes)).transpose()?;
@@ -360,7 +345,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
 
     async fn save_vote(&mut self, vote: &Vote<R>) -> Result<(), io::Error> {
         let bytes = encode(vote)?;
-        self.write(move |store| store.save_vote(bytes.clone())).await
+        self.writer.write(move |store| store.save_vote(bytes.clone())).await
     }
 
     async fn append<I>(
@@ -374,25 +359,18 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
     {
         let mut encoded = Vec::new();
         for entry in entries {
-            encoded.push((entry.log_id().index, encode(&entry)?));
+            encoded.push((entry.log_id().index, Bytes::from(encode(&entry)?)));
         }
-        // One commit for all of them, and on disk before anybody hears of it.
-        let result = self.write(move |store| store.append(encoded.clone())).await;
-        let outcome = match &result {
-            Ok(()) => Ok(()),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
-        callback.io_completed(outcome);
-        result
+        self.writer.append(encoded, callback).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId<R>>) -> Result<(), io::Error> {
         let first = last_log_id.map_or(0, |id| id.index + 1);
-        self.write(move |store| store.truncate(first)).await
+        self.writer.write(move |store| store.truncate(first)).await
     }
 
     async fn purge(&mut self, log_id: LogId<R>) -> Result<(), io::Error> {
         let mark = encode(&log_id)?;
-        self.write(move |store| store.purge(log_id.index, mark.clone())).await
+        self.writer.write(move |store| store.purge(log_id.index, mark.clone())).await
     }
 }

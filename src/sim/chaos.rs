@@ -21,6 +21,7 @@ impl World {
             most: Duration::from_millis(1 + executor.below(200)),
             stalls: executor.below(10),
             stall: Duration::from_secs(executor.below(15)),
+            only: None,
         });
         let faults = Faults {
             temporary: u32::try_from(executor.below(100)).expect("it is below 100"),

@@ -41,11 +41,13 @@ pub(crate) struct Latency {
     pub(crate) most: Duration,
     pub(crate) stalls: u64,
     pub(crate) stall: Duration,
+    /// Whose disk stalls; none means everybody's.
+    pub(crate) only: Option<Owner>,
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        Self { most: Duration::from_millis(20), stalls: 0, stall: Duration::ZERO }
+        Self { most: Duration::from_millis(20), stalls: 0, stall: Duration::ZERO, only: None }
     }
 }
 
@@ -141,7 +143,9 @@ impl Executor {
     /// or not.
     pub(super) async fn offload<T>(&self, work: impl FnOnce() -> T + Send) -> T {
         let latency = self.lock().latency;
-        let stall = if self.chance(latency.stalls) { latency.stall } else { Duration::ZERO };
+        let stalls =
+            self.chance(latency.stalls) && latency.only.is_none_or(|owner| owner == CURRENT.get());
+        let stall = if stalls { latency.stall } else { Duration::ZERO };
         let wait = self.between(Duration::from_micros(100), latency.most) + stall;
         if self.chance(500) {
             let result = work();

@@ -5,6 +5,7 @@ use super::{
     seal::{Place, Sealer},
 };
 use crate::consensus::{Extent, LogStore};
+use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, StorageBackend, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path, time::Duration};
@@ -161,10 +162,10 @@ impl LogStore for ManagerStore {
         })
     }
 
-    fn append(&self, entries: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
+    fn append(&self, entries: &[(u64, Bytes)]) -> io::Result<()> {
         self.file.write(|write| {
             let mut table = write.open_table(LOG).map_err(disk)?;
-            for (index, entry) in &entries {
+            for (index, entry) in entries {
                 let sealed = self.sealer.seal(&Place::Entry(*index), entry);
                 table.insert(index, sealed.as_slice()).map_err(disk)?;
             }

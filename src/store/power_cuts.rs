@@ -69,6 +69,8 @@ fn one_run(seed: u64, members: &[u64], rounds: u16) -> usize {
     for disk in &disks {
         disk.break_after(u64::MAX);
     }
+    // Writes go on beside everything else: what they met is known a moment later.
+    group.run(LIMIT, || false);
     restart_failed(&mut group, members, &disks);
     // A write may have met a broken disk since: each member once.
     let mut ended = false;

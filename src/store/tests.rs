@@ -6,14 +6,19 @@ use super::{
     file::{disk, migrate, read_format},
 };
 use crate::{agent::Record, consensus::LogStore, types::Sequence};
+use bytes::Bytes;
 use proptest::prelude::*;
 
 fn sealer() -> Sealer {
     Sealer::new(1, &[3; 32], || [9; 12])
 }
 
-fn entry(index: u64) -> (u64, Vec<u8>) {
-    (index, format!("entry number {index}").into_bytes())
+fn entry(index: u64) -> (u64, Bytes) {
+    (index, format!("entry number {index}").into())
+}
+
+fn entries(indices: impl Iterator<Item = u64>) -> Vec<(u64, Bytes)> {
+    indices.map(entry).collect()
 }
 
 /// A seeded stream good enough to choose faults with.
@@ -38,13 +43,13 @@ proptest! {
         let mut next = 1;
         for batch in batches {
             let store = ManagerStore::open_on(disk.backend(), sealer()).unwrap();
-            store.append((next..next + batch).map(entry).collect()).unwrap();
+            store.append(&entries(next..next + batch)).unwrap();
             store.save_vote(next.to_le_bytes().to_vec()).unwrap();
             next += batch;
             if torn {
                 // Never acknowledged: may be there or not, but never in part.
                 disk.break_writes(true);
-                prop_assert!(store.append(vec![entry(next), entry(next + 1)]).is_err());
+                prop_assert!(store.append(&[entry(next), entry(next + 1)]).is_err());
                 prop_assert!(store.failure().is_some());
             }
             drop(store);
@@ -52,7 +57,7 @@ proptest! {
         }
         let store = ManagerStore::open_on(disk.backend(), sealer()).unwrap();
         let read = store.read(1, next).unwrap();
-        let expected: Vec<Vec<u8>> = (1..next).map(|index| entry(index).1).collect();
+        let expected: Vec<Bytes> = (1..next).map(|index| entry(index).1).collect();
         prop_assert_eq!(read, expected);
         let beyond = store.read(next, u64::MAX).unwrap().len();
         prop_assert!(beyond == 0 || beyond == 2);
@@ -64,11 +69,11 @@ fn the_log_is_cut_at_both_ends() {
     let disk = FaultyDisk::default();
     let store = ManagerStore::open_on(disk.backend(), sealer()).unwrap();
     assert_eq!(store.log_state().unwrap(), Default::default());
-    store.append((1..=10).map(entry).collect()).unwrap();
+    store.append(&entries(1..=10)).unwrap();
     store.truncate(9).unwrap();
     store.purge(3, b"mark".to_vec()).unwrap();
     let extent = store.log_state().unwrap();
-    assert_eq!(extent.last, Some(entry(8).1));
+    assert_eq!(extent.last, Some(entry(8).1.to_vec()));
     assert_eq!(extent.purged, Some(b"mark".to_vec()));
     assert_eq!(store.read(0, u64::MAX).unwrap().len(), 5);
 }
@@ -107,7 +112,7 @@ proptest! {
         for step in steps {
             disk.break_after(step);
             // The last one may have reached the disk all the same; appending it again is the same.
-            let outcome = store.append(vec![entry(acknowledged + 1)]);
+            let outcome = store.append(&[entry(acknowledged + 1)]);
             let written = acknowledged + 1;
             if outcome.is_ok() {
                 acknowledged += 1;
@@ -139,7 +144,7 @@ proptest! {
         let disk = FaultyDisk::default();
         {
             let store = open(&disk);
-            store.append((1..=50).map(entry).collect()).unwrap();
+            store.append(&entries(1..=50)).unwrap();
             store.save_snapshot(b"meta".to_vec(), vec![5; 600 << 10]).unwrap();
         }
         disk.crash(stream(seed));
@@ -164,16 +169,16 @@ proptest! {
 fn a_full_disk_is_an_error_and_passes_without_a_restart() {
     let disk = FaultyDisk::default();
     let store = open(&disk);
-    store.append(vec![entry(1)]).unwrap();
+    store.append(&[entry(1)]).unwrap();
     disk.limit_room(Some(0));
     let large = vec![7; 8 << 20];
-    let error = store.append(vec![(2, large)]).unwrap_err();
+    let error = store.append(&[(2, large.into())]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
     assert!(store.failure().is_some());
-    let again = store.append(vec![(2, vec![7; 8 << 20])]).unwrap_err();
+    let again = store.append(&[(2, vec![7; 8 << 20].into())]).unwrap_err();
     assert_eq!(again.kind(), std::io::ErrorKind::StorageFull, "it stays what it is: {again}");
     disk.limit_room(None);
-    store.append(vec![entry(2)]).unwrap();
+    store.append(&[entry(2)]).unwrap();
     assert_eq!(store.failure(), None);
     assert_eq!(store.read(1, 3).unwrap().len(), 2);
 }
@@ -182,7 +187,7 @@ fn a_full_disk_is_an_error_and_passes_without_a_restart() {
 fn reading_writes_nothing() {
     let disk = FaultyDisk::default();
     let store = open(&disk);
-    store.append((1..=10).map(entry).collect()).unwrap();
+    store.append(&entries(1..=10)).unwrap();
     let writes = disk.writes();
     store.read(1, 11).unwrap();
     store.log_state().unwrap();
@@ -248,7 +253,7 @@ fn nothing_readable_is_on_the_disk_and_another_key_opens_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("manager.redb");
     let store = ManagerStore::open(&path, sealer()).unwrap();
-    store.append(vec![(1, b"a very secret thing".to_vec())]).unwrap();
+    store.append(&[(1, Bytes::from_static(b"a very secret thing"))]).unwrap();
     store.save_snapshot(b"meta".to_vec(), b"a very secret thing".to_vec()).unwrap();
     let second = ManagerStore::open(&path, sealer());
     assert!(matches!(second, Err(OpenError::InUse { .. })));

@@ -3,8 +3,8 @@
 use super::memory::Memory;
 use crate::{
     consensus::{
-        Approach, Committed, Consensus, Leadership, LogStore, Notice, PeerCall, ProposeError,
-        Settings, SnapshotInterval, make_alone, make_from_snapshot,
+        Approach, Committed, Consensus, ENTRY_MAX, Leadership, LogStore, Notice, PeerCall,
+        ProposeError, Settings, SnapshotInterval, make_alone, make_from_snapshot,
     },
     sim::{
         executor::{Executor, Latency},
@@ -411,6 +411,25 @@ fn a_leader_that_is_heard_and_hears_nothing_is_followed_by_another() {
 }
 
 #[test]
+fn a_leader_whose_disk_is_slow_writes_by_the_others() {
+    let group = Group::of_three(13);
+    let stall = Duration::from_secs(30);
+    let only = Some(1);
+    group.executor.set_latency(Latency { stalls: 1_000, stall, only, ..Latency::default() });
+    let (member, done) = (group.member(1), Arc::new(Mutex::new(None)));
+    let outcome = Arc::clone(&done);
+    group.executor.spawn_for(1, async move {
+        let written = member.propose(b"by the others".to_vec(), LIMIT).await;
+        *outcome.lock().unwrap() = Some(written);
+    });
+    assert!(group.run(Duration::from_secs(5), || done.lock().unwrap().is_some()));
+    assert!(done.lock().unwrap().as_ref().unwrap().is_ok(), "{done:?}");
+    assert_eq!(group.data(1), [b"by the others".to_vec()]);
+    group.everyone_has(&[1, 2, 3], 1);
+    assert_eq!(group.leader_among(&[1, 2, 3]), Some(1));
+}
+
+#[test]
 fn a_leader_whose_disk_hung_for_minutes_follows_again() {
     let group = Group::of_three(13);
     group.propose(1, b"before").unwrap();
@@ -420,8 +439,9 @@ fn a_leader_whose_disk_hung_for_minutes_follows_again() {
     group.executor.set_latency(Latency { stalls: 1_000, stall, ..Latency::default() });
     let member = group.member(1);
     group.executor.spawn_for(1, async move {
-        // Nobody waits for it that long.
-        member.propose(b"late".to_vec(), LIMIT).await.ok();
+        // Nobody waits for it that long. It is more than waits for a disk without the engine.
+        let large = vec![0; ENTRY_MAX];
+        member.propose(large, LIMIT).await.ok();
     });
     group.run(Duration::from_millis(1), || false);
     group.executor.set_latency(Latency::default());

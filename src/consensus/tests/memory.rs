@@ -1,6 +1,7 @@
 //! A log in memory, as a disk that never fails.
 
 use crate::consensus::{Extent, LogStore};
+use bytes::Bytes;
 use std::{collections::BTreeMap, io, sync::Mutex};
 
 #[derive(Debug, Default)]
@@ -57,7 +58,8 @@ impl LogStore for Memory {
         Ok(image.entries.range(first..end.max(first)).map(|(_, bytes)| bytes.clone()).collect())
     }
 
-    fn append(&self, entries: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
+    fn append(&self, entries: &[(u64, Bytes)]) -> io::Result<()> {
+        let entries = entries.iter().map(|(index, bytes)| (*index, bytes.to_vec()));
         self.write(|image| image.entries.extend(entries))
     }
 

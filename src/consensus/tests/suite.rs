@@ -20,8 +20,8 @@ impl StoreBuilder<Types<OnSmol>, Storage<OnSmol>, Machine<OnSmol>, smol::Task<()
         &self,
     ) -> Result<(smol::Task<()>, Storage<OnSmol>, Machine<OnSmol>), StorageError<Types<OnSmol>>>
     {
-        let storage = Storage::<OnSmol>::new(Arc::<Memory>::default(), async_channel::bounded(1).0);
         let (notices, told) = async_channel::bounded(16);
+        let (storage, _written) = Storage::<OnSmol>::new(Arc::<Memory>::default(), notices.clone());
         let driver = smol::spawn(async move {
             while let Ok(notice) = told.recv().await {
                 match notice {

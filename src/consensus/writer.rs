@@ -1,0 +1,247 @@
+//! Writes to the log's disk: one after another, beside everything else.
+//!
+//! The engine hands entries over and goes on: a leader sends them to the others while its own disk
+//! writes them, and counts itself only once they are written. Until then they are read from here.
+//! What comes while the disk is busy goes into the next commit together.
+
+use super::{Notice, runtime::Runtime, storage::LogStore, types::Types};
+use async_channel::{Receiver, Sender};
+use bytes::Bytes;
+use futures_lite::FutureExt as _;
+use openraft::storage::IOFlushed;
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// The wait before a disk without room is tried again: room is made by a person or a log rotation,
+/// and an attempt costs next to nothing.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// How many bytes of entries wait for the disk before whoever hands over more waits as well: as much
+/// as the largest entry.
+const WAITING_MAX: usize = super::storage::ENTRY_MAX;
+
+/// How many bytes of entries go into one commit, give or take one handing over.
+const COMMIT_BYTES: usize = 1 << 20;
+
+/// A change that may be tried several times.
+type Work = Arc<dyn Fn(&dyn LogStore) -> io::Result<()> + Send + Sync>;
+
+enum Job<R: Runtime> {
+    Append(Vec<(u64, Bytes)>, IOFlushed<Types<R>>),
+    Other(Work, Sender<io::Result<()>>),
+}
+
+/// Entries by index that are not known to be on disk.
+type Unwritten = Arc<Mutex<BTreeMap<u64, Bytes>>>;
+
+/// What was not on disk yet when it was looked at.
+pub(super) struct Tail {
+    /// The first entry that was not, or beyond any.
+    pub(super) first: u64,
+    /// Those of the range that was asked for, in order.
+    pub(super) entries: Vec<Bytes>,
+}
+
+/// The way to the one who writes.
+pub(super) struct Writer<R: Runtime> {
+    jobs: Sender<Job<R>>,
+    unwritten: Unwritten,
+}
+
+impl<R: Runtime> Clone for Writer<R> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone(), unwritten: Arc::clone(&self.unwritten) }
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Writer<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+fn lock(unwritten: &Unwritten) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
+    unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ended<E>(_: E) -> io::Error {
+    io::Error::other("nothing is written to the log any more")
+}
+
+fn again(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl<R: Runtime> Writer<R> {
+    /// Begins to write, until nobody has anything to write or the driver has ended; then the
+    /// channel is closed.
+    pub(super) fn start(store: Arc<dyn LogStore>, driver: Sender<Notice>) -> (Self, Receiver<()>) {
+        let (jobs, queue) = async_channel::unbounded();
+        let (alive, ended) = async_channel::bounded(1);
+        let unwritten = Unwritten::default();
+        let disk = Disk { store, driver, unwritten: Arc::clone(&unwritten), failure: None };
+        drop(R::spawn(async move {
+            disk.run(queue).await;
+            drop(alive);
+        }));
+        (Self { jobs, unwritten }, ended)
+    }
+
+    /// Hands entries over; they can be read from now on. Waits while too many are waiting already.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is written any more.
+    pub(super) async fn append(
+        &self,
+        entries: Vec<(u64, Bytes)>,
+        flushed: IOFlushed<Types<R>>,
+    ) -> io::Result<()> {
+        let many = {
+            let mut unwritten = lock(&self.unwritten);
+            unwritten.extend(entries.iter().cloned());
+            unwritten.values().map(Bytes::len).sum::<usize>() > WAITING_MAX
+        };
+        self.jobs.try_send(Job::Append(entries, flushed)).map_err(ended)?;
+        if many { self.write(|_| Ok(())).await } else { Ok(()) }
+    }
+
+    /// Changes something after everything that was handed over before, and waits until it is on
+    /// disk.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed, or nothing is written any more.
+    pub(super) async fn write(
+        &self,
+        work: impl Fn(&dyn LogStore) -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        let (done, outcome) = async_channel::bounded(1);
+        self.jobs.try_send(Job::Other(Arc::new(work), done)).map_err(ended)?;
+        outcome.recv().await.map_err(ended)?
+    }
+
+    /// Returns what of `first..end` may not be on disk yet.
+    pub(super) fn tail(&self, first: u64, end: u64) -> Tail {
+        let unwritten = lock(&self.unwritten);
+        let entries = unwritten.range(first..end.max(first)).map(|(_, bytes)| bytes.clone());
+        Tail {
+            entries: entries.collect(),
+            first: unwritten.first_key_value().map_or(u64::MAX, |(index, _)| *index),
+        }
+    }
+}
+
+/// The one who writes.
+struct Disk {
+    store: Arc<dyn LogStore>,
+    /// Closed when the driver has ended: nothing is waited for then.
+    driver: Sender<Notice>,
+    unwritten: Unwritten,
+    /// A write failed: one after it would leave a gap.
+    failure: Option<io::Error>,
+}
+
+impl Disk {
+    async fn run<R: Runtime>(mut self, queue: Receiver<Job<R>>) {
+        let mut next = None;
+        loop {
+            let job = match next.take() {
+                Some(job) => job,
+                None => match self.wait(&queue).await {
+                    Some(job) => job,
+                    None => return,
+                },
+            };
+            match job {
+                Job::Append(entries, flushed) => next = self.append(entries, flushed, &queue).await,
+                Job::Other(work, done) => {
+                    // Whoever asked may be gone.
+                    let _gone = done.try_send(self.write::<R>(work).await);
+                }
+            }
+        }
+    }
+
+    async fn wait<R: Runtime>(&self, queue: &Receiver<Job<R>>) -> Option<Job<R>> {
+        let ended = async {
+            self.driver.closed().await;
+            None
+        };
+        ended.or(async { queue.recv().await.ok() }).await
+    }
+
+    /// Writes entries, with those handed over meanwhile; returns what is to be done next where that
+    /// is something else.
+    async fn append<R: Runtime>(
+        &mut self,
+        mut entries: Vec<(u64, Bytes)>,
+        flushed: IOFlushed<Types<R>>,
+        queue: &Receiver<Job<R>>,
+    ) -> Option<Job<R>> {
+        let mut waiting = vec![flushed];
+        let mut next = None;
+        while entries.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < COMMIT_BYTES {
+            match queue.try_recv() {
+                Ok(Job::Append(more, flushed)) => {
+                    entries.extend(more);
+                    waiting.push(flushed);
+                }
+                other => {
+                    next = other.ok();
+                    break;
+                }
+            }
+        }
+        let last = entries.last().map(|(index, _)| *index);
+        // One commit for all of them, and on disk before anybody hears of it.
+        let result = self.write::<R>(Arc::new(move |store| store.append(&entries))).await;
+        if let (Some(last), Ok(())) = (last, &result) {
+            let mut unwritten = lock(&self.unwritten);
+            *unwritten = unwritten.split_off(&last.saturating_add(1));
+        }
+        for flushed in waiting {
+            flushed.io_completed(result.as_ref().map(|()| ()).map_err(again));
+        }
+        next
+    }
+
+    /// Writes where it holds up nobody, and again while the disk has no room, for as long as there
+    /// is a driver: the engine takes any failure for the end, and a full disk is none. What is not
+    /// written meanwhile is not acknowledged either.
+    async fn write<R: Runtime>(&mut self, work: Work) -> io::Result<()> {
+        if let Some(failure) = &self.failure {
+            return Err(again(failure));
+        }
+        loop {
+            let (attempt, store) = (Arc::clone(&work), Arc::clone(&self.store));
+            let full = match R::offload(move || attempt(store.as_ref())).await {
+                Err(error) if is_full(&error) => error,
+                Err(error) => {
+                    self.failure = Some(again(&error));
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
+            };
+            let waited = async {
+                R::sleep(ROOM_RETRY).await;
+                false
+            };
+            let ended = async {
+                self.driver.closed().await;
+                true
+            };
+            if ended.or(waited).await {
+                return Err(full);
+            }
+        }
+    }
+}
