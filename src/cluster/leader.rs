@@ -256,6 +256,10 @@ impl Leader {
         for (command, outcome) in &outcomes {
             if outcome.is_ok() {
                 self.keep.note(&command.change);
+                if !command.change.is_about_services() {
+                    self.due.group = true;
+                    self.due.told.extend(self.sessions.keys().cloned());
+                }
                 self.note_change(state, now, &command.change, effects);
                 self.settle_adoption(&command.change);
             }
@@ -314,10 +318,6 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         self.due.schedule = true;
-        if !change.is_about_services() {
-            self.due.group = true;
-            self.due.told.extend(self.sessions.keys().cloned());
-        }
         match change {
             Change::RotateTokens { .. }
             | Change::SetUnlockKey { .. }

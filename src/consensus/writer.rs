@@ -209,7 +209,10 @@ impl Disk {
             *unwritten = unwritten.split_off(&last.saturating_add(1));
         }
         for flushed in waiting {
-            flushed.io_completed(result.as_ref().map(|()| ()).map_err(again));
+            flushed.io_completed(match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(again(error)),
+            });
         }
         next
     }
