@@ -117,15 +117,14 @@ async fn raft(
         let text = "this node is no manager";
         return stream.refuse(Refusal::new(Class::Unavailable, text)).await;
     };
-    let (mut sender, mut receiver) = stream.accept().await?;
-    let Some(RaftCall { target, bytes }) = receiver.receive().await? else { return Ok(()) };
-    let answer = if target == own {
-        consensus.handle(&bytes).await.map_err(|error| error.to_string())
-    } else {
-        Err(format!("this is member {own}, not {target}"))
+    let answer = async |RaftCall { target, bytes }| {
+        RaftAnswer(if target == own {
+            consensus.handle(&bytes).await.map_err(|error| error.to_string())
+        } else {
+            Err(format!("this is member {own}, not {target}"))
+        })
     };
-    sender.send(&RaftAnswer(answer)).await?;
-    sender.finish().await
+    stream.serve_call(answer).await
 }
 
 /// Gives a member a certificate of the role that it should have.

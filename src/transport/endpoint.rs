@@ -537,10 +537,15 @@ impl Endpoint {
         bytes: Vec<u8>,
     ) -> Result<Vec<u8>, StreamError> {
         let connection = super::peers::connection(&self.inner, address).await?;
-        let (mut sender, mut receiver) = open(&connection).await?;
         let mut call = wire::encode(&StreamRequest::Raft)?;
         call.extend(wire::encode(&RaftCall { target, bytes })?);
-        let sent = sender.write_all(&call).await;
+        let (mut sender, mut receiver) = open(&connection).await?;
+        // The end goes with the rest, in one packet where it is small.
+        let sent = async {
+            sender.write_all(&call).await?;
+            sender.finish().await
+        };
+        let sent = sent.await;
         // Whoever refuses reads no further: the write fails then, and the answer says why.
         let reply = receiver.receive::<StreamReply>().await;
         if let Ok(Some(StreamReply::Refused(refusal))) = reply {
@@ -549,7 +554,8 @@ impl Endpoint {
         sent?;
         let Some(StreamReply::Ready) = reply? else { return Err(StreamError::Unexpected) };
         let answer = receiver.receive::<RaftAnswer>().await?;
-        sender.finish().await?;
+        // Dropped before its end, a stream costs a packet that says so.
+        let _end = receiver.read().await;
         let RaftAnswer(answer) = answer.ok_or(StreamError::Unexpected)?;
         answer.map_err(StreamError::Broken)
     }

@@ -14,14 +14,14 @@ use crate::{
     cluster::{Class, Refusal},
     pki::{self, Identity, Shown},
     types::{Date, FromWorker, LeaderAt, NodeId, PeerInput, Role},
-    wire::{STRANGER_LEN_MAX, StreamReply, StreamRequest},
+    wire::{self, Message, STRANGER_LEN_MAX, StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
 use rustls_pki_types::CertificateDer;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-/// Connections at once: a thousand workers, each of which may just have replaced its own.
-const CONNECTIONS_MAX: usize = 2_048;
+/// Connections at once: five thousand workers, each of which may just have replaced its own.
+const CONNECTIONS_MAX: usize = 10_240;
 
 /// Connections at once of peers that showed no certificate: a rack that joins at once, and no more
 /// than a board can bear of strangers.
@@ -65,6 +65,26 @@ impl IncomingStream {
     pub async fn accept(mut self) -> Result<(ByteSender, ByteReceiver), StreamError> {
         within(HEADER_LIMIT, self.sender.send(&StreamReply::Ready)).await?;
         Ok((self.sender, self.receiver))
+    }
+
+    /// Takes the one message that comes after the request and answers it with one. The request is
+    /// granted with the answer, in one piece: packets are most of what a small call costs.
+    ///
+    /// # Errors
+    ///
+    /// The stream ended, or what comes is no such message.
+    pub async fn serve_call<Q: Message, A: Message, F: Future<Output = A>>(
+        mut self,
+        answer: impl FnOnce(Q) -> F,
+    ) -> Result<(), StreamError> {
+        let Some(call) = self.receiver.receive().await? else { return Ok(()) };
+        let answer = answer(call).await;
+        let mut bytes = wire::encode(&StreamReply::Ready)?;
+        bytes.extend(wire::encode(&answer)?);
+        self.sender.write_all(&bytes).await?;
+        self.sender.finish().await?;
+        // Dropped before its end, a stream costs a packet that says so.
+        self.receiver.read().await.map(|_| ())
     }
 
     /// Answers with one message, and ends the stream once the peer has it.

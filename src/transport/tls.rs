@@ -6,7 +6,7 @@ use crate::{
     types::{Date, Trust},
 };
 use quinn::{
-    ClientConfig, ConnectionError, ServerConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectionError, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::{client::Resumption, server::NoServerSessionStorage};
@@ -23,6 +23,10 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the dialling end speaks up where nothing else is said: twice before the peer gives
 /// up. Longer than a heartbeat, and put off by each, so that an ordinary session never needs it.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// How many packets the peer takes before it has to say so at once; fewer it confirms with what it
+/// sends anyway, or after 25 ms. A call and its answer then are two packets, not four.
+const UNACKED_MAX: u32 = 8;
 
 /// Streams that a peer may have open: log readers, image loads and the session, with room.
 const STREAMS_MAX: u32 = 128;
@@ -144,6 +148,8 @@ fn quic_client(config: rustls::ClientConfig) -> Result<ClientConfig, TlsError> {
 fn limits() -> TransportConfig {
     let mut limits = TransportConfig::default();
     let idle = VarInt::from_u32(5_000).into();
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(UNACKED_MAX.into());
     debug_assert_eq!(IDLE_TIMEOUT.as_millis(), 5_000);
     limits
         .max_idle_timeout(Some(idle))
@@ -152,7 +158,8 @@ fn limits() -> TransportConfig {
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
         .send_window(CONNECTION_WINDOW.into())
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(None)
+        .ack_frequency_config(Some(acks));
     limits
 }
 
