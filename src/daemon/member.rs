@@ -127,6 +127,9 @@ async fn start_now(
         // The log says nothing before a majority is there, and this says who may be one.
         endpoint.set_roster(roster::load(&shared.options.data_dir));
     }
+    if membership.was_manager {
+        endpoint.set_was_manager();
+    }
     endpoint.set_identity(Some(&credentials(&files)))?;
     // One waits: a later place counts instead of it.
     let (place, places) = async_channel::bounded(1);

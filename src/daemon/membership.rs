@@ -49,6 +49,9 @@ pub(crate) struct Membership {
     /// `host:port` of the managers that the user named when the node joined.
     #[serde(default)]
     pub(crate) joined: Vec<String>,
+    /// Whether it was a manager before: others may know it as one, and ask it for the present ones.
+    #[serde(default)]
+    pub(crate) was_manager: bool,
     /// The latest wall-clock time the node has seen: certificates are judged against it after a
     /// power cut on a board without a clock.
     pub(crate) last_seen: Date,
@@ -110,6 +113,7 @@ impl Membership {
             election_millis: None,
             election_as_of: None,
             joined: Vec::new(),
+            was_manager: false,
             last_seen: date,
         }
     }

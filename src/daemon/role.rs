@@ -185,6 +185,7 @@ pub(super) fn settle(
         member::forget_state(data_dir)?;
         // Without its log it is another member of the group, should it ever come back.
         membership.member = Some(new_member_key(SystemEntropy.next_u128()));
+        membership.was_manager = true;
     }
     membership.role = identity.role;
     membership.save(data_dir)?;

@@ -96,6 +96,7 @@ async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: Incom
         StreamRequest::Raft
         | StreamRequest::Root
         | StreamRequest::Trust
+        | StreamRequest::Managers
         | StreamRequest::Session
         | StreamRequest::SessionOf { .. }
         | StreamRequest::Via { .. } => {

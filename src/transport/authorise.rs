@@ -26,7 +26,8 @@ pub struct Peer {
 
 /// Tells whether `peer` may open a stream for `request` to a node of the role `own`. None is a
 /// peer without a certificate. That the certificate is this cluster's, and its node not removed,
-/// was checked when the connection was made.
+/// was checked when the connection was made. A worker that others connect to takes all of them for
+/// workers ([`Holder::as_worker`](super::judge::Holder::as_worker)).
 #[must_use]
 pub fn may(own: Role, peer: Option<&Peer>, request: &StreamRequest) -> bool {
     let full = peer.filter(|peer| peer.trusted == Trusted::Fully);
@@ -42,6 +43,9 @@ pub fn may(own: Role, peer: Option<&Peer>, request: &StreamRequest) -> bool {
         StreamRequest::Renew { .. } | StreamRequest::Trust => {
             own == Role::Manager && peer.is_some()
         }
+        // Of any node, since it may have been a manager once, and be all that the peer knows. What
+        // it learns are addresses, and there it is told the rest: also that it was removed.
+        StreamRequest::Managers => peer.is_some(),
         StreamRequest::Raft => {
             let elects = |peer: &Peer| is_manager(peer) && peer.trusted != Trusted::ToRenew;
             own == Role::Manager && peer.is_some_and(elects)
@@ -125,6 +129,7 @@ pub(super) mod tests {
                 [false, false, false],
             ),
             (StreamRequest::Raft, [false, false, true], [false, false, false]),
+            (StreamRequest::Managers, [false, true, true], [false, true, true]),
             (StreamRequest::Renew { csr: Vec::new() }, [false, true, true], [false, false, false]),
             (StreamRequest::Logs(Box::default()), [false, false, true], [false, false, true]),
             (StreamRequest::LoadImage { size: 1 }, [false, false, true], [false, false, true]),

@@ -122,6 +122,10 @@ pub(super) struct State {
     pub(super) workers: BTreeMap<NodeId, Worker>,
     pub(super) denied: BTreeSet<NodeId>,
     pub(super) managers: Managers,
+    /// Where else managers may be, as nodes said that are none any more.
+    pub(super) hearsay: Vec<String>,
+    /// Whether others may know this node as a manager of before, and ask it for the present ones.
+    pub(super) was_manager: bool,
     /// Where the leader is, on a manager.
     pub(super) leader: LeaderAt,
     /// Closed when that changes: sessions end with it.
@@ -132,8 +136,8 @@ pub(super) struct State {
     pub(super) plan: u64,
     pub(super) uplink: Uplink,
     pub(super) next_session: u64,
-    /// Connections that showed no certificate.
-    pub(super) strangers: usize,
+    /// Connections of those that come with one question.
+    pub(super) guests: usize,
     pub(super) connections: BTreeMap<usize, (NodeId, quinn::Connection)>,
     pub(super) closed: bool,
 }
@@ -286,8 +290,10 @@ impl Endpoint {
             Some(credentials) => Some(Arc::new(Ready::new(credentials, clock, judge)?)),
             None => None,
         };
-        // Only managers take connections.
-        let server = ready.as_ref().filter(|ready| ready.identity.role == Role::Manager);
+        // Nobody knows of a port of the others.
+        let was_manager = self.inner.state().was_manager;
+        let known = |ready: &&Arc<Ready>| was_manager || ready.identity.role == Role::Manager;
+        let server = ready.as_ref().filter(known);
         self.inner.quic.set_server_config(server.map(|ready| ready.server.clone()));
         let mut state = self.inner.state();
         match &ready {
@@ -332,6 +338,13 @@ impl Endpoint {
             .workers
             .retain(|_, worker| !(worker.relayed && of.contains(&worker.connection.stable_id())));
         true
+    }
+
+    /// Has this node, where it is a worker, take connections as managers do from the next
+    /// [`Endpoint::set_identity`] on, to tell other members where managers are and nothing else. A
+    /// node that was off meanwhile may know nobody but managers of before.
+    pub fn set_was_manager(&self) {
+        self.inner.state().was_manager = true;
     }
 
     /// Returns the channel that holds a word where a manager wants this node's certificate renewed.

@@ -135,6 +135,12 @@ impl Judge {
 }
 
 impl Holder {
+    /// Returns it as no more than a worker, whatever its certificate says.
+    pub(super) fn as_worker(mut self) -> Self {
+        self.identity.role = Role::Worker;
+        self
+    }
+
     /// Returns when the certificate ran out, where it had when it was shown.
     pub(super) fn expired(&self) -> Option<Date> {
         self.standing.expired
@@ -210,16 +216,18 @@ impl ClientCertVerifier for Members {
     signatures!();
 }
 
-/// Judges a manager that is connected to. One whose certificate ran out is taken only by another
-/// manager that knows it as one: a worker waits until it has a new one.
+/// Judges who is connected to: a manager, or, where it is only asked for managers, any member. One
+/// whose certificate ran out is taken only by a manager that knows it as another: a worker waits
+/// until it has a new one.
 #[derive(Debug)]
-pub(super) struct Managers {
+pub(super) struct Answering {
+    pub(super) shown: Shown,
     pub(super) judge: Arc<Judge>,
     pub(super) anchors: Anchors,
     pub(super) provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Managers {
+impl ServerCertVerifier for Answering {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -231,7 +239,7 @@ impl ServerCertVerifier for Managers {
         let now = date(now);
         let chain = chain(leaf, rest);
         // No root of before: whoever broke it open could pose as the cluster.
-        let standing = self.anchors.standing(&[], Shown::Manager, &chain, now)?;
+        let standing = self.anchors.standing(&[], self.shown, &chain, now)?;
         let excused = match standing.expired {
             None => true,
             Some(ended) => Identity::from_certificate(leaf)

@@ -2,9 +2,11 @@
 //!
 //! An [`Endpoint`] is server and client at once. As a manager it takes workers' sessions; as a
 //! worker it keeps one to a manager, wherever that is reached; a node that is both talks to itself
-//! through the same interface without a packet. Who may ask what is decided in one place,
+//! through the same interface without a packet. A worker takes no connections, but for one that was
+//! a manager: it tells others where to look now. Who may ask what is decided in one place,
 //! [`may`]. Knows certificates and messages, nothing of what they mean to the cluster.
 
+mod ask;
 mod authorise;
 mod endpoint;
 mod join;

@@ -1,7 +1,7 @@
 //! The answering side: connections that others make, and the streams on them.
 
 use super::{
-    HEADER_LIMIT,
+    HEADER_LIMIT, ask,
     authorise::{Peer, Trusted, may},
     endpoint::{Inner, Worker},
     judge::Holder,
@@ -23,12 +23,12 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 /// Connections at once: five thousand workers, each of which may just have replaced its own.
 const CONNECTIONS_MAX: usize = 10_240;
 
-/// Connections at once of peers that showed no certificate: a rack that joins at once, and no more
-/// than a board can bear of strangers.
-const STRANGERS_MAX: usize = 64;
+/// Connections at once of peers that showed no certificate, or, on a worker, any: a rack that joins
+/// at once, and no more than a board can bear of strangers.
+const GUESTS_MAX: usize = 64;
 
 /// How long such a connection lives: a join waits for one commit.
-const STRANGER_LIMIT: Duration = Duration::from_secs(30);
+const GUEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// From so many connections on, a peer must first prove its address: before that the round trip
 /// is worth more.
@@ -138,11 +138,19 @@ async fn greet(inner: Arc<Inner>, incoming: quinn::Incoming) {
         Close::Done.apply(&connection);
         return;
     };
+    let manages = ready.identity.role == Role::Manager;
     match chain(&connection) {
-        None => stranger(inner, ready, connection).await,
+        None if manages => guest(inner, ready, connection, None).await,
+        None => Close::NoMember.apply(&connection),
         Some(chain) => match inner.judge.holder(&ready.anchors, Shown::Member, &chain) {
             Some(peer) if peer.identity.cluster == ready.identity.cluster => {
-                member(inner, ready, connection, peer).await;
+                if manages {
+                    member(inner, ready, connection, peer).await;
+                } else {
+                    // No state tells a worker whose certificate of a manager still counts, and no
+                    // manager needs to connect to it.
+                    guest(inner, ready, connection, Some(peer.as_worker())).await;
+                }
             }
             _ => Close::NoMember.apply(&connection),
         },
@@ -169,22 +177,29 @@ pub(super) fn manager_at(
     fits.then_some(holder)
 }
 
-async fn stranger(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Connection) {
+/// Serves whoever comes with one question: a node that joins, or that looks for managers where
+/// there is none any more.
+async fn guest(
+    inner: Arc<Inner>,
+    ready: Arc<Ready>,
+    connection: quinn::Connection,
+    peer: Option<Holder>,
+) {
     {
         let mut state = inner.state();
-        if state.strangers >= STRANGERS_MAX {
+        if state.guests >= GUESTS_MAX {
             Close::Busy.apply(&connection);
             return;
         }
-        state.strangers += 1;
+        state.guests += 1;
     }
     let streams = async {
-        streams(inner.clone(), ready, connection.clone(), None).await;
+        streams(inner.clone(), ready, connection.clone(), peer).await;
         Ok(())
     };
-    let _outcome = within(STRANGER_LIMIT, streams).await;
+    let _outcome = within(GUEST_LIMIT, streams).await;
     Close::Done.apply(&connection);
-    inner.state().strangers -= 1;
+    inner.state().guests -= 1;
 }
 
 async fn member(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Connection, peer: Holder) {
@@ -239,7 +254,9 @@ async fn stream(
     holder: Option<Holder>,
     (sender, mut receiver): (ByteSender, ByteReceiver),
 ) -> Result<(), StreamError> {
-    let max = if holder.is_some() { usize::MAX } else { STRANGER_LEN_MAX };
+    let known =
+        |holder: &Holder| [ready.identity.role, holder.identity.role].contains(&Role::Manager);
+    let max = if holder.as_ref().is_some_and(known) { usize::MAX } else { STRANGER_LEN_MAX };
     let header = receiver.receive_up_to::<StreamRequest>(max);
     let mut request = match within(HEADER_LIMIT, header).await {
         Ok(Some(request)) => request,
@@ -272,6 +289,9 @@ async fn stream(
         (StreamRequest::Trust, _) => {
             let trust = inner.judge.trust().unwrap_or_else(|| ready.trust.clone());
             return answer(sender, &StreamReply::Trust(trust)).await;
+        }
+        (StreamRequest::Managers, _) => {
+            return answer(sender, &StreamReply::Managers(ask::told(&inner))).await;
         }
         (StreamRequest::Session, Some(peer)) => {
             let leader = inner.state().leader.clone();

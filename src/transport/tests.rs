@@ -1,5 +1,6 @@
 //! Real QUIC on loopback.
 
+mod ask;
 mod trust;
 
 use super::{authorise::tests::join_request, tls::explain, *};

@@ -78,7 +78,10 @@ pub(super) struct Ready {
     pub(super) anchors: Anchors,
     /// Until when the certificate is good.
     pub(super) not_after: Date,
+    /// How to connect to managers.
     pub(super) client: ClientConfig,
+    /// How to connect to whichever node of the cluster there is.
+    pub(super) asking: ClientConfig,
     pub(super) server: ServerConfig,
 }
 
@@ -101,31 +104,35 @@ impl Ready {
         let (judge, anchors_of) = (|| Arc::clone(judge), || anchors.clone());
         let members =
             judge::Members { judge: judge(), anchors: anchors_of(), provider: provider() };
-        let mut server =
-            rustls::ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .map_err(rejected)?
-                .with_client_cert_verifier(Arc::new(members))
-                .with_single_cert(chain(), key())
-                .map_err(rejected)?;
+        let clock_of = || Arc::new(clock.clone());
+        let mut server = rustls::ServerConfig::builder_with_details(provider(), clock_of())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(rejected)?
+            .with_client_cert_verifier(Arc::new(members))
+            .with_single_cert(chain(), key())
+            .map_err(rejected)?;
         // A resumed session would not check the certificate again.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        let managers =
-            judge::Managers { judge: judge(), anchors: anchors_of(), provider: provider() };
-        let mut client =
-            rustls::ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .map_err(rejected)?
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(managers))
-                .with_client_auth_cert(chain(), key())
-                .map_err(rejected)?;
-        client.resumption = Resumption::disabled();
-        client.alpn_protocols = vec![ALPN.to_vec()];
-        let (client, server) = (quic_client(client)?, quic_server(server)?);
-        Ok(Self { identity, trust, anchors, not_after, client, server })
+        let to = |shown| -> Result<ClientConfig, TlsError> {
+            let (anchors, provider) = (anchors_of(), provider());
+            let answering = judge::Answering { shown, judge: judge(), anchors, provider };
+            let mut client =
+                rustls::ClientConfig::builder_with_details(judge::provider(), clock_of())
+                    .with_protocol_versions(&[&rustls::version::TLS13])
+                    .map_err(rejected)?
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(answering))
+                    .with_client_auth_cert(chain(), key())
+                    .map_err(rejected)?;
+            client.resumption = Resumption::disabled();
+            client.alpn_protocols = vec![ALPN.to_vec()];
+            quic_client(client)
+        };
+        let (client, asking) = (to(Shown::Manager)?, to(Shown::Member)?);
+        let server = quic_server(server)?;
+        Ok(Self { identity, trust, anchors, not_after, client, asking, server })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The worker's side: one session with one manager, made anew for as long as it takes.
 
 use super::{
-    CONNECT_LIMIT, HEADER_LIMIT,
+    CONNECT_LIMIT, HEADER_LIMIT, ask,
     endpoint::{Inner, Managers, Uplink, open},
     outbox::{Outgoing, outbox},
     serve::{manager_at, streams},
@@ -26,6 +26,10 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// does.
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
 
+/// Rounds that fail before it is asked around for managers: those of an election, or of a manager
+/// that starts anew, go by without.
+const ROUNDS_ALONE: u32 = 2;
+
 /// How long a session is begun again on the same connection: some elections. After that another
 /// manager may know more.
 const BEGIN_AGAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -44,7 +48,7 @@ enum Plan {
     Remote(Vec<String>, Arc<Ready>),
 }
 
-/// Returns where managers are, by what is known here: the leader first.
+/// Returns where managers are, by what is known here: the leader first, and hearsay last.
 pub(super) fn addresses(inner: &Inner) -> Vec<String> {
     match plan(inner).0 {
         Plan::Remote(addresses, _) => addresses,
@@ -54,12 +58,13 @@ pub(super) fn addresses(inner: &Inner) -> Vec<String> {
 
 fn plan(inner: &Inner) -> (Plan, u64) {
     let state = inner.state();
+    let with_hearsay = |known: &[String]| known.iter().chain(&state.hearsay).cloned().collect();
     let plan = match (&state.managers, &state.ready) {
         _ if state.closed => Plan::Closed,
         (Managers::Local { others, .. }, Some(ready)) => match &state.leader {
             LeaderAt::Here => Plan::Local,
             LeaderAt::Nowhere if others.is_empty() => Plan::Idle,
-            LeaderAt::Nowhere => Plan::Remote(others.clone(), ready.clone()),
+            LeaderAt::Nowhere => Plan::Remote(with_hearsay(others), ready.clone()),
             LeaderAt::There(leader) => {
                 let others = others.iter().filter(|other| *other != leader);
                 let all = [leader].into_iter().chain(others);
@@ -67,7 +72,7 @@ fn plan(inner: &Inner) -> (Plan, u64) {
             }
         },
         (Managers::Remote(addresses), Some(ready)) if !addresses.is_empty() => {
-            Plan::Remote(addresses.clone(), ready.clone())
+            Plan::Remote(with_hearsay(addresses), ready.clone())
         }
         _ => Plan::Idle,
     };
@@ -103,6 +108,20 @@ pub(super) async fn run(inner: Arc<Inner>) {
             Plan::Remote(addresses, ready) => {
                 let stood = round(&inner, &addresses, &ready, number).await;
                 failures = if stood { 0 } else { failures + 1 };
+                if stood {
+                    // Managers themselves have said where they are.
+                    inner.state().hearsay.clear();
+                } else if failures > ROUNDS_ALONE {
+                    let asked = async {
+                        ask::around(&inner, &addresses, &ready).await;
+                        false
+                    };
+                    let unplanned = async {
+                        changed(&inner, number).await;
+                        true
+                    };
+                    let _unplanned = unplanned.or(asked).await;
+                }
                 let woken = async {
                     changed(&inner, number).await;
                     true

@@ -74,6 +74,9 @@ pub enum StreamRequest {
         /// SHA-256 of the root certificate.
         root: [u8; 32],
     },
+    /// Asks where managers are; also of a node that once was one. Answered by
+    /// [`StreamReply::Managers`].
+    Managers,
 }
 
 /// What a member of the consensus group asks of another, after [`StreamRequest::Raft`].
@@ -137,4 +140,7 @@ pub enum StreamReply {
     /// Nothing was done: the peer's certificate ran out, or a root of before signed it. It may ask
     /// for the next one on this connection.
     RenewFirst,
+    /// Where managers are, `host:port`, as far as the peer knows. Hearsay: who is found there has to
+    /// show that it is one.
+    Managers(Vec<String>),
 }

@@ -43,9 +43,10 @@ fn requests(csr: &[u8]) -> Vec<StreamRequest> {
         StreamRequest::TakeRole { csr, advertise: String::new(), member: 1 },
         StreamRequest::Trust,
         StreamRequest::Certified { root: [0; 32] },
+        StreamRequest::Managers,
     ];
     let numbers: Vec<_> = all.iter().map(|request| name(request).0).collect();
-    assert_eq!(numbers, (0..15).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..16).collect::<Vec<_>>());
     all
 }
 
@@ -66,6 +67,7 @@ fn name(request: &StreamRequest) -> (usize, &'static str) {
         StreamRequest::TakeRole { .. } => (12, "take role"),
         StreamRequest::Trust => (13, "trust"),
         StreamRequest::Certified { .. } => (14, "certified"),
+        StreamRequest::Managers => (15, "managers"),
     }
 }
 
@@ -73,7 +75,11 @@ fn name(request: &StreamRequest) -> (usize, &'static str) {
 async fn granted(from: &Endpoint, to: &Endpoint, request: &StreamRequest) -> bool {
     let ready = from.inner.state().ready.clone();
     let stranger = from.inner.stranger.clone();
-    let config = ready.map_or(stranger, |ready| ready.client.clone());
+    let own = to.inner.state().ready.clone().unwrap();
+    let config = ready.map_or(stranger, |ready| match own.identity.role {
+        Role::Manager => ready.client.clone(),
+        Role::Worker => ready.asking.clone(),
+    });
     let target = to.local_address().unwrap();
     let reply = bounded(async {
         let connection = uplink::connect(&from.inner, target, &config).await?;
@@ -106,10 +112,11 @@ async fn allowed(credentials: Option<&Credentials>, to: &Endpoint) -> Vec<&'stat
     allowed
 }
 
-const OF_WORKERS: [&str; 6] = ["root", "session", "renew", "take role", "trust", "certified"];
-const OF_RENEWAL: [&str; 3] = ["root", "renew", "trust"];
-const OF_ELECTION: [&str; 4] = ["root", "raft", "renew", "trust"];
-const OF_MANAGERS: [&str; 14] = [
+const OF_WORKERS: [&str; 7] =
+    ["root", "session", "renew", "take role", "trust", "certified", "managers"];
+const OF_RENEWAL: [&str; 4] = ["root", "renew", "trust", "managers"];
+const OF_ELECTION: [&str; 5] = ["root", "raft", "renew", "trust", "managers"];
+const OF_MANAGERS: [&str; 15] = [
     "root",
     "session",
     "relay",
@@ -124,6 +131,7 @@ const OF_MANAGERS: [&str; 14] = [
     "take role",
     "trust",
     "certified",
+    "managers",
 ];
 
 /// A manager of a cluster whose root was rotated once: nodes of before trust the old root, and are
@@ -190,6 +198,30 @@ fn each_kind_of_certificate_opens_what_it_should_and_nothing_else() {
         manager.disconnect(&id(3));
         assert!(is(&new.credentials(3, leads)).await.is_empty(), "removed");
         assert!(is(&old.credentials(3, leads)).await.is_empty(), "removed");
+    });
+}
+
+#[test]
+fn a_manager_of_before_says_where_managers_are_and_serves_nobody_else() {
+    smol::block_on(async {
+        let cluster = Cluster::new(1);
+        let (worker, leads) = (Role::Worker, Role::Manager);
+        let own = cluster.credentials(1, worker);
+        let asked = granting(&own);
+        asked.set_was_manager();
+        asked.set_identity(Some(&own)).unwrap();
+        let is = async |credentials: &Credentials| allowed(Some(credentials), &asked).await;
+        assert!(allowed(None, &asked).await.is_empty(), "a stranger");
+        assert_eq!(is(&cluster.credentials(2, worker)).await, ["managers"]);
+        // It cannot tell a manager from one whose certificate outlived its being one.
+        assert_eq!(is(&cluster.credentials(3, leads)).await, ["managers"]);
+        // Where managers are, it needs to know to get its next one.
+        assert_eq!(is(&cluster.credentials_from(2, worker, NOW - 91 * DAY)).await, ["managers"]);
+        let mut foreign = Cluster::new(1).credentials(2, worker);
+        foreign.trust = root_only(&cluster.root.certificate);
+        assert!(is(&foreign).await.is_empty(), "of another root");
+        let elsewhere = Cluster { root: cluster.root.clone(), id: ClusterId::from_bits(3) };
+        assert!(is(&elsewhere.credentials(2, worker)).await.is_empty(), "of another cluster");
     });
 }
 
