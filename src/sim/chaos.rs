@@ -212,19 +212,22 @@ impl World {
         self.point_out_managers();
     }
 
-    /// Tells nodes where managers are that know none any more: all that they knew are workers by
-    /// now, or gone, and changed while nothing reached the node. Nothing in the cluster can tell
+    /// Tells nodes where managers are that know none any more, nor anybody who was one: all that
+    /// they knew are gone, and went while nothing reached the node. Nothing in the cluster can tell
     /// it, and its operator has to.
     fn point_out_managers(&self) {
         let managers = self.managers();
-        let mut machines = self.machines();
         let there: Vec<String> =
-            managers.iter().map(|node| machines[node].address.clone()).collect();
-        for (node, machine) in machines.iter_mut() {
-            let known = machine.managers.iter().chain(&machine.joined);
-            if !managers.contains(node) && !known.into_iter().any(|it| there.contains(it)) {
+            managers.iter().map(|node| self.machines()[node].address.clone()).collect();
+        let nodes: Vec<NodeId> = self.machines().keys().cloned().collect();
+        for node in nodes.iter().filter(|node| !managers.contains(node)) {
+            let heard = self.hearsay(node, |other| !self.machines()[other].retired);
+            let known = [self.known_managers(node), heard].concat();
+            if !known.iter().any(|it| there.contains(it)) {
                 self.trace(|| format!("{} is told where managers are", self.name(node)));
-                machine.joined.clone_from(&there);
+                if let Some(machine) = self.machines().get_mut(node) {
+                    machine.joined.clone_from(&there);
+                }
             }
         }
     }

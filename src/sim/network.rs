@@ -282,6 +282,8 @@ impl World {
             return None;
         }
         let inputs = port.inputs.clone();
+        let answers = |it: &NodeId| network.ports.contains_key(it) && network.both_ways(worker, it);
+        let known = [known, self.hearsay(worker, answers)].concat();
         let tried = match (port.role, &port.leader) {
             (Role::Manager, LeaderAt::Here) => {
                 network.open(worker, vec![worker.clone()]);

@@ -261,6 +261,7 @@ impl World {
     async fn switch(&self, node: &NodeId, role: Role) {
         self.trace(|| format!("{} takes the role of a {role}", self.name(node)));
         if let Some(machine) = self.machines().get_mut(node) {
+            machine.was_manager |= machine.role == Role::Manager;
             machine.role = role;
         }
         self.hand_over(node, HAND_OVER_LIMIT).await;

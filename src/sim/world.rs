@@ -63,6 +63,8 @@ pub(super) struct Machine {
     pub(super) managers: Vec<String>,
     /// Where they were when it joined.
     pub(super) joined: Vec<String>,
+    /// It was a manager, and tells others where managers are.
+    pub(super) was_manager: bool,
     pub(super) key_digest: [u8; 32],
     /// Its key in the group of managers.
     pub(super) member: u64,
@@ -152,6 +154,27 @@ impl World {
         found.map(|(node, _)| node.clone())
     }
 
+    /// Returns where managers are as those say that were managers: the ones that a machine knows,
+    /// those that they know, and so on, as far as they answer.
+    pub(super) fn hearsay(&self, node: &NodeId, answers: impl Fn(&NodeId) -> bool) -> Vec<String> {
+        let known = self.known_managers(node);
+        let (mut heard, mut asked) = (known.clone(), 0);
+        while let Some(address) = heard.get(asked) {
+            asked += 1;
+            let Some(other) = self.at(address) else { continue };
+            let tells = {
+                let machine = &self.machines()[&other];
+                machine.role == Role::Manager || machine.was_manager
+            };
+            if tells && other != *node && answers(&other) {
+                let told = self.known_managers(&other);
+                let news: Vec<_> = told.into_iter().filter(|it| !heard.contains(it)).collect();
+                heard.extend(news);
+            }
+        }
+        heard.split_off(known.len())
+    }
+
     /// Returns an address that no machine has.
     pub(super) fn new_address(&self) -> String {
         let mut taken = self.0.addresses.lock().unwrap();
@@ -221,6 +244,7 @@ impl World {
             address,
             managers: Vec::new(),
             joined,
+            was_manager: false,
             key_digest,
             member: node.member(),
             owner: None,

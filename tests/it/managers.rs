@@ -116,6 +116,38 @@ fn roles_change_without_a_container_noticing() {
     second.wait_running("web", 6);
 }
 
+#[test]
+fn a_worker_that_was_off_finds_managers_that_it_never_knew() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::managers(1, 2);
+    network.hosts[2].stop_daemon();
+    let [first, second, third] = &mut network.hosts[..] else { panic!("three hosts") };
+    first.ok(&["node", "promote", "n2"]);
+    let managers = |host: &Host| {
+        let shown = host.midge(&["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]);
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let stands = |line: &&str| line.ends_with("Leader") || line.ends_with("Reachable");
+        shown.lines().filter(stands).filter_map(|it| it.split(' ').next()).collect::<String>()
+    };
+    eventually("two managers", || (managers(second) == "n1n2").then_some(()));
+    second.ok(&["node", "demote", "n1"]);
+    eventually("the first to be a worker", || {
+        let says = first.midge(&["node", "ls"]);
+        String::from_utf8_lossy(&says.stderr).contains("not a swarm manager").then_some(())
+    });
+    eventually("one manager", || (managers(second) == "n2").then_some(()));
+    // Also after the manager of before was restarted. The other one knows no other than that.
+    first.stop_daemon();
+    first.start_daemon();
+    third.start_daemon();
+    eventually("the third to be back", || {
+        let shown = second.ok(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]);
+        shown.contains("n3 Ready").then_some(())
+    });
+}
+
 /// Makes services without tasks through one manager after another, until `stop`; returns the names
 /// of those that were acknowledged.
 fn keep_creating(network: &Network, stop: &AtomicBool) -> Vec<String> {
