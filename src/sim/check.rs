@@ -2,7 +2,7 @@
 
 use super::{
     group::{Group, History},
-    jobs, updates,
+    jobs, quorum, updates,
     world::World,
 };
 use crate::{
@@ -65,8 +65,10 @@ impl World {
         }
         let version = Version { epoch: 1, index: entry.index };
         for command in decode_entry(&entry.data).expect("what we wrote is readable") {
+            let voters = quorum::voters(&checks.state);
             let outcome = checks.state.apply(version, entry.term, &command);
             if outcome.is_ok() {
+                quorum::check_voters(&voters, &quorum::voters(&checks.state));
                 updates::check_change(&mut checks.reverted, &command.change);
                 if let Some(request) = command.request.clone() {
                     checks.history.note(request, entry.index);

@@ -26,6 +26,10 @@ impl Entropy for Executor {
 /// More managers than this survive nothing more.
 const MANAGERS_MAX: usize = 7;
 
+/// How often, in a thousand, a user who may demote a manager while another one is down does so. Most
+/// of these are refused.
+const MISTAKES: u64 = 500;
+
 const WORKER_TOKEN: JoinToken = JoinToken(1);
 const MANAGER_TOKEN: JoinToken = JoinToken(2);
 
@@ -292,6 +296,14 @@ impl World {
     #[expect(clippy::too_many_lines, reason = "one list of what users do")]
     pub(super) async fn do_something(&self) {
         let executor = &self.0.executor;
+        if self.changes_roles()
+            && let Some(node) = self.demoted_by_mistake()
+            && executor.chance(MISTAKES)
+        {
+            let spec = NodeSpec { role: Role::Worker, ..node.spec.clone() };
+            let _refused = self.update_node(&node, spec).await;
+            return;
+        }
         match executor.below(12) {
             0..=2 => {
                 let name = format!("s{}", executor.below(6));

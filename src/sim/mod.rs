@@ -18,6 +18,7 @@ mod load;
 mod network;
 pub(crate) mod on_sim;
 mod peers;
+mod quorum;
 mod run;
 mod scenario;
 mod tests;
