@@ -8,6 +8,8 @@
 mod apply;
 mod codec;
 mod epoch;
+#[cfg(test)]
+mod record;
 mod rotation;
 #[cfg(test)]
 mod tests;

@@ -267,3 +267,5 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
 
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod record;

@@ -115,3 +115,32 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
         None => Err(damaged("a stored task is empty".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::util::sample::{Sampler, check_recorded, show};
+    use std::fmt::Debug;
+
+    fn samples<T: Serialize + DeserializeOwned + PartialEq + Debug>(
+        sampler: &mut Sampler,
+        name: &str,
+    ) -> Vec<(String, String)> {
+        let sample = |(label, value): (String, T)| {
+            let bytes = encode(&value).unwrap();
+            assert_eq!(decode::<T>(&bytes).unwrap(), value, "{label}");
+            (label, show(&bytes))
+        };
+        sampler.samples(name).into_iter().map(sample).collect()
+    }
+
+    /// Where this fails, [`RECORD`] is another format, with a reader for this one.
+    #[test]
+    fn every_record_has_the_bytes_that_were_recorded() {
+        let mut sampler = Sampler::default();
+        let mut all = samples::<StoredTask>(&mut sampler, "StoredTask");
+        all.extend(samples::<Sequence>(&mut sampler, "Sequence"));
+        all.extend(sampler.shapes());
+        check_recorded("tests/data/agent/record-1.txt", &all);
+    }
+}

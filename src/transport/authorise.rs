@@ -27,7 +27,7 @@ pub struct Peer {
 /// Tells whether `peer` may open a stream for `request` to a node of the role `own`. None is a
 /// peer without a certificate. That the certificate is this cluster's, and its node not removed,
 /// was checked when the connection was made. A worker that others connect to takes all of them for
-/// workers ([`Holder::as_worker`](super::judge::Holder::as_worker)).
+/// workers (`Holder::into_worker`).
 #[must_use]
 pub fn may(own: Role, peer: Option<&Peer>, request: &StreamRequest) -> bool {
     let full = peer.filter(|peer| peer.trusted == Trusted::Fully);

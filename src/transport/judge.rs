@@ -136,7 +136,7 @@ impl Judge {
 
 impl Holder {
     /// Returns it as no more than a worker, whatever its certificate says.
-    pub(super) fn as_worker(mut self) -> Self {
+    pub(super) fn into_worker(mut self) -> Self {
         self.identity.role = Role::Worker;
         self
     }

@@ -14,7 +14,7 @@ use crate::{
     cluster::{Class, Refusal},
     pki::{self, Identity, Shown},
     types::{Date, FromWorker, LeaderAt, NodeId, PeerInput, Role},
-    wire::{self, Message, STRANGER_LEN_MAX, StreamReply, StreamRequest},
+    wire::{self, DecodeError, Message, STRANGER_LEN_MAX, StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
 use rustls_pki_types::CertificateDer;
@@ -149,7 +149,7 @@ async fn greet(inner: Arc<Inner>, incoming: quinn::Incoming) {
                 } else {
                     // No state tells a worker whose certificate of a manager still counts, and no
                     // manager needs to connect to it.
-                    guest(inner, ready, connection, Some(peer.as_worker())).await;
+                    guest(inner, ready, connection, Some(peer.into_worker())).await;
                 }
             }
             _ => Close::NoMember.apply(&connection),
@@ -247,6 +247,18 @@ pub(super) fn boxed_streams(
     Box::pin(streams(inner, ready, connection, peer))
 }
 
+/// Reads what the stream is for; less of those who come with one question.
+async fn header(
+    ready: &Ready,
+    holder: Option<&Holder>,
+    receiver: &mut ByteReceiver,
+) -> Result<Option<StreamRequest>, StreamError> {
+    let manages = |holder: &Holder| holder.identity.role == Role::Manager;
+    let known = holder.is_some_and(|it| ready.identity.role == Role::Manager || manages(it));
+    let max = if known { usize::MAX } else { STRANGER_LEN_MAX };
+    within(HEADER_LIMIT, receiver.receive_up_to(max)).await
+}
+
 async fn stream(
     inner: Arc<Inner>,
     ready: Arc<Ready>,
@@ -254,15 +266,14 @@ async fn stream(
     holder: Option<Holder>,
     (sender, mut receiver): (ByteSender, ByteReceiver),
 ) -> Result<(), StreamError> {
-    let known =
-        |holder: &Holder| [ready.identity.role, holder.identity.role].contains(&Role::Manager);
-    let max = if holder.as_ref().is_some_and(known) { usize::MAX } else { STRANGER_LEN_MAX };
-    let header = receiver.receive_up_to::<StreamRequest>(max);
-    let mut request = match within(HEADER_LIMIT, header).await {
+    let mut request = match header(&ready, holder.as_ref(), &mut receiver).await {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
         Err(StreamError::Decode(error)) => {
-            return refuse(sender, Class::Invalid, error.to_string()).await;
+            let newer =
+                matches!(error, DecodeError::UnknownVariant(_) | DecodeError::UnknownVersion(_));
+            let class = if newer { Class::Unsupported } else { Class::Invalid };
+            return refuse(sender, class, error.to_string()).await;
         }
         Err(error) => return Err(error),
     };
@@ -277,22 +288,13 @@ async fn stream(
     if let Some(reply) = refusal(ready.identity.role, peer.as_ref(), holder.as_ref(), &request) {
         return answer(sender, &reply).await;
     }
+    if let Some(reply) = known(&inner, &ready, &request) {
+        return answer(sender, &reply).await;
+    }
     let expired = holder.as_ref().and_then(Holder::expired);
     let peer = peer.map(|peer| peer.identity);
     let address = connection.remote_address().ip().to_canonical().to_string();
     match (&mut request, peer.clone()) {
-        (StreamRequest::Root, _) => {
-            let certificate = ready.trust.roots.first().cloned().unwrap_or_default();
-            let date = inner.clock.date();
-            return answer(sender, &StreamReply::Root { certificate, date }).await;
-        }
-        (StreamRequest::Trust, _) => {
-            let trust = inner.judge.trust().unwrap_or_else(|| ready.trust.clone());
-            return answer(sender, &StreamReply::Trust(trust)).await;
-        }
-        (StreamRequest::Managers, _) => {
-            return answer(sender, &StreamReply::Managers(ask::told(&inner))).await;
-        }
         (StreamRequest::Session, Some(peer)) => {
             let leader = inner.state().leader.clone();
             let caller = Caller { node: peer.node, address, connection, relayed: false };
@@ -327,6 +329,21 @@ async fn stream(
     };
     handler(IncomingStream { peer, expired, request, sender, receiver }).await;
     Ok(())
+}
+
+/// Returns the answer where the endpoint itself knows it.
+fn known(inner: &Inner, ready: &Ready, request: &StreamRequest) -> Option<StreamReply> {
+    match request {
+        StreamRequest::Root => {
+            let certificate = ready.trust.roots.first().cloned().unwrap_or_default();
+            Some(StreamReply::Root { certificate, date: inner.clock.date() })
+        }
+        StreamRequest::Trust => {
+            Some(StreamReply::Trust(inner.judge.trust().unwrap_or_else(|| ready.trust.clone())))
+        }
+        StreamRequest::Managers => Some(StreamReply::Managers(ask::told(inner))),
+        _ => None,
+    }
 }
 
 /// Returns what a peer is told that may not open this stream.
@@ -440,7 +457,7 @@ async fn session(
     let read = async {
         within(HEADER_LIMIT, sender.send(&StreamReply::Ready)).await?;
         let read = async {
-            while let Some(message) = receiver.receive::<FromWorker>().await? {
+            while let Some(message) = receiver.receive_known::<FromWorker>().await? {
                 let (node, address) = (node.clone(), caller.address.clone());
                 let input = PeerInput::FromWorker { node, address, message };
                 if inner.inputs.send(input).await.is_err() {

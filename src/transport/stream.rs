@@ -242,6 +242,20 @@ impl ByteReceiver {
         self.receive_up_to(M::LEN_MAX).await
     }
 
+    /// As [`ByteReceiver::receive`], in a session: passes over what only newer versions know, as if it
+    /// was lost. To end the session would be to have it again, and again, for as long as the peer
+    /// has to say that.
+    pub(super) async fn receive_known<M: Message>(&mut self) -> Result<Option<M>, StreamError> {
+        loop {
+            match self.receive().await {
+                Err(StreamError::Decode(error @ DecodeError::UnknownVariant(_))) => {
+                    tracing::debug!(%error, "passed over what a newer node says");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// As [`ByteReceiver::receive`], of a peer that is trusted with less.
     pub(super) async fn receive_up_to<M: Message>(
         &mut self,

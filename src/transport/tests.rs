@@ -1,6 +1,7 @@
 //! Real QUIC on loopback.
 
 mod ask;
+mod newer;
 mod trust;
 
 use super::{authorise::tests::join_request, tls::explain, *};

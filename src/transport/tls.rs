@@ -13,7 +13,8 @@ use rustls::{client::Resumption, server::NoServerSessionStorage};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::{fmt, sync::Arc, time::Duration};
 
-/// The protocol and its version, agreed on in the handshake.
+/// The protocol and its version, that of `wire`, agreed on in the handshake. A build that speaks two
+/// names both, the newer first.
 const ALPN: &[u8] = b"midge/1";
 
 /// Without a packet for this long a connection is dead. Shorter than three heartbeats, so that a
@@ -173,6 +174,11 @@ fn limits() -> TransportConfig {
 /// Returns how to connect before anything is known of the cluster: whoever answers is let in, and
 /// [`check_manager`] decides afterwards.
 pub(super) fn stranger(clock: &TrustedClock) -> Result<ClientConfig, TlsError> {
+    stranger_of(ALPN, clock)
+}
+
+/// As [`stranger`], by this protocol.
+pub(super) fn stranger_of(protocol: &[u8], clock: &TrustedClock) -> Result<ClientConfig, TlsError> {
     let mut config =
         rustls::ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -181,7 +187,7 @@ pub(super) fn stranger(clock: &TrustedClock) -> Result<ClientConfig, TlsError> {
             .with_custom_certificate_verifier(Arc::new(judge::Unchecked { provider: provider() }))
             .with_no_client_auth();
     config.resumption = Resumption::disabled();
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     quic_client(config)
 }
 

@@ -355,7 +355,7 @@ async fn pump(
     outgoing: Outgoing,
 ) -> Result<(), StreamError> {
     let read = async {
-        while let Some(message) = receiver.receive::<FromManager>().await? {
+        while let Some(message) = receiver.receive_known::<FromManager>().await? {
             tell(inner, PeerInput::FromManager(message)).await;
         }
         Ok(())

@@ -3,6 +3,9 @@
 //! A session is a worker's register, then heartbeats and reports from it, assignments and
 //! acknowledgements to it. Any message may be lost, doubled or late: everything is repeated until
 //! answered, and everything carries the session's number, which the worker draws anew each time.
+//!
+//! An older peer passes over a variant that it does not know, as if it was lost: what is appended
+//! here must be something that the other end can do without.
 
 use super::{
     Assignments, Date, HeldImage, NodeDescription, NodeId, Role, Sequence, Task, TaskId,

@@ -8,4 +8,6 @@ pub(crate) mod fuzz;
 pub mod hello;
 pub mod interfaces;
 pub mod notify;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod tree;
