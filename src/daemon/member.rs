@@ -127,10 +127,7 @@ async fn start_now(
         // The log says nothing before a majority is there, and this says who may be one.
         endpoint.set_roster(roster::load(&shared.options.data_dir));
     }
-    if membership.was_manager {
-        endpoint.set_was_manager();
-    }
-    endpoint.set_identity(Some(&credentials(&files)))?;
+    identify(&endpoint, &membership, &files)?;
     // One waits: a later place counts instead of it.
     let (place, places) = async_channel::bounded(1);
     let (trust, trusts) = async_channel::bounded(1);
@@ -190,6 +187,18 @@ async fn start_now(
         ended,
         _background: background,
     })
+}
+
+/// Gives the endpoint what others know this node by.
+fn identify(
+    endpoint: &Endpoint,
+    membership: &Membership,
+    files: &NodeFiles,
+) -> Result<(), DaemonError> {
+    if membership.was_manager {
+        endpoint.set_was_manager();
+    }
+    Ok(endpoint.set_identity(Some(&credentials(files)))?)
 }
 
 /// Returns what is on disk as connections take it.
