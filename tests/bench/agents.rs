@@ -11,7 +11,7 @@ use midge::{
     },
     pki::{self, TokenText, TrustedClock},
     runtime::fake::{Fake, Faults},
-    transport::{Config, Credentials, Endpoint, Managers},
+    transport::{Config, Credentials, Endpoint, Joined, Managers},
     types::{
         Availability, Cluster, Date, FromManager, FromWorker, HealthState, LeaderAt, Moment,
         NodeDescription, NodeId, PeerInput, Platform, Resources, Role, Sequence, TaskId, Trust,
@@ -35,6 +35,9 @@ use std::{
 
 /// How many nodes join at once.
 const JOINING: usize = 16;
+
+/// How often a node tries to join; each attempt ends by itself.
+const JOIN_ATTEMPTS: usize = 5;
 
 /// Joins so many agents through the manager and runs them until standard input ends. Says `joined`
 /// once all are members.
@@ -89,7 +92,7 @@ async fn live(number: usize, manager: &str, token: &TokenText) {
         advertise: String::new(),
     };
     let managers = [manager.to_owned()];
-    let joined = endpoint.join(&managers, token, request).await.unwrap();
+    let joined = join(&endpoint, &managers, token, request).await;
     let trust = Trust { roots: vec![joined.root], cross_signed: Vec::new() };
     let credentials = Credentials { certificate: joined.admission.certificate, key, trust };
     endpoint.set_identity(Some(&credentials)).unwrap();
@@ -117,6 +120,22 @@ async fn live(number: usize, manager: &str, token: &TokenText) {
     })
     .detach();
     endpoint.set_managers(Managers::Remote(managers.into()));
+}
+
+/// Joins, again where a packet or an answer was lost among so many: the key makes it one join.
+async fn join(
+    endpoint: &Endpoint,
+    managers: &[String],
+    token: &TokenText,
+    request: JoinRequest,
+) -> Joined {
+    for _ in 1..JOIN_ATTEMPTS {
+        match endpoint.join(managers, token, request.clone()).await {
+            Ok(joined) => return joined,
+            Err(error) => eprintln!("{} joins again: {error}", request.description.hostname),
+        }
+    }
+    endpoint.join(managers, token, request).await.expect("it joins at last")
 }
 
 fn date() -> Date {

@@ -23,6 +23,9 @@ const NODES: [usize; 3] = [100, 1_000, 5_000];
 /// How many tasks each of them gets.
 const TASKS: usize = 10;
 
+/// How many of them are of one service.
+const REPLICAS: usize = 10_000;
+
 /// How long the cluster is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -99,14 +102,18 @@ fn grow(nodes: usize) {
 
 /// Has every agent run its tasks.
 fn converge(manager: &Host, tasks: usize) {
-    let replicas = tasks.to_string();
-    let mut args = vec!["service", "create", "-d", "-q", "--no-resolve-image"];
-    args.extend(["--name", "many", "--replicas", &replicas]);
-    args.extend(["--constraint", "node.role==worker", "bb:1"]);
-    manager.ok(&args);
+    for service in 0..tasks.div_ceil(REPLICAS) {
+        let name = format!("many-{service}");
+        let replicas = REPLICAS.min(tasks - service * REPLICAS).to_string();
+        let mut args = vec!["service", "create", "-d", "-q", "--no-resolve-image"];
+        args.extend(["--name", &name, "--replicas", &replicas]);
+        args.extend(["--constraint", "node.role==worker", "bb:1"]);
+        manager.ok(&args);
+    }
     patiently("every task to run", || {
         let services: Value = Midge(manager).get("/services?status=true")?;
-        let running = services[0]["ServiceStatus"]["RunningTasks"].as_u64()?;
+        let running = |service: &Value| service["ServiceStatus"]["RunningTasks"].as_u64();
+        let running: u64 = services.as_array()?.iter().filter_map(running).sum();
         (usize::try_from(running).ok()? == tasks).then_some(())
     });
 }
