@@ -29,19 +29,17 @@ fn enforce_node(state: &State, node: &Node, date: Date) -> Vec<(TaskId, TaskStat
     let mut left = node.description.resources;
     let mut generic = GenericLeft::of(&node.description.generic);
     let mut rejected = Vec::new();
-    let mut live: Vec<&Task> = state
-        .tasks_on_node(&node.id)
-        .filter(|task| {
-            (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
-                && task.desired.is_wanted()
-        })
-        .collect();
+    let is_live = |task: &&Task| {
+        (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+            && task.desired.is_wanted()
+            && task.node.as_ref() == Some(&node.id)
+    };
+    let mut live: Vec<&Task> = state.tasks_on_node(&node.id).filter(is_live).collect();
     // The longest there stays.
     live.sort_by_key(|task| (task.created, &task.id));
     for task in &live {
         // A held replacement uses nothing before its predecessor stopped.
-        let before = task.predecessor.as_ref();
-        let before = before.and_then(|id| live.iter().copied().find(|other| other.id == *id));
+        let before = task.predecessor.as_ref().and_then(|id| state.task(id)).filter(is_live);
         let meets = state.service(&task.service).is_none_or(|service| {
             let constraints = &service.spec.task.placement.constraints;
             constraints.iter().all(|constraint| constraint.matches(node))

@@ -237,11 +237,15 @@ impl Leader {
 
     fn expire_due_nodes(&mut self, state: &State, now: Moment, doubt_over: bool) {
         let mut doubts = self.liveness.doubt_until.is_some();
+        let mut most_are_silent = None;
         let ids: Vec<NodeId> = self.liveness.nodes.keys().cloned().collect();
         for id in ids {
             let lost = match self.liveness.nodes.get(&id) {
                 Some(Pulse::Heard { deadline, .. }) if *deadline <= now => {
-                    if !doubts && !doubt_over && self.liveness.most_are_silent(state, now) {
+                    // Looked at once: nodes are lost by the thousand or not at all.
+                    let silent = *most_are_silent
+                        .get_or_insert_with(|| self.liveness.most_are_silent(state, now));
+                    if !doubts && !doubt_over && silent {
                         self.liveness.doubt_until = Some(now + BREAKER_EXPIRY);
                         doubts = true;
                     }

@@ -23,7 +23,7 @@ const NODES: [usize; 3] = [100, 1_000, 5_000];
 /// How many tasks each of them gets.
 const TASKS: usize = 10;
 
-/// How many of them are of one service.
+/// How many of them are of one service; services are created one after another.
 const REPLICAS: usize = 10_000;
 
 /// How long the cluster is watched while nothing happens.
@@ -109,13 +109,14 @@ fn converge(manager: &Host, tasks: usize) {
         args.extend(["--name", &name, "--replicas", &replicas]);
         args.extend(["--constraint", "node.role==worker", "bb:1"]);
         manager.ok(&args);
+        let wanted = tasks.min((service + 1) * REPLICAS);
+        patiently("every task to run", || {
+            let services: Value = Midge(manager).get("/services?status=true")?;
+            let running = |service: &Value| service["ServiceStatus"]["RunningTasks"].as_u64();
+            let running: u64 = services.as_array()?.iter().filter_map(running).sum();
+            (usize::try_from(running).ok()? == wanted).then_some(())
+        });
     }
-    patiently("every task to run", || {
-        let services: Value = Midge(manager).get("/services?status=true")?;
-        let running = |service: &Value| service["ServiceStatus"]["RunningTasks"].as_u64();
-        let running: u64 = services.as_array()?.iter().filter_map(running).sum();
-        (usize::try_from(running).ok()? == tasks).then_some(())
-    });
 }
 
 /// Waits for a condition, at most [`LIMIT`].

@@ -59,19 +59,19 @@ impl<'a> Checks<'a> {
 
     /// Returns the first filter that the node does not pass; none where the task can go there.
     pub(super) fn first_failure(&self, seat: &Seat<'_>, credit: Credit<'_>) -> Option<Failure> {
-        let checks: [(Failure, bool); 10] = [
-            (Failure::Ready, is_ready(seat)),
-            (Failure::Resources, self.fits(seat, credit)),
-            (Failure::CpuLimit, self.limits().nano_cpus == 0 || cgroups(seat).cpu),
-            (Failure::MemoryLimit, self.limits().memory_bytes == 0 || cgroups(seat).memory),
-            (Failure::PidsLimit, self.limits().pids == 0 || cgroups(seat).pids),
-            (Failure::Constraints, self.meets_constraints(seat)),
-            (Failure::Platform, self.runs_on(seat)),
-            (Failure::Image, self.has_image(seat)),
-            (Failure::HostPort, self.ports_free(seat, credit)),
-            (Failure::MaxReplicas, self.below_max(seat, credit)),
+        let checks: [(Failure, &dyn Fn() -> bool); 10] = [
+            (Failure::Ready, &|| is_ready(seat)),
+            (Failure::Resources, &|| self.fits(seat, credit)),
+            (Failure::CpuLimit, &|| self.limits().nano_cpus == 0 || cgroups(seat).cpu),
+            (Failure::MemoryLimit, &|| self.limits().memory_bytes == 0 || cgroups(seat).memory),
+            (Failure::PidsLimit, &|| self.limits().pids == 0 || cgroups(seat).pids),
+            (Failure::Constraints, &|| self.meets_constraints(seat)),
+            (Failure::Platform, &|| self.runs_on(seat)),
+            (Failure::Image, &|| self.has_image(seat)),
+            (Failure::HostPort, &|| self.ports_free(seat, credit)),
+            (Failure::MaxReplicas, &|| self.below_max(seat, credit)),
         ];
-        checks.into_iter().find(|(_, passes)| !passes).map(|(failure, _)| failure)
+        checks.into_iter().find(|(_, passes)| !passes()).map(|(failure, _)| failure)
     }
 
     fn limits(&self) -> &crate::types::ResourceLimits {

@@ -8,7 +8,10 @@ use super::{
     node_set::{Credit, NodeSet, Seat},
 };
 use crate::types::{GenericResource, Node, Task, constraint::label_name};
-use std::collections::BTreeMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 /// A level of the tree: what differs in one preference.
 #[derive(Debug)]
@@ -80,21 +83,36 @@ impl Branch {
     ) -> usize {
         match self {
             Self::Inner(children) => place_evenly(children, nodes, checks, tasks, chosen),
-            Self::Leaf(members) => {
-                for (done, task) in tasks.iter().enumerate() {
-                    // What failed once is out: use only grows while a group is placed.
-                    members.retain(|at| {
-                        checks.first_failure(&nodes.seats()[*at], Credit::default()).is_none()
-                    });
-                    let best = members.iter().min_by_key(|at| cost(&nodes.seats()[**at]));
-                    let Some(best) = best.copied() else { return done };
-                    let generic = nodes.take(task, best);
-                    chosen.push((best, generic));
-                }
-                tasks.len()
-            }
+            Self::Leaf(members) => place_on(members, nodes, checks, tasks, chosen),
         }
     }
+}
+
+/// Places each task on the best of the nodes; those that take none any more leave `members`.
+fn place_on(
+    members: &mut Vec<usize>,
+    nodes: &mut NodeSet<'_>,
+    checks: &Checks<'_>,
+    tasks: &[&Task],
+    chosen: &mut Vec<Seated>,
+) -> usize {
+    let ranked = |nodes: &NodeSet<'_>, at: usize| Reverse((cost(&nodes.seats()[at]), at));
+    // A task changes nothing but the node that it goes to.
+    let mut best: BinaryHeap<_> = members.iter().map(|at| ranked(nodes, *at)).collect();
+    let mut done = 0;
+    while let Some(task) = tasks.get(done) {
+        let Some(Reverse((_, at))) = best.pop() else { break };
+        // What failed once is out: use only grows while a group is placed.
+        if checks.first_failure(&nodes.seats()[at], Credit::default()).is_some() {
+            continue;
+        }
+        let generic = nodes.take(task, at);
+        chosen.push((at, generic));
+        best.push(ranked(nodes, at));
+        done += 1;
+    }
+    *members = best.into_iter().map(|Reverse((_, at))| at).collect();
+    done
 }
 
 /// Fills the branches up to a common level, until all is placed or all are full.
