@@ -144,7 +144,10 @@ impl Leader {
                 Some(told) => *told != place || session.place_age >= PLACE_AGAIN,
                 // One that was a manager may not know yet that it is none any more.
                 None => {
-                    role == Role::Manager || managers.len() > 1 || session.place_age >= PLACE_AGAIN
+                    role == Role::Manager
+                        || managers.len() > 1
+                        || state.was_manager(id)
+                        || session.place_age >= PLACE_AGAIN
                 }
             };
             if news {

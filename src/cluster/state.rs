@@ -262,6 +262,13 @@ impl State {
         self.tables.removed.contains_key(id)
     }
 
+    /// Tells whether a node was a manager and is none any more, and may still have the certificate
+    /// of one.
+    #[must_use]
+    pub fn was_manager(&self, id: &NodeId) -> bool {
+        self.tables.demoted.contains_key(id)
+    }
+
     /// Returns the nodes that were removed and may still have a certificate.
     pub fn removed(&self) -> impl Iterator<Item = &NodeId> {
         self.tables.removed.keys()

@@ -13,6 +13,7 @@
 //! - `@only docker`, `@only midge`, `@only both`: who runs what follows.
 //! - `@wait SERVICE N [M]`: until N tasks of the service run and none is on its way, and there are M
 //!   with those before them.
+//! - `@managers N`: until so many managers answer, and there are no others.
 //! - `@completed SERVICE`: until its update counts as completed.
 //! - `@blur nodes`, `@blur slots`, `@blur off`: names of nodes, or of slots, do not matter.
 //!
@@ -33,12 +34,13 @@ use std::{
 };
 
 /// The files in the order in which they are run: each goes on where the one before has ended.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "no-swarm.txt",
     "init.txt",
     "join.txt",
     "swarm.txt",
     "node.txt",
+    "roles.txt",
     "errors.txt",
     "service.txt",
     "logs.txt",
@@ -432,6 +434,16 @@ fn settle(host: &Host, service: &str, count: usize, all: Option<usize>) {
     });
 }
 
+/// Waits until so many managers answer, and there are no others.
+fn managers(host: &Host, count: usize) {
+    eventually("the managers to be as they were asked to be", || {
+        let list = host.ok(&["node", "ls", "--format", "{{.ManagerStatus}}"]);
+        let managers = || list.lines().filter(|status| !status.is_empty());
+        let answers = |status: &&str| ["Leader", "Reachable"].contains(status);
+        (managers().count() == count && managers().filter(answers).count() == count).then_some(())
+    });
+}
+
 /// Waits until an update counts as completed.
 fn complete(host: &Host, service: &str) {
     eventually(&format!("the update of {service} to be completed"), || {
@@ -461,6 +473,9 @@ fn run(
                     ["@wait", service, count, rest @ ..] if active => {
                         let all = rest.first().map(|all| all.parse().unwrap());
                         settle(runner.host(1), service, count.parse().unwrap(), all);
+                    }
+                    ["@managers", count] if active => {
+                        managers(runner.host(1), count.parse().unwrap());
                     }
                     ["@completed", service] if active => complete(runner.host(1), service),
                     ["@blur", what] => (nodes, slots) = (*what != "off", *what == "slots"),

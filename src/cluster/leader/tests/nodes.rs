@@ -339,6 +339,23 @@ fn a_manager_is_a_worker_once_the_group_has_let_it_go() {
 }
 
 #[test]
+fn a_manager_that_was_let_go_between_two_sessions_hears_of_it_with_the_next() {
+    let mut world = World::new(1);
+    world.run(SECOND);
+    set_role(&mut world, 1, Role::Manager).expect("a change");
+    take_role(&mut world, 1).expect("a role");
+    set_role(&mut world, 1, Role::Worker).expect("one is left");
+    world.event(Event::Group { members: [id(0).member()].into() });
+    world.link(1);
+    let told = world.workers[&id(1)].heard.iter().rev().find_map(|message| match message {
+        FromManager::Registered { .. } => Some(None),
+        FromManager::Place { role, .. } => Some(Some(*role)),
+        _ => None,
+    });
+    assert_eq!(told, Some(Some(Role::Worker)), "told since it registered");
+}
+
+#[test]
 fn a_manager_let_go_and_wanted_again_is_a_worker_in_between() {
     let mut world = World::new(2);
     world.run(SECOND);
