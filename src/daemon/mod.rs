@@ -43,7 +43,10 @@ use crate::{
     store::OpenError,
     transport::{BindError, TlsError},
     types::NodeId,
-    util::{dns::Resolver, notify::notify},
+    util::{
+        dns::Resolver,
+        notify::{notify, watchdog},
+    },
 };
 use config::{Config, ConfigError};
 use describe::Machine;
@@ -415,6 +418,8 @@ async fn serve(options: Options, config: Config) -> Result<(), DaemonError> {
         stopped.recv().await.ok();
     }));
     tell("READY=1");
+    // On the executor that runs everything else: what holds that up ends this as well.
+    let _watched = smol::spawn(feed_watchdog());
     tracing::info!(socket = %shared.options.socket.display(), "ready");
     let end = signal().or(async { failures.recv().await.ok() }).await;
     tell("STOPPING=1");
@@ -455,6 +460,16 @@ async fn signal() -> Option<String> {
 fn tell(state: &str) {
     if let Err(error) = notify(state) {
         tracing::warn!(%error, "cannot tell the service manager");
+    }
+}
+
+/// Tells a service manager that asked for it that tasks still get their turn; twice as often as it
+/// wants to hear of it, so that a late one is no reason to be restarted.
+async fn feed_watchdog() {
+    let Some(limit) = watchdog() else { return };
+    loop {
+        smol::Timer::after(limit / 2).await;
+        tell("WATCHDOG=1");
     }
 }
 
