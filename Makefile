@@ -1,4 +1,5 @@
 # make build   the static binary, at target/midge
+# make dist    archives and Debian packages in dist/, for every architecture; ARCHS=x86_64: for one
 # make demo    a cluster of three nodes on this machine, with services on it
 # make test    every check and every test
 # make chaos   what can go wrong with several managers, at random, for long
@@ -10,22 +11,17 @@
 SHELL := /bin/bash
 ARCH := $(shell uname -m)
 TARGET := $(if $(filter armv7l,$(ARCH)),armv7-unknown-linux-gnueabihf,$(ARCH)-unknown-linux-gnu)
-# Linked statically: one file that runs on a machine with no libraries. At a fixed address: each
-# process of it, one a container, would have 0.4 MiB of pointers of its own to relocate. The flags go
-# to the target only, so that build scripts and macros are built as usual.
-FLAGS := -C target-feature=+crt-static -C relocation-model=static
-# Rust links x86_64 with lld, which keeps one copy of equal functions: 0.6 MiB.
-ifeq ($(ARCH),x86_64)
-FLAGS += -C link-arg=-Wl,--icf=all
-endif
-STATIC := CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUSTFLAGS="$(FLAGS)"
 CARGO := PATH="$(HOME)/.cargo/bin:$(PATH)" cargo
 
-.PHONY: build demo demo-down test chaos bench fuzz tools test-tools lint clean
+.PHONY: build dist demo demo-down test chaos bench fuzz tools test-tools lint clean
 
 build: tools
-	$(STATIC) $(CARGO) build --release --locked --target $(TARGET)
+	cross/build.sh
 	install -m 755 target/$(TARGET)/release/midge target/midge
+
+ARCHS := x86_64 aarch64 armv7
+dist: tools
+	cross/package.sh $(ARCHS)
 
 demo: build
 	tests/demo/demo.sh up
