@@ -12,6 +12,7 @@ mod faults;
 mod health;
 mod host;
 mod images;
+mod install;
 mod jobs;
 mod joining;
 mod managers;
