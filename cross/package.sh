@@ -54,7 +54,8 @@ archive() { # ARCH
   local name=midge-$version-linux-$1
   local tree=$work/$name
   mkdir "$tree"
-  install -m 755 "$(binary "$1")" install.sh "$tree"
+  install -m 755 "$(binary "$1")" "$tree/midge"
+  install -m 755 install.sh "$tree"
   install -m 644 LICENSE README.md CHANGELOG.md "$tree"
   cp -r systemd "$work/documents/completions" "$work/documents/man" "$tree"
   chmod -R u=rwX,go=rX "$tree"

@@ -101,6 +101,8 @@ impl Root {
             "-s",
             "/bin",
         ]));
+        // Debian's busybox has none.
+        root.fake("addgroup", "echo \"$2:x:101:\" >>/etc/group");
         root
     }
 
@@ -462,6 +464,14 @@ fn packages_hold_what_they_say_and_are_made_alike() {
         [format!("midge-{version}-linux-x86_64.tar.gz"), format!("midge_{version}_amd64.deb")]
     {
         assert!(sums(one.path()).contains(&name), "{name}");
+    }
+    let list = run(Command::new("tar")
+        .arg("-tzf")
+        .arg(one.path().join(format!("midge-{version}-linux-x86_64.tar.gz"))));
+    let list = String::from_utf8(list.stdout).unwrap();
+    for file in ["midge", "install.sh", "LICENSE", "systemd/purge.sh", "man/midge.1"] {
+        let path = format!("midge-{version}-linux-x86_64/{file}");
+        assert!(list.lines().any(|line| line == path), "{path}: {list}");
     }
 
     let deb = one.path().join(format!("midge_{version}_amd64.deb"));
