@@ -35,10 +35,9 @@ remove_containers() {
 # Names are the hash of the id, as the daemon makes them.
 remove_network() {
   digits=$(printf %s "$id" | sha256sum | cut -c1-8)
-  for port in "/sys/class/net/mdg$digits/brif"/*; do
-    [ -e "$port" ] && ip link delete "${port##*/}"
-  done
-  [ -e "/sys/class/net/mdg$digits" ] && ip link delete "mdg$digits"
+  ip -o link show master "mdg$digits" | sed 's/^[0-9]*: \([^:@]*\).*/\1/' |
+    while read -r cable; do ip link delete "$cable"; done
+  ip link delete "mdg$digits"
   # Without nft: rules for a bridge that is gone do nothing, until the next boot.
   for family in ip ip6; do nft delete table "$family" "midge_$digits"; done
 }

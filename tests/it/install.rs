@@ -5,10 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
-use crate::host::{midge_binary, note, which};
+use crate::host::{self, LIMIT, Network, midge_binary, note, which};
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixDatagram,
+    },
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -524,4 +527,72 @@ fn systemd_takes_the_unit_as_it_is() {
     {
         assert!(!unit.lines().any(|line| line.starts_with(option)), "{option}");
     }
+}
+
+#[test]
+fn the_service_manager_hears_how_the_daemon_is() {
+    if !host::can_run() {
+        return;
+    }
+    let mut network = Network::new(1);
+    let node = &mut network.hosts[0];
+    let path = node.dir.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let hear = || {
+        let mut bytes = [0; 64];
+        let length = socket.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    node.environment.push(("NOTIFY_SOCKET", path));
+    node.environment.push(("WATCHDOG_USEC", "200000".into()));
+    node.start_daemon();
+    assert_eq!(hear(), "READY=1");
+    assert_eq!([hear(), hear()], ["WATCHDOG=1", "WATCHDOG=1"]);
+    node.stop_daemon();
+    let last = std::iter::repeat_with(hear).find(|state| state != "WATCHDOG=1");
+    assert_eq!(last.unwrap(), "STOPPING=1");
+}
+
+#[test]
+fn a_purge_leaves_nothing_of_a_node_with_containers() {
+    if !host::can_run() || which("ctr").is_none() {
+        return;
+    }
+    let mut network = Network::cluster(1);
+    network.load_busybox();
+    let node = &mut network.hosts[0];
+    node.ok(&[
+        "service",
+        "create",
+        "-q",
+        "--name",
+        "web",
+        "--replicas",
+        "2",
+        "--publish",
+        "mode=host,target=80",
+        "--mount",
+        "type=volume,source=data,target=/data",
+        "bb:1",
+        "sleep",
+        "1000",
+    ]);
+    node.wait_running("web", 2);
+    node.stop_daemon();
+    assert_eq!(node.running_in_containerd().len(), 2, "containers outlive the daemon");
+    assert!(node.sh("ip link").contains("mdg"));
+
+    let dir = node.dir.display().to_string();
+    let purge = repository().join("systemd/purge.sh");
+    node.sh(&format!(
+        "CONTAINERD_ADDRESS={dir}/containerd.sock sh {} {dir}/data {dir}/run {dir}/config",
+        purge.display()
+    ));
+    assert_eq!(node.running_in_containerd().len(), 0);
+    let namespaces = node.sh(&format!("ctr -a {dir}/containerd.sock namespaces ls -q"));
+    assert!(!namespaces.contains("midge-"), "{namespaces}");
+    assert!(!node.dir.join("data").exists() && !node.dir.join("run").exists());
+    let links = node.sh("ip link");
+    assert!(!links.contains("mdg") && !links.contains("mv"), "{links}");
 }
