@@ -60,5 +60,6 @@ flags+=(
 list=$(printf ', "%s"' "${flags[@]}")
 under=${target//-/_}
 export "CC_$under=$compiler" "CARGO_TARGET_${under^^}_LINKER=$compiler"
-export "CFLAGS_$under=-ffile-prefix-map=$PWD=/midge -ffile-prefix-map=$cargo_home=/cargo"
+export CC_SHELL_ESCAPED_FLAGS=1
+export "CFLAGS_$under='-ffile-prefix-map=$PWD=/midge' '-ffile-prefix-map=$cargo_home=/cargo'"
 cargo build --release --locked --target "$target" --config "target.$target.rustflags=[${list#, }]"
