@@ -123,6 +123,7 @@ async fn live(number: usize, manager: &str, token: &TokenText) {
 }
 
 /// Joins, again where a packet or an answer was lost among so many: the key makes it one join.
+#[expect(clippy::print_stderr, reason = "what went wrong is part of the benchmark's outcome")]
 async fn join(
     endpoint: &Endpoint,
     managers: &[String],
