@@ -17,6 +17,7 @@
 //! - [`api`]: the Docker-compatible HTTP interface.
 //! - [`node`]: the loop of one node, generic over everything it touches.
 //! - [`daemon`]: puts the real parts together.
+//! - [`doctor`]: what is wrong with a machine, and what to do about it.
 //! - [`cli`]: the command line.
 //! - [`util`]: missing batteries.
 //!
@@ -36,6 +37,7 @@ pub mod cli;
 pub mod cluster;
 pub mod consensus;
 pub mod daemon;
+pub mod doctor;
 pub mod network;
 pub mod node;
 pub mod pki;

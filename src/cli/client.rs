@@ -59,6 +59,11 @@ impl Client {
         }
     }
 
+    /// Returns the path of the daemon's socket.
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     /// Sends a GET and reads the JSON answer.
     pub(crate) fn get(&self, path: &str) -> Result<Value, CliError> {
         self.json(Method::GET, path, Call::default())

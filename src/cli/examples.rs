@@ -323,6 +323,14 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("midge info --format '{{.Swarm.LocalNodeState}}'", "whether it is in a cluster"),
         ],
     ),
+    (
+        "doctor",
+        &[
+            ("midge doctor", "before midge is installed, and after; as root it sees more"),
+            ("midge doctor --quiet", "only what is not ok"),
+            ("midge doctor --quiet --format '{{.Level}} {{.Name}}: {{.Mend}}'", "for a script"),
+        ],
+    ),
     ("version", &[("midge version", ""), ("midge version --format '{{.Server.Version}}'", "")]),
     (
         "completion",

@@ -12,6 +12,7 @@ mod definition;
 mod df;
 #[cfg(test)]
 mod docs;
+mod doctor;
 mod drain;
 mod events;
 mod examples;
@@ -107,6 +108,11 @@ enum Command {
     Top(top::TopArgs),
     /// Show what this node is and how it is
     Info(info::InfoArgs),
+    /// Look at this machine: what is wrong with it for midge, and what to do about it
+    ///
+    /// Works before midge is installed, without a daemon, and without root as far as it can: what
+    /// it could not look at it says. Fails where it finds a problem.
+    Doctor(doctor::DoctorArgs),
     /// Show the versions of this program and of the daemon
     Version(version::VersionArgs),
     /// Print the script that completes midge's commands in a shell
@@ -164,6 +170,7 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Stats(args) => stats::run(&client, &args),
         Command::Top(args) => top::run(&client, &args),
         Command::Info(args) => info::run(&client, &args),
+        Command::Doctor(args) => doctor::run(&client, &args),
         Command::Version(args) => version::run(&client, &args),
         Command::Completion(args) => complete::completion(&args),
         Command::Man(args) => complete::man(&args),

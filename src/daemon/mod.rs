@@ -273,6 +273,23 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
     smol::block_on(serve(options, config))
 }
 
+/// Returns where the configuration is unless told otherwise.
+#[must_use]
+pub fn config_path() -> &'static Path {
+    Path::new(config::DEFAULT_PATH)
+}
+
+/// Tells whether a daemon could be started with the configuration at `path`, or with the one at the
+/// usual place, which may be missing.
+///
+/// # Errors
+///
+/// It cannot be read, or is wrong.
+pub fn check_config(path: Option<&Path>) -> Result<(), DaemonError> {
+    Config::read(path)?;
+    Ok(())
+}
+
 fn make_dir(dir: &Path) -> Result<(), DaemonError> {
     fs::DirBuilder::new()
         .recursive(true)

@@ -25,6 +25,7 @@ mod nft;
 mod port;
 mod state;
 mod subnet;
+pub mod survey;
 mod sysctl;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ pub(super) const PREFIX_LEN: u8 = 20;
 
 /// Where bridges come from. Neither is what Docker, Podman, Kubernetes or home routers take by
 /// default.
-const POOL: [(Ipv4Addr, u8); 2] =
+pub(super) const POOL: [(Ipv4Addr, u8); 2] =
     [(Ipv4Addr::new(172, 30, 0, 0), 16), (Ipv4Addr::new(10, 210, 0, 0), 16)];
 
 /// A block of addresses.

@@ -26,6 +26,12 @@ pub fn cgroups() -> CgroupSupport {
     controllers(Path::new(ROOT)).support
 }
 
+/// Returns which cgroup controllers the hierarchy at `root` has.
+#[must_use]
+pub fn cgroups_at(root: &Path) -> CgroupSupport {
+    controllers(root).support
+}
+
 /// Removes the group `parent` (`/midge/<id>`), and the one above it, in every hierarchy, as far as
 /// nothing is in them any more.
 pub fn remove_cgroup(parent: &str) {

@@ -42,7 +42,7 @@ mod volumes;
 mod watch;
 
 pub use cdi::CDI_DIRS;
-pub use cgroups::{cgroups, remove_cgroup};
+pub use cgroups::{cgroups, cgroups_at, remove_cgroup};
 pub use engine::{Config, ContainerInfo, Runtime};
 pub use exec::{
     Exec, ExecControl, ExecError, ExecEvent, ExecExit, ExecOutput, ExecStdin, Inside,
@@ -54,7 +54,7 @@ pub use init::init_main;
 pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
-pub use oci::{OciError, OciRuntime};
+pub use oci::{OciError, OciRuntime, oci_runtimes};
 pub use spec::Mounted;
 pub use volumes::{ANONYMOUS, VolumeError, VolumeNews, VolumeOptionError, VolumeWanted, Volumes};
 

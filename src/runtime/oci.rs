@@ -111,6 +111,19 @@ impl OciRuntime {
     }
 }
 
+/// Returns which of the OCI runtimes that midge takes by itself are in `folders`, each with the
+/// first line that it says of its version, or why it says none.
+#[must_use]
+pub fn oci_runtimes(folders: &[PathBuf]) -> Vec<(PathBuf, io::Result<String>)> {
+    let found = ["runc", "crun"].into_iter().filter_map(|name| find(name, folders));
+    let version = |path: &Path| {
+        let printed = run(Command::new(path).arg("--version"))?;
+        let printed = String::from_utf8_lossy(&printed);
+        Ok(printed.lines().next().unwrap_or_default().trim().to_owned())
+    };
+    found.map(|path| (path.clone(), version(&path))).collect()
+}
+
 fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }

@@ -41,15 +41,17 @@ const LAYERS: &[(&str, &[&str])] = &[
             "util",
         ],
     ),
-    ("cli", &["types", "api", "daemon", "util"]),
+    ("doctor", &["types", "pki", "transport", "runtime", "network"]),
+    ("cli", &["types", "api", "daemon", "doctor", "util"]),
     (
         "sim",
         &["types", "cluster", "agent", "wire", "consensus", "store", "runtime", "node", "util"],
     ),
 ];
 
-/// Modules that decide and do nothing else.
-const PURE: &[&str] = &["types", "cluster", "agent", "wire"];
+/// Modules, and parts of one, that decide and do nothing else.
+const PURE: &[&str] =
+    &["types", "cluster", "agent", "wire", "doctor/facts", "doctor/finding", "doctor/diagnose"];
 
 /// What a pure module must not say.
 const IMPURE: &[&str] = &[
@@ -183,8 +185,8 @@ fn says(code: &str, word: &str) -> bool {
 fn pure_modules_touch_nothing() {
     let mut broken = Vec::new();
     for (path, text) in sources("src") {
-        let Some(module) = module_of(&path) else { continue };
-        if !PURE.contains(&module.as_str()) || is_test(&path) {
+        let below = path.strip_prefix(root().join("src")).unwrap().with_extension("");
+        if !PURE.iter().any(|part| below.starts_with(part)) || is_test(&path) {
             continue;
         }
         let code = code(&text);

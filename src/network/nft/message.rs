@@ -17,6 +17,8 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_DONE: u16 = 3;
 /// The subsystem number of nf_tables, in messages' upper byte and in the batch's header.
 const NF_TABLES: u16 = 10;
 const NESTED: u16 = 0x8000;
@@ -96,6 +98,12 @@ impl Attributes {
     /// Adds a number.
     pub(super) fn number(self, number: u16, value: u32) -> Self {
         self.bytes(number, &value.to_be_bytes())
+    }
+
+    /// Returns the bytes.
+    #[cfg(test)]
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     /// Adds attributes within one.
@@ -179,6 +187,76 @@ impl Batch {
             source: io::Error::from_raw_os_error(errno),
         }
     }
+}
+
+/// How many bytes of the packet filter are read: the rules of several thousand published ports.
+const DUMP_MAX: usize = 16 << 20;
+
+/// Returns everything of one kind that the kernel holds: the family and the attributes of each.
+pub(super) fn dump(ask: u16, answer: u16) -> io::Result<Vec<(u8, Vec<u8>)>> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(NETFILTER),
+    )?;
+    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    let limit = Some(ANSWER_TIME_MAX);
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, limit)?;
+    let mut request = Vec::new();
+    let flags = NLM_F_REQUEST | NLM_F_DUMP;
+    write_message(&mut request, (NF_TABLES << 8) | ask, flags, 1, 0, 0, &[]);
+    send(&socket, &request, SendFlags::empty())?;
+    let mut found = Vec::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut read = 0;
+    while read < DUMP_MAX {
+        let (len, _) = recv(&socket, &mut buffer, RecvFlags::empty())?;
+        read += len.max(1);
+        for (number, body) in messages(&buffer[..len]) {
+            match number {
+                NLMSG_DONE => return Ok(found),
+                NLMSG_ERROR => {
+                    let code = body.first_chunk().copied().map_or(0, i32::from_ne_bytes);
+                    return Err(io::Error::from_raw_os_error(code.saturating_neg()));
+                }
+                number if number == (NF_TABLES << 8) | answer => {
+                    if let Some((header, body)) = body.split_first_chunk::<4>() {
+                        found.push((header[0], body.to_vec()));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Err(io::Error::other("there are too many rules to read"))
+}
+
+/// Splits what the kernel sent into messages: the number and the body of each.
+fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut messages = Vec::new();
+    while let Some((header, _)) = bytes.split_first_chunk::<16>() {
+        let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let Some(body) = bytes.get(16..len) else { break };
+        messages.push((u16::from_ne_bytes([header[4], header[5]]), body));
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    messages
+}
+
+/// Splits attributes: the kind and the value of each.
+pub(super) fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut attributes = Vec::new();
+    while let Some((header, _)) = bytes.split_first_chunk::<4>() {
+        let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        // The upper two bits say how the value is written.
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & 0x3fff;
+        let Some(value) = bytes.get(4..len) else { break };
+        attributes.push((kind, value));
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    attributes
 }
 
 /// Appends a message: netlink's header, netfilter's, attributes.

@@ -5,6 +5,8 @@
 
 mod expr;
 mod message;
+mod read;
 mod table;
 
+pub(super) use read::{Entry, chains, rules};
 pub(super) use table::{Forward, Table};

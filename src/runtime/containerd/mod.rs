@@ -7,5 +7,6 @@ pub(super) mod exec;
 pub mod image;
 pub(super) mod labels;
 pub(super) mod link;
+pub mod probe;
 pub(super) mod snapshot;
 pub(super) mod task;
