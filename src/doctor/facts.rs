@@ -110,7 +110,7 @@ pub struct Feature {
 }
 
 /// What midge wants of a kernel, beside what every kernel has.
-pub const FEATURES: [Feature; 9] = [
+pub(super) const FEATURES: [Feature; 9] = [
     needed("overlay", "CONFIG_OVERLAY_FS", "overlay", "files of containers"),
     needed("veth", "CONFIG_VETH", "veth", "the cable of a container"),
     needed("bridge", "CONFIG_BRIDGE", "bridge", "the network of containers"),

@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod disks;
 mod docker;
+mod doctor;
 mod events;
 mod exec;
 mod faults;

@@ -111,7 +111,7 @@ pub(super) fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
 fn socket(facts: &Facts) -> Finding {
     let name = "daemon";
     let path = &facts.socket.path;
-    let start = enable(&facts.system, "midge");
+    let start = format!("{}; or, to try it, midge daemon", enable(&facts.system, "midge"));
     match &facts.socket.state {
         SocketState::Absent => {
             Finding::note(name, format!("No daemon runs: there is no {path}."), start)

@@ -5,7 +5,7 @@ use super::{
         facts::{BootFile, BootKind, Cgroups, Facts, Feature, Init, Kernel, Packages, Presence},
         finding::Finding,
     },
-    install,
+    enable, install,
 };
 
 /// The oldest kernel whose nf_tables and iptables rewrite addresses beside each other, as they do
@@ -22,7 +22,10 @@ pub(super) fn diagnose(facts: &Facts, findings: &mut Vec<Finding>) {
     let kernel = &facts.kernel;
     findings.push(version(facts));
     if kernel.modules_gone {
-        findings.push(Finding::problem(
+        let is_there = |has| matches!(has, Presence::BuiltIn | Presence::Loaded);
+        let enough = kernel.features.iter().all(|(feature, has)| !feature.needed || is_there(*has));
+        let make = if enough { Finding::warning } else { Finding::problem };
+        findings.push(make(
             "kernel-modules",
             format!(
                 "The modules of the running kernel {} are gone, as after an upgrade: none can be \
@@ -91,17 +94,17 @@ fn features(facts: &Facts, findings: &mut Vec<Finding>) {
     let loadable = of(&[Presence::Loadable]);
     let mut parts = Vec::new();
     if !there.is_empty() {
-        parts.push(list(&there));
+        parts.push(format!("{} are there", list(&there)));
     }
     if !loadable.is_empty() {
-        parts.push(format!("to be loaded when needed: {}", list(&loadable)));
+        parts.push(format!("{} are loaded when needed", list(&loadable)));
     }
     if !parts.is_empty() {
-        let what = format!("The kernel has {}.", parts.join("; "));
-        findings.push(Finding::ok("kernel-features", what));
+        findings.push(Finding::ok("kernel-features", format!("{}.", parts.join("; "))));
     }
-    for feature in of(&[Presence::Missing]) {
-        findings.push(missing(facts, *feature));
+    // Without its own modules the running kernel says nothing of the next.
+    if !facts.kernel.modules_gone {
+        findings.extend(of(&[Presence::Missing]).into_iter().map(|f| missing(facts, *f)));
     }
     let unknown = of(&[Presence::Unknown]);
     if !unknown.is_empty() {
@@ -250,11 +253,15 @@ fn width(facts: &Facts) -> Finding {
 
 /// Says how the container runtime is installed here.
 pub(super) fn install_containerd(facts: &Facts) -> String {
-    let packages = match facts.system.packages {
-        Packages::Apt => "containerd runc",
-        Packages::Apk => "containerd containerd-openrc runc",
-        Packages::Dnf => "containerd runc",
-        Packages::Other => "containerd and runc",
-    };
-    install(&facts.system, packages)
+    let system = &facts.system;
+    let then = enable(system, "containerd");
+    match system.packages {
+        // Its package starts it.
+        Packages::Apt => install(system, "containerd runc"),
+        Packages::Apk => {
+            format!("{} && {then}", install(system, "containerd containerd-openrc runc"))
+        }
+        Packages::Dnf => format!("{} && {then}", install(system, "containerd runc")),
+        Packages::Other => format!("{}; {then}", install(system, "containerd and runc")),
+    }
 }

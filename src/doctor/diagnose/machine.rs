@@ -5,7 +5,7 @@ use super::{
         facts::{Facts, Init},
         finding::Finding,
     },
-    enable, size,
+    enable, install, size,
 };
 use crate::types::Date;
 
@@ -77,7 +77,10 @@ fn clock(facts: &Facts, findings: &mut Vec<Finding>) {
     let now = day(clock.now);
     let keep = match facts.system.init {
         Init::Systemd => "timedatectl set-ntp true".to_owned(),
-        Init::OpenRc => format!("apk add chrony && {}", enable(&facts.system, "chronyd")),
+        Init::OpenRc => {
+            let chrony = install(&facts.system, "chrony");
+            format!("{chrony} && {}", enable(&facts.system, "chronyd"))
+        }
         Init::Other => "run an NTP client, such as chrony".to_owned(),
     };
     if clock.now < clock.built || clock.now > clock.built + YEARS_MAX * 365 * 86_400 {
@@ -114,8 +117,8 @@ fn clock(facts: &Facts, findings: &mut Vec<Finding>) {
 fn machine_id(facts: &Facts) -> Finding {
     let name = "machine-id";
     let make = match facts.system.init {
-        Init::Systemd => "rm -f /etc/machine-id && systemd-machine-id-setup",
-        _ => "apk add dbus && dbus-uuidgen > /etc/machine-id",
+        Init::Systemd => "rm -f /etc/machine-id && systemd-machine-id-setup".to_owned(),
+        _ => format!("{} && dbus-uuidgen > /etc/machine-id", install(&facts.system, "dbus")),
     };
     let anew = format!("{make}, then reboot; on an image that is cloned, empty the file before");
     let identity = &facts.identity;

@@ -53,7 +53,7 @@ const AS_ROOT: &str = "run `midge doctor` as root";
 
 /// Makes a finding of something that nobody could look at.
 fn unseen(name: &str, what: &str, why: &str) -> Finding {
-    Finding::note(name, format!("{what} could not be looked at: {why}"), AS_ROOT)
+    Finding::note(name, format!("{what} could not be looked at: {why}."), AS_ROOT)
 }
 
 /// Says a number of bytes.

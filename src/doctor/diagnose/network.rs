@@ -105,7 +105,7 @@ fn firewall(facts: &Facts, findings: &mut Vec<Finding>) {
             "The firewall drops what goes through this machine, and lets midge's through.",
         ),
         found => {
-            let who = keeper(facts);
+            let who = keeper(facts.firewall.keepers.first());
             let table = found.map(|chain| format!(" (table {})", chain.table)).unwrap_or_default();
             let and =
                 if firewall.sees_bridges { ", nor between containers of one node" } else { "" };
@@ -125,15 +125,20 @@ fn firewall(facts: &Facts, findings: &mut Vec<Finding>) {
             format!(
                 "{} drops what comes to this machine unless a rule accepts it: a manager needs UDP \
                  {CLUSTER_PORT}, a worker no port.",
-                keeper(facts)
+                keeper(of_input(facts))
             ),
             input_mend(facts),
         ));
     }
 }
 
-fn keeper(facts: &Facts) -> &'static str {
-    match facts.firewall.keepers.first() {
+/// Returns whose rules those of the machine itself are: Docker makes none.
+fn of_input(facts: &Facts) -> Option<&Keeper> {
+    facts.firewall.keepers.iter().find(|keeper| **keeper != Keeper::Docker)
+}
+
+fn keeper(keeper: Option<&Keeper>) -> &'static str {
+    match keeper {
         Some(Keeper::Docker) => "Docker's firewall",
         Some(Keeper::Ufw) => "ufw",
         Some(Keeper::Firewalld) => "firewalld",
@@ -153,7 +158,7 @@ fn forward_mend(facts: &Facts) -> String {
                      iptables -I DOCKER-USER -d {block} -j ACCEPT"
                 )
             });
-            format!("{rules}, after every start of Docker")
+            format!("{rules}, at every boot once Docker runs")
         }
         Some(Keeper::Ufw) => {
             each(&|block| format!("ufw route allow from {block} && ufw route allow to {block}"))
@@ -177,7 +182,7 @@ fn forward_mend(facts: &Facts) -> String {
 }
 
 fn input_mend(facts: &Facts) -> String {
-    match facts.firewall.keepers.iter().find(|keeper| **keeper != Keeper::Docker) {
+    match of_input(facts) {
         Some(Keeper::Ufw) => format!("ufw allow {CLUSTER_PORT}/udp"),
         Some(Keeper::Firewalld) => format!(
             "firewall-cmd --permanent --add-port={CLUSTER_PORT}/udp && firewall-cmd --reload"

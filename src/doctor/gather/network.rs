@@ -112,14 +112,20 @@ pub(super) fn firewall(place: &Where) -> Firewall {
             firewall.chains = Err("only root may ask the kernel for it".to_owned());
             return firewall;
         }
-        // A kernel without nf_tables, which another finding names, or iptables of before.
-        Err(_) => {}
+        // A kernel without nf_tables, which another finding names, or with iptables of before.
+        Err(error) if is_unsupported(&error) => {}
+        Err(error) => firewall.chains = Err(error.to_string()),
     }
     let legacy = place.read("/proc/net/ip_tables_names").unwrap_or_default();
     if legacy.lines().any(|table| table == "filter") {
         read_legacy(&mut firewall);
     }
     firewall
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    let codes = [libc::EINVAL, libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT];
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 /// By which chain each of those who make rules is known.
