@@ -148,15 +148,15 @@ fn a_fresh_debian_lacks_only_the_daemon() {
     check(
         &debian(),
         &expect![[r#"
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     let all: Vec<String> =
         diagnose(&debian()).into_iter().map(|f| format!("{}: {}", f.name, f.what)).collect();
     expect![[r#"
         kernel: Linux 6.1.0-18-amd64 on x86_64, Debian GNU/Linux 12 (bookworm).
-        kernel-features: The kernel has to be loaded when needed: overlay, veth, bridge, nf-tables, nft-nat, nft-masq, nft-fib, nft-ct, vxlan.
+        kernel-features: overlay, veth, bridge, nf-tables, nft-nat, nft-masq, nft-fib, nft-ct, vxlan are loaded when needed.
         cgroups: Version 2, with cpu, memory, pids.
         architecture: midge for x86_64 on x86_64.
         containerd: containerd 1.6.20~ds1 answers at /run/containerd/containerd.sock.
@@ -182,21 +182,21 @@ fn a_fresh_raspberry_pi_needs_words_in_its_command_line() {
     check(
         &raspberry_pi(),
         &expect![[r#"
-        warning cgroup-memory: The memory controller is off: this node gets no task with --limit-memory, and a container can take all memory.
-          add cgroup_enable=memory cgroup_memory=1 to the end of the one line in /boot/firmware/cmdline.txt, then reboot
-        problem containerd: containerd is not installed: there is no /run/containerd/containerd.sock.
-          apt install containerd runc
-        problem oci-runtime: Neither runc nor crun is installed: containers do not start.
-          apt install runc
-        note swap: There is swap at /var/swap, and this machine runs on a memory card, which it wears out.
-          swap into compressed memory: install zram-tools, or systemd-zram-generator
-        note clock-battery: There is no clock that goes on without power: after a power cut the time is wrong until the network is there.
-          nothing: midge judges certificates by the last time that it knows
-        note hostname: The host name is raspberrypi, which other machines have too: `midge node ls` does not tell them apart.
-          hostnamectl set-hostname NAME
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            warning cgroup-memory: The memory controller is off: this node gets no task with --limit-memory, and a container can take all memory.
+              add cgroup_enable=memory cgroup_memory=1 to the end of the one line in /boot/firmware/cmdline.txt, then reboot
+            problem containerd: containerd is not installed: there is no /run/containerd/containerd.sock.
+              apt install containerd runc
+            problem oci-runtime: Neither runc nor crun is installed: containers do not start.
+              apt install runc
+            note swap: There is swap at /var/swap, and this machine runs on a memory card, which it wears out.
+              swap into compressed memory: install zram-tools, or systemd-zram-generator
+            note clock-battery: There is no clock that goes on without power: after a power cut the time is wrong until the network is there.
+              nothing: midge judges certificates by the last time that it knows
+            note hostname: The host name is raspberrypi, which other machines have too: `midge node ls` does not tell them apart.
+              hostnamectl set-hostname NAME
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     let mut facts = raspberry_pi();
     if let Some(boot) = &mut facts.cgroups.boot {
@@ -219,20 +219,20 @@ fn a_32_bit_system_on_a_64_bit_kernel() {
     changed(
         |facts| facts.program.architecture = "arm".to_owned(),
         &expect![[r#"
-        warning architecture: This midge was built for 32 bits (arm), the system for 64.
-          install midge for amd64
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            warning architecture: This midge was built for 32 bits (arm), the system for 64.
+              install midge for amd64
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     changed(
         |facts| facts.kernel.machine = "armv6l".to_owned(),
         &expect![[r#"
-        problem architecture: The processor is an ARMv6, as of the first Raspberry Pi and the Zero: midge needs ARMv7.
-          use a newer board
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            problem architecture: The processor is an ARMv6, as of the first Raspberry Pi and the Zero: midge needs ARMv7.
+              use a newer board
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
 }
 
@@ -258,7 +258,7 @@ fn alpine_names_its_own_commands() {
             problem cgroups: Control groups are not mounted at /sys/fs/cgroup: containers do not start.
               rc-update add cgroups && rc-service cgroups start
             problem containerd: containerd is not installed: there is no /run/containerd/containerd.sock.
-              apk add containerd containerd-openrc runc
+              apk add containerd containerd-openrc runc && rc-update add containerd && rc-service containerd start
             problem oci-runtime: Neither runc nor crun is installed: containers do not start.
               apk add runc
             warning clock: The clock says 2027-01-15, and nothing keeps it right.
@@ -266,7 +266,7 @@ fn alpine_names_its_own_commands() {
             note machine-id: There is no /etc/machine-id, by which a cloned disk is told.
               apk add dbus && dbus-uuidgen > /etc/machine-id
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              rc-update add midge && rc-service midge start
+              rc-update add midge && rc-service midge start; or, to try it, midge daemon
         "#]],
     );
 }
@@ -285,8 +285,6 @@ fn kernels_that_lack_something() {
         &expect![[r#"
             problem kernel: Linux 4.9.337 on x86_64, Debian GNU/Linux 12 (bookworm). midge needs 4.18 or newer.
               upgrade the kernel, or the distribution
-            problem kernel-modules: The modules of the running kernel 4.9.337 are gone, as after an upgrade: none can be loaded.
-              reboot
             problem kernel-overlay: The kernel has no overlay, for files of containers.
               use a kernel with CONFIG_OVERLAY_FS, such as your distribution's own
             note kernel-unknown: Nothing here tells whether the kernel has nf-tables: no /proc/config.gz, no /boot/config, no /lib/modules.
@@ -298,7 +296,7 @@ fn kernels_that_lack_something() {
             warning cgroup-pids: The pids controller is off: such limits of services have no effect.
               use a kernel with CONFIG_CGROUP_PIDS, and remove cgroup_disable=pids from its command line
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              systemctl enable --now midge
+              systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
     changed(
@@ -306,16 +304,21 @@ fn kernels_that_lack_something() {
             facts.kernel.modules_gone = true;
             facts.kernel.features[0].1 = Presence::Missing;
         },
-        &expect![[""]],
+        &expect![[r#"
+            problem kernel-modules: The modules of the running kernel 6.1.0-18-amd64 are gone, as after an upgrade: none can be loaded.
+              reboot
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     changed(
         |facts| facts.kernel.release = "5.4.0-1-amd64".to_owned(),
         &expect![[r#"
-        warning kernel: Linux 5.4.0-1-amd64 on x86_64, Debian GNU/Linux 12 (bookworm). Before 5.6 `midge cp` and parts of volumes do not work.
-          upgrade the kernel, or the distribution
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            warning kernel: Linux 5.4.0-1-amd64 on x86_64, Debian GNU/Linux 12 (bookworm). Before 5.6 `midge cp` and parts of volumes do not work.
+              upgrade the kernel, or the distribution
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
 }
 
@@ -331,24 +334,24 @@ fn firewalls_that_drop_what_goes_through() {
     check(
         &forward(Some(Keeper::Docker)),
         &expect![[r#"
-        warning firewall-forward: Docker's firewall drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer.
-          iptables -I DOCKER-USER -s 172.30.0.0/16 -j ACCEPT && iptables -I DOCKER-USER -d 172.30.0.0/16 -j ACCEPT, after every start of Docker
-        note firewall-input: Docker's firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
-          iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            warning firewall-forward: Docker's firewall drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer.
+              iptables -I DOCKER-USER -s 172.30.0.0/16 -j ACCEPT && iptables -I DOCKER-USER -d 172.30.0.0/16 -j ACCEPT, at every boot once Docker runs
+            note firewall-input: The firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
+              iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     check(
         &forward(Some(Keeper::Ufw)),
         &expect![[r#"
-        warning firewall-forward: ufw drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer.
-          ufw route allow from 172.30.0.0/16 && ufw route allow to 172.30.0.0/16
-        note firewall-input: ufw drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
-          ufw allow 2377/udp
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            warning firewall-forward: ufw drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer.
+              ufw route allow from 172.30.0.0/16 && ufw route allow to 172.30.0.0/16
+            note firewall-input: ufw drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
+              ufw allow 2377/udp
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     let mut firewalld = forward(Some(Keeper::Firewalld));
     firewalld.firewall.chains = Ok(Vec::new());
@@ -356,37 +359,37 @@ fn firewalls_that_drop_what_goes_through() {
     check(
         &firewalld,
         &expect![[r#"
-        warning firewall-forward: firewalld drops what goes through this machine: containers reach nothing outside, published ports do not answer.
-          firewall-cmd --permanent --zone=trusted --add-source=172.30.16.0/20 && firewall-cmd --reload
-        note firewall-input: firewalld drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
-          firewall-cmd --permanent --add-port=2377/udp && firewall-cmd --reload
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            warning firewall-forward: firewalld drops what goes through this machine: containers reach nothing outside, published ports do not answer.
+              firewall-cmd --permanent --zone=trusted --add-source=172.30.16.0/20 && firewall-cmd --reload
+            note firewall-input: firewalld drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
+              firewall-cmd --permanent --add-port=2377/udp && firewall-cmd --reload
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     let mut nobodys = forward(None);
     nobodys.firewall.sees_bridges = true;
     check(
         &nobodys,
         &expect![[r#"
-        warning firewall-forward: The firewall drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer, nor between containers of one node.
-          iptables -I FORWARD -s 172.30.0.0/16 -j ACCEPT && iptables -I FORWARD -d 172.30.0.0/16 -j ACCEPT, at every boot; or the same in the rules of your firewall
-        note firewall-input: The firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
-          iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            warning firewall-forward: The firewall drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer, nor between containers of one node.
+              iptables -I FORWARD -s 172.30.0.0/16 -j ACCEPT && iptables -I FORWARD -d 172.30.0.0/16 -j ACCEPT, at every boot; or the same in the rules of your firewall
+            note firewall-input: The firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
+              iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     let mut mended = forward(Some(Keeper::Docker));
     mended.firewall.lets_midge_through = true;
     check(
         &mended,
         &expect![[r#"
-        note firewall-input: Docker's firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
-          iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            note firewall-input: The firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
+              iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
 }
 
@@ -403,14 +406,14 @@ fn ports_and_who_holds_them() {
             note port-4789: UDP port 4789 is held by the kernel, or by a program of another container.
               nothing: this version does not use it
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              systemctl enable --now midge
+              systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
     changed(
         |facts| facts.ports[0].holders = Ok(vec![Some(("midge".to_owned(), 1))]),
         &expect![[r#"
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              systemctl enable --now midge
+              systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
 }
@@ -427,11 +430,11 @@ fn blocks_that_meet_routes() {
     changed(
         vpn,
         &expect![[r#"
-        problem subnets: Containers get addresses of 172.30.0.0/16 and 10.210.0.0/16, and routes of this machine cover all of them (172.16.0.0/12 behind wg0, for one).
-          narrow those routes, so that a block of 20 bits is left for containers
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            problem subnets: Containers get addresses of 172.30.0.0/16 and 10.210.0.0/16, and routes of this machine cover all of them (172.16.0.0/12 behind wg0, for one).
+              narrow those routes, so that a block of 20 bits is left for containers
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     changed(
         |facts| {
@@ -442,7 +445,7 @@ fn blocks_that_meet_routes() {
             warning subnets: Containers here have 172.30.16.0/20, and so has what is behind wg0 (172.16.0.0/12): they cannot reach that.
               reboot: where the route is there first, midge takes another block
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              systemctl enable --now midge
+              systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
 }
@@ -466,7 +469,7 @@ fn disks_that_are_full_slow_or_unfit() {
             note images-space: 10.0 GiB of 100.0 GiB are free at /var/lib/containerd. Above 85 % midge removes images that nothing uses.
               make room: midge image prune -a, midge system df
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              systemctl enable --now midge
+              systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
     changed(
@@ -486,17 +489,17 @@ fn disks_that_are_full_slow_or_unfit() {
             warning images-space: 1.0 GiB of 100.0 GiB are free at /var/lib/containerd.
               make room: midge image prune -a, midge system df
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              systemctl enable --now midge
+              systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
     changed(
         |facts| facts.disks[0].file_system = Some("nfs4".to_owned()),
         &expect![[r#"
-        problem data-file-system: /var/lib/midge is on nfs4, over the network: what midge remembers of its cluster must be on a disk of this machine.
-          mount a disk with ext4 at /var/lib/midge, or give another folder: midge daemon --data-dir DIR
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            problem data-file-system: /var/lib/midge is on nfs4, over the network: what midge remembers of its cluster must be on a disk of this machine.
+              mount a disk with ext4 at /var/lib/midge, or give another folder: midge daemon --data-dir DIR
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
 }
 
@@ -519,7 +522,7 @@ fn clocks_ids_and_small_memories() {
             note hostname: The host name is localhost.localdomain, which other machines have too: `midge node ls` does not tell them apart.
               hostnamectl set-hostname NAME
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              systemctl enable --now midge
+              systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
     changed(
@@ -536,17 +539,17 @@ fn clocks_ids_and_small_memories() {
             warning machine-id: /etc/machine-id is 00000000000000000000000000000000, which other machines have too.
               rm -f /etc/machine-id && systemd-machine-id-setup, then reboot; on an image that is cloned, empty the file before
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
-              systemctl enable --now midge
+              systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
     changed(
         |facts| facts.identity.dbus_machine_id = Some("f".repeat(32)),
         &expect![[r#"
-        warning machine-id: /var/lib/dbus/machine-id is another than /etc/machine-id, as on a disk that was cloned and given one of them anew: other machines may have the older.
-          ln -sf /etc/machine-id /var/lib/dbus/machine-id
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            warning machine-id: /var/lib/dbus/machine-id is another than /etc/machine-id, as on a disk that was cloned and given one of them anew: other machines may have the older.
+              ln -sf /etc/machine-id /var/lib/dbus/machine-id
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
 }
 
@@ -565,11 +568,11 @@ fn without_root_it_says_what_it_did_not_see() {
         &expect![[r#"
             note containerd: containerd could not be asked: only root may use /run/containerd/containerd.sock.
               run `midge doctor` as root
-            note data-fsync: How fast /var/lib/midge is could not be looked at: only root may write to /var/lib
+            note data-fsync: How fast /var/lib/midge is could not be looked at: only root may write to /var/lib.
               run `midge doctor` as root
             note port-2377: UDP port 2377 is in use, and only root sees by which program.
               run `midge doctor` as root
-            note firewall-forward: The packet filter could not be looked at: only root may ask the kernel for it
+            note firewall-forward: The packet filter could not be looked at: only root may ask the kernel for it.
               run `midge doctor` as root
             note config: The configuration could not be looked at: permission denied.
               run `midge doctor` as root
@@ -587,45 +590,45 @@ fn containerd_that_does_not_serve() {
     answer(
         Answer::Version("1.4.13".to_owned()),
         expect![[r#"
-        problem containerd: containerd is 1.4.13; midge needs 1.6 or newer.
-          upgrade containerd, if need be by the packages that Docker keeps: containerd.io
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            problem containerd: containerd is 1.4.13; midge needs 1.6 or newer.
+              upgrade containerd, if need be by the packages that Docker keeps: containerd.io
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     answer(
         Answer::Version("v2.0.1".to_owned()),
         expect![[r#"
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     answer(
         Answer::Absent,
         expect![[r#"
-        problem containerd: containerd does not run: there is no /run/containerd/containerd.sock.
-          systemctl enable --now containerd
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            problem containerd: containerd does not run: there is no /run/containerd/containerd.sock.
+              systemctl enable --now containerd
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     answer(
         Answer::Silent("no answer within 5s".to_owned()),
         expect![[r#"
-        problem containerd: containerd does not answer at /run/containerd/containerd.sock: no answer within 5s.
-          look at its log: journalctl -u containerd
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            problem containerd: containerd does not answer at /run/containerd/containerd.sock: no answer within 5s.
+              look at its log: journalctl -u containerd
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
     changed(
         |facts| facts.oci_runtimes[0].1 = Err("exec format error".to_owned()),
         &expect![[r#"
-        problem oci-runtime: /usr/sbin/runc does not work: exec format error.
-          apt install runc
-        note daemon: No daemon runs: there is no /run/midge/midge.sock.
-          systemctl enable --now midge
-    "#]],
+            problem oci-runtime: /usr/sbin/runc does not work: exec format error.
+              apt install runc
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
     );
 }
 
