@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
 use crate::host::{self, Host, Network, midge_binary};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use std::{
     fs,
+    net::UdpSocket,
+    os::fd::AsFd as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -74,23 +77,28 @@ fn a_port_that_another_program_holds_is_a_problem_with_its_name() {
     }
     let network = Network::new(1);
     let host = &network.hosts[0];
-    let mut other = host
-        .inside(Path::new("busybox"))
-        .args(["nc", "-u", "-l", "-p", "2377"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let held = host::eventually("the port to be held", || {
-        let output = doctor(host, &["--format", "json"]);
-        let held = findings(&output).into_iter().find(|(name, ..)| name == "port-2377").unwrap();
-        (held.1 == "problem").then_some((held.2, output.status.code()))
-    });
-    other.kill().unwrap();
-    other.wait().unwrap();
-    let what = held.0["What"].as_str().unwrap().to_owned();
-    assert!(what.contains("held by busybox") && what.contains("process"), "{what}");
-    assert!(held.0["Mend"].as_str().unwrap().contains("--listen-addr"));
-    assert_eq!(held.1, Some(1));
+    let _held = bind_on(host, 2377);
+    let output = doctor(host, &["--format", "json"]);
+    let found = findings(&output);
+    let (_, level, held) = found.iter().find(|(name, ..)| name == "port-2377").unwrap();
+    assert_eq!((level.as_str(), output.status.code()), ("problem", Some(1)), "{found:?}");
+    let own = fs::read_to_string("/proc/self/comm").unwrap();
+    let expected =
+        format!("UDP port 2377 is held by {} (process {}).", own.trim(), std::process::id());
+    assert_eq!(held["What"], expected.as_str());
+    assert!(held["Mend"].as_str().unwrap().contains("--listen-addr"), "{held}");
+}
+
+/// Holds a UDP port of a host, in this very process.
+fn bind_on(host: &Host, port: u16) -> UdpSocket {
+    let namespace = fs::File::open(format!("/run/netns/{}", host.namespace)).unwrap();
+    let bind = move || {
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace.as_fd(), network).unwrap();
+        UdpSocket::bind(("0.0.0.0", port)).unwrap()
+    };
+    // A thread that ends: this one stays where it is.
+    std::thread::spawn(bind).join().unwrap()
 }
 
 /// Runs the doctor on a folder that stands for a machine.
@@ -127,14 +135,15 @@ fn a_raspberry_pi_without_its_memory_controller_is_told_the_words() {
 #[test]
 fn what_is_mistyped_is_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
-    for (args, says) in [
-        (&["--quite"][..], "did you mean --quiet"),
-        (&["now"], "now"),
-        (&["--root", "/nonexistent"], "is no folder"),
-    ] {
+    for (args, says) in
+        [(&["--quite"][..], "did you mean --quiet"), (&["now"], "now"), (&["--format"], "--format")]
+    {
         let output = folder(dir.path(), args);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
         assert!(said.contains(says) && output.stdout.is_empty(), "{args:?}: {said}");
     }
+    let output = folder(&dir.path().join("none"), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is no folder"));
 }
