@@ -328,6 +328,8 @@ pub struct Sync {
 pub struct Chain {
     /// Its table.
     pub table: String,
+    /// Whether it is one of the older iptables.
+    pub legacy: bool,
     /// What it sees.
     pub hook: Hook,
     /// Whether it drops what no rule of it accepts.

@@ -62,8 +62,8 @@ fn numbers(release: &str) -> Option<(u32, u32)> {
 
 fn version(facts: &Facts) -> Finding {
     let kernel = &facts.kernel;
-    let on = facts.system.name.as_ref().map(|name| format!(", {name}")).unwrap_or_default();
-    let on = facts.system.board.as_ref().map_or(on.clone(), |board| format!("{on}, {board}"));
+    let named = [&facts.system.name, &facts.system.board].into_iter().flatten();
+    let on: String = named.map(|name| format!(", {name}")).collect();
     let what = format!("Linux {} on {}{on}.", kernel.release, kernel.machine);
     let upgrade = "upgrade the kernel, or the distribution";
     match numbers(&kernel.release) {

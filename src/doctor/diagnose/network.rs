@@ -146,7 +146,16 @@ fn keeper(keeper: Option<&Keeper>) -> &'static str {
     }
 }
 
+/// Returns the command whose rules the dropping ones are among: an accept of the other kind does not
+/// help.
+fn iptables(facts: &Facts) -> &'static str {
+    let legacy = |chain: &Chain| chain.drops && chain.legacy;
+    let is_legacy = facts.firewall.chains.iter().flatten().any(legacy);
+    if is_legacy { "iptables-legacy" } else { "iptables" }
+}
+
 fn forward_mend(facts: &Facts) -> String {
+    let iptables = iptables(facts);
     let each = |say: &dyn Fn(&str) -> String| {
         blocks(facts).iter().map(|block| say(block)).collect::<Vec<_>>().join(" && ")
     };
@@ -154,8 +163,8 @@ fn forward_mend(facts: &Facts) -> String {
         Some(Keeper::Docker) => {
             let rules = each(&|block| {
                 format!(
-                    "iptables -I DOCKER-USER -s {block} -j ACCEPT && \
-                     iptables -I DOCKER-USER -d {block} -j ACCEPT"
+                    "{iptables} -I DOCKER-USER -s {block} -j ACCEPT && \
+                     {iptables} -I DOCKER-USER -d {block} -j ACCEPT"
                 )
             });
             format!("{rules}, at every boot once Docker runs")
@@ -172,8 +181,8 @@ fn forward_mend(facts: &Facts) -> String {
         None => {
             let rules = each(&|block| {
                 format!(
-                    "iptables -I FORWARD -s {block} -j ACCEPT && \
-                     iptables -I FORWARD -d {block} -j ACCEPT"
+                    "{iptables} -I FORWARD -s {block} -j ACCEPT && \
+                     {iptables} -I FORWARD -d {block} -j ACCEPT"
                 )
             });
             format!("{rules}, at every boot; or the same in the rules of your firewall")
@@ -187,7 +196,10 @@ fn input_mend(facts: &Facts) -> String {
         Some(Keeper::Firewalld) => format!(
             "firewall-cmd --permanent --add-port={CLUSTER_PORT}/udp && firewall-cmd --reload"
         ),
-        _ => format!("iptables -I INPUT -p udp --dport {CLUSTER_PORT} -j ACCEPT, at every boot"),
+        _ => format!(
+            "{} -I INPUT -p udp --dport {CLUSTER_PORT} -j ACCEPT, at every boot",
+            iptables(facts)
+        ),
     }
 }
 

@@ -326,7 +326,7 @@ fn kernels_that_lack_something() {
 fn firewalls_that_drop_what_goes_through() {
     let forward = |keeper: Option<Keeper>| {
         let mut facts = debian();
-        let chain = |hook| Chain { table: "filter".to_owned(), hook, drops: true };
+        let chain = |hook| Chain { table: "filter".to_owned(), legacy: false, hook, drops: true };
         facts.firewall.chains = Ok(vec![chain(Hook::Forward), chain(Hook::Input)]);
         facts.firewall.keepers = keeper.into_iter().collect();
         facts
@@ -380,6 +380,13 @@ fn firewalls_that_drop_what_goes_through() {
               systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
+    let mut legacy = forward(None);
+    if let Ok(chains) = &mut legacy.firewall.chains {
+        chains.iter_mut().for_each(|chain| chain.legacy = true);
+    }
+    let mends: Vec<String> = diagnose(&legacy).into_iter().map(|finding| finding.mend).collect();
+    assert!(mends.iter().any(|mend| mend.starts_with("iptables-legacy -I FORWARD")), "{mends:?}");
+    assert!(mends.iter().any(|mend| mend.starts_with("iptables-legacy -I INPUT")), "{mends:?}");
     let mut mended = forward(Some(Keeper::Docker));
     mended.firewall.lets_midge_through = true;
     check(

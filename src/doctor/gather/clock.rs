@@ -25,5 +25,6 @@ fn synchronised() -> Option<bool> {
     // SAFETY: the kernel writes to the structure, which is ours, and with no mode set nothing else.
     #[expect(unsafe_code, reason = "no safe wrapper of adjtimex is at hand")]
     let state = unsafe { libc::adjtimex(&raw mut answer) };
-    (state >= 0).then(|| state != libc::TIME_ERROR && answer.status & libc::STA_UNSYNC == 0)
+    let is_kept = state != libc::TIME_ERROR && answer.status & libc::STA_UNSYNC == 0;
+    (state >= 0).then_some(is_kept)
 }

@@ -37,7 +37,7 @@ fn images_dir(place: &Where) -> PathBuf {
 
 fn disk(place: &Where, role: Role, path: &Path) -> Disk {
     // Before the first start there is no such folder: the disk is that of the nearest above.
-    let there = path.ancestors().find(|path| place.exists(path)).unwrap_or(Path::new("/"));
+    let there = path.ancestors().find(|path| place.exists(path)).unwrap_or_else(|| Path::new("/"));
     let real = place.at(there);
     let mount = mount(place, &real, there);
     let room = rustix::fs::statvfs(&real).ok();

@@ -140,7 +140,7 @@ fn read_filter(firewall: &mut Firewall, filter: &survey::Filter) {
             2 => Hook::Forward,
             _ => return None,
         };
-        Some(Chain { table: chain.table.clone(), hook, drops: chain.drops })
+        Some(Chain { table: chain.table.clone(), legacy: false, hook, drops: chain.drops })
     });
     firewall.chains = Ok(chains.collect());
     for (mark, keeper) in MARKS {
@@ -186,7 +186,12 @@ pub(super) fn legacy(text: &str) -> (Vec<Chain>, Vec<Keeper>, bool) {
                 "FORWARD" => Some(Hook::Forward),
                 _ => None,
             };
-            let chain = |hook| Chain { table: "filter".to_owned(), hook, drops: policy == "DROP" };
+            let chain = |hook| Chain {
+                table: "filter".to_owned(),
+                legacy: true,
+                hook,
+                drops: policy == "DROP",
+            };
             chains.extend(hook.map(chain));
             keepers.extend(MARKS.iter().find(|(mark, _)| *mark == name).map(|(_, keeper)| *keeper));
         } else if line.ends_with("-j ACCEPT") {
