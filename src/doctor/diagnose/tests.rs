@@ -322,15 +322,28 @@ fn kernels_that_lack_something() {
     );
 }
 
+/// A server whose firewall drops what goes through it, and what comes to it.
+fn forward(keeper: Option<Keeper>) -> Facts {
+    let mut facts = debian();
+    let chain = |hook| Chain { table: "filter".to_owned(), legacy: false, hook, drops: true };
+    facts.firewall.chains = Ok(vec![chain(Hook::Forward), chain(Hook::Input)]);
+    facts.firewall.keepers = keeper.into_iter().collect();
+    facts
+}
+
+#[test]
+fn rules_of_the_older_iptables_are_mended_by_its_command() {
+    let mut legacy = forward(None);
+    if let Ok(chains) = &mut legacy.firewall.chains {
+        chains.iter_mut().for_each(|chain| chain.legacy = true);
+    }
+    let mends: Vec<String> = diagnose(&legacy).into_iter().map(|finding| finding.mend).collect();
+    assert!(mends.iter().any(|mend| mend.starts_with("iptables-legacy -I FORWARD")), "{mends:?}");
+    assert!(mends.iter().any(|mend| mend.starts_with("iptables-legacy -I INPUT")), "{mends:?}");
+}
+
 #[test]
 fn firewalls_that_drop_what_goes_through() {
-    let forward = |keeper: Option<Keeper>| {
-        let mut facts = debian();
-        let chain = |hook| Chain { table: "filter".to_owned(), legacy: false, hook, drops: true };
-        facts.firewall.chains = Ok(vec![chain(Hook::Forward), chain(Hook::Input)]);
-        facts.firewall.keepers = keeper.into_iter().collect();
-        facts
-    };
     check(
         &forward(Some(Keeper::Docker)),
         &expect![[r#"
@@ -380,13 +393,6 @@ fn firewalls_that_drop_what_goes_through() {
               systemctl enable --now midge; or, to try it, midge daemon
         "#]],
     );
-    let mut legacy = forward(None);
-    if let Ok(chains) = &mut legacy.firewall.chains {
-        chains.iter_mut().for_each(|chain| chain.legacy = true);
-    }
-    let mends: Vec<String> = diagnose(&legacy).into_iter().map(|finding| finding.mend).collect();
-    assert!(mends.iter().any(|mend| mend.starts_with("iptables-legacy -I FORWARD")), "{mends:?}");
-    assert!(mends.iter().any(|mend| mend.starts_with("iptables-legacy -I INPUT")), "{mends:?}");
     let mut mended = forward(Some(Keeper::Docker));
     mended.firewall.lets_midge_through = true;
     check(
