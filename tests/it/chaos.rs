@@ -389,7 +389,10 @@ fn a_leader_whose_disk_hangs_is_replaced_and_named() {
         rows.lines().find(|row| row.starts_with(&name)).unwrap_or_default().to_owned()
     };
     let named = "Ready Blocked: the disk of this manager has not finished a write";
-    eventually("the disk to be named", || row(&chaos).contains(named).then_some(()));
+    eventually_so("the disk to be named", || {
+        let row = row(&chaos);
+        if row.contains(named) { Ok(()) } else { Err(row) }
+    });
     let node = chaos.network.hosts[other].inspect("node", &format!("n{}", leader + 1));
     assert_eq!(node["ManagerStatus"]["Reachability"], "reachable");
     assert!(node["Status"]["Message"].as_str().unwrap().contains("has not finished"), "{node}");

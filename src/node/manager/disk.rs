@@ -94,6 +94,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 self.point_at_leader();
                 self.begin_leading();
             }
+            // Whoever was to lead may not have caught up then. The engine goes on leading, and
+            // nothing is led from here.
+            (Some(_), Some(_)) if self.leadership.leading => self.step_down(),
             _ => {}
         }
         if let Some(write) = &self.disk.stuck {

@@ -48,6 +48,8 @@ pub(super) struct Group {
     under_way: bool,
     step_at: Option<Moment>,
     relay_at: Option<Moment>,
+    /// Closed when another manager leads that this one made way for, or the attempt was given up.
+    handing_over: Option<async_channel::Receiver<()>>,
 }
 
 impl Group {
@@ -209,11 +211,19 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         }
     }
 
-    /// Lets another manager lead, where there is one that could.
-    pub(super) fn step_down(&self) {
-        if self.log.members().len() > 1 {
-            let log = self.log.clone();
-            self.host.spawn(async move { log.hand_over(BARRIER_LIMIT).await });
+    /// Lets another manager lead, where there is one that could; does nothing while that is under
+    /// way.
+    pub(super) fn step_down(&mut self) {
+        let under_way = self.group.handing_over.as_ref().is_some_and(|over| !over.is_closed());
+        if under_way || self.log.members().len() < 2 {
+            return;
         }
+        let (ends, over) = async_channel::bounded::<()>(1);
+        self.group.handing_over = Some(over);
+        let log = self.log.clone();
+        self.host.spawn(async move {
+            log.hand_over(BARRIER_LIMIT).await;
+            drop(ends);
+        });
     }
 }

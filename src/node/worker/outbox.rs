@@ -6,7 +6,7 @@
 
 use crate::{
     agent::{Action, Record},
-    types::{FromWorker, Sequence},
+    types::{FromWorker, Register, Sequence},
 };
 use std::collections::VecDeque;
 
@@ -22,6 +22,8 @@ pub(super) struct Outbox {
     writing: Option<Vec<Record>>,
     /// The last sequence that is on disk.
     stored: Sequence,
+    /// The session that was begun while something was being written.
+    introduced: Option<u64>,
 }
 
 /// What to do next.
@@ -60,7 +62,7 @@ impl Outbox {
     /// Returns what to do next.
     pub(super) fn next(&mut self) -> Next {
         if self.is_writing() {
-            return self.next_heartbeat();
+            return self.next_sign_of_life();
         }
         match self.actions.pop_front() {
             None => Next::Nothing,
@@ -73,11 +75,25 @@ impl Outbox {
         }
     }
 
-    /// The node lives while its disk does not answer, so heartbeats pass; but they claim nothing
-    /// that is not on disk.
-    fn next_heartbeat(&mut self) -> Next {
-        let beat = |action: &Action| matches!(action, Action::Send(FromWorker::Heartbeat { .. }));
-        let Some(at) = self.actions.iter().position(beat) else { return Next::Nothing };
+    /// The node lives while its disk does not answer, so heartbeats pass, and a register where its
+    /// manager is lost meanwhile; but they claim nothing that is not on disk: the whole register
+    /// follows when it is. One with tasks of the node's own making has to wait: without them they
+    /// would be stopped.
+    fn next_sign_of_life(&mut self) -> Next {
+        let introduced = self.introduced;
+        let lives = |action: &Action| match action {
+            Action::Send(FromWorker::Heartbeat { .. }) => true,
+            Action::Send(FromWorker::Register(register)) => {
+                register.successors.is_empty() && introduced != Some(register.session)
+            }
+            _ => false,
+        };
+        let Some(at) = self.actions.iter().position(lives) else { return Next::Nothing };
+        if let Some(Action::Send(FromWorker::Register(register))) = self.actions.get(at) {
+            self.introduced = Some(register.session);
+            let register = Register { tasks: Vec::new(), ..(**register).clone() };
+            return Next::Do(Action::Send(FromWorker::Register(Box::new(register))));
+        }
         match self.actions.remove(at) {
             Some(Action::Send(FromWorker::Heartbeat { session, applied })) => {
                 let applied = applied.min(self.stored);

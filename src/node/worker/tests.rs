@@ -7,8 +7,8 @@ use super::{
 use crate::{
     agent::{Action, Record},
     types::{
-        Date, Desired, Endpoint, FromWorker, Labels, Sequence, ServiceId, Task, TaskId, TaskStatus,
-        Version,
+        Date, Desired, Endpoint, FromWorker, Labels, NodeDescription, Register, Sequence,
+        ServiceId, Task, TaskId, TaskReport, TaskStatus, Version,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -98,6 +98,26 @@ fn heartbeats_pass_a_slow_disk_and_claim_nothing_that_is_not_on_it() {
     outbox.push(vec![beat(2)]);
     assert_eq!(outbox.next(), Next::Do(remove(1)));
     assert_eq!(outbox.next(), Next::Do(beat(2)));
+}
+
+#[test]
+fn a_session_begins_past_a_slow_disk_and_tells_the_rest_once_that_is_written() {
+    let status = TaskStatus::default();
+    let report = TaskReport { task: TaskId::from_bits(1), status };
+    let register = |tasks: Vec<TaskReport>| {
+        let (description, images) = (NodeDescription::default(), Vec::new());
+        let successors = Vec::new();
+        let register = Register { session: 7, description, images, tasks, successors };
+        Action::Send(FromWorker::Register(Box::new(register)))
+    };
+    let mut outbox = Outbox::new(sequence(1));
+    outbox.push(vec![persist(2)]);
+    assert!(matches!(outbox.next(), Next::Write(_)));
+    outbox.push(vec![register(vec![report.clone()])]);
+    assert_eq!(outbox.next(), Next::Do(register(Vec::new())));
+    assert_eq!(outbox.next(), Next::Nothing, "once");
+    outbox.written();
+    assert_eq!(outbox.next(), Next::Do(register(vec![report])));
 }
 
 #[test]
