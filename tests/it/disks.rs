@@ -101,8 +101,9 @@ fn a_disk_that_hangs_is_named_and_recovers_by_itself() {
         create(host, "after", "a=b").status.success().then_some(())
     });
     host.wait_running("after", 1);
-    let nodes = host.ok(&["node", "ls"]);
-    assert!(nodes.contains("Leader"), "{nodes}");
+    eventually("the disk to be well, as the next heartbeat tells", || {
+        host.ok(&["node", "ls"]).contains("Leader").then_some(())
+    });
     assert!(host.containers().contains(&before[0]));
 }
 
