@@ -6,13 +6,13 @@
 //! versions of the control groups. A container keeps the one it was made with. Must not know
 //! containerd.
 
+use crate::util::command;
 use serde::Deserialize;
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
 /// What an OCI runtime says that it can do is no longer than this.
@@ -21,9 +21,6 @@ const FEATURES_MAX: u64 = 1 << 20;
 /// How long a program may take for what is asked of it here: a loaded single-core board starts a
 /// container in a second or two.
 const RUN_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often it is looked whether it has ended: it does so once, when the daemon starts.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What starts containers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -100,28 +97,30 @@ impl OciRuntime {
     }
 
     fn probe(path: &Path) -> io::Result<Self> {
-        let version = run(Command::new(path).arg("--version"))?;
-        let version = String::from_utf8_lossy(&version);
-        let first = version.lines().next().unwrap_or_default().trim();
+        let version = oci_version(path)?;
         let features = run(Command::new(path).arg("features")).unwrap_or_default();
         let recursive_read_only =
-            can_close_recursively(&features) || is_crun_that_can_close_recursively(first);
-        tracing::info!(path = %path.display(), version = first, "containers are started by");
+            can_close_recursively(&features) || is_crun_that_can_close_recursively(&version);
+        tracing::info!(path = %path.display(), version, "containers are started by");
         Ok(Self { binary: Some(path.to_owned()), recursive_read_only })
     }
 }
 
-/// Returns which of the OCI runtimes that midge takes by itself are in `folders`, each with the
-/// first line that it says of its version, or why it says none.
+/// Returns the OCI runtimes that midge takes by itself, as far as they are in `folders`.
 #[must_use]
-pub fn oci_runtimes(folders: &[PathBuf]) -> Vec<(PathBuf, io::Result<String>)> {
-    let found = ["runc", "crun"].into_iter().filter_map(|name| find(name, folders));
-    let version = |path: &Path| {
-        let printed = run(Command::new(path).arg("--version"))?;
-        let printed = String::from_utf8_lossy(&printed);
-        Ok(printed.lines().next().unwrap_or_default().trim().to_owned())
-    };
-    found.map(|path| (path.clone(), version(&path))).collect()
+pub fn oci_programs(folders: &[PathBuf]) -> Vec<PathBuf> {
+    ["runc", "crun"].into_iter().filter_map(|name| find(name, folders)).collect()
+}
+
+/// Returns the first line of what an OCI runtime says of its version. Blocks.
+///
+/// # Errors
+///
+/// It cannot be run, or fails.
+pub fn oci_version(path: &Path) -> io::Result<String> {
+    let printed = run(Command::new(path).arg("--version"))?;
+    let printed = String::from_utf8_lossy(&printed);
+    Ok(printed.lines().next().unwrap_or_default().trim().to_owned())
 }
 
 fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
@@ -130,40 +129,7 @@ fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
 
 /// Runs a program to its end, which must be a success, and returns what it printed.
 fn run(command: &mut Command) -> io::Result<Vec<u8>> {
-    let printed = tempfile()?;
-    let errors = tempfile()?;
-    command.stdin(Stdio::null()).stdout(printed.try_clone()?).stderr(errors.try_clone()?);
-    let mut child = command.spawn()?;
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if began.elapsed() > RUN_LIMIT {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::Error::other(format!("it did not end within {RUN_LIMIT:?}")));
-        }
-        thread::sleep(LOOK_EVERY);
-    };
-    if !status.success() {
-        let errors = String::from_utf8_lossy(&content(errors)?).trim().to_owned();
-        return Err(io::Error::other(format!("{status}: {errors}")));
-    }
-    content(printed)
-}
-
-/// Makes a file without a name: what is printed fits it, however much it is, while nobody reads.
-fn tempfile() -> io::Result<fs::File> {
-    Ok(rustix::fs::memfd_create("output", rustix::fs::MemfdFlags::CLOEXEC)?.into())
-}
-
-fn content(mut file: fs::File) -> io::Result<Vec<u8>> {
-    use io::{Read, Seek};
-    file.rewind()?;
-    let mut bytes = Vec::new();
-    file.take(FEATURES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    command::output(command, RUN_LIMIT, FEATURES_MAX)
 }
 
 /// Starts a container with next to nothing in it, and takes everything of it away again.

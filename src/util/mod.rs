@@ -1,6 +1,7 @@
 //! Missing batteries, without a word of our domain.
 
 pub mod board;
+pub mod command;
 pub mod dns;
 pub mod docker_config;
 #[cfg(test)]

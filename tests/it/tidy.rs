@@ -41,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "util",
         ],
     ),
-    ("doctor", &["types", "pki", "transport", "runtime", "network"]),
+    ("doctor", &["types", "pki", "transport", "runtime", "network", "util"]),
     ("cli", &["types", "api", "daemon", "doctor", "util"]),
     (
         "sim",

@@ -13,6 +13,7 @@ mod system;
 mod tests;
 
 use super::facts::{Answer, Config, Containerd, Facts, Program, Socket, SocketState};
+use crate::runtime;
 use std::{
     fs,
     io::{self, Read as _},
@@ -148,7 +149,7 @@ fn containerd(place: &Where) -> Containerd {
         SocketState::Unknown(why) => Answer::Silent(why),
         SocketState::Listens => {
             let path = path.to_string_lossy();
-            let asked = crate::runtime::containerd::probe::version(&path, CONTAINERD_LIMIT);
+            let asked = runtime::containerd::probe::version(&path, CONTAINERD_LIMIT);
             match smol::block_on(asked) {
                 Ok(version) => Answer::Version(version),
                 Err(why) => Answer::Silent(why),
@@ -161,14 +162,13 @@ fn containerd(place: &Where) -> Containerd {
 
 /// Looks for what starts containers. Programs of another machine are not run.
 fn oci_runtimes(place: &Where) -> Vec<(String, Result<String, String>)> {
-    let folders = place.programs();
-    if place.is_here() {
-        let found = crate::runtime::oci_runtimes(&folders).into_iter();
-        let say = |version: io::Result<String>| version.map_err(|error| error.to_string());
-        return found.map(|(path, version)| (path.display().to_string(), say(version))).collect();
-    }
-    let found = ["runc", "crun"]
-        .into_iter()
-        .filter(|name| folders.iter().any(|folder| folder.join(name).is_file()));
-    found.map(|name| (name.to_owned(), Ok(name.to_owned()))).collect()
+    let say = |path: PathBuf| {
+        if place.is_here() {
+            let version = runtime::oci_version(&path).map_err(|error| error.to_string());
+            return (path.display().to_string(), version);
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        (name.clone(), Ok(name))
+    };
+    runtime::oci_programs(&place.programs()).into_iter().map(say).collect()
 }

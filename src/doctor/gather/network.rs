@@ -4,15 +4,8 @@ use super::{
     super::facts::{Chain, Firewall, Hook, Keeper, Port, Route},
     Where,
 };
-use crate::network::survey;
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    net::Ipv4Addr,
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use crate::{network::survey, util::command::output};
+use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, process::Command, time::Duration};
 
 /// What midge listens on, and what networks that span nodes would.
 const PORTS: [u16; 2] = [crate::transport::PORT, 4789];
@@ -20,9 +13,8 @@ const PORTS: [u16; 2] = [crate::transport::PORT, 4789];
 /// How many processes are looked at for who holds a port.
 const PROCESSES_MAX: usize = 32_768;
 
-/// How long iptables may take, and how often it is looked whether it has ended.
+/// How long iptables may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(3);
-const COMMAND_POLL: Duration = Duration::from_millis(5);
 
 pub(super) fn ports(place: &Where) -> Vec<Port> {
     let lists = ["/proc/net/udp", "/proc/net/udp6"].map(|path| place.read(path));
@@ -204,32 +196,7 @@ pub(super) fn legacy(text: &str) -> (Vec<Chain>, Vec<Keeper>, bool) {
 
 /// Runs a command that prints the table `filter`, and returns what it printed.
 fn run(name: &str) -> io::Result<String> {
-    let printed: fs::File =
-        rustix::fs::memfd_create("rules", rustix::fs::MemfdFlags::CLOEXEC)?.into();
-    let mut child = Command::new(name)
-        .args(["-t", "filter"])
-        .stdin(Stdio::null())
-        .stdout(printed.try_clone()?)
-        .stderr(Stdio::null())
-        .spawn()?;
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if began.elapsed() > COMMAND_LIMIT {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        thread::sleep(COMMAND_POLL);
-    };
-    if !status.success() {
-        return Err(io::Error::other(format!("{name}: {status}")));
-    }
-    let mut printed = printed;
-    io::Seek::rewind(&mut printed)?;
-    let mut text = String::new();
-    io::Read::read_to_string(&mut io::Read::take(printed, super::FILE_MAX), &mut text)?;
-    Ok(text)
+    let command = &mut Command::new(name);
+    let printed = output(command.args(["-t", "filter"]), COMMAND_LIMIT, super::FILE_MAX)?;
+    String::from_utf8(printed).map_err(|_| io::ErrorKind::InvalidData.into())
 }
