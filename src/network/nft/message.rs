@@ -8,7 +8,7 @@ use rustix::net::{
     netlink::{NETFILTER, SocketAddrNetlink},
     recv, send, socket_with, sockopt,
 };
-use std::{io, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -141,20 +141,7 @@ impl Batch {
 
     /// Sends the transaction and waits until the kernel has carried it out. Blocks.
     pub(super) fn commit(&self) -> Result<(), Refused> {
-        let refused = |what: &str| {
-            let what = what.to_owned();
-            move |error: rustix::io::Errno| Refused { what, source: error.into() }
-        };
-        let socket = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            Some(NETFILTER),
-        )
-        .map_err(refused("open a socket to it"))?;
-        bind(&socket, &SocketAddrNetlink::new(0, 0)).map_err(refused("bind its socket"))?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIME_MAX))
-            .map_err(refused("set its deadline"))?;
+        let socket = open()?;
         sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)
             .map_err(refused("size its buffer"))?;
         let bytes = self.encode();
@@ -189,20 +176,28 @@ impl Batch {
     }
 }
 
+fn refused(what: &str) -> impl FnOnce(rustix::io::Errno) -> Refused + use<> {
+    let what = what.to_owned();
+    move |error| Refused { what, source: error.into() }
+}
+
+/// Opens a socket to the packet filter, on which nothing is waited for without end.
+fn open() -> Result<OwnedFd, Refused> {
+    let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, Some(NETFILTER))
+        .map_err(refused("open a socket to it"))?;
+    bind(&socket, &SocketAddrNetlink::new(0, 0)).map_err(refused("bind its socket"))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIME_MAX))
+        .map_err(refused("set its deadline"))?;
+    Ok(socket)
+}
+
 /// How many bytes of the packet filter are read: the rules of several thousand published ports.
 const DUMP_MAX: usize = 16 << 20;
 
 /// Returns everything of one kind that the kernel holds: the family and the attributes of each.
 pub(super) fn dump(ask: u16, answer: u16) -> io::Result<Vec<(u8, Vec<u8>)>> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(NETFILTER),
-    )?;
-    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-    let limit = Some(ANSWER_TIME_MAX);
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, limit)?;
+    let socket = open().map_err(|refused| refused.source)?;
     let mut request = Vec::new();
     let flags = NLM_F_REQUEST | NLM_F_DUMP;
     write_message(&mut request, (NF_TABLES << 8) | ask, flags, 1, 0, 0, &[]);
@@ -213,12 +208,11 @@ pub(super) fn dump(ask: u16, answer: u16) -> io::Result<Vec<(u8, Vec<u8>)>> {
     while read < DUMP_MAX {
         let (len, _) = recv(&socket, &mut buffer, RecvFlags::empty())?;
         read += len.max(1);
-        for (number, body) in messages(&buffer[..len]) {
+        for Message { number, body, .. } in messages(&buffer[..len]) {
             match number {
                 NLMSG_DONE => return Ok(found),
                 NLMSG_ERROR => {
-                    let code = body.first_chunk().copied().map_or(0, i32::from_ne_bytes);
-                    return Err(io::Error::from_raw_os_error(code.saturating_neg()));
+                    return Err(io::Error::from_raw_os_error(errno(body).unwrap_or(0)));
                 }
                 number if number == (NF_TABLES << 8) | answer => {
                     if let Some((header, body)) = body.split_first_chunk::<4>() {
@@ -232,17 +226,33 @@ pub(super) fn dump(ask: u16, answer: u16) -> io::Result<Vec<(u8, Vec<u8>)>> {
     Err(io::Error::other("there are too many rules to read"))
 }
 
-/// Splits what the kernel sent into messages: the number and the body of each.
-fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+/// A message of the kernel's.
+struct Message<'a> {
+    number: u16,
+    sequence: u32,
+    body: &'a [u8],
+}
+
+/// Splits what the kernel sent into messages; the last may be cut off.
+fn messages(mut bytes: &[u8]) -> Vec<Message<'_>> {
     let mut messages = Vec::new();
-    while let Some((header, _)) = bytes.split_first_chunk::<16>() {
+    while let Some((header, rest)) = bytes.split_first_chunk::<16>() {
         let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let Some(body) = bytes.get(16..len) else { break };
-        messages.push((u16::from_ne_bytes([header[4], header[5]]), body));
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        let len = usize::try_from(len).unwrap_or(usize::MAX).max(16);
+        messages.push(Message {
+            number: u16::from_ne_bytes([header[4], header[5]]),
+            sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            body: &rest[..(len - 16).min(rest.len())],
+        });
+        let step = len.checked_next_multiple_of(4).unwrap_or(usize::MAX);
+        bytes = bytes.get(step..).unwrap_or_default();
     }
     messages
+}
+
+/// Returns the error number that the body of an error message says; 0 is none.
+fn errno(body: &[u8]) -> Option<i32> {
+    body.first_chunk().map(|code| i32::from_ne_bytes(*code).saturating_neg())
 }
 
 /// Splits attributes: the kind and the value of each.
@@ -281,21 +291,7 @@ fn write_message(
 }
 
 /// Returns sequence number and error (0 for none) of every answer in `bytes`.
-fn answers(mut bytes: &[u8]) -> Vec<(u32, i32)> {
-    let mut answers = Vec::new();
-    while let Some((header, _)) = bytes.split_first_chunk::<16>() {
-        let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let number = u16::from_ne_bytes([header[4], header[5]]);
-        let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
-        if number == NLMSG_ERROR
-            && let Some(code) = bytes.get(16..20)
-        {
-            let code = i32::from_ne_bytes([code[0], code[1], code[2], code[3]]);
-            answers.push((sequence, code.saturating_neg()));
-        }
-        let step = len.max(16).checked_next_multiple_of(4).unwrap_or(usize::MAX);
-        bytes = bytes.get(step..).unwrap_or_default();
-    }
-    answers
+fn answers(bytes: &[u8]) -> Vec<(u32, i32)> {
+    let errors = messages(bytes).into_iter().filter(|message| message.number == NLMSG_ERROR);
+    errors.filter_map(|message| Some((message.sequence, errno(message.body)?))).collect()
 }
