@@ -122,7 +122,7 @@ impl Liveness {
     }
 
     pub(super) fn is_suspect(&self, id: &NodeId) -> bool {
-        self.nodes.get(id) == Some(&Pulse::Suspect)
+        self.suspects.contains(id)
     }
 
     pub(super) fn forget(&mut self, id: &NodeId) {

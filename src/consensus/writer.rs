@@ -35,8 +35,19 @@ enum Job<R: Runtime> {
     Other(Work, Sender<io::Result<()>>),
 }
 
-/// Entries by index that are not known to be on disk.
-type Unwritten = Arc<Mutex<BTreeMap<u64, Bytes>>>;
+/// Entries that are not known to be on disk.
+#[derive(Default)]
+struct Entries {
+    by_index: BTreeMap<u64, Bytes>,
+    /// How many bytes they are.
+    len: usize,
+}
+
+type Unwritten = Arc<Mutex<Entries>>;
+
+fn len(entries: &[(u64, Bytes)]) -> usize {
+    entries.iter().map(|(_, bytes)| bytes.len()).sum()
+}
 
 /// What was not on disk yet when it was looked at.
 pub(super) struct Tail {
@@ -64,7 +75,7 @@ impl<R: Runtime> fmt::Debug for Writer<R> {
     }
 }
 
-fn lock(unwritten: &Unwritten) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
+fn lock(unwritten: &Unwritten) -> MutexGuard<'_, Entries> {
     unwritten.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -107,8 +118,9 @@ impl<R: Runtime> Writer<R> {
     ) -> io::Result<()> {
         let many = {
             let mut unwritten = lock(&self.unwritten);
-            unwritten.extend(entries.iter().cloned());
-            unwritten.values().map(Bytes::len).sum::<usize>() > WAITING_MAX
+            unwritten.by_index.extend(entries.iter().cloned());
+            unwritten.len += len(&entries);
+            unwritten.len > WAITING_MAX
         };
         self.jobs.try_send(Job::Append(entries, flushed)).map_err(ended)?;
         if many { self.write(|_| Ok(())).await } else { Ok(()) }
@@ -132,10 +144,10 @@ impl<R: Runtime> Writer<R> {
     /// Returns what of `first..end` may not be on disk yet.
     pub(super) fn tail(&self, first: u64, end: u64) -> Tail {
         let unwritten = lock(&self.unwritten);
-        let entries = unwritten.range(first..end.max(first)).map(|(_, bytes)| bytes.clone());
+        let entries = &unwritten.by_index;
         Tail {
-            entries: entries.collect(),
-            first: unwritten.first_key_value().map_or(u64::MAX, |(index, _)| *index),
+            entries: entries.range(first..end.max(first)).map(|(_, bytes)| bytes.clone()).collect(),
+            first: entries.first_key_value().map_or(u64::MAX, |(index, _)| *index),
         }
     }
 }
@@ -189,9 +201,11 @@ impl Disk {
     ) -> Option<Job<R>> {
         let mut waiting = vec![flushed];
         let mut next = None;
-        while entries.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < COMMIT_BYTES {
+        let mut written = len(&entries);
+        while written < COMMIT_BYTES {
             match queue.try_recv() {
                 Ok(Job::Append(more, flushed)) => {
+                    written += len(&more);
                     entries.extend(more);
                     waiting.push(flushed);
                 }
@@ -206,7 +220,8 @@ impl Disk {
         let result = self.write::<R>(Arc::new(move |store| store.append(&entries))).await;
         if let (Some(last), Ok(())) = (last, &result) {
             let mut unwritten = lock(&self.unwritten);
-            *unwritten = unwritten.split_off(&last.saturating_add(1));
+            unwritten.by_index = unwritten.by_index.split_off(&last.saturating_add(1));
+            unwritten.len -= written;
         }
         for flushed in waiting {
             flushed.io_completed(match &result {

@@ -23,7 +23,7 @@ pub(super) struct Controllers {
 /// Returns which cgroup controllers this node has.
 #[must_use]
 pub fn cgroups() -> CgroupSupport {
-    controllers(Path::new(ROOT)).support
+    cgroups_at(Path::new(ROOT))
 }
 
 /// Returns which cgroup controllers the hierarchy at `root` has.

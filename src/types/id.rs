@@ -37,10 +37,25 @@ fn encode_base36(mut bits: u128) -> [u8; ID_LEN] {
     digits
 }
 
-fn parse_base36(text: &str) -> Option<[u8; ID_LEN]> {
-    let digits = text.as_bytes().try_into().ok()?;
+fn parse_base36(text: &str) -> Result<[u8; ID_LEN], InvalidId> {
     let fits = text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
-    fits.then_some(digits)
+    let digits = text.as_bytes().try_into().ok().filter(|_| fits);
+    digits.ok_or_else(|| InvalidId(text.to_owned()))
+}
+
+/// Takes the digits out of what is read, without a text of its own.
+struct Digits;
+
+impl de::Visitor<'_> for Digits {
+    type Value = [u8; ID_LEN];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        parse_base36(text).map_err(E::custom)
+    }
 }
 
 macro_rules! id {
@@ -75,7 +90,7 @@ macro_rules! id {
             ///
             /// The text is not 25 characters of `0-9a-z`.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
-                parse_base36(text).map(Self).ok_or_else(|| InvalidId(text.to_owned()))
+                parse_base36(text).map(Self)
             }
 
             /// Returns the id as text.
@@ -93,20 +108,19 @@ macro_rules! id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                Self::parse(&text).map_err(de::Error::custom)
+                deserializer.deserialize_str(Digits).map(Self)
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
+                f.write_str(self.as_str())
             }
         }
     };

@@ -14,14 +14,20 @@ fn unknown<M: Message>() -> Vec<u8> {
     [&len[..], &payload].concat()
 }
 
+/// A manager, a worker that is not connected yet, and what that one connects by.
+fn apart() -> (Endpoint, Endpoint, Arc<tls::Ready>, SocketAddr) {
+    let cluster = Cluster::new(1);
+    let manager = manager(&cluster);
+    let worker = endpoint(Some(&cluster.credentials(2, Role::Worker)));
+    let ready = worker.inner.state().ready.clone().unwrap();
+    let target = manager.local_address().unwrap();
+    (manager, worker, ready, target)
+}
+
 #[test]
 fn a_session_goes_on_where_the_peer_says_what_is_not_known() {
     smol::block_on(async {
-        let cluster = Cluster::new(1);
-        let manager = manager(&cluster);
-        let worker = endpoint(Some(&cluster.credentials(2, Role::Worker)));
-        let ready = worker.inner.state().ready.clone().unwrap();
-        let target = manager.local_address().unwrap();
+        let (manager, worker, ready, target) = apart();
         let opened = bounded(uplink::attempt(&worker.inner, target, &ready)).await;
         let (_connection, mut sender, _receiver) = opened.unwrap();
         sender.write_all(&unknown::<FromWorker>()).await.unwrap();
@@ -40,11 +46,7 @@ fn a_session_goes_on_where_the_peer_says_what_is_not_known() {
 #[test]
 fn a_request_that_is_not_known_is_refused_and_the_next_one_is_not() {
     smol::block_on(async {
-        let cluster = Cluster::new(1);
-        let manager = manager(&cluster);
-        let worker = endpoint(Some(&cluster.credentials(2, Role::Worker)));
-        let ready = worker.inner.state().ready.clone().unwrap();
-        let target = manager.local_address().unwrap();
+        let (_manager, worker, ready, target) = apart();
         let connection = bounded(uplink::connect(&worker.inner, target, &ready.client)).await;
         let connection = connection.unwrap();
         let mut of_next_version = unknown::<StreamRequest>();
