@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building (build), the demonstration (demo), testing (test) or fuzzing (fuzz) needs and
+# Installs what building (build), the demonstration (demo), testing (test, root) or fuzzing (fuzz) needs and
 # this machine lacks. Does nothing where all of it is there. Knows Debian, Ubuntu and Raspberry Pi OS.
 set -euo pipefail
 
@@ -44,16 +44,29 @@ demo() {
 test_tools() {
   demo
   install_packages busybox busybox-static docker-registry docker-registry nft nftables
+  root || echo "a Debian to install midge on is not to be had here" >&2
   # Newer releases have the docker command alone; the tests that drive it say so where it is missing.
   install_packages docker docker-cli || echo "docker-cli is not to be had here" >&2
   export PATH="$HOME/.cargo/bin:$PATH"
   command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
 }
 
+# A Debian with containerd and systemd, for the tests that install midge on one. Fails where it cannot
+# be fetched.
+root() {
+  local root=target/debian packages=systemd-sysv,dbus,containerd,runc,iproute2,nftables
+  [ ! -e $root ] || return 0
+  install_packages debootstrap debootstrap systemd-nspawn systemd-container && mkdir -p target &&
+    as_root rm -rf $root.new &&
+    as_root debootstrap --variant=minbase --include=$packages bookworm $root.new >/dev/null &&
+    as_root mv $root.new $root
+}
+
 case ${1:-} in
 build) build ;;
 demo) demo ;;
 test) test_tools ;;
+root) root ;;
 fuzz) install_packages c++ g++ ;; # libFuzzer is written in it
-*) echo "usage: $0 build|demo|test|fuzz" >&2; exit 2 ;;
+*) echo "usage: $0 build|demo|test|root|fuzz" >&2; exit 2 ;;
 esac

@@ -4,6 +4,7 @@ mod certificates;
 mod chaos;
 mod cli;
 mod conformance;
+mod debian;
 mod disks;
 mod docker;
 mod doctor;
