@@ -70,14 +70,16 @@ pub(super) async fn via(
     pipe((stream.sender, stream.receiver), (to, from)).await
 }
 
-/// Passes on what either end sends, until both have ended or one broke off.
-pub(super) async fn pipe(
+/// Passes on what either end sends, until both have ended or broken off. A command that ends reads no
+/// more of its input, and what it printed is passed on all the same.
+async fn pipe(
     (to_one, mut from_one): (ByteSender, ByteReceiver),
     (to_other, mut from_other): (ByteSender, ByteReceiver),
 ) -> Result<(), StreamError> {
     let forth = copy(&mut from_one, to_other);
     let back = copy(&mut from_other, to_one);
-    futures_lite::future::try_zip(forth, back).await.map(|_| ())
+    let (forth, back) = futures_lite::future::zip(forth, back).await;
+    back.and(forth)
 }
 
 /// Passes on what either end sends, until one has ended.
@@ -93,4 +95,36 @@ async fn copy(from: &mut ByteReceiver, mut to: ByteSender) -> Result<(), StreamE
         to.write_all(&bytes).await?;
     }
     to.finish().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::stream::local_pair, *};
+
+    #[test]
+    fn what_was_printed_arrives_though_the_input_is_no_longer_read() {
+        let [(mut caller, mut output), near] = local_pair();
+        let [far, (mut command, input)] = local_pair();
+        let relayed = async {
+            let ended = pipe(near, far).await;
+            assert!(ended.is_err(), "the input went nowhere");
+        };
+        let talk = async {
+            drop(input);
+            caller.write_all(b"more input").await.unwrap();
+            // The relay finds out before anything is printed.
+            for _ in 0..10 {
+                futures_lite::future::yield_now().await;
+            }
+            command.write_all(b"printed").await.unwrap();
+            command.finish().await.unwrap();
+            drop(caller);
+            let mut got = Vec::new();
+            while let Some(bytes) = output.read().await.unwrap() {
+                got.extend_from_slice(&bytes);
+            }
+            assert_eq!(got, b"printed");
+        };
+        smol::block_on(futures_lite::future::zip(relayed, talk));
+    }
 }
