@@ -3,7 +3,7 @@
 use super::{Shared, member::containers};
 use crate::{
     api::local::{BoxStream, LogItem, LogLine, LogOptions, LogSource, LogTask},
-    cluster::{Query, Refusal, Request, Response},
+    cluster::{Class, Query, Refusal, Request, Response},
     runtime::{self, LogStream},
     transport::{ByteSender, Endpoint, StreamError},
     types::{Date, NodeId, TaskId},
@@ -13,7 +13,7 @@ use async_channel::Sender;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Lines on their way to the user: a reader that is slow makes the nodes wait.
@@ -24,6 +24,11 @@ const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often a followed service is looked at for new tasks.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a node may be out of touch before that is told: its session goes to another manager where
+/// one is restarted.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENT_LOOK: Duration = Duration::from_millis(100);
 
 /// Why a log cannot be read that is not kept, in Docker's words.
 const UNREADABLE: &str = "configured logging driver does not support reading";
@@ -166,16 +171,23 @@ impl Reader {
         }
         let mut seen = Seen::default();
         let mut told = false;
+        let mut away_since = None;
         loop {
+            let before = seen.0.clone();
             let read = self.read_there(node, tasks, request.clone(), sender, &mut seen).await;
             let Err(error) = read else { return };
-            if !told {
+            if seen.0 != before {
+                away_since = None;
+            }
+            let away = away_since.get_or_insert_with(Instant::now).elapsed();
+            let patient = away < PATIENCE && may_come_back(&error);
+            if !told && !patient {
                 let text = format!("node {node} is not available: {error}");
                 // The user has gone where nobody takes it.
                 sender.send(LogItem::Incomplete(text)).await.ok();
+                told = true;
             }
-            told = true;
-            if !options.follow || sender.is_closed() {
+            if !(patient || options.follow) || sender.is_closed() {
                 return;
             }
             if let Some(since) = seen.oldest(tasks) {
@@ -184,7 +196,7 @@ impl Reader {
             if !seen.0.is_empty() {
                 request.tail = None;
             }
-            smol::Timer::after(LOOK_AGAIN).await;
+            smol::Timer::after(if patient { PATIENT_LOOK } else { LOOK_AGAIN }).await;
         }
     }
 
@@ -245,6 +257,15 @@ impl Reader {
             }
         }
         Ok(())
+    }
+}
+
+/// Tells whether a node that cannot be asked now may be asked in a moment.
+fn may_come_back(error: &StreamError) -> bool {
+    match error {
+        StreamError::NotConnected | StreamError::Broken(_) => true,
+        StreamError::Refused(refusal) => refusal.class == Class::Unavailable,
+        _ => false,
     }
 }
 
