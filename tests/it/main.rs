@@ -26,3 +26,4 @@ mod services;
 mod spec;
 mod tidy;
 mod updates;
+mod upgrade;
