@@ -78,13 +78,17 @@ impl Outbox {
     /// The node lives while its disk does not answer, so heartbeats pass, and a register where its
     /// manager is lost meanwhile; but they claim nothing that is not on disk: the whole register
     /// follows when it is. One with tasks of the node's own making has to wait: without them they
-    /// would be stopped.
+    /// would be stopped. Of several sessions that were begun, the last is the one there is.
     fn next_sign_of_life(&mut self) -> Next {
-        let introduced = self.introduced;
+        let latest = self.actions.iter().rev().find_map(|action| match action {
+            Action::Send(FromWorker::Register(register)) => Some(register.session),
+            _ => None,
+        });
+        let to_introduce = latest.filter(|latest| self.introduced != Some(*latest));
         let lives = |action: &Action| match action {
             Action::Send(FromWorker::Heartbeat { .. }) => true,
             Action::Send(FromWorker::Register(register)) => {
-                register.successors.is_empty() && introduced != Some(register.session)
+                register.successors.is_empty() && to_introduce == Some(register.session)
             }
             _ => false,
         };

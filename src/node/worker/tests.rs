@@ -61,6 +61,12 @@ fn stop(task: u128) -> Action {
     Action::Stop { task, signal: String::new(), grace: Duration::from_secs(10) }
 }
 
+fn register(session: u64, tasks: Vec<TaskReport>) -> Action {
+    let (description, images) = (NodeDescription::default(), Vec::new());
+    let register = Register { session, description, images, tasks, successors: Vec::new() };
+    Action::Send(FromWorker::Register(Box::new(register)))
+}
+
 #[test]
 fn what_follows_a_record_waits_until_it_is_written() {
     let mut outbox = Outbox::new(Sequence::default());
@@ -104,20 +110,26 @@ fn heartbeats_pass_a_slow_disk_and_claim_nothing_that_is_not_on_it() {
 fn a_session_begins_past_a_slow_disk_and_tells_the_rest_once_that_is_written() {
     let status = TaskStatus::default();
     let report = TaskReport { task: TaskId::from_bits(1), status };
-    let register = |tasks: Vec<TaskReport>| {
-        let (description, images) = (NodeDescription::default(), Vec::new());
-        let successors = Vec::new();
-        let register = Register { session: 7, description, images, tasks, successors };
-        Action::Send(FromWorker::Register(Box::new(register)))
-    };
     let mut outbox = Outbox::new(sequence(1));
     outbox.push(vec![persist(2)]);
     assert!(matches!(outbox.next(), Next::Write(_)));
-    outbox.push(vec![register(vec![report.clone()])]);
-    assert_eq!(outbox.next(), Next::Do(register(Vec::new())));
+    outbox.push(vec![register(7, vec![report.clone()])]);
+    assert_eq!(outbox.next(), Next::Do(register(7, Vec::new())));
     assert_eq!(outbox.next(), Next::Nothing, "once");
     outbox.written();
-    assert_eq!(outbox.next(), Next::Do(register(vec![report])));
+    assert_eq!(outbox.next(), Next::Do(register(7, vec![report])));
+}
+
+#[test]
+fn of_sessions_begun_past_a_slow_disk_each_is_told_of_once() {
+    let mut outbox = Outbox::new(sequence(1));
+    outbox.push(vec![persist(2)]);
+    assert!(matches!(outbox.next(), Next::Write(_)));
+    for session in [7, 8] {
+        outbox.push(vec![register(session, Vec::new())]);
+        assert_eq!(outbox.next(), Next::Do(register(session, Vec::new())));
+        assert_eq!(outbox.next(), Next::Nothing);
+    }
 }
 
 #[test]
