@@ -1,8 +1,8 @@
 //! One redb file: its format version, its transactions, and what becomes of it when the disk fails.
 //!
 //! redb refuses to go on after an I/O error, since it no longer knows what is on disk. Here such a
-//! database is closed at once and opened anew, with redb's own repair, at the next call: a disk
-//! that was full for a while costs no restart.
+//! database is closed and opened anew, with redb's own repair, by the next call: a disk that was full
+//! for a while costs no restart.
 
 use redb::{
     Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction,
@@ -14,7 +14,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -119,11 +119,20 @@ impl Drop for Open {
     }
 }
 
+/// The database of a file.
+enum Slot {
+    Open(Arc<Open>),
+    /// It failed, and is opened anew once nobody else uses it: redb has a file open only once.
+    Failed(Arc<Open>),
+    Closed,
+}
+
 /// A redb file.
 pub(super) struct StoreFile {
     opener: Opener,
-    /// Absent after a failure, until the next call opens it anew.
-    database: Mutex<Option<Arc<Open>>>,
+    database: Mutex<Slot>,
+    /// Woken when somebody is done with a database that failed.
+    let_go: Condvar,
     commits: Mutex<Commits>,
 }
 
@@ -167,8 +176,9 @@ impl StoreFile {
 
     fn open_by(opener: Opener) -> Result<Self, OpenError> {
         let open = guard_open(&opener).map_err(|unopened| unopened.error)?;
-        let database = Mutex::new(Some(Arc::new(open)));
-        Ok(Self { opener, database, commits: Mutex::default() })
+        let database = Mutex::new(Slot::Open(Arc::new(open)));
+        let let_go = Condvar::new();
+        Ok(Self { opener, database, let_go, commits: Mutex::default() })
     }
 
     /// Returns for how long what is to be written has not been: by the commit under way, or by all
@@ -214,24 +224,35 @@ impl StoreFile {
         // A disk that returns nonsense can make redb panic; that must not take the daemon along.
         let result = catch_unwind(AssertUnwindSafe(|| work(database.get())));
         let result = result.unwrap_or_else(|_| Err(contradiction()));
-        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::InvalidInput) {
-            let mut slot = locked(&self.database);
-            if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &database)) {
-                *slot = None;
-            }
+        let mut slot = locked(&self.database);
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::InvalidInput)
+            && matches!(&*slot, Slot::Open(current) if Arc::ptr_eq(current, &database))
+        {
+            *slot = Slot::Failed(Arc::clone(&database));
         }
+        // With the lock held: whoever looks at how many use it does so before, or is woken.
+        drop(database);
+        self.let_go.notify_all();
+        drop(slot);
         result
     }
 
     fn database(&self) -> io::Result<Arc<Open>> {
         let mut slot = locked(&self.database);
-        if let Some(database) = slot.as_ref() {
-            return Ok(Arc::clone(database));
+        loop {
+            match &*slot {
+                Slot::Open(database) => return Ok(Arc::clone(database)),
+                Slot::Failed(before) if Arc::strong_count(before) > 1 => {
+                    slot = self.let_go.wait(slot).unwrap_or_else(PoisonError::into_inner);
+                }
+                Slot::Failed(_) => *slot = Slot::Closed,
+                Slot::Closed => break,
+            }
         }
         let open = guard_open(&self.opener);
         let open = open.map_err(|unopened| io::Error::new(unopened.kind, unopened.error))?;
         let database = Arc::new(open);
-        *slot = Some(Arc::clone(&database));
+        *slot = Slot::Open(Arc::clone(&database));
         Ok(database)
     }
 }

@@ -3,11 +3,12 @@
 use super::{
     AgentStore, ManagerStore, OpenError, Sealer,
     faulty::FaultyDisk,
-    file::{disk, migrate, read_format},
+    file::{StoreFile, disk, migrate, read_format},
 };
 use crate::{agent::Record, consensus::LogStore, types::Sequence};
 use bytes::Bytes;
 use proptest::prelude::*;
+use std::sync::mpsc;
 
 fn sealer() -> Sealer {
     Sealer::new(1, &[3; 32], || [9; 12])
@@ -181,6 +182,38 @@ fn a_full_disk_is_an_error_and_passes_without_a_restart() {
     store.append(&[entry(2)]).unwrap();
     assert_eq!(store.failure(), None);
     assert_eq!(store.read(1, 3).unwrap().len(), 2);
+}
+
+#[test]
+fn a_file_that_failed_is_opened_again_once_its_readers_are_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StoreFile::open(&folder.path().join("store.redb")).unwrap();
+    let (reading, is_reading) = mpsc::channel();
+    let (done, is_done) = mpsc::channel::<()>();
+    let (writing, is_writing) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let file = &file;
+        scope.spawn(move || {
+            file.read(|_| {
+                reading.send(()).unwrap();
+                is_done.recv().map_err(std::io::Error::other)
+            })
+        });
+        is_reading.recv().unwrap();
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        file.write(|_| Err::<(), _>(full())).unwrap_err();
+        let writer = scope.spawn(move || {
+            writing.send(()).unwrap();
+            file.write(|_| Ok(()))
+        });
+        is_writing.recv().unwrap();
+        // A write that did not wait would have failed by now.
+        for _ in 0..1_000 {
+            std::thread::yield_now();
+        }
+        done.send(()).unwrap();
+        writer.join().unwrap().unwrap();
+    });
 }
 
 #[test]
