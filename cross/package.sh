@@ -57,7 +57,7 @@ archive() { # ARCH
   install -m 755 "$(binary "$1")" "$tree/midge"
   install -m 755 install.sh "$tree"
   install -m 644 LICENSE README.md CHANGELOG.md "$tree"
-  cp -r systemd "$work/documents/completions" "$work/documents/man" "$tree"
+  cp -r systemd openrc "$work/documents/completions" "$work/documents/man" "$tree"
   chmod -R u=rwX,go=rX "$tree"
   tar --create --directory "$work" --format=gnu --sort=name --owner=0 --group=0 --numeric-owner \
     --mtime="@$SOURCE_DATE_EPOCH" "$name" | gzip -9n >"$dist/$name.tar.gz"
