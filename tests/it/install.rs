@@ -539,6 +539,7 @@ fn packages_hold_what_they_say_and_are_made_alike() {
         "./usr/share/man/man1/midge.1.gz",
         "./usr/share/bash-completion/completions/midge",
         "./usr/share/doc/midge/copyright",
+        "./usr/share/doc/midge/docs/operations.md",
     ] {
         assert!(contents.lines().any(|line| line.ends_with(file)), "{file}: {contents}");
     }
