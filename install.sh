@@ -73,6 +73,7 @@ trap finish EXIT
 trap 'exit 1' HUP INT TERM
 
 systemd_runs() { [ -d /run/systemd/system ] && have systemctl; }
+openrc_runs() { [ -d /run/openrc ] && have rc-service && have rc-update; }
 
 # The build for this machine. The kernel's word is not enough: boards run 64-bit kernels below
 # 32-bit systems, whose containerd pulls images for 32 bits.
@@ -244,14 +245,15 @@ quiet_networks() {
 }
 
 run_service() {
-  if ! systemd_runs; then
-    say "this system does not run systemd. What is left to do: start containerd at boot, and after
-it, as root: $prefix/bin/midge daemon
-$(if have rc-service; then echo "With OpenRC: rc-update add containerd && rc-service containerd start,
-and a script in /etc/init.d with supervisor=supervise-daemon, command=$prefix/bin/midge,
-command_args=daemon, and need containerd."; fi)"
-    return 0
+  if systemd_runs; then run_by_systemd
+  elif openrc_runs; then run_by_openrc
+  else
+    say "this system runs neither systemd nor OpenRC. What is left to do: start containerd at boot,
+and after it, as root: $prefix/bin/midge daemon"
   fi
+}
+
+run_by_systemd() {
   sed "s|^ExecStart=/usr/bin/midge|ExecStart=$prefix/bin/midge|" "$tree/systemd/midge.service" \
     >"$scratch/midge.service"
   put 644 "$scratch/midge.service" /etc/systemd/system/midge.service
@@ -262,6 +264,20 @@ command_args=daemon, and need containerd."; fi)"
     # Starts it as well, where it was not running.
     systemctl restart midge.service ||
       die "midge is installed but does not start; journalctl -u midge says why"
+  fi
+}
+
+run_by_openrc() {
+  sed "s|^command=/usr/bin/midge|command=$prefix/bin/midge|" "$tree/openrc/midge.initd" \
+    >"$scratch/midge.initd"
+  put 755 "$scratch/midge.initd" /etc/init.d/midge
+  rc-update add midge default
+  if [ "$start" = yes ]; then
+    { rc-update add containerd default && rc-service --ifstopped containerd start; } ||
+      warn "containerd does not start; midge waits for it"
+    # Starts it as well, where it was not running.
+    rc-service midge restart ||
+      die "midge is installed but does not start; /var/log/midge.log says why"
   fi
 }
 
@@ -296,6 +312,9 @@ uninstall_midge() {
   [ -f "$share/files" ] || die "nothing was installed below $prefix; another --prefix?"
   if systemd_runs; then
     systemctl disable --now midge.service || warn "midge.service cannot be stopped"
+  elif openrc_runs; then
+    rc-service --ifstarted midge stop || warn "the service midge cannot be stopped"
+    rc-update del midge default || :
   fi
   if [ "$purge" = yes ]; then
     say "removing containers and images of this node, /var/lib/midge, /etc/midge and /run/midge"

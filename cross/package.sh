@@ -57,7 +57,7 @@ archive() { # ARCH
   install -m 755 "$(binary "$1")" "$tree/midge"
   install -m 755 install.sh "$tree"
   install -m 644 LICENSE README.md CHANGELOG.md "$tree"
-  cp -r systemd "$work/documents/completions" "$work/documents/man" "$tree"
+  cp -r docs systemd openrc "$work/documents/completions" "$work/documents/man" "$tree"
   chmod -R u=rwX,go=rX "$tree"
   tar --create --directory "$work" --format=gnu --sort=name --owner=0 --group=0 --numeric-owner \
     --mtime="@$SOURCE_DATE_EPOCH" "$name" | gzip -9n >"$dist/$name.tar.gz"
@@ -74,6 +74,8 @@ debian() { # ARCH
   put 644 systemd/midge.networkmanager.conf usr/lib/NetworkManager/conf.d/midge.conf
   put 644 systemd/midge.dhcpcd.conf usr/share/doc/midge/dhcpcd.conf
   put 644 README.md usr/share/doc/midge/README.md
+  local guide
+  for guide in docs/*.md; do put 644 "$guide" "usr/share/doc/midge/$guide"; done
   put 644 "$work/documents/completions/midge.bash" usr/share/bash-completion/completions/midge
   put 644 "$work/documents/completions/_midge" usr/share/zsh/vendor-completions/_midge
   put 644 "$work/documents/completions/midge.fish" usr/share/fish/vendor_completions.d/midge.fish

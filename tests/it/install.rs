@@ -181,7 +181,9 @@ impl Root {
             fs::write(tree.join(file), version).unwrap();
         }
         fs::write(tree.join("completions/midge.fish"), version).unwrap();
-        run(Command::new("cp").arg("-r").arg(repository().join("systemd")).arg(&tree));
+        for folder in ["systemd", "openrc"] {
+            run(Command::new("cp").arg("-r").arg(repository().join(folder)).arg(&tree));
+        }
         for file in ["install.sh", "LICENSE"] {
             fs::copy(repository().join(file), tree.join(file)).unwrap();
         }
@@ -315,6 +317,45 @@ fn busybox_is_enough_to_install_with() {
 }
 
 #[test]
+fn openrc_starts_it_where_there_is_no_systemd() {
+    if !can_run() || std::env::consts::ARCH != "x86_64" {
+        return;
+    }
+    let root = Root::busybox();
+    fs::remove_dir_all(root.path("/run/systemd")).unwrap();
+    fs::create_dir(root.path("/run/openrc")).unwrap();
+    fs::create_dir(root.path("/etc/init.d")).unwrap();
+    root.fake("rc-service", "");
+    root.fake("rc-update", "");
+    let archive = root.release("1.0.0", "x86_64");
+    root.succeeds(&format!("sh /dist/install.sh --archive {archive}"));
+    let script = fs::read_to_string(root.path("/etc/init.d/midge")).unwrap();
+    assert!(script.contains("\ncommand=/usr/local/bin/midge\n"), "{script}");
+    run(Command::new("sh").arg("-n").arg(root.path("/etc/init.d/midge")));
+    let mode = fs::metadata(root.path("/etc/init.d/midge")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    let calls = root.calls();
+    for call in [
+        "rc-update add midge default",
+        "rc-update add containerd default",
+        "rc-service --ifstopped containerd start",
+        "rc-service midge restart",
+    ] {
+        assert!(calls.iter().any(|it| it == call), "{call}: {calls:?}");
+    }
+
+    root.succeeds(&format!("sh /dist/install.sh --archive {archive} --no-start"));
+    assert!(!root.calls().iter().any(|it| it.starts_with("rc-service")));
+    root.succeeds("sh /usr/local/share/midge/install.sh --uninstall");
+    assert_eq!(root.calls(), ["rc-service --ifstarted midge stop", "rc-update del midge default"]);
+    assert!(!root.path("/etc/init.d/midge").exists());
+
+    root.fake("rc-service", "[ \"$1\" != midge ]");
+    let error = root.fails(&format!("sh /dist/install.sh --archive {archive}"));
+    assert!(error.contains("/var/log/midge.log says why"), "{error}");
+}
+
+#[test]
 fn an_archive_that_is_not_what_it_says_changes_nothing() {
     if !can_run() {
         return;
@@ -409,7 +450,7 @@ fn what_is_missing_is_said() {
     assert_eq!(root.version(), None);
     fs::remove_dir_all(root.path("/run/systemd")).unwrap();
     let out = root.succeeds(&format!("sh /dist/install.sh --archive {archive} --no-deps"));
-    assert!(out.contains("does not run systemd"), "{out}");
+    assert!(out.contains("neither systemd nor OpenRC"), "{out}");
     for (arguments, why) in [
         ("--purge", "--purge goes with --uninstall"),
         ("--archive", "--archive needs a value"),
@@ -472,7 +513,9 @@ fn packages_hold_what_they_say_and_are_made_alike() {
         .arg("-tzf")
         .arg(one.path().join(format!("midge-{version}-linux-x86_64.tar.gz"))));
     let list = String::from_utf8(list.stdout).unwrap();
-    for file in ["midge", "install.sh", "LICENSE", "systemd/purge.sh", "man/midge.1"] {
+    for file in
+        ["midge", "install.sh", "LICENSE", "systemd/purge.sh", "openrc/midge.initd", "man/midge.1"]
+    {
         let path = format!("midge-{version}-linux-x86_64/{file}");
         assert!(list.lines().any(|line| line == path), "{path}: {list}");
     }
@@ -496,6 +539,7 @@ fn packages_hold_what_they_say_and_are_made_alike() {
         "./usr/share/man/man1/midge.1.gz",
         "./usr/share/bash-completion/completions/midge",
         "./usr/share/doc/midge/copyright",
+        "./usr/share/doc/midge/docs/operations.md",
     ] {
         assert!(contents.lines().any(|line| line.ends_with(file)), "{file}: {contents}");
     }
