@@ -5,7 +5,7 @@
 #
 # It ends up at target/TARGET/release/midge. Two builds of one commit by one toolchain are equal byte
 # for byte, wherever the sources are. What is missing is installed: the C compiler with apt-get, Rust's
-# standard library with rustup.
+# standard library with rustup. Exits with 3 where they are not to be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$HOME/.cargo/bin:$PATH"
@@ -28,18 +28,18 @@ if [ "$arch" != "$machine" ]; then
   if ! command -v "$compiler" >/dev/null; then
     if ! command -v apt-get >/dev/null; then
       echo "$0: $compiler is missing, and this script only knows apt-get; please install it" >&2
-      exit 1
+      exit 3
     fi
     { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y \
-        -qq --no-install-recommends "gcc-$package" "libc6-dev-$libc-cross"; } >/dev/null
+        -qq --no-install-recommends "gcc-$package" "libc6-dev-$libc-cross"; } >/dev/null || exit 3
   fi
 fi
 if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
   if ! command -v rustup >/dev/null; then
     echo "$0: rustc has no standard library for $target, and there is no rustup to get it with" >&2
-    exit 1
+    exit 3
   fi
-  rustup target add "$target"
+  rustup target add "$target" || exit 3
 fi
 
 # Linked statically: one file that runs on a machine with no libraries. At a fixed address: each

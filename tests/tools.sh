@@ -45,6 +45,8 @@ test_tools() {
   demo
   install_packages busybox busybox-static docker-registry docker-registry nft nftables
   root || echo "a Debian to install midge on is not to be had here" >&2
+  [ -e /usr/lib/binfmt.d/qemu-arm.conf ] || install_packages no-emulator qemu-user-static ||
+    echo "an emulator of ARM is not to be had here" >&2
   # Newer releases have the docker command alone; the tests that drive it say so where it is missing.
   install_packages docker docker-cli || echo "docker-cli is not to be had here" >&2
   export PATH="$HOME/.cargo/bin:$PATH"

@@ -180,6 +180,7 @@ impl Network {
             daemon: None,
             beside: Vec::new(),
             binary: midge_binary(),
+            platform: None,
             environment: Vec::new(),
         };
         host.start_containerd();
@@ -223,8 +224,13 @@ impl Network {
 
     /// Starts the daemons and makes a cluster of them, whose first nodes are managers.
     pub(crate) fn found(&mut self, managers: usize) {
+        self.found_with(managers, &[]);
+    }
+
+    /// The same, with what each daemon is told besides.
+    pub(crate) fn found_with(&mut self, managers: usize, extra: &[&str]) {
         for host in &mut self.hosts {
-            host.start_daemon();
+            host.start_daemon_with(extra);
         }
         let first = &self.hosts[0];
         first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
@@ -322,6 +328,8 @@ pub(crate) struct Host {
     beside: Vec<Process>,
     /// The program that its daemon is.
     pub(crate) binary: PathBuf,
+    /// The platform that its containerd says it is, where that is not this machine's.
+    pub(crate) platform: Option<&'static str>,
     /// What its daemon has in its environment.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
@@ -347,6 +355,10 @@ impl Host {
         let mut config = String::new();
         writeln!(config, "version = 2\nroot = \"{dir}/ctd\"\nstate = \"{dir}/ctd-run\"").unwrap();
         writeln!(config, "[grpc]\naddress = \"{dir}/containerd.sock\"").unwrap();
+        if let Some(platform) = self.platform {
+            let plugin = r#"[plugins."io.containerd.runtime.v2.task"]"#;
+            writeln!(config, "{plugin}\nplatforms = [\"{platform}\"]").unwrap();
+        }
         let path = self.dir.join("containerd.toml");
         fs::write(&path, config).unwrap();
         let mut command = self.inside(Path::new("containerd"));
@@ -496,8 +508,12 @@ impl Host {
 
     /// Waits until so many tasks of a service run.
     pub(crate) fn wait_running(&self, service: &str, count: usize) -> Vec<String> {
-        eventually(&format!("{count} tasks of {service} to run"), || {
-            Some(self.running(service)).filter(|tasks| tasks.len() == count)
+        eventually_so(&format!("{count} tasks of {service} to run"), || {
+            let running = self.running(service);
+            if running.len() == count {
+                return Ok(running);
+            }
+            Err(self.ok(&["service", "ps", "--no-trunc", service]))
         })
     }
 

@@ -19,6 +19,7 @@ mod jobs;
 mod joining;
 mod managers;
 mod mistakes;
+mod mixed;
 mod options;
 mod recovery;
 mod registry;
