@@ -106,12 +106,14 @@ impl Session {
         }
     }
 
-    /// The manager answered a heartbeat.
-    pub(super) fn answered(&mut self, session: u64, new_period: Duration) {
-        if let Link::Registered { session: mine, period, unanswered, .. } = &mut self.link
+    /// The manager answered a heartbeat. Where it wants them more often from now on, it waits for the
+    /// next one no longer than that.
+    pub(super) fn answered(&mut self, session: u64, new_period: Duration, now: Moment) {
+        if let Link::Registered { session: mine, period, beat_at, unanswered } = &mut self.link
             && *mine == session
         {
             *period = new_period.max(PERIOD_MIN);
+            *beat_at = (*beat_at).min(now + *period);
             *unanswered = 0;
         }
     }

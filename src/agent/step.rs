@@ -404,7 +404,9 @@ impl Agent {
                     self.new_session();
                 }
             }
-            FromManager::Beat { session, heartbeat } => self.session.answered(session, heartbeat),
+            FromManager::Beat { session, heartbeat } => {
+                self.session.answered(session, heartbeat, at.now);
+            }
             FromManager::Assignments(set) => self.assign(*set, at),
             FromManager::ReportTaken { session, number } => {
                 if self.session.registered() == Some(session) {

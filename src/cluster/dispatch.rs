@@ -20,6 +20,8 @@ pub(super) type RootDigests = ([u8; 32], Option<[u8; 32]>);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: u64,
+    /// The manager that passes it on, until that one was too silent itself.
+    pub(super) via: Option<NodeId>,
     /// The number of the last set sent, in this session or before it; 0 before the first.
     number: u64,
     /// What the node was told; none until the first complete set.
@@ -45,12 +47,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(id: u64, number: u64) -> Self {
+    pub(super) fn new(id: u64, number: u64, via: Option<NodeId>) -> Self {
         let (sent, behind, place, trust, kept) = (None, None, None, None, BTreeSet::new());
         let (held, place_age, reports) = (false, 0, VecDeque::new());
         let (unwell, complaint) = (None, None);
         Self {
             id,
+            via,
             number,
             sent,
             kept,

@@ -201,8 +201,9 @@ impl Leader {
                     .push(Effect::Reply { ticket, result: self.read(state, (now, date), &query) });
             }
             Event::Request { ticket, request } => self.enqueue(ticket, request, &mut effects),
-            Event::Message { node, address, message } => {
-                self.handle_message(state, now, &node, &address, message, &mut effects);
+            Event::Message { node, address, via, message } => {
+                let origin = message::Origin { node: &node, address: &address, via };
+                self.handle_message(state, now, origin, message, &mut effects);
             }
             // Only silence tells that a node is lost: connections end for many reasons.
             Event::Disconnected { .. } | Event::Tick => {}

@@ -153,20 +153,24 @@ impl Liveness {
         self.soonest.into_iter().chain(doubt).min()
     }
 
-    /// Tells whether most of the remote nodes have fallen silent together. A beat that is half a
-    /// period late is missed: nodes that were cut off at once differ by one period at most.
-    fn most_are_silent(&self, state: &State, now: Moment) -> bool {
+    /// Tells whether a node has missed a beat: one that is half a period late, as nodes that were cut
+    /// off at once differ by one period at most.
+    fn misses(&self, state: &State, now: Moment, id: &NodeId) -> bool {
         let period = heartbeat_period(state);
+        match self.nodes.get(id) {
+            Some(Pulse::Heard { last, .. }) => now.since(*last) > period + period / 2,
+            _ => true,
+        }
+    }
+
+    /// Tells whether most of the remote nodes have fallen silent together.
+    fn most_are_silent(&self, state: &State, now: Moment) -> bool {
         let (mut remote, mut silent) = (0, 0);
         for node in state.nodes().filter(|node| node.role == Role::Worker) {
             match self.nodes.get(&node.id) {
-                Some(Pulse::Heard { last, .. }) => {
+                Some(Pulse::Heard { .. } | Pulse::Suspect) => {
                     remote += 1;
-                    silent += usize::from(now.since(*last) > period + period / 2);
-                }
-                Some(Pulse::Suspect) => {
-                    remote += 1;
-                    silent += 1;
+                    silent += usize::from(self.misses(state, now, &node.id));
                 }
                 _ => {}
             }
@@ -241,7 +245,12 @@ impl Leader {
         let ids: Vec<NodeId> = self.liveness.nodes.keys().cloned().collect();
         for id in ids {
             let lost = match self.liveness.nodes.get(&id) {
-                Some(Pulse::Heard { deadline, .. }) if *deadline <= now => {
+                Some(&Pulse::Heard { last, deadline: at }) if at <= now => {
+                    if self.has_lost_its_way(state, now, &id) {
+                        let pulse = Pulse::Heard { last, deadline: now + deadline(state) };
+                        self.liveness.set(&id, pulse);
+                        continue;
+                    }
                     // Looked at once: nodes are lost by the thousand or not at all.
                     let silent = *most_are_silent
                         .get_or_insert_with(|| self.liveness.most_are_silent(state, now));
@@ -270,6 +279,13 @@ impl Leader {
             self.sessions.remove(&id);
             self.want_node_state(state, &id, NodeState::Down, lost);
         }
+    }
+
+    /// Tells, once a session, whether the manager that passes on the node's session fell silent with
+    /// it: the node finds that out later than its deadline, and goes to another.
+    fn has_lost_its_way(&mut self, state: &State, now: Moment, id: &NodeId) -> bool {
+        let via = self.sessions.get_mut(id).and_then(|session| session.via.take());
+        via.is_some_and(|via| self.liveness.misses(state, now, &via))
     }
 
     fn orphan_tasks(&mut self, state: &State, id: &NodeId) {

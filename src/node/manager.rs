@@ -79,7 +79,7 @@ pub(super) struct Context {
 /// What a node said.
 #[derive(Debug)]
 pub(super) enum Input {
-    Message { node: NodeId, address: String, message: FromWorker },
+    Message { node: NodeId, address: String, via: Option<NodeId>, message: FromWorker },
     Gone { node: NodeId },
 }
 
@@ -286,8 +286,8 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             }
             Wake::News(News::Group(result)) => self.group_moved(result),
             Wake::Call(call) => self.take_call(call),
-            Wake::Input(Input::Message { node, address, message }) => {
-                self.step(Event::Message { node, address, message });
+            Wake::Input(Input::Message { node, address, via, message }) => {
+                self.step(Event::Message { node, address, via, message });
             }
             Wake::Input(Input::Gone { node }) => self.step(Event::Disconnected { node }),
             Wake::Deadline => {}

@@ -258,14 +258,14 @@ async fn route(
             return Ended::Stopped;
         };
         match input {
-            PeerInput::FromWorker { node, address, message } => {
+            PeerInput::FromWorker { node, address, via, message } => {
                 let Some(manager) = &manager else {
                     tracing::debug!(%node, "a worker spoke to a node that is no manager");
                     continue;
                 };
                 // Everything a worker says is repeated until it is answered, so dropping is safe
                 // where waiting would hold up this node's own session as well.
-                let input = manager::Input::Message { node, address, message };
+                let input = manager::Input::Message { node, address, via, message };
                 if manager.try_send(input).is_err() {
                     tracing::debug!("a worker's message was dropped: the manager is busy");
                 }

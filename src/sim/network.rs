@@ -193,7 +193,8 @@ impl World {
         let (to, input) = match message {
             Carried::Up(message) => {
                 let (node, address) = (worker.clone(), format!("10.0.0.{}", self.number(worker)));
-                (leader, PeerInput::FromWorker { node, address, message })
+                let via = way.get(1).filter(|hop| *hop != leader).cloned();
+                (leader, PeerInput::FromWorker { node, address, via, message })
             }
             Carried::Down(message) => (worker, PeerInput::FromManager(message)),
         };

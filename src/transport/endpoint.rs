@@ -432,7 +432,7 @@ impl Endpoint {
             (Uplink::Local, Managers::Local { address, .. }, Some(ready)) => {
                 let (node, address) = (ready.identity.node.clone(), address.clone());
                 drop(state);
-                self.inner.put_local(PeerInput::FromWorker { node, address, message });
+                self.inner.put_local(PeerInput::FromWorker { node, address, via: None, message });
             }
             _ => {}
         }

@@ -297,16 +297,16 @@ async fn stream(
     match (&mut request, peer.clone()) {
         (StreamRequest::Session, Some(peer)) => {
             let leader = inner.state().leader.clone();
-            let caller = Caller { node: peer.node, address, connection, relayed: false };
+            let caller = Caller { node: peer.node, address, connection, via: None };
             return match leader {
                 LeaderAt::Here => session(inner, caller, sender, receiver).await,
                 LeaderAt::There(leader) => passed_on(inner, caller, leader, sender, receiver).await,
                 LeaderAt::Nowhere => refuse(sender, Class::NotLeader, NO_LEADER.to_owned()).await,
             };
         }
-        (StreamRequest::SessionOf { node, address }, _) => {
+        (StreamRequest::SessionOf { node, address }, Some(via)) => {
             let (node, address) = (node.clone(), std::mem::take(address));
-            let caller = Caller { node, address, connection, relayed: true };
+            let caller = Caller { node, address, connection, via: Some(via.node) };
             return session(inner, caller, sender, receiver).await;
         }
         (StreamRequest::Via { node, request }, _) => {
@@ -394,7 +394,8 @@ struct Caller {
     address: String,
     /// The way: to the worker, or to the manager that passes its session on.
     connection: quinn::Connection,
-    relayed: bool,
+    /// The manager that passes it on.
+    via: Option<NodeId>,
 }
 
 /// A session as it is kept here.
@@ -418,7 +419,7 @@ impl Kept {
         }
         state.next_session += 1;
         let number = state.next_session;
-        let (connection, relayed) = (caller.connection.clone(), caller.relayed);
+        let (connection, relayed) = (caller.connection.clone(), caller.via.is_some());
         let worker = Worker { session: number, connection, relayed, outbox };
         let before = state.workers.insert(caller.node.clone(), worker);
         if let Some(before) = before
@@ -459,7 +460,8 @@ async fn session(
         let read = async {
             while let Some(message) = receiver.receive_known::<FromWorker>().await? {
                 let (node, address) = (node.clone(), caller.address.clone());
-                let input = PeerInput::FromWorker { node, address, message };
+                let via = caller.via.clone();
+                let input = PeerInput::FromWorker { node, address, via, message };
                 if inner.inputs.send(input).await.is_err() {
                     break;
                 }

@@ -126,7 +126,7 @@ fn beat(number: u64) -> FromWorker {
 async fn heard(worker: &Endpoint, manager: &Endpoint, number: u64) -> (NodeId, String) {
     worker.send_to_manager(beat(number));
     match until(manager, |input| matches!(input, PeerInput::FromWorker { .. })).await {
-        PeerInput::FromWorker { node, address, message } => {
+        PeerInput::FromWorker { node, address, message, .. } => {
             assert_eq!(message, beat(number));
             (node, address)
         }

@@ -170,6 +170,8 @@ pub enum PeerInput {
         node: NodeId,
         /// The address it is seen at, without a port.
         address: String,
+        /// The manager that passes its session on, where that is not with this one.
+        via: Option<NodeId>,
         /// What.
         message: FromWorker,
     },

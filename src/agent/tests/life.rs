@@ -247,6 +247,25 @@ fn an_idle_agent_only_beats() {
 }
 
 #[test]
+fn a_shorter_period_begins_at_once() {
+    let mut bench = Bench::online(Vec::new(), Vec::new());
+    bench.assign(true, Vec::new());
+    let beat = |bench: &Bench, seconds| {
+        let heartbeat = Duration::from_secs(seconds);
+        Event::Message(FromManager::Beat { session: bench.session, heartbeat })
+    };
+    let long = beat(&bench, 30);
+    bench.step(long);
+    let wait = |bench: &Bench| bench.agent.next_deadline().unwrap().since(bench.now);
+    let first = wait(&bench);
+    bench.wait(first);
+    assert_eq!(wait(&bench), Duration::from_secs(30));
+    let short = beat(&bench, 2);
+    bench.step(short);
+    assert_eq!(wait(&bench), Duration::from_secs(2));
+}
+
+#[test]
 fn an_unknown_session_is_begun_anew() {
     let mut bench = Bench::online(Vec::new(), Vec::new());
     let old = bench.session;

@@ -43,16 +43,25 @@ pub(super) fn needs_commit(state: &State, id: &TaskId, status: &TaskStatus) -> b
     status.state == TaskState::Running && same != TaskStatus { ..known.clone() }
 }
 
+/// Who says something.
+pub(super) struct Origin<'a> {
+    pub(super) node: &'a NodeId,
+    /// The address it is seen at.
+    pub(super) address: &'a str,
+    /// The manager that passes its session on.
+    pub(super) via: Option<NodeId>,
+}
+
 impl Leader {
     pub(super) fn handle_message(
         &mut self,
         state: &State,
         now: Moment,
-        node: &NodeId,
-        address: &str,
+        origin: Origin<'_>,
         message: FromWorker,
         effects: &mut Vec<Effect>,
     ) {
+        let Origin { node, address, .. } = origin;
         let Some(row) = state.node(node) else {
             let message = if state.is_removed(node) {
                 FromManager::Removed
@@ -70,7 +79,7 @@ impl Leader {
                 let message = FromManager::Duplicate { holder };
                 effects.push(Effect::Send { node: node.clone(), message });
             } else {
-                self.register(state, now, node, address, *register, effects);
+                self.register(state, now, origin, *register, effects);
             }
             return;
         }
@@ -117,15 +126,14 @@ impl Leader {
         &mut self,
         state: &State,
         now: Moment,
-        node: &NodeId,
-        address: &str,
+        Origin { node, address, via }: Origin<'_>,
         mut register: Register,
         effects: &mut Vec<Effect>,
     ) {
         // A register that came twice must not start the numbers of its session anew: a later set
         // under an earlier number would be taken for an old one.
         let number = self.numbers.get(node).copied().unwrap_or_default();
-        self.sessions.insert(node.clone(), Session::new(register.session, number));
+        self.sessions.insert(node.clone(), Session::new(register.session, number, via));
         self.due.told.insert(node.clone());
         self.heard(state, now, node);
         self.want_node_state(state, node, NodeState::Ready, "");

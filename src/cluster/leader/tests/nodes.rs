@@ -48,6 +48,48 @@ fn join_request(machine: &str, secret: u128) -> JoinRequest {
 }
 
 #[test]
+fn a_node_out_of_touch_with_the_manager_in_between_has_time_to_find_another() {
+    let mut world = World::new(5);
+    world.ways.insert(id(1), id(2));
+    world.link(1);
+    world.create(replicated("web", 5));
+    world.run(SECOND);
+    let cut = |world: &mut World| {
+        world.cut(1);
+        world.cut(2);
+        world.run(6 * SECOND);
+    };
+    let task = world.state.tasks_on_node(&id(1)).next().expect("one runs there").id.clone();
+    cut(&mut world);
+    assert_eq!(state_of(&world, 2).0, NodeState::Down);
+    assert_eq!(state_of(&world, 1).0, NodeState::Ready);
+    // It comes by another way, and its task has not moved.
+    world.ways.clear();
+    world.link(1);
+    world.run(10 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Ready);
+    assert_eq!(world.task(&task).desired, Desired::Running);
+
+    // Time is given once.
+    world.ways.insert(id(1), id(2));
+    world.link(2);
+    world.link(1);
+    world.run(SECOND);
+    cut(&mut world);
+    assert_eq!(state_of(&world, 1).0, NodeState::Ready);
+    world.run(6 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Down);
+
+    // And where the manager in between is in touch, none.
+    world.link(2);
+    world.link(1);
+    world.run(SECOND);
+    world.cut(1);
+    world.run(6 * SECOND);
+    assert_eq!(state_of(&world, 1).0, NodeState::Down);
+}
+
+#[test]
 fn a_silent_node_is_down_within_six_seconds_and_its_tasks_run_elsewhere() {
     let mut world = World::new(2);
     world.create(replicated("web", 2));

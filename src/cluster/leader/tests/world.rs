@@ -54,6 +54,8 @@ pub(crate) struct World {
     tickets: u64,
     next_beat: Moment,
     seed: u64,
+    /// The managers that pass on sessions of workers.
+    pub(crate) ways: BTreeMap<NodeId, NodeId>,
 }
 
 pub(crate) fn id(number: u128) -> NodeId {
@@ -159,6 +161,7 @@ impl World {
             tickets: 0,
             next_beat: now + BEAT,
             seed: 7,
+            ways: BTreeMap::new(),
         };
         world.carry_out(effects);
         for number in 0..=workers {
@@ -200,7 +203,12 @@ impl World {
 
     pub(crate) fn say(&mut self, number: u128, message: FromWorker) {
         let address = format!("10.0.0.{number}");
-        self.event(Event::Message { node: id(number), address, message });
+        self.event(Event::Message {
+            node: id(number),
+            address,
+            via: self.ways.get(&id(number)).cloned(),
+            message,
+        });
     }
 
     /// Says one status of one task on behalf of its node.
@@ -219,7 +227,7 @@ impl World {
         let (session, number) = (worker.session, worker.reports);
         let tasks = vec![TaskReport { task: task.clone(), status }];
         let message = FromWorker::Report { session, number, tasks };
-        self.event(Event::Message { node, address: "10.0.0.9".to_owned(), message });
+        self.event(Event::Message { node, address: "10.0.0.9".to_owned(), via: None, message });
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -328,7 +336,7 @@ impl World {
             let address = format!("10.0.0.{}", node.as_str().trim_start_matches('0'));
             let address = if address.ends_with('.') { "10.0.0.0".to_owned() } else { address };
             let message = FromWorker::Heartbeat { session, applied };
-            self.event(Event::Message { node, address, message });
+            self.event(Event::Message { node, address, via: None, message });
         }
     }
 
