@@ -250,6 +250,15 @@ impl<R: Runtime> Consensus<R> {
         Members { voters, learners }
     }
 
+    /// Returns for how long too few members have answered this one; none where it does not lead.
+    #[must_use]
+    pub fn without_quorum(&self) -> Option<Duration> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let answered = metrics.last_quorum_acked.as_ref()?;
+        (metrics.current_leader == Some(self.id)).then(|| openraft::Instant::elapsed(&**answered))
+    }
+
     /// Waits until this member votes, at most `limit`; tells whether it does.
     pub async fn votes_within(&self, limit: Duration) -> bool {
         let mut metrics = self.raft.metrics();

@@ -124,6 +124,10 @@ impl Log for LogPort {
         self.store.commit_under_way().map(|time| Write { time, failure })
     }
 
+    fn without_quorum(&self) -> Option<Duration> {
+        self.engine.get()?.without_quorum()
+    }
+
     fn set_snapshot_interval(&self, entries: u64) {
         self.snapshot_interval.set(entries);
     }

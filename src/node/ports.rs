@@ -56,6 +56,9 @@ pub trait Log: Clone + Send + Sync + 'static {
     /// Returns how a write that is under way goes; none where nothing is written.
     fn write_under_way(&self) -> Option<Write>;
 
+    /// Returns for how long too few members have answered this one; none where it does not lead.
+    fn without_quorum(&self) -> Option<Duration>;
+
     /// Sets how many entries lie between snapshots, from the next entry on.
     fn set_snapshot_interval(&self, entries: u64);
 

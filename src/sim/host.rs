@@ -110,6 +110,10 @@ impl Log for SimLog {
         Some(Write { time: self.executor.now().since(since), failure: None })
     }
 
+    fn without_quorum(&self) -> Option<Duration> {
+        self.engine.started.get()?.without_quorum()
+    }
+
     /// The simulation keeps its own, so that snapshots come often.
     fn set_snapshot_interval(&self, _: u64) {}
 

@@ -222,12 +222,15 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_managers() {
     for host in &network.hosts {
         assert_eq!(names_on(host), known);
     }
-    // Without a majority there is an answer, and it says what to do.
-    network.hosts[1].kill_daemon();
-    network.hosts[2].kill_daemon();
-    let says = network.hosts[0].refused(&["service", "ls"]);
-    assert!(says.contains("The swarm does not have a leader"), "{says}");
-    for index in [1, 2] {
+    // Without a majority there is an answer, and it says what to do: also from the one that led.
+    let leader = eventually("a leader", || network.hosts[0].leader()) - 1;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    others.iter().for_each(|index| network.hosts[*index].kill_daemon());
+    for command in [&["service", "ls"][..], &["node", "update", "--label-add", "a=b", "n1"]] {
+        let says = network.hosts[leader].refused(command);
+        assert!(says.contains("The swarm does not have a leader"), "{says}");
+    }
+    for index in others {
         network.hosts[index].start_daemon();
     }
     network.await_nodes(3, 0);

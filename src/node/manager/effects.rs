@@ -4,7 +4,7 @@
 
 use super::{
     BARRIER_LIMIT, Bootstrap, Manager, News, PROPOSE_LIMIT, SIGN_LIMIT, Waiting, answer,
-    requests::not_leader, unavailable,
+    group::NO_LEADER, requests::not_leader, unavailable,
 };
 use crate::{
     cluster::{
@@ -64,6 +64,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         self.proposals.under_way = None;
         self.look_at_disk();
         let health = match &result {
+            Err(ProposeError::Timeout(_)) if self.lacks_quorum() => Some(NO_LEADER.to_owned()),
             Err(ProposeError::Timeout(limit)) => {
                 Some(format!("a change of the cluster was not on disk after {limit:?}"))
             }
@@ -128,6 +129,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
 
     /// Gives a request to the leader; a read only once the barrier is passed.
     pub(super) fn pass_on(&mut self, ticket: Ticket) {
+        self.expect_quorum();
         if !self.requests.is_read(ticket) || self.reads_at_once() {
             if let Some(request) = self.requests.release(ticket) {
                 self.step(Event::Request { ticket, request });

@@ -31,8 +31,14 @@ const RELAY_RETRY: Duration = Duration::from_millis(50);
 /// them, over a slow link. As Swarm's.
 const NO_LEADER_LIMIT: Duration = Duration::from_secs(10);
 
+/// From when on too few managers answer the one that leads: several of their heartbeats.
+const NO_QUORUM_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often that is looked at while somebody waits.
+const QUORUM_LOOK: Duration = Duration::from_secs(1);
+
 /// Docker's words.
-const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are \
+pub(super) const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are \
                          online. Make sure more than half of the managers are online.";
 
 /// What is known of the managers.
@@ -43,6 +49,8 @@ pub(super) struct Group {
     node: Option<NodeId>,
     /// Since when nobody leads.
     headless: Option<Moment>,
+    /// When to look whether enough managers answer this one, while it leads and somebody waits.
+    quorum_at: Option<Moment>,
     /// The group that is to be, until it is.
     wanted: Option<BTreeMap<u64, String>>,
     under_way: bool,
@@ -55,7 +63,7 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn deadline(&self) -> Option<Moment> {
         let headless = self.headless.map(|since| since + NO_LEADER_LIMIT);
-        let ours = wait::earlier(self.step_at, self.relay_at);
+        let ours = wait::earlier(wait::earlier(self.step_at, self.relay_at), self.quorum_at);
         wait::earlier(headless, ours)
     }
 }
@@ -208,6 +216,31 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         if self.group.headless.is_some_and(|since| now.since(since) >= NO_LEADER_LIMIT) {
             self.group.headless = Some(now);
             self.requests.refuse_held(&unavailable(NO_LEADER));
+        }
+        if self.group.quorum_at.is_some_and(|at| at <= now) {
+            self.look_for_quorum(now);
+        }
+    }
+
+    /// Somebody waits for what this one can only do with more than half of the managers.
+    pub(super) fn expect_quorum(&mut self) {
+        let at = self.host.now() + QUORUM_LOOK;
+        self.group.quorum_at.get_or_insert(at);
+    }
+
+    /// Tells whether this one leads and too few managers have answered it for long. It goes on
+    /// leading, since nobody else can.
+    pub(super) fn lacks_quorum(&self) -> bool {
+        let alone = self.log.members().len() < 2;
+        !alone && self.log.without_quorum().is_some_and(|time| time >= NO_QUORUM_LIMIT)
+    }
+
+    fn look_for_quorum(&mut self, now: Moment) {
+        let waits = self.leader.is_some() && !self.requests.is_empty();
+        self.group.quorum_at = waits.then(|| now + QUORUM_LOOK);
+        if waits && self.lacks_quorum() {
+            let refusal = unavailable(NO_LEADER);
+            self.requests.refuse_since(now - NO_LEADER_LIMIT, &refusal);
         }
     }
 

@@ -166,6 +166,18 @@ impl Requests {
         }
     }
 
+    /// Tells whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Refuses what waits since that time or longer.
+    pub(super) fn refuse_since(&mut self, since: Moment, refusal: &Refusal) {
+        for (_, pending) in self.pending.extract_if(.., |_, pending| pending.since <= since) {
+            answer(&pending.reply, Err(refusal.clone()));
+        }
+    }
+
     /// Refuses all.
     pub(super) fn refuse_all(&mut self, refusal: &Refusal) {
         for (_, pending) in std::mem::take(&mut self.pending) {
