@@ -231,6 +231,9 @@ pub enum Record {
     PutTask(Box<StoredTask>),
     /// Forget a task.
     RemoveTask(TaskId),
+    /// How far a task is whose container runs. Has to survive the daemon, and not the machine: then
+    /// the container runs no more, and the runtime knows that it did.
+    NoteTask(Box<StoredTask>),
 }
 
 /// A task as the agent keeps it on disk.
@@ -239,7 +242,8 @@ pub struct StoredTask {
     /// The task with its desired state.
     pub task: Task,
     /// The last committed or final status that was seen of it. States between ASSIGNED and
-    /// RUNNING are never written: a start looks at the container instead.
+    /// RUNNING are never written, and RUNNING only as long as the machine runs: a start looks at
+    /// the container instead.
     pub status: TaskStatus,
     /// Whether the manager has acknowledged that status.
     pub reported: bool,

@@ -578,6 +578,10 @@ impl Agent {
             self.sequence_dirty = false;
             records.push(Record::Sequence(self.sequence));
         }
+        for entry in self.tasks.values_mut().filter(|entry| entry.unnoted) {
+            entry.unnoted = false;
+            records.push(Record::NoteTask(Box::new(entry.to_stored())));
+        }
         records
     }
 }

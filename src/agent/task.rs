@@ -180,6 +180,8 @@ pub(super) struct Entry {
     pub(super) reported: bool,
     /// Whether what is on disk differs.
     pub(super) dirty: bool,
+    /// Whether what is noted of the running container differs.
+    pub(super) unnoted: bool,
     /// Since when it is seen running.
     pub(super) running_since: Option<Moment>,
     /// Since when it is seen ended, and how long it had run.
@@ -203,6 +205,7 @@ impl Entry {
             local: None,
             reported: true,
             dirty: true,
+            unnoted: false,
             running_since: None,
             ended,
         }
@@ -274,7 +277,13 @@ impl Entry {
         self.reported = false;
         if self.status.state.is_committed() {
             self.committed = self.status.clone();
-            self.dirty = true;
+            // A commit for each container that starts would wear a card out; that it runs can be
+            // seen.
+            if self.status.state == TaskState::Running {
+                self.unnoted = true;
+            } else {
+                self.dirty = true;
+            }
         }
     }
 

@@ -201,6 +201,9 @@ fn show_record(record: &Record) -> String {
             format!("{} {} {}", tail(&stored.task.id), stored.status.state, stored.task.desired)
         }
         Record::RemoveTask(id) => format!("-{}", tail(id)),
+        Record::NoteTask(stored) => {
+            format!("note {} {}", tail(&stored.task.id), stored.status.state)
+        }
     }
 }
 

@@ -154,6 +154,13 @@ fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
             row["ID"] = json!(format!("{} *", row["ID"].as_str().unwrap_or("")));
         }
     }
+    for (node, row) in nodes.iter().zip(&mut rows).filter(|_| plain) {
+        // A manager's column says it already.
+        let message = text(node, "/Status/Message");
+        if node.get("ManagerStatus").is_none() && row["Status"] == "Ready" && !message.is_empty() {
+            row.insert("Status".to_owned(), json!(format!("Ready, but {message}")));
+        }
+    }
     let columns = [
         column("ID", "ID"),
         column("Hostname", "HOSTNAME"),

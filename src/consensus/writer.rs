@@ -5,6 +5,7 @@
 //! What comes while the disk is busy goes into the next commit together.
 
 use super::{Notice, runtime::Runtime, storage::LogStore, types::Types};
+use crate::util::disk::may_pass;
 use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use futures_lite::FutureExt as _;
@@ -16,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-/// The wait before a disk without room is tried again: room is made by a person or a log rotation,
-/// and an attempt costs next to nothing.
+/// The wait before a disk without room, or one that may only be read, is tried again: that is mended
+/// by a person or a log rotation, and an attempt costs next to nothing.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// How many bytes of entries wait for the disk before whoever hands over more waits as well: as much
@@ -85,10 +86,6 @@ fn ended<E>(_: E) -> io::Error {
 
 fn again(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl<R: Runtime> Writer<R> {
@@ -232,8 +229,8 @@ impl Disk {
         next
     }
 
-    /// Writes where it holds up nobody, and again while the disk has no room, for as long as there
-    /// is a driver: the engine takes any failure for the end, and a full disk is none. What is not
+    /// Writes where it holds up nobody, and again while the disk has no room or may only be read,
+    /// for as long as there is a driver: the engine takes any failure for the end, and that is none. What is not
     /// written meanwhile is not acknowledged either.
     async fn write<R: Runtime>(&mut self, work: Work) -> io::Result<()> {
         if let Some(failure) = &self.failure {
@@ -241,8 +238,8 @@ impl Disk {
         }
         loop {
             let (attempt, store) = (Arc::clone(&work), Arc::clone(&self.store));
-            let full = match R::offload(move || attempt(store.as_ref())).await {
-                Err(error) if is_full(&error) => error,
+            let passing = match R::offload(move || attempt(store.as_ref())).await {
+                Err(error) if may_pass(error.kind()) => error,
                 Err(error) => {
                     self.failure = Some(again(&error));
                     return Err(error);
@@ -258,7 +255,7 @@ impl Disk {
                 true
             };
             if ended.or(waited).await {
-                return Err(full);
+                return Err(passing);
             }
         }
     }

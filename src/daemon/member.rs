@@ -120,6 +120,7 @@ async fn start_now(
 ) -> Result<Member, DaemonError> {
     let containers = shared.containers.clone();
     let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
+    let agent_store = agent_store.noting_in(shared.options.run_dir.join("agent"));
     let (election, elections) = async_channel::bounded(1);
     let engine = open_log(&shared, &membership, election)?;
     let locked = membership.role == Role::Manager && engine.is_none();

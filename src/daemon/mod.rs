@@ -44,6 +44,7 @@ use crate::{
     transport::{BindError, TlsError},
     types::NodeId,
     util::{
+        disk::advice,
         dns::Resolver,
         notify::{notify, watchdog},
     },
@@ -179,6 +180,7 @@ impl DaemonError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "the daemon runs as root".to_owned()
             }
+            Self::Io { source, .. } => advice(source.kind())?.to_owned(),
             _ => return None,
         })
     }

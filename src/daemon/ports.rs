@@ -13,6 +13,7 @@ use crate::{
         Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster, Sequence,
         Trust, UnlockKey, Version,
     },
+    util::disk::may_pass,
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -168,12 +169,9 @@ impl Log for LogPort {
 #[derive(Debug, Clone)]
 pub(super) struct DiskPort(pub(super) Arc<AgentStore>);
 
-/// Tells a disk that may recover (room may be made) from one that will not.
+/// Tells a disk that may recover from one that will not.
 fn disk_error(error: &io::Error) -> DiskError {
-    let temporary = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Interrupted
-    );
+    let temporary = may_pass(error.kind()) || error.kind() == io::ErrorKind::Interrupted;
     DiskError { message: error.to_string(), temporary }
 }
 

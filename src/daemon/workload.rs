@@ -280,7 +280,7 @@ impl Containers {
             hostname: setup.hostname,
             hosts: setup.hosts,
             resolv_conf: setup.resolv_conf,
-            hostname_file: None,
+            hostname_file: setup.hostname_file,
             cgroup_parent: self.inner.cgroup_parent.clone(),
         };
         let container = runtime.prepare(task, &setup, &image).await?;

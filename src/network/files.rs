@@ -1,4 +1,4 @@
-//! The files a container gets for its names: `hosts` and `resolv.conf`.
+//! The files a container gets for its names: `hosts`, `hostname` and `resolv.conf`.
 
 use super::error::NetworkError;
 use crate::types::DnsConfig;
@@ -51,23 +51,33 @@ pub(super) enum Place {
     Alone,
 }
 
-/// Writes both files into `dir` and returns their paths. They are written in place, since a
+/// Where a container's files are.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) hosts: PathBuf,
+    pub(super) hostname: PathBuf,
+    pub(super) resolv_conf: PathBuf,
+}
+
+/// Writes the files into `dir` and returns their paths. They are written in place, since a
 /// container that runs has them mounted.
-pub(super) fn write(dir: &Path, names: &Names<'_>) -> Result<(PathBuf, PathBuf), NetworkError> {
+pub(super) fn write(dir: &Path, names: &Names<'_>) -> Result<Files, NetworkError> {
     fs::create_dir_all(dir).map_err(NetworkError::file("make folder", dir))?;
-    let (hosts, resolv_conf) = (dir.join("hosts"), dir.join("resolv.conf"));
+    let [hosts, hostname, resolv_conf] =
+        ["hosts", "hostname", "resolv.conf"].map(|name| dir.join(name));
     let host_hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     let host_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let resolved = fs::read_to_string(RESOLVED).ok();
     for (path, text) in [
         (&hosts, hosts_text(names, &host_hosts)?),
+        (&hostname, format!("{}\n", names.hostname)),
         (&resolv_conf, resolv_text(names, &host_conf, resolved.as_deref())?),
     ] {
         fs::write(path, text).map_err(NetworkError::file("write", path))?;
         fs::set_permissions(path, Permissions::from_mode(0o644))
             .map_err(NetworkError::file("make readable", path))?;
     }
-    Ok((hosts, resolv_conf))
+    Ok(Files { hosts, hostname, resolv_conf })
 }
 
 fn hosts_text(names: &Names<'_>, host: &str) -> Result<String, NetworkError> {

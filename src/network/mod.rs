@@ -71,6 +71,8 @@ pub struct NetworkSetup {
     pub hosts: Option<PathBuf>,
     /// The file to mount at `/etc/resolv.conf`.
     pub resolv_conf: Option<PathBuf>,
+    /// The file to mount at `/etc/hostname`.
+    pub hostname_file: Option<PathBuf>,
     /// Its host name.
     pub hostname: String,
     /// Its address on the bridge.

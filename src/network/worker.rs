@@ -118,7 +118,7 @@ impl Worker {
         let container = &task.spec.container;
         let (hosts, dns) = (&container.hosts, &container.dns);
         let names = Names { hostname: &hostname, place, hosts, dns };
-        let (hosts, resolv_conf) = files::write(&self.paths.task_dir(&task.id), &names)?;
+        let files = files::write(&self.paths.task_dir(&task.id), &names)?;
         let address = match place {
             Place::Bridge { address, .. } => Some(address.into()),
             Place::Host | Place::Alone => None,
@@ -126,8 +126,9 @@ impl Worker {
         let netns = (mode != NetworkMode::Host).then(|| self.paths.netns(&task.id));
         Ok(NetworkSetup {
             netns,
-            hosts: Some(hosts),
-            resolv_conf: Some(resolv_conf),
+            hosts: Some(files.hosts),
+            resolv_conf: Some(files.resolv_conf),
+            hostname_file: Some(files.hostname),
             hostname,
             address,
         })

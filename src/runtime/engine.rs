@@ -47,7 +47,7 @@ const DELETE_ATTEMPTS: u32 = 10;
 const DELETE_PAUSE: Duration = Duration::from_millis(100);
 
 /// The snapshotter that is asked where nothing was noted; the one that images are unpacked for.
-const SNAPSHOTTER: &str = "overlayfs";
+pub(super) const SNAPSHOTTER: &str = "overlayfs";
 
 /// How many events wait for the agent: a burst of exits of every container that a node can run.
 /// Beyond that the watcher waits.

@@ -36,11 +36,21 @@ impl Folder {
         self.path.join("hostname")
     }
 
-    /// Makes it and notes what cannot be asked of containerd before the container is recorded.
-    pub(super) fn create(&self, snapshotter: &str, hostname: &str) -> io::Result<()> {
+    /// Makes it and notes what cannot be asked of containerd before the container is recorded: a
+    /// snapshotter that is not the usual one. Makes a file of the host name where one is given.
+    pub(super) fn create(
+        &self,
+        snapshotter: Option<&str>,
+        hostname: Option<&str>,
+    ) -> io::Result<()> {
         fs::create_dir_all(&self.path)?;
-        fs::write(self.path.join("snapshotter"), snapshotter)?;
-        fs::write(self.hostname(), format!("{hostname}\n"))
+        if let Some(snapshotter) = snapshotter {
+            fs::write(self.path.join("snapshotter"), snapshotter)?;
+        }
+        match hostname {
+            Some(hostname) => fs::write(self.hostname(), format!("{hostname}\n")),
+            None => Ok(()),
+        }
     }
 
     /// Returns the snapshotter that holds the container's snapshot, where it was noted.
@@ -128,7 +138,7 @@ mod tests {
         let folder = Folder::new(dir.path(), "a");
         assert_eq!(folder.read_exit(), None);
         assert_eq!(folder.snapshotter(), None);
-        folder.create("native", "host").unwrap();
+        folder.create(Some("native"), Some("host")).unwrap();
         assert_eq!(folder.snapshotter().as_deref(), Some("native"));
         let date = Some(Date::from_unix_nanos(7));
         let exit = Exit { code: 3, date, out_of_memory: true };

@@ -9,7 +9,7 @@ use super::{
         snapshot,
     },
     device,
-    engine::{Runtime, Shared, disk, permanent},
+    engine::{Runtime, SNAPSHOTTER, Shared, disk, permanent},
     folder::Folder,
     host,
     image::chain,
@@ -226,9 +226,10 @@ impl Runtime {
     ) -> Result<(), Failure> {
         let id = task.id.as_str();
         let (folder, snapshotter) = (self.folder(id), image.snapshotter.clone());
-        let hostname = spec::hostname(id, setup).to_owned();
+        let snapshotter = (snapshotter != SNAPSHOTTER).then_some(snapshotter);
+        let hostname = setup.hostname_file.is_none().then(|| spec::hostname(id, setup).to_owned());
         let made = smol::unblock(move || {
-            folder.create(&snapshotter, &hostname)?;
+            folder.create(snapshotter.as_deref(), hostname.as_deref())?;
             log.write(&folder.log())
         });
         made.await.map_err(|error| disk("cannot make the container's folder", &error))?;

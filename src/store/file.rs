@@ -4,6 +4,7 @@
 //! database is closed and opened anew, with redb's own repair, by the next call: a disk that was full
 //! for a while costs no restart.
 
+use crate::util::disk::{advice, may_pass};
 use redb::{
     Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction,
 };
@@ -57,8 +58,8 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         message: String,
-        /// Whether there is no room left.
-        full: bool,
+        /// What kind of error that is.
+        kind: io::ErrorKind,
     },
 }
 
@@ -71,8 +72,7 @@ impl OpenError {
                 Some("stop the other daemon, or give this one a data directory of its own")
             }
             Self::Newer { .. } => Some("install the midge that wrote it, or a newer one"),
-            Self::Failed { full: true, .. } => Some("make room on the disk and start again"),
-            Self::Failed { .. } => None,
+            Self::Failed { kind, .. } => advice(*kind),
         }
     }
 }
@@ -80,7 +80,7 @@ impl OpenError {
 /// How a database is opened, the first time and after each failure.
 type Opener = Box<dyn Fn() -> Result<Open, Unopened> + Send + Sync>;
 
-/// Why a database is not open, and what kind of error it is: a full disk passes.
+/// Why a database is not open, and what kind of error it is: some pass.
 struct Unopened {
     error: OpenError,
     kind: io::ErrorKind,
@@ -89,8 +89,8 @@ struct Unopened {
 impl Unopened {
     fn failed(path: &Path, error: &io::Error) -> Self {
         let (path, message) = (path.to_owned(), error.to_string());
-        let full = is_full(error.kind());
-        Self { error: OpenError::Failed { path, message, full }, kind: error.kind() }
+        let kind = error.kind();
+        Self { error: OpenError::Failed { path, message, kind }, kind }
     }
 }
 
@@ -140,7 +140,7 @@ pub(super) struct StoreFile {
 #[derive(Debug, Clone, Default)]
 struct Commits {
     begun: Option<Instant>,
-    /// Since when there is no room; who writes the log tries again until there is.
+    /// Since when nothing can be written; who writes the log tries again until it can.
     failing: Option<Instant>,
     failure: Option<String>,
 }
@@ -212,8 +212,8 @@ impl StoreFile {
         let result = self.with(|database| commit(database, work));
         let failure = result.as_ref().err().map(ToString::to_string);
         let mut commits = locked(&self.commits);
-        let full = result.as_ref().is_err_and(|error| is_full(error.kind()));
-        let failing = full.then(|| commits.failing.unwrap_or(begun));
+        let passes = result.as_ref().is_err_and(|error| may_pass(error.kind()));
+        let failing = passes.then(|| commits.failing.unwrap_or(begun));
         *commits = Commits { begun: None, failing, failure };
         drop(commits);
         result
@@ -255,10 +255,6 @@ impl StoreFile {
         *slot = Slot::Open(Arc::clone(&database));
         Ok(database)
     }
-}
-
-fn is_full(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn contradiction() -> io::Error {

@@ -8,6 +8,7 @@ mod agent;
 mod backup;
 mod file;
 mod manager;
+mod notes;
 mod seal;
 
 #[cfg(test)]

@@ -5,7 +5,12 @@ use super::{
     faulty::FaultyDisk,
     file::{StoreFile, disk, migrate, read_format},
 };
-use crate::{agent::Record, consensus::LogStore, types::Sequence};
+use crate::{
+    agent::{Record, StoredTask},
+    consensus::LogStore,
+    types::{Sequence, TaskId, TaskState},
+    util::sample::Sampler,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::sync::mpsc;
@@ -314,6 +319,39 @@ fn a_newer_format_is_left_alone() {
     let error = AgentStore::open(&path).unwrap_err();
     assert!(error.to_string().contains("newer midge (format 2)"), "{error}");
     assert!(std::fs::read(&path).unwrap() == before, "the file was touched");
+}
+
+#[test]
+fn that_a_task_runs_is_noted_beside_the_disk() {
+    let disk = FaultyDisk::default();
+    let notes = tempfile::tempdir().unwrap();
+    let open = || AgentStore::open_on(disk.backend()).unwrap().noting_in(notes.path().join("it"));
+    let sample = Sampler::default().samples::<StoredTask>("StoredTask").swap_remove(0).1;
+    let stored = |number: u8, state| {
+        let mut stored = sample.clone();
+        stored.task.id = TaskId::from_bits(number.into());
+        stored.status.state = state;
+        Box::new(stored)
+    };
+    let states = |store: AgentStore| -> Vec<TaskState> {
+        store.load().unwrap().1.into_iter().map(|stored| stored.status.state).collect()
+    };
+    let (assigned, running) = (TaskState::Assigned, TaskState::Running);
+    let store = open();
+    let put = |number, state| Record::PutTask(stored(number, state));
+    let note = |number, state| Record::NoteTask(stored(number, state));
+    store.commit(&[put(1, assigned), put(2, assigned), put(3, assigned)]).unwrap();
+    let written = disk.writes();
+    store.commit(&[note(1, running), note(2, running), note(3, running)]).unwrap();
+    assert_eq!(disk.writes(), written, "none of it on the disk");
+    store
+        .commit(&[put(2, TaskState::Failed), Record::RemoveTask(stored(3, running).task.id)])
+        .unwrap();
+    drop(store);
+    assert_eq!(states(open()), [running, TaskState::Failed]);
+    // The machine starts anew.
+    std::fs::remove_dir_all(notes.path().join("it")).unwrap();
+    assert_eq!(states(open()), [assigned, TaskState::Failed]);
 }
 
 #[test]

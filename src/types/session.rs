@@ -83,7 +83,7 @@ pub enum FromWorker {
         /// The session.
         session: u64,
     },
-    /// The node's manager is unwell. Said before every heartbeat for as long as it is: a heartbeat
+    /// The node, or its manager, is unwell. Said before every heartbeat for as long as it is: a heartbeat
     /// that comes without it says that all is well.
     Unwell {
         /// The session.

@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod command;
+pub mod disk;
 pub mod dns;
 pub mod docker_config;
 #[cfg(test)]

@@ -29,6 +29,19 @@ fn create(host: &Host, name: &str, label: &str) -> std::process::Output {
     host.midge(&[&begin[..], SLEEP].concat())
 }
 
+/// Takes all the room that there is on the disk of a host's state, and returns what takes it.
+pub(crate) fn fill(host: &Host) -> std::path::PathBuf {
+    let fill = host.dir.join("data/fill");
+    // Reserved, and not written; the last blocks one by one.
+    host.sh(&format!(
+        "size=1073741824; at=0; while [ $size -ge 4096 ]; do \
+         if fallocate -o $at -l $size {} 2>/dev/null; then at=$((at + size)); \
+         else size=$((size / 2)); fi; done",
+        fill.display()
+    ));
+    fill
+}
+
 #[test]
 fn a_full_disk_stops_nothing_that_runs_and_recovers_by_itself() {
     if !can_run() {
@@ -39,14 +52,7 @@ fn a_full_disk_stops_nothing_that_runs_and_recovers_by_itself() {
     assert!(create(host, "web", "a=b").status.success());
     host.wait_running("web", 1);
     let before = host.containers();
-    let fill = host.dir.join("data/fill");
-    // Reserved, and not written; the last blocks one by one.
-    host.sh(&format!(
-        "size=1073741824; at=0; while [ $size -ge 4096 ]; do \
-         if fallocate -o $at -l $size {} 2>/dev/null; then at=$((at + size)); \
-         else size=$((size / 2)); fi; done",
-        fill.display()
-    ));
+    let fill = fill(host);
 
     // What is free inside the files goes first.
     let large = format!("large={}", "x".repeat(60_000));

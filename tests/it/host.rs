@@ -182,6 +182,7 @@ impl Network {
             binary: midge_binary(),
             platform: None,
             environment: Vec::new(),
+            groups: Vec::new(),
         };
         host.start_containerd();
         self.hosts.push(host);
@@ -332,6 +333,8 @@ pub(crate) struct Host {
     pub(crate) platform: Option<&'static str>,
     /// What its daemon has in its environment.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
+    /// The control groups that its daemon alone is put into, as by a service manager.
+    pub(crate) groups: Vec<PathBuf>,
 }
 
 impl Host {
@@ -378,19 +381,29 @@ impl Host {
     }
 
     pub(crate) fn start_daemon_with(&mut self, extra: &[&str]) {
+        let command = self.daemon_command(extra);
+        self.daemon = Some(Process::start(command, &self.dir.join("midge.log")));
+        eventually("the daemon to answer", || {
+            self.midge(&["version"]).status.success().then_some(())
+        });
+    }
+
+    /// Returns the command that is this host's daemon.
+    pub(crate) fn daemon_command(&self, extra: &[&str]) -> Command {
         let dir = self.dir.display();
+        let groups = self.groups.iter().map(|group| format!("{}/cgroup.procs", group.display()));
         // A host name of its own, as on machines of their own.
+        let script = "for group in $GROUPS_OF_DAEMON; do echo $$ >$group; done; \
+                      hostname \"$0\" && exec \"$@\"";
         let mut command = self.inside(Path::new("unshare"));
-        command.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\""]);
+        command.args(["--uts", "sh", "-ec", script]);
+        command.env("GROUPS_OF_DAEMON", groups.collect::<Vec<_>>().join(" "));
         command.arg(format!("n{}", self.number)).arg(&self.binary).arg("daemon");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg(format!("--data-dir={dir}/data")).arg(format!("--run-dir={dir}/run"));
         command.arg(format!("--socket={dir}/midge.sock"));
         command.arg(format!("--containerd={dir}/containerd.sock")).args(extra);
-        self.daemon = Some(Process::start(command, &self.dir.join("midge.log")));
-        eventually("the daemon to answer", || {
-            self.midge(&["version"]).status.success().then_some(())
-        });
+        command
     }
 
     /// The daemon's process.

@@ -1,5 +1,6 @@
 //! Black-box tests: one binary, so that linking is paid once.
 
+mod boards;
 mod certificates;
 mod chaos;
 mod cli;

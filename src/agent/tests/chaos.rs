@@ -149,6 +149,8 @@ impl World {
                 self.disk.remove(id);
                 self.finals.remove(id);
             }
+            // Lost with every life of the agent, as with the machine's power.
+            Record::NoteTask(stored) => assert_eq!(stored.status.state, TaskState::Running),
         }
     }
 

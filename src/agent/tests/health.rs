@@ -59,7 +59,7 @@ fn a_task_runs_once_a_probe_has_succeeded() {
     let told = "health check: no route to host";
     assert_eq!(bench.state(1), Some((TaskState::Starting, told)));
     let actions = show(&bench.probe(10, 0));
-    assert!(actions.starts_with("persist 1 running running"), "{actions}");
+    assert!(actions.starts_with("persist note 1 running"), "{actions}");
     assert!(actions.contains("tell 1 healthy"), "{actions}");
     assert_eq!(bench.state(1), Some((TaskState::Running, "")));
     let health = bench.agent.health(&id(1)).expect("it is probed");

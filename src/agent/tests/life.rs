@@ -37,7 +37,7 @@ fn a_task_is_prepared_started_and_ends() {
     check(
         &bench.step(Event::Started { task: id(1), result: Ok((42, Vec::new())) }),
         expect![[r#"
-            persist 1 running running, sequence 1
+            persist note 1 running
         "#]],
     );
     check(
@@ -163,10 +163,10 @@ fn what_runs_is_adopted_without_a_restart() {
     check(
         &bench.inventory(containers),
         expect![[r#"
-        persist 1 running running, 2 failed running, 3 failed running, 4 running running, sequence 0
-        remove 3
-        prepare 5
-    "#]],
+            persist 2 failed running, 3 failed running, sequence 0, note 1 running, note 4 running
+            remove 3
+            prepare 5
+        "#]],
     );
     assert_eq!(bench.state(1), Some((TaskState::Running, "")));
     assert_eq!(bench.state(2), Some((TaskState::Failed, "task: non-zero exit (7)")));

@@ -78,13 +78,20 @@ pub(in crate::runtime) async fn get(link: &Link, id: &str) -> Result<Option<Reco
     Ok(found(response.await)?.and_then(|response| response.container).map(from_wire))
 }
 
-/// Returns every container of the namespace.
+/// Returns every container of the namespace. They come one by one: in one message, some hundred
+/// specifications are more than a message may hold.
 pub(in crate::runtime) async fn list(link: &Link) -> Result<Vec<Record>, CallError> {
     let request = link.request(ListContainersRequest { filters: Vec::new() });
-    let response = link.call("containers.list", CALL_LIMIT, |channel| async move {
-        ContainersClient::with_origin(channel, Link::origin()).list(request).await
+    let records = link.call("containers.list", CALL_LIMIT, |channel| async move {
+        let mut client = ContainersClient::with_origin(channel, Link::origin());
+        let mut stream = client.list_stream(request).await?.into_inner();
+        let mut records = Vec::new();
+        while let Some(message) = stream.message().await? {
+            records.extend(message.container.map(from_wire));
+        }
+        Ok(tonic::Response::new(records))
     });
-    Ok(response.await?.containers.into_iter().map(from_wire).collect())
+    records.await
 }
 
 /// Forgets the container `id`; one that is not there is forgotten.

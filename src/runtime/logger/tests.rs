@@ -100,7 +100,7 @@ const ALL: LogOptions =
 fn readers_see_one_log_across_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::new(dir.path(), "a");
-    folder.create("s", "h").unwrap();
+    folder.create(None, None).unwrap();
     let setup = LogSetup { size_max: 200, ..LogSetup::default() };
     setup.write(&folder.log()).unwrap();
     let mut writer = Writer::new(folder.log());
@@ -132,7 +132,7 @@ fn readers_see_one_log_across_rotation() {
 fn a_follower_ends_where_the_logger_was_killed() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::new(dir.path(), "a");
-    folder.create("s", "h").unwrap();
+    folder.create(None, None).unwrap();
     folder.write_exit(&Exit { code: 0, date: None, out_of_memory: false }).unwrap();
     fs::write(folder.log(), line("last", 1)).unwrap();
     assert_eq!(read(&folder, LogOptions { follow: true, ..ALL }), ["last"]);
@@ -142,7 +142,7 @@ fn a_follower_ends_where_the_logger_was_killed() {
 fn one_file_is_enough_and_lines_bear_what_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::new(dir.path(), "a");
-    folder.create("s", "h").unwrap();
+    folder.create(None, None).unwrap();
     let attributes = r#"{"tag":"t","tier":"front"}"#.to_owned();
     LogSetup { keep: true, size_max: 300, files: 1, attributes }.write(&folder.log()).unwrap();
     let mut writer = Writer::new(folder.log());

@@ -115,13 +115,18 @@ impl Images {
     pub(super) async fn users(&self) -> Result<Users, RuntimeError> {
         let channel = self.link.channel().await?;
         let mut containers = ContainersClient::with_origin(channel, origin());
-        let list = containers.list(self.link.request(ListContainersRequest::default()));
-        let list = call("list containers", CALL_LIMIT, list).await?;
-        let mut users = Users::new();
-        for container in list.containers {
-            users.entry(container.image).or_default().push(container.id);
-        }
-        Ok(users)
+        let request = self.link.request(ListContainersRequest::default());
+        // One by one: a message holds some hundred at most.
+        let list = async {
+            let mut stream = containers.list_stream(request).await?.into_inner();
+            let mut users = Users::new();
+            while let Some(message) = stream.message().await? {
+                let Some(container) = message.container else { continue };
+                users.entry(container.image).or_default().push(container.id);
+            }
+            Ok(tonic::Response::new(users))
+        };
+        Ok(call("list containers", CALL_LIMIT, list).await?)
     }
 
     /// Returns how much an unpacked layer takes; none where it is not unpacked.
