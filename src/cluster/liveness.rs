@@ -167,12 +167,10 @@ impl Liveness {
     fn most_are_silent(&self, state: &State, now: Moment) -> bool {
         let (mut remote, mut silent) = (0, 0);
         for node in state.nodes().filter(|node| node.role == Role::Worker) {
-            match self.nodes.get(&node.id) {
-                Some(Pulse::Heard { .. } | Pulse::Suspect) => {
-                    remote += 1;
-                    silent += usize::from(self.misses(state, now, &node.id));
-                }
-                _ => {}
+            let pulse = self.nodes.get(&node.id);
+            if matches!(pulse, Some(Pulse::Heard { .. } | Pulse::Suspect)) {
+                remote += 1;
+                silent += usize::from(self.misses(state, now, &node.id));
             }
         }
         remote >= BREAKER_NODES_MIN && silent * 2 > remote

@@ -272,6 +272,10 @@ impl Log for Nothing {
         match *self {}
     }
 
+    fn without_quorum(&self) -> Option<Duration> {
+        None
+    }
+
     fn set_snapshot_interval(&self, _entries: u64) {
         match *self {}
     }

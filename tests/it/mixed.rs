@@ -199,6 +199,28 @@ fn printed(manager: &Host, service: &str) -> Vec<String> {
     lines
 }
 
+/// Fills a registry: `all` in two versions for every architecture, `amd64` and `arm` for some, and
+/// `nobodys` for none. Returns its address.
+fn fill_registry(network: &mut Network, all: &[&Architecture]) -> String {
+    let registry = start_registry(&mut network.hosts[0], Access::Open);
+    let dir = network.folder().to_owned();
+    let programs: Vec<PathBuf> = all.iter().map(|one| one.build_program(&dir)).collect();
+    let parts: Vec<Part<'_>> = all
+        .iter()
+        .zip(&programs)
+        .map(|(one, program)| Part { architecture: one.image.0, variant: one.image.1, program })
+        .collect();
+    let host = network.manager();
+    push_index(host, &registry, "all", "1", &parts);
+    push_index(host, &registry, "all", "2", &parts);
+    push_index(host, &registry, "amd64", "1", &parts[..1]);
+    push_index(host, &registry, "arm", "1", &parts[1..]);
+    let program = &programs[0];
+    let nobodys = Part { architecture: "riscv64", variant: "", program };
+    push_index(host, &registry, "nobodys", "1", &[nobodys]);
+    registry
+}
+
 #[test]
 fn every_node_runs_its_own_variant_of_an_image() {
     let all = [&X86_64, &AARCH64, &ARMV7];
@@ -207,23 +229,7 @@ fn every_node_runs_its_own_variant_of_an_image() {
     let config = network.folder().join("config.toml");
     let first = network.hosts[0].address.clone();
     fs::write(&config, format!("[registry]\nplain_http = [\"{first}:5000\"]\n")).unwrap();
-    let registry = start_registry(&mut network.hosts[0], Access::Open);
-    let dir = network.folder().to_owned();
-    let programs = all.map(|architecture| architecture.build_program(&dir));
-    let parts: Vec<Part<'_>> = all
-        .iter()
-        .zip(&programs)
-        .map(|(one, program)| Part { architecture: one.image.0, variant: one.image.1, program })
-        .collect();
-    let host = &network.hosts[0];
-    push_index(host, &registry, "all", "1", &parts);
-    push_index(host, &registry, "all", "2", &parts);
-    push_index(host, &registry, "amd64", "1", &parts[..1]);
-    push_index(host, &registry, "arm", "1", &parts[1..]);
-    let program = &programs[0];
-    let nobodys = Part { architecture: "riscv64", variant: "", program };
-    push_index(host, &registry, "nobodys", "1", &[nobodys]);
-
+    let registry = fill_registry(network, &all);
     network.found_with(1, &["--config", config.to_str().unwrap()]);
     let manager = network.manager();
     let shown = manager.ok(&["node", "ls", "--format", "{{.Hostname}} {{.Platform}}"]);
