@@ -273,7 +273,7 @@ impl Log for Nothing {
     }
 
     fn without_quorum(&self) -> Option<Duration> {
-        None
+        match *self {}
     }
 
     fn set_snapshot_interval(&self, _entries: u64) {
