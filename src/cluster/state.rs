@@ -280,8 +280,7 @@ impl State {
         let managers = self.nodes().filter(|node| node.role == Role::Manager);
         let cluster = self.cluster();
         let grace = cluster.map_or(REJOIN_GRACE, |cluster| cluster.spec.rejoin_grace);
-        let reached =
-            |node: &Node| Some((node.id.clone(), node.manager.as_ref()?.address.clone()));
+        let reached = |node: &Node| Some((node.id.clone(), node.manager.as_ref()?.address.clone()));
         let former = cluster.into_iter().flat_map(|cluster| &cluster.former_roots);
         Roster {
             as_of: self.applied(),

@@ -6,6 +6,7 @@ use super::{
     membership::Membership,
     ports::{AuthorityPort, DiskPort, Elections, LogPort, MemberPort, PeersPort},
     renewal, role, roster, streams,
+    whereabouts::{self, Reached, Told},
     workload::Containers,
 };
 use crate::{
@@ -45,7 +46,10 @@ const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
 /// A running member.
 #[derive(Debug)]
 pub(super) struct Member {
+    /// As it was when the member started.
     pub(super) membership: Membership,
+    /// Where other nodes are told to reach it by now.
+    pub(super) told: Told,
     /// Whether it is a manager that waits for the unlock key, and only a worker until then.
     pub(super) locked: bool,
     pub(super) handle: Handle,
@@ -55,8 +59,8 @@ pub(super) struct Member {
     /// Told once, why the node ended.
     pub(super) ended: async_channel::Receiver<Ended>,
     /// Dropped with the member: what forwards events of containers, what renews its certificate,
-    /// and what follows its role.
-    pub(super) _background: [smol::Task<()>; 3],
+    /// and what follows its role and its addresses.
+    pub(super) _background: [smol::Task<()>; 4],
 }
 
 /// What makes a new cluster.
@@ -176,10 +180,14 @@ async fn start_now(
     let store = engine.map(|(store, _)| store);
     let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone(), trusts));
     let changes = role::Changes { places, elections };
-    let role = role::run(Arc::downgrade(&shared), endpoint.clone(), changes);
-    let background = [watch, renewal, smol::spawn(role)];
+    let role = smol::spawn(role::run(Arc::downgrade(&shared), endpoint.clone(), changes));
+    let told = Told::new(&membership.advertise);
+    let reached = Reached::new(&handle, &endpoint, &told, locked);
+    let addresses = smol::spawn(whereabouts::run(Arc::downgrade(&shared), reached));
+    let background = [watch, renewal, role, addresses];
     Ok(Member {
         membership,
+        told,
         locked,
         handle,
         endpoint,

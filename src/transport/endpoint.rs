@@ -394,6 +394,26 @@ impl Endpoint {
         self.inner.wake();
     }
 
+    /// Listens elsewhere from now on; connections that this endpoint made go on from there.
+    ///
+    /// # Errors
+    ///
+    /// The address is taken or not this machine's: it listens where it did.
+    pub fn rebind(&self, listen: SocketAddr) -> Result<(), BindError> {
+        let rebound = UdpSocket::bind(listen).and_then(|socket| self.inner.quic.rebind(socket));
+        rebound.map_err(|source| BindError::Socket { address: listen, source })
+    }
+
+    /// Looks for a manager at once, where there is no session and the next attempt waits.
+    pub fn look_again(&self) {
+        let mut state = self.inner.state();
+        if matches!(state.uplink, Uplink::Down) {
+            state.plan += 1;
+            drop(state);
+            self.inner.wake();
+        }
+    }
+
     /// Returns the channel of what comes in.
     #[must_use]
     pub fn inputs(&self) -> Receiver<PeerInput> {

@@ -327,11 +327,7 @@ fn take_role(world: &mut World, number: u128) -> Result<Role, Refusal> {
     take_role_as(world, number, (Role::Worker, id(number).member()))
 }
 
-fn take_role_as(
-    world: &mut World,
-    number: u128,
-    as_member: (Role, u64),
-) -> Result<Role, Refusal> {
+fn take_role_as(world: &mut World, number: u128, as_member: (Role, u64)) -> Result<Role, Refusal> {
     take_role_at(world, number, as_member, &format!("10.0.0.{number}:2377"))
 }
 
