@@ -11,7 +11,11 @@ use super::{
     membership::{Membership, MembershipError},
 };
 use crate::{
-    network::AddressChanges, node::Handle, runtime::image::chain, transport::Endpoint, types::Role,
+    network::AddressChanges,
+    node::Handle,
+    runtime::image::chain,
+    transport::Endpoint,
+    types::{ADDRESS_LOST, Role},
     util::interfaces::interfaces,
 };
 use std::{
@@ -187,7 +191,8 @@ impl Reached {
             }
         }
         self.listen(&membership.listen);
-        Ok(complaint.filter(|_| membership.role == Role::Manager))
+        let complaint = complaint.filter(|_| membership.role == Role::Manager);
+        Ok(complaint.map(|why| format!("{ADDRESS_LOST}{why}")))
     }
 
     /// Listens where the interface is now that a user named.
