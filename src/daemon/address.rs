@@ -214,6 +214,12 @@ fn is_inner(name: &str) -> bool {
     ["docker", "br-", "veth", "mdg", "cni", "virbr"].iter().any(|p| name.starts_with(p))
 }
 
+/// Returns the addresses by which the machine may be reached.
+pub(super) fn outer(mut own: Vec<(String, IpAddr)>) -> Vec<(String, IpAddr)> {
+    own.retain(|(name, _)| !is_inner(name));
+    own
+}
+
 fn only_address(own: &[(String, IpAddr)]) -> Result<IpAddr, AddressError> {
     let outer = own.iter().filter(|(name, address)| address.is_ipv4() && !is_inner(name));
     let found: Vec<IpAddr> = outer.map(|(_, address)| *address).collect();

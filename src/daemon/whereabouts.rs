@@ -28,7 +28,8 @@ use std::{
 /// another, or the same one again, within less.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// The wait before the kernel is listened to again, where it would not speak.
+/// The wait before the kernel is listened to again where it would not speak, and before what the disk
+/// did not take is written again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 
 /// What other nodes are told by now, `host:port`. All clones are one.
@@ -125,17 +126,30 @@ pub(super) struct Reached {
     endpoint: Endpoint,
     told: Told,
     locked: bool,
+    /// The machine's addresses when they were last looked at.
+    own: Option<Vec<(String, IpAddr)>>,
 }
 
 /// Follows the machine's addresses, until dropped.
-pub(super) async fn run(shared: Weak<Shared>, member: Reached) {
+pub(super) fn follow_machine(
+    shared: Weak<Shared>,
+    handle: &Handle,
+    endpoint: &Endpoint,
+    told: &Told,
+    locked: bool,
+) -> smol::Task<()> {
+    let (handle, endpoint, told) = (handle.clone(), endpoint.clone(), told.clone());
+    smol::spawn(run(shared, Reached { handle, endpoint, told, locked, own: None }))
+}
+
+async fn run(shared: Weak<Shared>, mut member: Reached) {
     loop {
         match AddressChanges::new() {
             Ok(mut changes) => loop {
                 let Some(shared) = shared.upgrade() else { return };
-                member.look(&shared);
+                let looked = member.look(&shared);
                 drop(shared);
-                if !changes.next().await {
+                if !looked || !changes.next().await {
                     break;
                 }
                 smol::Timer::after(SETTLE).await;
@@ -150,17 +164,20 @@ pub(super) async fn run(shared: Weak<Shared>, member: Reached) {
 }
 
 impl Reached {
-    pub(super) fn new(handle: &Handle, endpoint: &Endpoint, told: &Told, locked: bool) -> Self {
-        let (handle, endpoint, told) = (handle.clone(), endpoint.clone(), told.clone());
-        Self { handle, endpoint, told, locked }
-    }
-
-    fn look(&self, shared: &Shared) {
+    /// Returns whether all is done that is to be done.
+    fn look(&mut self, shared: &Shared) -> bool {
+        let own = address::outer(interfaces());
+        // Containers come and go with addresses of their own.
+        let before = self.own.replace(own);
+        if before == self.own {
+            return true;
+        }
         let complaint = match self.follow(shared) {
             Ok(complaint) => complaint,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "cannot write down this node's address");
-                return;
+                self.own = None;
+                return false;
             }
         };
         if complaint != self.handle.status().address_health {
@@ -171,7 +188,10 @@ impl Reached {
             self.handle.set_address_health(complaint);
         }
         // Who waits to look for a manager once more need not wait now.
-        self.endpoint.look_again();
+        if before.is_some() {
+            self.endpoint.look_again();
+        }
+        true
     }
 
     fn follow(&self, shared: &Shared) -> Result<Complaint, MembershipError> {

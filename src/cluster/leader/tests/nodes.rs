@@ -258,7 +258,12 @@ fn a_node_is_shown_where_its_last_message_came_from() {
     let before = shown(&world);
     let beat_from = |world: &mut World, address: &str| {
         let message = FromWorker::Heartbeat { session, applied: Sequence::default() };
-        world.event(Event::Message { node: id(1), address: address.to_owned(), via: None, message });
+        world.event(Event::Message {
+            node: id(1),
+            address: address.to_owned(),
+            via: None,
+            message,
+        });
     };
     let applied = world.state.applied();
     beat_from(&mut world, &before);
