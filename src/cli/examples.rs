@@ -24,10 +24,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "swarm join",
-        &[(
-            "midge swarm join --token SWMTKN-1-TOKEN 192.168.1.10:2377",
-            "with the token that join-token shows",
-        )],
+        &[
+            (
+                "midge swarm join --token SWMTKN-1-TOKEN 192.168.1.10:2377",
+                "with the token that join-token shows",
+            ),
+            (
+                "midge swarm join --token SWMTKN-1-TOKEN m1.example.lan:2377 m2.example.lan:2377",
+                "by names, which outlive addresses; the first manager that answers admits the node",
+            ),
+        ],
     ),
     (
         "swarm join-token",

@@ -10,6 +10,7 @@ use super::{
     swarm::Availability,
     task,
 };
+use crate::types::ADDRESS_LOST;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -174,15 +175,22 @@ fn ls(client: &Client, args: &LsArgs) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
+/// Returns what a manager is among the managers, and what is wrong with it.
+fn standing(status: &Value) -> String {
+    let message = text(status, "/Message");
+    let moved = message.starts_with(ADDRESS_LOST);
+    if !message.is_empty() && !moved {
+        return format!("Blocked: {message}");
+    }
+    let leads = status["Leader"] == true;
+    let standing =
+        if leads { "Leader".to_owned() } else { capitalized(text(status, "/Reachability")) };
+    // What to do about it is more than a column holds: `inspect` says it.
+    if moved { format!("{standing} (address lost)") } else { standing }
+}
+
 fn row(node: &Value, own: &str) -> Map<String, Value> {
-    let manager = match node.get("ManagerStatus") {
-        Some(status) if !text(status, "/Message").is_empty() => {
-            format!("Blocked: {}", text(status, "/Message"))
-        }
-        Some(status) if status["Leader"] == true => "Leader".to_owned(),
-        Some(status) => capitalized(text(status, "/Reachability")),
-        None => String::new(),
-    };
+    let manager = node.get("ManagerStatus").map(standing).unwrap_or_default();
     let platform = &node["Description"]["Platform"];
     let mut shown = format!("{}/{}", text(platform, "/OS"), text(platform, "/Architecture"));
     if let Some(variant) = platform["Variant"].as_str().filter(|v| !v.is_empty()) {
@@ -369,4 +377,22 @@ fn update(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> {
     let (id, hostname) = (text(&node, "/ID"), text(&node, "/Description/Hostname"));
     let name = if args.node == "self" { hostname } else { &args.node };
     drain::wait(client, id, name, args.timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_whose_address_is_lost_is_none_that_is_blocked() {
+        let shown = |leads: bool, message: &str| {
+            let message = message.to_owned();
+            standing(&json!({"Leader": leads, "Reachability": "reachable", "Message": message}))
+        };
+        assert_eq!(shown(true, ""), "Leader");
+        assert_eq!(shown(true, "the disk is full"), "Blocked: the disk is full");
+        let lost = format!("{ADDRESS_LOST}it is gone");
+        assert_eq!(shown(true, &lost), "Leader (address lost)");
+        assert_eq!(shown(false, &lost), "Reachable (address lost)");
+    }
 }

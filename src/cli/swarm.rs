@@ -87,7 +87,7 @@ pub(super) struct InitArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct JoinArgs {
-    /// A manager of the cluster
+    /// Managers of the cluster, tried in order; a DNS name is looked up anew where they have moved
     #[arg(value_name = "HOST:PORT", required = true)]
     remote: Vec<String>,
     /// What `midge swarm join-token` shows

@@ -94,11 +94,29 @@ pub(super) fn take_role(state: &State, asked: &RoleRequest) -> Result<Prepared, 
         let (changes, answer) = (vec![change], Answer::Admitted);
         return Ok(Prepared::Propose { id: None, changes, answer });
     }
+    if let Some(status) = moved(node, asked) {
+        let change = Change::SetManagerStatus { id: node.id.clone(), status: Some(status) };
+        let (changes, answer) = (vec![change], Answer::Admitted);
+        return Ok(Prepared::Propose { id: None, changes, answer });
+    }
     if node.spec.role == Role::Worker && node.manager.is_some() {
         let message = "the node is still being taken out of the group of managers; try again";
         return Err(Refusal::new(Class::Unavailable, message));
     }
     join::admission(state, &node.id).map(Prepared::Answer)
+}
+
+/// Returns the standing of a manager that is reached elsewhere than is written here. Who asks is the
+/// node itself, by the key that it joined with, and the member that is in the group.
+///
+/// Two managers may name one address for a while, where one got the other's: whoever calls a member
+/// there says which one is meant.
+fn moved(node: &Node, asked: &RoleRequest) -> Option<ManagerStatus> {
+    let known = node.manager.as_ref().filter(|known| known.raft_id == asked.member)?;
+    let moved = asked.certified == Role::Manager
+        && !asked.advertise.is_empty()
+        && known.address != asked.advertise;
+    moved.then(|| ManagerStatus { address: asked.advertise.clone(), ..known.clone() })
 }
 
 impl Leader {

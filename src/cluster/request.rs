@@ -128,7 +128,7 @@ pub struct RoleRequest {
     pub csr: Vec<u8>,
     /// SHA-256 of that public key, which must be the one that the node joined with.
     pub key_digest: [u8; 32],
-    /// Where other nodes reach it, `host:port`.
+    /// Where other nodes reach it by now, `host:port`; empty for where they did.
     pub advertise: String,
     /// Its key in the consensus group, should it become a manager. A node that was one before has
     /// another one now: it lost its log, and must not take part in what the log that it is sent

@@ -280,11 +280,13 @@ impl State {
         let managers = self.nodes().filter(|node| node.role == Role::Manager);
         let cluster = self.cluster();
         let grace = cluster.map_or(REJOIN_GRACE, |cluster| cluster.spec.rejoin_grace);
+        let reached = |node: &Node| Some((node.id.clone(), node.manager.as_ref()?.address.clone()));
         let former = cluster.into_iter().flat_map(|cluster| &cluster.former_roots);
         Roster {
             as_of: self.applied(),
             managers: managers.map(|node| node.id.clone()).collect(),
             demoted: self.tables.demoted.clone(),
+            addresses: self.nodes().filter_map(reached).collect(),
             grace,
             trust: cluster.map_or_else(Trust::default, Cluster::trust),
             former_roots: former.map(|it| (it.certificate.clone(), it.ended + grace)).collect(),

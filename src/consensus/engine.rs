@@ -4,7 +4,7 @@ use super::{
     Leadership, Notice, ProposeError,
     group::{Present, Step},
     machine::Machine,
-    peer::{self, Network, Parts, PeerCall},
+    peer::{self, Network, Parts, PeerCall, Places},
     runtime::Runtime,
     storage::{ENTRY_MAX, LogStore, Storage},
     types::{Payload, StoredMembership, Types},
@@ -124,6 +124,7 @@ pub struct Consensus<R: Runtime> {
     proposals: Arc<Semaphore>,
     parts: Arc<Parts<R>>,
     storage: Storage<R>,
+    places: Places,
     /// Closed when nothing is written to the log any more.
     written: Receiver<()>,
 }
@@ -188,7 +189,8 @@ impl<R: Runtime> Consensus<R> {
         };
         machine.restore().await.map_err(StartError::Storage)?;
         storage.abdicate(settings.id).await.map_err(StartError::Storage)?;
-        let network = Network { peers, runtime: PhantomData };
+        let places = Places::default();
+        let network = Network { peers, places: places.clone(), runtime: PhantomData };
         let raft = Raft::new(settings.id, Arc::new(config), network, storage.clone(), machine)
             .await
             .map_err(|error| StartError::Engine(error.to_string()))?;
@@ -201,6 +203,7 @@ impl<R: Runtime> Consensus<R> {
             proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             parts: Arc::default(),
             storage,
+            places,
             written,
         };
         let watcher = consensus.clone();
@@ -297,6 +300,8 @@ impl<R: Runtime> Consensus<R> {
                 return Ok(Approach::Waits);
             }
             Step::Follow(id, address) => {
+                // Its answer may be needed before the group knows.
+                self.places.set(id, address.clone());
                 ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))]))
             }
             Step::Vote(id) => ChangeMembers::AddVoterIds([id].into()),

@@ -18,6 +18,7 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
+    collections::BTreeMap,
     fmt::Debug,
     future::Future,
     io,
@@ -151,10 +152,28 @@ pub(super) async fn answer<R: Runtime>(
     }
 }
 
+/// Where each member is reached. The engine keeps a connection for as long as one leads, also where
+/// the group is told meanwhile that its member moved.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Places(Arc<Mutex<BTreeMap<u64, String>>>);
+
+impl Places {
+    pub(super) fn set(&self, member: u64, address: String) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _before = places.insert(member, address);
+    }
+
+    fn of(&self, member: u64) -> String {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.get(&member).cloned().unwrap_or_default()
+    }
+}
+
 /// Makes connections to members.
 #[derive(Debug)]
 pub(super) struct Network<R> {
     pub(super) peers: Arc<dyn PeerCall>,
+    pub(super) places: Places,
     pub(super) runtime: PhantomData<R>,
 }
 
@@ -166,8 +185,9 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Network<R> {
         target: u64,
         node: &openraft::impls::BasicNode,
     ) -> Connection<R> {
-        let (peers, address) = (Arc::clone(&self.peers), node.addr.clone());
-        Connection { peers, target, address, runtime: PhantomData }
+        self.places.set(target, node.addr.clone());
+        let (peers, places) = (Arc::clone(&self.peers), self.places.clone());
+        Connection { peers, target, places, runtime: PhantomData }
     }
 }
 
@@ -176,7 +196,7 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Network<R> {
 pub(super) struct Connection<R> {
     peers: Arc<dyn PeerCall>,
     target: u64,
-    address: String,
+    places: Places,
     runtime: PhantomData<R>,
 }
 
@@ -187,7 +207,7 @@ impl<R: Runtime> Connection<R> {
         limit: Duration,
     ) -> Result<A, Unreachable<Types<R>>> {
         let request = encode(call).map_err(|error| Unreachable::new(&error))?;
-        let asked = self.peers.call(self.target, self.address.clone(), request);
+        let asked = self.peers.call(self.target, self.places.of(self.target), request);
         let late = async {
             R::sleep(limit).await;
             Err(io::ErrorKind::TimedOut.into())

@@ -7,7 +7,8 @@
 //! backup become workers: nobody knows which of them live, and none may vote.
 
 use super::{
-    DaemonError, Shared, address,
+    DaemonError, Shared,
+    address::{self, Advertised, Origin},
     host::{SystemEntropy, random_bytes, wall_clock},
     member::{self, open_store},
     membership::Membership,
@@ -85,7 +86,7 @@ pub(super) async fn backup(shared: &Shared, passphrase: String) -> Result<Vec<u8
     let about = About {
         node: member.membership.node.clone(),
         listen: member.membership.listen.clone(),
-        advertise: member.membership.advertise.clone(),
+        advertise: member.told.get(),
     };
     let content = encode(&about, &state);
     if content.len() > CONTENT_MAX {
@@ -159,13 +160,15 @@ async fn plan(
     let Some(cluster) = state.cluster().cloned() else {
         return Err(invalid("the backup holds no cluster".to_owned()));
     };
-    let (listen, advertise) = addresses(options, about)?;
+    let (listen, told) = addresses(options, about)?;
+    let advertise = told.address.clone();
     let (id, date) = (NodeId::generate(&mut SystemEntropy), wall_clock());
     let (files, key_digest) = identity(&cluster, &id).map_err(|error| swarm::internal(&error))?;
     let mut membership = Membership::new(id.clone(), cluster.id.clone(), Role::Manager, date);
-    membership.listen = listen.to_string();
-    membership.advertise.clone_from(&advertise);
+    let listen_text = if options.listen.is_empty() { &about.listen } else { &options.listen };
+    membership.listen = address::kept_listen(listen_text, listen);
     membership.managers = vec![advertise.clone()];
+    membership.set_advertised(told);
     // What a user said of the manager is said of the one in its place.
     let spec = state.node(&about.node).map(|node| node.spec.clone());
     let labels = || NodeSpec {
@@ -210,12 +213,13 @@ fn identity(cluster: &Cluster, node: &NodeId) -> Result<(NodeFiles, [u8; 32]), D
 
 /// Returns where to listen and what to tell others: what was given, else what the backup says, so
 /// that workers which know that address come back by themselves.
-fn addresses(options: &RestoreOptions, about: &About) -> Result<(SocketAddr, String), Refusal> {
+fn addresses(options: &RestoreOptions, about: &About) -> Result<(SocketAddr, Advertised), Refusal> {
     let invalid = |error: address::AddressError| Refusal::new(Class::Invalid, chain(&error));
-    let listen = if options.listen.is_empty() { &about.listen } else { &options.listen };
-    let listen = address::listen(listen).map_err(invalid)?;
+    let text = if options.listen.is_empty() { &about.listen } else { &options.listen };
+    let listen = address::listen(text).map_err(invalid)?;
     if !options.advertise.is_empty() {
-        return Ok((listen, address::advertise(&options.advertise, listen).map_err(invalid)?));
+        let told = address::advertise(&options.advertise, (text, listen)).map_err(invalid)?;
+        return Ok((listen, told));
     }
     let told = member::host_of(&about.advertise);
     let known: Option<IpAddr> = told.parse().ok();
@@ -228,7 +232,9 @@ fn addresses(options: &RestoreOptions, about: &About) -> Result<(SocketAddr, Str
         );
         return Err(Refusal::new(Class::Invalid, text));
     }
-    Ok((listen, about.advertise.clone()))
+    // Workers know this one, and it must not be replaced unasked.
+    let origin = if known.is_some() { Origin::Own } else { Origin::Given };
+    Ok((listen, Advertised { address: about.advertise.clone(), origin }))
 }
 
 /// Puts the new manager on disk; that it is a member is said last, by whoever calls this.
@@ -283,11 +289,11 @@ mod tests {
             advertise: advertise.to_owned(),
         };
         let (listen, told) = addresses(&options("", ""), &about("manager.example:2399")).unwrap();
-        assert_eq!((listen.port(), told.as_str()), (2399, "manager.example:2399"));
+        assert_eq!((listen.port(), told.address.as_str()), (2399, "manager.example:2399"));
         let refused = addresses(&options("", ""), &about("192.0.2.77:2399")).unwrap_err();
         assert!(refused.message.contains("--advertise-addr"), "{}", refused.message);
         let given = options("0.0.0.0:5000", "192.0.2.78");
         let (listen, told) = addresses(&given, &about("192.0.2.77:2399")).unwrap();
-        assert_eq!((listen.port(), told.as_str()), (5000, "192.0.2.78:5000"));
+        assert_eq!((listen.port(), told.address.as_str()), (5000, "192.0.2.78:5000"));
     }
 }

@@ -24,6 +24,9 @@ pub(crate) struct Config {
     pub(crate) node_labels: Labels,
     /// `engine.labels.*`.
     pub(crate) engine_labels: Labels,
+    /// What other nodes are told to reach this one at, before what `swarm init` and `swarm join`
+    /// say: an address, a DNS name or an interface, and a port; `auto` is one of the machine's.
+    pub(crate) advertise_addr: String,
     /// What starts containers: `auto` (or empty) is runc, or crun where there is no runc; or one
     /// of both by name, or the path of another. Containers keep the one they were made with.
     pub(crate) runtime: String,
@@ -165,6 +168,7 @@ mod tests {
             node_labels = { zone = "a" }
             engine_labels = { gpu = "yes" }
             runtime = "runc"
+            advertise_addr = "auto"
             generic_resources = ["gpu=GPU-2", "gpu=GPU-1", "ssd=3"]
             [registry]
             mirrors = { "docker.io" = ["mirror.local:5000"] }
@@ -174,6 +178,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.node_labels["zone"], "a");
         assert_eq!(config.runtime, "runc");
+        assert_eq!(config.advertise_addr, "auto");
         let resources: Vec<String> =
             config.generic_resources.iter().map(ToString::to_string).collect();
         assert_eq!(resources, ["gpu=GPU-1", "gpu=GPU-2", "ssd=3"]);

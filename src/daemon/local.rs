@@ -341,15 +341,19 @@ impl Local {
             info.warnings.push(format!("WARNING: {health}"));
             info.swarm_error = health;
         }
+        if let Some(health) = &status.address_health {
+            info.warnings.push(format!("WARNING: {health}"));
+        }
         if let Some(failure) = member.store.as_ref().and_then(|store| store.failure()) {
             info.warnings.push(format!("WARNING: the log cannot be written: {failure}"));
         }
-        info.node_address = host_of(&membership.advertise);
+        let told = member.told.get();
+        info.node_address = host_of(&told);
         if membership.role == Role::Manager {
             info.manager_error = status.manager_health.clone().unwrap_or_default();
             info.control_available = true;
             info.leader = status.leader.clone();
-            info.managers = vec![(membership.node.clone(), membership.advertise.clone())];
+            info.managers = vec![(membership.node.clone(), told)];
         } else {
             if !status.connected && info.swarm_error.is_empty() {
                 info.swarm_error = "no manager answers".to_owned();

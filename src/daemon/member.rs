@@ -6,6 +6,7 @@ use super::{
     membership::Membership,
     ports::{AuthorityPort, DiskPort, Elections, LogPort, MemberPort, PeersPort},
     renewal, role, roster, streams,
+    whereabouts::{self, Told},
     workload::Containers,
 };
 use crate::{
@@ -45,7 +46,10 @@ const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
 /// A running member.
 #[derive(Debug)]
 pub(super) struct Member {
+    /// As it was when the member started.
     pub(super) membership: Membership,
+    /// Where other nodes are told to reach it by now.
+    pub(super) told: Told,
     /// Whether it is a manager that waits for the unlock key, and only a worker until then.
     pub(super) locked: bool,
     pub(super) handle: Handle,
@@ -55,8 +59,8 @@ pub(super) struct Member {
     /// Told once, why the node ended.
     pub(super) ended: async_channel::Receiver<Ended>,
     /// Dropped with the member: what forwards events of containers, what renews its certificate,
-    /// and what follows its role.
-    pub(super) _background: [smol::Task<()>; 3],
+    /// and what follows its role and its addresses.
+    pub(super) _background: [smol::Task<()>; 4],
 }
 
 /// What makes a new cluster.
@@ -159,13 +163,9 @@ async fn start_now(
     let mut consensus = None;
     if let Some((store, log)) = &engine {
         let own = (membership.key(), membership.election_timeout());
-        let engine = start_engine(Arc::clone(store), log.clone(), own, &endpoint);
-        let engine = engine.await?;
-        if birth.is_some() {
-            engine.initialize(membership.advertise.clone()).await?;
-        }
-        log.set(engine.clone());
-        consensus = Some(engine);
+        let first = birth.is_some().then(|| membership.advertise.clone());
+        let engine = start_engine(Arc::clone(store), log.clone(), own, &endpoint, first);
+        consensus = Some(engine.await?);
     }
     if let Some(birth) = birth {
         bootstrap(handle.clone(), birth).await?;
@@ -174,12 +174,16 @@ async fn start_now(
     endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
     endpoint.set_managers(managers(&membership, locked));
     let store = engine.map(|(store, _)| store);
-    let renewal = smol::spawn(renewal::run(Arc::downgrade(&shared), endpoint.clone(), trusts));
+    let weak = Arc::downgrade(&shared);
+    let renewal = smol::spawn(renewal::run(weak.clone(), endpoint.clone(), trusts));
     let changes = role::Changes { places, elections };
-    let role = role::run(Arc::downgrade(&shared), endpoint.clone(), changes);
-    let background = [watch, renewal, smol::spawn(role)];
+    let role = smol::spawn(role::run(weak.clone(), endpoint.clone(), changes));
+    let told = Told::new(&membership.advertise);
+    let addresses = whereabouts::follow_machine(weak, &handle, &endpoint, &told, locked);
+    let background = [watch, renewal, role, addresses];
     Ok(Member {
         membership,
+        told,
         locked,
         handle,
         endpoint,
@@ -264,13 +268,14 @@ pub(super) fn open_store(
     Ok(Arc::new(ManagerStore::open(&data_dir.join("manager.redb"), sealer)?))
 }
 
-/// Starts the engine; the node's loop must run already, since the engine gives it the snapshot
-/// first.
+/// Starts the engine, as that of a new group where `first` says where its only member is reached. The
+/// node's loop must run already, since the engine gives it the snapshot first.
 fn start_engine(
     store: Arc<ManagerStore>,
     log: LogPort,
     (id, election): (u64, Duration),
     endpoint: &Endpoint,
+    first: Option<String>,
 ) -> Boxed<Consensus<OnSmol>> {
     let peers = Arc::new(MemberPort(endpoint.clone()));
     Box::pin(async move {
@@ -281,7 +286,12 @@ fn start_engine(
             election: wait,
             snapshot_interval: log.snapshot_interval(),
         };
-        Ok(Consensus::<OnSmol>::start(&settings, store, peers, log.channel()).await?)
+        let engine = Consensus::<OnSmol>::start(&settings, store, peers, log.channel()).await?;
+        if let Some(address) = first {
+            engine.initialize(address).await?;
+        }
+        log.set(engine.clone());
+        Ok(engine)
     })
 }
 

@@ -3,6 +3,7 @@
 //! Written as a whole beside the old one and renamed over it, so that a power cut leaves one or
 //! the other. Secrets are elsewhere: this holds names and addresses only.
 
+use super::address::{Advertised, Origin};
 use crate::types::{ClusterId, Date, ELECTION_TIMEOUT, NodeId, Role, Version};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -37,6 +38,9 @@ pub(crate) struct Membership {
     pub(crate) listen: String,
     /// `host:port` told to others.
     pub(crate) advertise: String,
+    /// How that came about; none is not known: then it stays whatever happens.
+    #[serde(default)]
+    pub(crate) advertise_by: Option<Origin>,
     /// `host:port` of the managers it knows, best first; names are looked up anew each time.
     pub(crate) managers: Vec<String>,
     /// How long the consensus group does without a leader, in milliseconds, as it was last told;
@@ -109,6 +113,7 @@ impl Membership {
             member,
             listen,
             advertise,
+            advertise_by: None,
             managers,
             election_millis: None,
             election_as_of: None,
@@ -135,6 +140,15 @@ impl Membership {
         known
             .extend(self.joined.iter().filter(|address| !self.managers.contains(address)).cloned());
         known
+    }
+
+    /// Takes over what to tell others, and where it is itself one of the managers, that it moved.
+    pub(crate) fn set_advertised(&mut self, told: Advertised) {
+        let before = std::mem::replace(&mut self.advertise, told.address);
+        for address in self.managers.iter_mut().filter(|address| **address == before) {
+            address.clone_from(&self.advertise);
+        }
+        self.advertise_by = Some(told.origin);
     }
 
     /// Returns where the other managers are found.

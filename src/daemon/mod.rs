@@ -30,6 +30,7 @@ mod swarm;
 mod teller;
 #[cfg(test)]
 mod tests;
+mod whereabouts;
 mod workload;
 
 use crate::{

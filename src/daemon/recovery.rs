@@ -108,11 +108,13 @@ fn moved(before: &Membership, options: &InitOptions) -> Result<Membership, Refus
     let invalid = |error: address::AddressError| Refusal::new(Class::Invalid, error.to_string());
     let mut after = before.clone();
     if !matches!(options.listen.as_str(), "" | LISTEN_DEFAULT) {
-        after.listen = address::listen(&options.listen).map_err(invalid)?.to_string();
+        let listen = address::listen(&options.listen).map_err(invalid)?;
+        after.listen = address::kept_listen(&options.listen, listen);
     }
     if !options.advertise.is_empty() {
         let listen = address::listen(&after.listen).map_err(invalid)?;
-        after.advertise = address::advertise(&options.advertise, listen).map_err(invalid)?;
+        let told = address::advertise(&options.advertise, (&after.listen, listen));
+        after.set_advertised(told.map_err(invalid)?);
     }
     after.managers = vec![after.advertise.clone()];
     Ok(after)

@@ -5,6 +5,7 @@
 
 use super::{
     DaemonError, Shared,
+    address::{self, Advertised, Origin},
     host::SystemEntropy,
     member,
     membership::Membership,
@@ -22,7 +23,7 @@ use crate::{
 use async_channel::Receiver;
 use futures_lite::FutureExt as _;
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::Path,
     sync::{Arc, Weak},
     time::Duration,
@@ -78,7 +79,7 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Chang
         match change {
             Change::Place(place) => {
                 wanted = Some(place.role);
-                let own = shared.member().map(|member| member.membership.advertise.clone());
+                let own = shared.member().map(|member| member.told.get());
                 let_go = !place.managers.is_empty()
                     && !own.is_some_and(|it| place.managers.contains(&it));
                 if let Err(error) = learn(&shared, &endpoint, place.managers) {
@@ -140,13 +141,14 @@ async fn take(
     else {
         return Ok(None);
     };
-    let advertise = if role == Role::Worker || !membership.advertise.is_empty() {
-        membership.advertise.clone()
+    let chosen = if role == Role::Worker || !membership.advertise.is_empty() {
+        None
     } else {
         let port = endpoint.local_address().map_or(crate::transport::PORT, |own| own.port());
         let manager = membership.managers.first().map_or("", String::as_str);
-        own_address(shared, manager, port).await.unwrap_or_default()
+        own_address(shared, manager, port).await
     };
+    let advertise = chosen.clone().unwrap_or_else(|| membership.advertise.clone());
     let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
     let request =
         StreamRequest::TakeRole { csr, advertise: advertise.clone(), member: membership.key() };
@@ -163,8 +165,11 @@ async fn take(
         return Err(odd());
     }
     files.certificate = admission.certificate;
-    if identity.role == Role::Manager && membership.advertise != advertise {
-        let membership = Membership { advertise, ..membership };
+    if identity.role == Role::Manager
+        && let Some(address) = chosen
+        && let Some(mut membership) = Membership::load(data_dir)?
+    {
+        membership.set_advertised(Advertised { address, origin: Origin::Found });
         membership.save(data_dir)?;
     }
     Ok(Some((files, identity.role)))
@@ -260,13 +265,6 @@ async fn hold_elections(shared: Arc<Shared>, elections: Elections) {
 /// Returns this machine's own address on the way to a manager, `host:port`.
 pub(super) async fn own_address(shared: &Shared, manager: &str, port: u16) -> Option<String> {
     let found = shared.resolver.resolve_pair(manager, crate::transport::PORT).await.ok()?;
-    let own = found.into_iter().find_map(|target| {
-        let any: SocketAddr =
-            if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-        // Nothing is sent: the kernel only chooses the way.
-        let socket = UdpSocket::bind(any).ok()?;
-        socket.connect(target).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    })?;
-    (!own.is_unspecified()).then(|| SocketAddr::from((own, port)).to_string())
+    let own = address::way_to(found.first().copied())?;
+    Some(SocketAddr::from((own, port)).to_string())
 }

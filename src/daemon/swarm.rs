@@ -1,11 +1,13 @@
 //! Becoming a member of a cluster, and ceasing to be one.
 
 use super::{
-    DaemonError, Shared, address, ended,
+    DaemonError, Shared,
+    address::{self, Advertised, Origin},
+    ended,
     host::{SystemEntropy, wall_clock},
     member::{self, Birth, Member},
     membership::{Membership, MembershipError},
-    recovery, role,
+    recovery, role, whereabouts,
 };
 use crate::{
     api::{
@@ -106,15 +108,30 @@ pub(super) fn install(shared: &Arc<Shared>, member: Member) {
 /// Starts a member on what is on disk.
 pub(super) async fn start(
     shared: &Arc<Shared>,
-    membership: Membership,
+    mut membership: Membership,
     files: NodeFiles,
 ) -> Result<(), DaemonError> {
+    // It may have moved while nobody looked.
+    let before = membership.clone();
+    drop(whereabouts::follow(&shared.config.advertise_addr, &mut membership));
+    if membership != before {
+        membership.save(&shared.options.data_dir)?;
+    }
     let listen = address::listen(&membership.listen)
         .map_err(|error| DaemonError::Other(error.to_string()))?;
     let endpoint = bind(shared, listen).await?;
     let member = member::start(shared, membership, files, endpoint, None).await?;
     install(shared, member);
     Ok(())
+}
+
+/// Returns what a user wants other nodes to be told: here, or in the configuration.
+fn asked_for<'a>(shared: &'a Shared, said: &'a str) -> &'a str {
+    match (said, shared.config.advertise_addr.as_str()) {
+        ("", "auto") => "",
+        ("", configured) => configured,
+        (said, _) => said,
+    }
 }
 
 /// Makes a new cluster with this node as its manager.
@@ -128,8 +145,9 @@ pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<No
     }
     check_cluster_spec(&options.spec)?;
     let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;
+    let text = asked_for(&shared, &options.advertise);
     let advertise =
-        address::advertise(&options.advertise, listen).map_err(|error| invalid(&error))?;
+        address::advertise(text, (&options.listen, listen)).map_err(|error| invalid(&error))?;
     member::forget(&shared.options.data_dir).map_err(|error| internal(&error))?;
     let made = make(&shared, options, listen, advertise).await;
     if made.is_err() {
@@ -143,7 +161,7 @@ async fn make(
     shared: &Arc<Shared>,
     options: InitOptions,
     listen: SocketAddr,
-    advertise: String,
+    told: Advertised,
 ) -> Result<NodeId, DaemonError> {
     let date = wall_clock();
     let root = pki::create_root(date)?;
@@ -157,9 +175,10 @@ async fn make(
     let endpoint = bind(shared, listen).await?;
     CertificateFiles::under(&shared.options.data_dir).save(&files)?;
     let mut membership = Membership::new(node.clone(), cluster.clone(), Role::Manager, date);
-    membership.listen = listen.to_string();
-    membership.advertise.clone_from(&advertise);
+    membership.listen = address::kept_listen(&options.listen, listen);
+    let advertise = told.address.clone();
     membership.managers = vec![advertise.clone()];
+    membership.set_advertised(told);
     let description = shared.containers.describe_now().await;
     let unlock_key = options.spec.autolock.then(|| UnlockKey::generate(&mut SystemEntropy));
     let birth = Birth {
@@ -242,10 +261,13 @@ pub(super) async fn join(shared: Arc<Shared>, options: JoinOptions) -> Result<()
     let token = TokenText::parse(&options.token)
         .map_err(|error| Refusal::new(Class::Invalid, format!("invalid join token: {error}")))?;
     let listen = address::listen(&options.listen).map_err(|error| invalid(&error))?;
-    let advertise = if options.advertise.is_empty() {
-        String::new()
-    } else {
-        address::advertise(&options.advertise, listen).map_err(|error| invalid(&error))?
+    let text = asked_for(&shared, &options.advertise);
+    let advertise = match text {
+        "" => None,
+        text => {
+            let told = address::advertise(text, (&options.listen, listen));
+            Some(told.map_err(|error| invalid(&error))?)
+        }
     };
     if shared.containers.describe_now().await.platform.architecture.is_empty() {
         return Err(Refusal::new(Class::Unavailable, "containerd does not answer on this node"));
@@ -258,7 +280,7 @@ async fn joined(
     options: &JoinOptions,
     token: &TokenText,
     listen: SocketAddr,
-    advertise: String,
+    advertise: Option<Advertised>,
 ) -> Result<(), Refusal> {
     let data_dir = &shared.options.data_dir;
     let files = CertificateFiles::under(data_dir);
@@ -266,11 +288,12 @@ async fn joined(
     // The key of a join whose answer was lost is used again: the manager then gives the same node
     // id, and does not count two nodes.
     // Only the manager knows which role the token stands for.
-    let advertise = match options.remotes.first() {
-        Some(manager) if advertise.is_empty() => {
-            role::own_address(shared, manager, listen.port()).await.unwrap_or_default()
+    let told = match (advertise, options.remotes.first()) {
+        (None, Some(manager)) => {
+            let found = role::own_address(shared, manager, listen.port()).await;
+            found.map(|address| Advertised { address, origin: Origin::Found })
         }
-        _ => advertise,
+        (advertise, _) => advertise,
     };
     let known = files.load_key().map_err(|error| failed(error.into()))?;
     let (key, csr) =
@@ -286,7 +309,7 @@ async fn joined(
         labels: shared.config.node_labels.clone(),
         availability: options.availability,
         address: String::new(),
-        advertise: advertise.clone(),
+        advertise: told.as_ref().map(|told| told.address.clone()).unwrap_or_default(),
     };
     let endpoint = bind(shared, listen).await.map_err(failed)?;
     let admitted = match endpoint.join(&options.remotes, token, request).await {
@@ -299,8 +322,10 @@ async fn joined(
     let date = wall_clock();
     let admission = admitted.admission;
     let mut membership = Membership::new(admission.node, admission.cluster, admission.role, date);
-    membership.listen = listen.to_string();
-    membership.advertise = advertise;
+    membership.listen = address::kept_listen(&options.listen, listen);
+    if let Some(told) = told {
+        membership.set_advertised(told);
+    }
     membership.managers.clone_from(&options.remotes);
     membership.joined.clone_from(&options.remotes);
     let trust = root_only(&admitted.root);

@@ -29,9 +29,11 @@ pub mod survey;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod worker;
 
 pub use error::NetworkError;
+pub use watch::AddressChanges;
 
 use self::{
     state::Paths,

@@ -59,12 +59,19 @@ pub struct Status {
     pub worker_health: Option<String>,
     /// What is wrong with the manager's side, for people.
     pub manager_health: Option<String>,
+    /// What is wrong with the address that other nodes know this manager by, for people.
+    pub address_health: Option<String>,
     /// Why the node ended, once it has.
     pub ended: Option<Ended>,
 }
 
 impl Status {
-    /// Returns everything that is wrong, in one line.
+    /// Returns what the other nodes are to know that is wrong.
+    pub(super) fn complaint(&self) -> Option<String> {
+        self.health().or_else(|| self.address_health.clone())
+    }
+
+    /// Returns everything that hinders the node, in one line.
     #[must_use]
     pub fn health(&self) -> Option<String> {
         match (&self.manager_health, &self.worker_health) {
@@ -322,6 +329,12 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.get()
+    }
+
+    /// Says what is wrong with the address that other nodes know this manager by; none where nothing
+    /// is.
+    pub fn set_address_health(&self, health: Option<String>) {
+        self.shared.set(|status| status.address_health = health);
     }
 
     /// Throws the leader away and derives it again, as a change of leadership would.

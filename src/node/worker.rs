@@ -316,7 +316,7 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
         match action {
             Action::Send(message) => {
                 if let FromWorker::Heartbeat { session, .. } = message
-                    && let Some(message) = self.shared.get().health()
+                    && let Some(message) = self.shared.get().complaint()
                 {
                     self.ports.peers.send_to_manager(FromWorker::Unwell { session, message });
                 }

@@ -2,8 +2,9 @@
 
 use super::{
     judge::Judge,
+    names::Names,
     outbox::Outbox,
-    peers::Peers,
+    peers::{Met, Peers},
     serve::{self, Handler, IncomingStream},
     stream::{ByteReceiver, ByteSender, StreamError, from_quic, local_pair, within},
     tls::{Close, Credentials, Ready, TlsError},
@@ -100,7 +101,7 @@ impl fmt::Debug for Endpoint {
 pub(super) struct Inner {
     pub(super) quic: quinn::Endpoint,
     pub(super) clock: TrustedClock,
-    pub(super) resolver: Resolver,
+    pub(super) names: Names,
     /// How to connect before there is an identity.
     pub(super) stranger: quinn::ClientConfig,
     state: Mutex<State>,
@@ -132,6 +133,7 @@ pub(super) struct State {
     pub(super) reign: Reign,
     /// Connections to other managers that this one made.
     pub(super) peers: Peers,
+    pub(super) met: Met,
     /// Counts the changes that end the present uplink.
     pub(super) plan: u64,
     pub(super) uplink: Uplink,
@@ -254,7 +256,7 @@ impl Endpoint {
             judge,
             outdated: async_channel::bounded(1),
             clock: config.clock,
-            resolver: config.resolver,
+            names: Names::new(config.resolver),
             stranger,
             state: Mutex::default(),
             inputs,
@@ -390,6 +392,26 @@ impl Endpoint {
         }
         drop(state);
         self.inner.wake();
+    }
+
+    /// Listens elsewhere from now on; connections that this endpoint made go on from there.
+    ///
+    /// # Errors
+    ///
+    /// The address is taken or not this machine's: it listens where it did.
+    pub fn rebind(&self, listen: SocketAddr) -> Result<(), BindError> {
+        let rebound = UdpSocket::bind(listen).and_then(|socket| self.inner.quic.rebind(socket));
+        rebound.map_err(|source| BindError::Socket { address: listen, source })
+    }
+
+    /// Looks for a manager at once, where there is no session and the next attempt waits.
+    pub fn look_again(&self) {
+        let mut state = self.inner.state();
+        if matches!(state.uplink, Uplink::Down) {
+            state.plan += 1;
+            drop(state);
+            self.inner.wake();
+        }
     }
 
     /// Returns the channel of what comes in.

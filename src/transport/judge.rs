@@ -8,7 +8,7 @@
 use super::authorise::{Peer, Trusted};
 use crate::{
     pki::{self, Anchors, Identity, Shown, Standing, TrustedClock},
-    types::{Date, Role, Roster, Trust},
+    types::{Date, NodeId, Role, Roster, Trust},
 };
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
@@ -81,6 +81,14 @@ impl Judge {
     pub(super) fn trust(&self) -> Option<Trust> {
         let trust = self.known().roster.trust.clone();
         (!trust.roots.is_empty()).then_some(trust)
+    }
+
+    /// Returns the managers that are reached at `address`, as far as the state says so: more than one
+    /// where one has got another's.
+    pub(super) fn managers_at(&self, address: &str) -> Vec<NodeId> {
+        let known = self.known();
+        let there = known.roster.addresses.iter().filter(|(_, it)| *it == address);
+        there.map(|(node, _)| node.clone()).collect()
     }
 
     /// Returns how far a chain counts at this moment.

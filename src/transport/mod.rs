@@ -11,6 +11,7 @@ mod authorise;
 mod endpoint;
 mod join;
 mod judge;
+mod names;
 mod outbox;
 mod peers;
 mod relay;

@@ -82,16 +82,26 @@ async fn pipe(
     back.and(forth)
 }
 
-/// Passes on what either end sends, until one has ended.
-pub(super) async fn either(
+/// Passes on what either end sends, until one has ended, or the first one sends something when
+/// `stays` says no more.
+pub(super) async fn while_so(
     (to_one, mut from_one): (ByteSender, ByteReceiver),
     (to_other, mut from_other): (ByteSender, ByteReceiver),
+    stays: impl Fn() -> bool,
 ) -> Result<(), StreamError> {
-    copy(&mut from_one, to_other).or(copy(&mut from_other, to_one)).await
+    copy_while(&mut from_one, to_other, stays).or(copy(&mut from_other, to_one)).await
 }
 
-async fn copy(from: &mut ByteReceiver, mut to: ByteSender) -> Result<(), StreamError> {
-    while let Some(bytes) = from.read().await? {
+async fn copy(from: &mut ByteReceiver, to: ByteSender) -> Result<(), StreamError> {
+    copy_while(from, to, || true).await
+}
+
+async fn copy_while(
+    from: &mut ByteReceiver,
+    mut to: ByteSender,
+    stays: impl Fn() -> bool,
+) -> Result<(), StreamError> {
+    while let Some(bytes) = from.read().await?.filter(|_| stays()) {
         to.write_all(&bytes).await?;
     }
     to.finish().await

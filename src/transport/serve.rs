@@ -6,7 +6,7 @@ use super::{
     endpoint::{Inner, Worker},
     judge::Holder,
     outbox::{Outgoing, outbox},
-    relay,
+    peers, relay,
     stream::{ByteReceiver, ByteSender, StreamError, from_quic, within},
     tls::{Close, Ready},
 };
@@ -213,6 +213,8 @@ async fn member(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Connect
         let held = (peer.identity.node.clone(), connection.clone());
         let _none = state.connections.insert(id, held);
     }
+    let known = inner.judge.peer(&peer).identity;
+    peers::note_caller(&inner, &known.node, known.role, connection.remote_address());
     streams(inner.clone(), ready, connection, Some(peer)).await;
     let _held = inner.state().connections.remove(&id);
 }
@@ -293,7 +295,7 @@ async fn stream(
     }
     let expired = holder.as_ref().and_then(Holder::expired);
     let peer = peer.map(|peer| peer.identity);
-    let address = connection.remote_address().ip().to_canonical().to_string();
+    let address = address_of(&connection);
     match (&mut request, peer.clone()) {
         (StreamRequest::Session, Some(peer)) => {
             let leader = inner.state().leader.clone();
@@ -388,14 +390,31 @@ async fn refuse(sender: ByteSender, class: Class, message: String) -> Result<(),
     answer(sender, &StreamReply::Refused(Refusal::new(class, message))).await
 }
 
+/// Returns the address that a peer is seen at, without a port. It changes while a connection stands,
+/// where the peer's machine gets another.
+fn address_of(connection: &quinn::Connection) -> String {
+    connection.remote_address().ip().to_canonical().to_string()
+}
+
 /// Whose session it is, and by which way it comes.
 struct Caller {
     node: NodeId,
+    /// Where the node was seen when the session began.
     address: String,
     /// The way: to the worker, or to the manager that passes its session on.
     connection: quinn::Connection,
     /// The manager that passes it on.
     via: Option<NodeId>,
+}
+
+impl Caller {
+    /// Returns where the node is seen now, as far as this manager sees it itself.
+    fn address(&self) -> String {
+        match self.via {
+            Some(_) => self.address.clone(),
+            None => address_of(&self.connection),
+        }
+    }
 }
 
 /// A session as it is kept here.
@@ -459,7 +478,7 @@ async fn session(
         within(HEADER_LIMIT, sender.send(&StreamReply::Ready)).await?;
         let read = async {
             while let Some(message) = receiver.receive_known::<FromWorker>().await? {
-                let (node, address) = (node.clone(), caller.address.clone());
+                let (node, address) = (node.clone(), caller.address());
                 let via = caller.via.clone();
                 let input = PeerInput::FromWorker { node, address, via, message };
                 if inner.inputs.send(input).await.is_err() {
@@ -505,7 +524,9 @@ async fn passed_on(
     let Kept { inner, node, number, outgoing, reign } = kept;
     let passed = async {
         within(HEADER_LIMIT, sender.send(&StreamReply::Ready)).await?;
-        relay::either((sender, receiver), (to, from)).await
+        // The leader was told an address: from another one the node begins anew.
+        let stays = || caller.address() == caller.address;
+        relay::while_so((sender, receiver), (to, from), stays).await
     };
     let deposed = async {
         let _closed = reign.recv().await;

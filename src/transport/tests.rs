@@ -1,6 +1,7 @@
 //! Real QUIC on loopback.
 
 mod ask;
+mod moves;
 mod newer;
 mod trust;
 

@@ -4,6 +4,7 @@ use super::{
     CONNECT_LIMIT, HEADER_LIMIT, ask,
     endpoint::{Inner, Managers, Uplink, open},
     outbox::{Outgoing, outbox},
+    peers::places,
     serve::{manager_at, streams},
     stream::{ByteReceiver, ByteSender, StreamError, within},
     tls::{Close, Ready, explain},
@@ -37,9 +38,6 @@ const BEGIN_AGAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long one manager is waited for alone, before the next is tried beside it: some round trips
 /// of a slow link.
 const TURN: Duration = Duration::from_secs(1);
-
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 8;
 
 enum Plan {
     Closed,
@@ -157,23 +155,34 @@ async fn round(inner: &Arc<Inner>, addresses: &[String], ready: &Arc<Ready>, num
         changed(inner, number).await;
         None
     };
-    let Some((connection, sender, receiver)) = unplanned.or(first(inner, addresses, ready)).await
-    else {
+    let attempts = addresses.iter().map(|address| reach(inner, address, ready));
+    let first = async { earliest(attempts).await.ok() };
+    let Some((connection, sender, receiver)) = unplanned.or(first).await else {
         return false;
     };
     hold(inner, ready, connection, sender, receiver, number).await;
     true
 }
 
-/// Returns the first session that any of the addresses grants. Each is tried once the one before
-/// has refused, or has let [`TURN`] pass: a dead manager takes its whole limit to be known as such.
-async fn first(inner: &Inner, addresses: &[String], ready: &Ready) -> Option<Opened> {
-    let mut waiting = addresses.iter();
+/// Returns the first success. Each attempt begins once the one before has failed, or has let [`TURN`]
+/// pass: a dead manager takes its whole limit to be known as such.
+///
+/// # Errors
+///
+/// That of the last one that failed.
+pub(super) async fn earliest<T, F>(
+    attempts: impl ExactSizeIterator<Item = F>,
+) -> Result<T, StreamError>
+where
+    F: Future<Output = Result<T, StreamError>>,
+{
+    let mut waiting = attempts;
     let mut tried = FuturesUnordered::new();
+    let mut last = StreamError::NotConnected;
     loop {
         match waiting.next() {
-            Some(address) => tried.push(reach(inner, address, ready)),
-            None if tried.is_empty() => return None,
+            Some(attempt) => tried.push(attempt),
+            None if tried.is_empty() => return Err(last),
             None => {}
         }
         let more = waiting.len() > 0;
@@ -184,40 +193,38 @@ async fn first(inner: &Inner, addresses: &[String], ready: &Ready) -> Option<Ope
             let _at = smol::Timer::after(TURN).await;
             None
         };
-        if let Some(opened) = async { tried.next().await.flatten() }.or(turn).await {
-            return Some(opened);
+        match async { tried.next().await }.or(turn).await {
+            Some(Ok(done)) => return Ok(done),
+            Some(Err(error)) => last = error,
+            None => {}
         }
     }
 }
 
 /// Tries the addresses of one name, one after another.
-async fn reach(inner: &Inner, address: &str, ready: &Ready) -> Option<Opened> {
-    let targets = match resolve(inner, address).await {
-        Ok(targets) => targets,
-        Err(error) => {
-            tracing::debug!(%address, %error, "cannot find the manager");
-            return None;
-        }
-    };
+async fn reach(inner: &Inner, address: &str, ready: &Ready) -> Result<Opened, StreamError> {
+    let (targets, _) = places(inner, address).await.inspect_err(|error| {
+        tracing::debug!(%address, %error, "cannot find the manager");
+    })?;
+    let mut last = StreamError::NotConnected;
     for target in targets {
         match attempt(inner, target, ready).await {
             Ok(opened) => {
                 tracing::info!(%target, "connected to the manager");
-                return Some(opened);
+                return Ok(opened);
             }
-            Err(error) => tracing::info!(%target, %error, "cannot connect to the manager"),
+            Err(error) => {
+                tracing::info!(%target, %error, "cannot connect to the manager");
+                last = error;
+            }
         }
     }
-    None
+    Err(last)
 }
 
 /// Returns the addresses of a `host:port`, a few at most.
 pub(super) async fn resolve(inner: &Inner, address: &str) -> Result<Vec<SocketAddr>, StreamError> {
-    let found = inner.resolver.resolve_pair(address, super::PORT);
-    let found = async { found.await.map_err(|error| StreamError::Broken(error.to_string())) };
-    let mut found = within(CONNECT_LIMIT, found).await?;
-    found.truncate(ADDRESSES_MAX);
-    Ok(found)
+    inner.names.resolve(address).await
 }
 
 pub(super) type Opened = (quinn::Connection, ByteSender, ByteReceiver);
@@ -265,9 +272,10 @@ async fn begin(
     connection: &quinn::Connection,
     ready: &Ready,
 ) -> Result<(ByteSender, ByteReceiver), StreamError> {
-    if manager_at(inner, ready, connection).is_none() {
+    let Some(manager) = manager_at(inner, ready, connection) else {
         return Err(StreamError::Broken("the peer is no manager of this cluster".to_owned()));
-    }
+    };
+    inner.state().met.note(&manager.identity.node, connection.remote_address());
     let (mut sender, mut receiver) = open(connection).await?;
     sender.send(&StreamRequest::Session).await?;
     match receiver.receive::<StreamReply>().await? {

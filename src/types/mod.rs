@@ -92,7 +92,8 @@ pub use service::{
     host_ips_meet,
 };
 pub use session::{
-    FromManager, FromWorker, LeaderAt, LocalSuccessor, PeerInput, Register, TaskReport,
+    ADDRESS_LOST, FromManager, FromWorker, LeaderAt, LocalSuccessor, PeerInput, Register,
+    TaskReport,
 };
 pub use storage::{
     Chore, ChoreDone, NewVolume, Prune, RemovedImage, StorageUse, StoredContainer, StoredImage,

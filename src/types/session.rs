@@ -93,6 +93,9 @@ pub enum FromWorker {
     },
 }
 
+/// How it begins what a manager says that is well, but not reached where other nodes think.
+pub const ADDRESS_LOST: &str = "address lost: ";
+
 /// From a manager to one of its workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromManager {

@@ -74,6 +74,9 @@ pub struct Roster {
     /// When a node ceased to be a manager: its certificates of that role count only where they were
     /// issued later.
     pub demoted: BTreeMap<NodeId, Date>,
+    /// Where each manager is reached, `host:port`, as it last said.
+    #[serde(default)]
+    pub addresses: BTreeMap<NodeId, String>,
     /// For how long after its end a certificate still tells who a node is.
     pub grace: Duration,
     /// The roots that count, and what vouches for them.

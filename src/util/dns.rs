@@ -91,6 +91,12 @@ impl Resolver {
         Self { hosts: hosts.to_owned(), resolv_conf: resolv_conf.to_owned(), port: 53 }
     }
 
+    /// Returns a resolver whose name servers listen elsewhere.
+    #[cfg(test)]
+    pub(crate) fn at_port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+
     /// Returns the addresses of `host`, IPv4 first, each with `port`. Literal addresses and
     /// `localhost` ask nobody.
     ///

@@ -183,6 +183,7 @@ impl Network {
             platform: None,
             environment: Vec::new(),
             groups: Vec::new(),
+            names: None,
         };
         host.start_containerd();
         self.hosts.push(host);
@@ -335,6 +336,8 @@ pub(crate) struct Host {
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
     /// The control groups that its daemon alone is put into, as by a service manager.
     pub(crate) groups: Vec<PathBuf>,
+    /// The hosts file that its daemon sees, where it is not the machine's.
+    names: Option<PathBuf>,
 }
 
 impl Host {
@@ -396,7 +399,18 @@ impl Host {
         let script = "for group in $GROUPS_OF_DAEMON; do echo $$ >$group; done; \
                       hostname \"$0\" && exec \"$@\"";
         let mut command = self.inside(Path::new("unshare"));
-        command.args(["--uts", "sh", "-ec", script]);
+        command.arg("--uts");
+        let mut script = script.to_owned();
+        if let Some(names) = &self.names {
+            command.args(["--mount", "--propagation", "unchanged"]);
+            // The folder of the host stays shared with containerd; the rest is this daemon's alone.
+            script = format!(
+                "mount --make-private /; mount --make-private /etc/hosts 2>/dev/null || true; \
+                 mount --bind {} /etc/hosts; {script}",
+                names.display()
+            );
+        }
+        command.args(["sh", "-ec", &script]);
         command.env("GROUPS_OF_DAEMON", groups.collect::<Vec<_>>().join(" "));
         command.arg(format!("n{}", self.number)).arg(&self.binary).arg("daemon");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -454,6 +468,22 @@ impl Host {
         command.args(args);
         let log = self.dir.join(format!("{program}.log"));
         self.beside.push(Process::start(command, &log));
+    }
+
+    /// Has the daemon, from its next start on, look up names in a hosts file of its own, and returns
+    /// that.
+    pub(crate) fn own_names(&mut self) -> PathBuf {
+        let (dir, names) = (self.dir.display(), self.dir.join("hosts"));
+        fs::write(&names, "").unwrap();
+        sh(&format!("mount --bind {dir} {dir} && mount --make-shared {dir}"));
+        self.names = Some(names.clone());
+        names
+    }
+
+    /// Gives the host another address in place of the one it has, `ADDRESS/PREFIX`.
+    pub(crate) fn readdress(&mut self, to: &str) {
+        self.sh(&format!("ip addr flush dev eth0 && ip addr add {to} dev eth0"));
+        to.split('/').next().unwrap().clone_into(&mut self.address);
     }
 
     /// Takes the host off the switch, or puts it back.
@@ -604,6 +634,9 @@ impl Host {
             Command::new("sh").args(["-c", remove, node]).output().ok();
         }
         Command::new("sh").args(["-c", &script]).output().ok();
+        if self.names.is_some() {
+            Command::new("umount").arg("-l").arg(&self.dir).output().ok();
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Black-box tests: one binary, so that linking is paid once.
 
+mod addresses;
 mod boards;
 mod certificates;
 mod chaos;

@@ -8,7 +8,7 @@ use crate::{
         schedule::{FAILURE_WINDOW, FAILURES_MAX, Volatile},
     },
     types::{
-        FromManager, FromWorker, HeldImage, LocalSuccessor, Moment, NodeDescription, NodeId,
+        FromManager, FromWorker, HeldImage, LocalSuccessor, Moment, Node, NodeDescription, NodeId,
         NodeState, Register, Task, TaskId, TaskReport, TaskState, TaskStatus,
     },
 };
@@ -96,6 +96,7 @@ impl Leader {
             return;
         }
         self.heard(state, now, node);
+        self.see_at(row, address);
         match message {
             FromWorker::Heartbeat { applied, .. } => {
                 if let Some(known) = self.sessions.get_mut(node) {
@@ -185,6 +186,17 @@ impl Leader {
         } else {
             let wanted = (description, address.to_owned());
             self.wanted.descriptions.insert(node.clone(), wanted);
+        }
+    }
+
+    /// Takes in where a node is seen: its session goes on where its machine gets another address.
+    fn see_at(&mut self, row: &Node, address: &str) {
+        let wanted = self.wanted.descriptions.get(&row.id);
+        let known = wanted.map_or(&row.status.address, |(_, address)| address);
+        if known != address {
+            let description = wanted.map_or(&row.description, |(description, _)| description);
+            let wanted = (description.clone(), address.to_owned());
+            self.wanted.descriptions.insert(row.id.clone(), wanted);
         }
     }
 

@@ -41,6 +41,8 @@ struct Links {
     cut: BTreeSet<u64>,
     /// Who is heard and hears nothing.
     deaf: BTreeSet<u64>,
+    /// Where those are reached that moved.
+    moved: BTreeMap<u64, String>,
     calls: u64,
     bytes: u64,
 }
@@ -56,7 +58,7 @@ impl PeerCall for Net {
     fn call(
         &self,
         target: u64,
-        _address: String,
+        address: String,
         request: Vec<u8>,
     ) -> Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send>> {
         let (links, from) = (Arc::clone(&self.links), self.from);
@@ -65,7 +67,8 @@ impl PeerCall for Net {
                 let mut links = links.lock().unwrap();
                 links.calls += 1;
                 links.bytes += request.len() as u64;
-                let deaf = links.deaf.contains(&target);
+                let away = links.moved.get(&target).is_some_and(|at| *at != address);
+                let deaf = links.deaf.contains(&target) || away;
                 if links.cut.contains(&from) || links.cut.contains(&target) || deaf {
                     return Err(io::ErrorKind::HostUnreachable.into());
                 }
@@ -393,6 +396,22 @@ fn three_members_fail_over_and_heal() {
             assert_eq!(group.data(id), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
         }
     }
+}
+
+#[test]
+fn a_member_that_moved_follows_the_leader_there_is() {
+    let group = Group::of_three(14);
+    let leader = group.elect(&[1, 2, 3]);
+    let moves = (1..=3).find(|id| *id != leader).unwrap();
+    group.links.lock().unwrap().moved.insert(moves, "elsewhere".to_owned());
+    let mut wanted: BTreeMap<_, _> = (1..=3).map(|id| (id, format!("member-{id}"))).collect();
+    wanted.insert(moves, "elsewhere".to_owned());
+    let member = group.member(leader);
+    let step = group.block_on(leader, async move { member.approach(&wanted, LIMIT).await });
+    assert_eq!(step.unwrap(), Approach::Nearer);
+    group.propose(leader, b"after").unwrap();
+    group.everyone_has(&[1, 2, 3], 1);
+    assert_eq!(group.leader_among(&[1, 2, 3]), Some(leader), "nobody else had to lead");
 }
 
 #[test]

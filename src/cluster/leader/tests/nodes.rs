@@ -251,6 +251,33 @@ fn a_node_whose_manager_is_unwell_says_so_until_it_is_well() {
 }
 
 #[test]
+fn a_node_is_shown_where_its_last_message_came_from() {
+    let mut world = World::new(1);
+    let session = world.workers[&id(1)].session;
+    let shown = |world: &World| world.state.node(&id(1)).expect("a node").status.address.clone();
+    let before = shown(&world);
+    let beat_from = |world: &mut World, address: &str| {
+        let message = FromWorker::Heartbeat { session, applied: Sequence::default() };
+        world.event(Event::Message {
+            node: id(1),
+            address: address.to_owned(),
+            via: None,
+            message,
+        });
+    };
+    let applied = world.state.applied();
+    beat_from(&mut world, &before);
+    assert_eq!(world.state.applied(), applied, "nothing is written where nothing is new");
+    beat_from(&mut world, "10.9.9.9");
+    assert_eq!(shown(&world), "10.9.9.9");
+    let applied = world.state.applied();
+    beat_from(&mut world, "10.9.9.9");
+    assert_eq!(world.state.applied(), applied);
+    beat_from(&mut world, &before);
+    assert_eq!(shown(&world), before);
+}
+
+#[test]
 fn a_node_that_leaves_is_down_at_once() {
     let mut world = World::new(2);
     world.create(replicated("web", 2));
@@ -305,10 +332,15 @@ fn take_role(world: &mut World, number: u128) -> Result<Role, Refusal> {
     take_role_as(world, number, (Role::Worker, id(number).member()))
 }
 
-fn take_role_as(
+fn take_role_as(world: &mut World, number: u128, as_member: (Role, u64)) -> Result<Role, Refusal> {
+    take_role_at(world, number, as_member, &format!("10.0.0.{number}:2377"))
+}
+
+fn take_role_at(
     world: &mut World,
     number: u128,
     (certified, member): (Role, u64),
+    advertise: &str,
 ) -> Result<Role, Refusal> {
     let node = world.state.node(&id(number)).expect("a node");
     let asked = RoleRequest {
@@ -316,7 +348,7 @@ fn take_role_as(
         certified,
         csr: Vec::new(),
         key_digest: node.key_digest,
-        advertise: format!("10.0.0.{number}:2377"),
+        advertise: advertise.to_owned(),
         member,
     };
     match world.request(Request::TakeRole(Box::new(asked)))? {
@@ -395,6 +427,44 @@ fn a_manager_that_was_let_go_between_two_sessions_hears_of_it_with_the_next() {
         _ => None,
     });
     assert_eq!(told, Some(Some(Role::Worker)), "told since it registered");
+}
+
+#[test]
+fn a_manager_that_moved_says_so_and_everybody_learns_it() {
+    let mut world = World::new(2);
+    world.run(SECOND);
+    set_role(&mut world, 1, Role::Manager).expect("a change");
+    take_role(&mut world, 1).expect("a role");
+    world.run(SECOND);
+    let own = (Role::Manager, id(1).member());
+    assert_eq!(take_role_at(&mut world, 1, own, "10.9.9.9:2377"), Ok(Role::Manager));
+    assert_eq!(group(&world), ["10.0.0.0:2377", "10.9.9.9:2377"]);
+    let roster = world.state.roster();
+    assert_eq!(roster.addresses[&id(1)], "10.9.9.9:2377");
+    world.run(SECOND);
+    let told = |number| {
+        world.workers[&id(number)].heard.iter().rev().find_map(|message| match message {
+            FromManager::Place { managers, .. } => Some(managers.clone()),
+            _ => None,
+        })
+    };
+    let managers = vec!["10.0.0.0:2377".to_owned(), "10.9.9.9:2377".to_owned()];
+    assert_eq!((told(1), told(2)), (Some(managers.clone()), Some(managers)));
+    // Once more changes nothing, and a member of before says nothing that counts.
+    let applied = world.state.applied();
+    take_role_at(&mut world, 1, own, "10.9.9.9:2377").expect("a role");
+    take_role_at(&mut world, 1, own, "").expect("a role");
+    take_role_at(&mut world, 1, (Role::Manager, 77), "10.8.8.8:2377").expect("a role");
+    assert_eq!(world.state.applied(), applied);
+}
+
+#[test]
+fn the_only_manager_moves() {
+    let mut world = World::new(1);
+    world.run(SECOND);
+    let own = (Role::Manager, id(0).member());
+    assert_eq!(take_role_at(&mut world, 0, own, "10.9.9.9:2377"), Ok(Role::Manager));
+    assert_eq!(group(&world), ["10.9.9.9:2377"]);
 }
 
 #[test]

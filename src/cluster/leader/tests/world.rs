@@ -84,6 +84,12 @@ fn description(number: u128) -> NodeDescription {
     }
 }
 
+/// Where a node is seen.
+fn address_of(node: &NodeId) -> String {
+    let number = u128::from_str_radix(node.as_str(), 36).expect("an id is a number");
+    format!("10.0.0.{number}")
+}
+
 fn node(number: u128, role: Role) -> Node {
     let mut key_digest = [0; 32];
     key_digest[0] = u8::try_from(number).expect("few nodes");
@@ -202,7 +208,7 @@ impl World {
     }
 
     pub(crate) fn say(&mut self, number: u128, message: FromWorker) {
-        let address = format!("10.0.0.{number}");
+        let address = address_of(&id(number));
         self.event(Event::Message {
             node: id(number),
             address,
@@ -227,7 +233,8 @@ impl World {
         let (session, number) = (worker.session, worker.reports);
         let tasks = vec![TaskReport { task: task.clone(), status }];
         let message = FromWorker::Report { session, number, tasks };
-        self.event(Event::Message { node, address: "10.0.0.9".to_owned(), via: None, message });
+        let address = address_of(&node);
+        self.event(Event::Message { node, address, via: None, message });
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -333,9 +340,8 @@ impl World {
         let beats: Vec<_> =
             linked.map(|(id, worker)| (id.clone(), worker.session, worker.applied)).collect();
         for (node, session, applied) in beats {
-            let address = format!("10.0.0.{}", node.as_str().trim_start_matches('0'));
-            let address = if address.ends_with('.') { "10.0.0.0".to_owned() } else { address };
             let message = FromWorker::Heartbeat { session, applied };
+            let address = address_of(&node);
             self.event(Event::Message { node, address, via: None, message });
         }
     }

@@ -1,0 +1,256 @@
+//! Machines whose addresses change: nobody is there to help, and the cluster heals by itself.
+
+use crate::host::{Host, Network, can_run, eventually, eventually_so};
+use std::fs;
+
+const BUSY: [&str; 3] = ["bb:1", "sleep", "3600"];
+
+/// Makes a service with a task on every node, and waits until so many run.
+fn everywhere(host: &Host, name: &str, nodes: usize) {
+    let create = ["service", "create", "-d", "-q", "--name", name, "--mode", "global"];
+    eventually_so("a service to be made", || {
+        let output = host.midge(&[&create[..], &BUSY].concat());
+        let says = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success() || says.contains("already exists")).then_some(()).ok_or(says)
+    });
+    host.wait_running(name, nodes);
+}
+
+/// What a manager shows of a node: whether it is in touch, where it is seen, where it is reached as
+/// a manager, and what is wrong with it.
+fn shown(host: &Host, node: &str) -> Option<[String; 4]> {
+    let output = host.midge(&["node", "inspect", "--format", "json", node]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let (status, manager) = (&found[0]["Status"], &found[0]["ManagerStatus"]);
+    Some([
+        text(&status["State"]),
+        text(&status["Addr"]),
+        text(&manager["Addr"]),
+        text(&manager["Message"]),
+    ])
+}
+
+/// Waits until a manager shows a node as ready, at this address in both places.
+fn await_manager_at(host: &Host, node: &str, address: &str) {
+    let wanted = ["ready", address, &format!("{address}:2377"), ""];
+    eventually_so(&format!("{node} at {address}"), || match shown(host, node) {
+        Some(shown) if shown == wanted => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+fn await_worker_at(host: &Host, node: &str, address: &str) {
+    eventually_so(&format!("{node} at {address}"), || match shown(host, node) {
+        Some([state, at, ..]) if state == "ready" && at == address => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+/// What runs where, by its processes.
+fn running(network: &Network) -> Vec<Vec<(String, u32)>> {
+    network.hosts.iter().map(Host::containers).collect()
+}
+
+/// Checks that no container noticed anything.
+fn still_runs(network: &Network, before: &[Vec<(String, u32)>]) {
+    for (now, before) in running(network).iter().zip(before) {
+        assert!(before.iter().all(|it| now.contains(it)), "of {before:?} there is {now:?}");
+    }
+}
+
+/// Nobody says here which address to tell the others, so that each is found.
+fn found(network: &mut Network, managers: usize, remote: &str) {
+    for host in &mut network.hosts {
+        host.start_daemon();
+    }
+    let first = &network.hosts[0];
+    first.ok(&["swarm", "init"]);
+    let token = |role| first.ok(&["swarm", "join-token", "-q", role]).trim().to_owned();
+    let tokens = [token("manager"), token("worker")];
+    for (index, host) in network.hosts.iter().enumerate().skip(1) {
+        host.ok(&["swarm", "join", "--token", &tokens[usize::from(index >= managers)], remote]);
+    }
+    network.await_nodes(managers, network.hosts.len() - managers);
+}
+
+#[test]
+fn a_worker_that_is_carried_to_another_network_is_shown_there() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(3);
+    network.load_busybox();
+    everywhere(network.manager(), "web", 3);
+    let before = running(&network);
+    for host in &network.hosts {
+        host.sh("ip route add 10.98.7.0/24 dev eth0");
+    }
+    network.hosts[1].link(false);
+    network.hosts[1].readdress("10.98.7.2/24");
+    network.hosts[1].sh("ip route add default dev eth0");
+    network.hosts[1].link(true);
+    // Without having been missed, on the session that it has: it gets another address.
+    network.hosts[2].readdress("10.98.6.33/24");
+    await_worker_at(network.manager(), "n2", "10.98.7.2");
+    await_worker_at(network.manager(), "n3", "10.98.6.33");
+    still_runs(&network, &before);
+    everywhere(network.manager(), "after", 3);
+}
+
+#[test]
+fn a_manager_that_moves_tells_the_others_and_so_does_the_leader() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::new(4);
+    found(&mut network, 3, "10.98.6.1:2377");
+    network.load_busybox();
+    everywhere(network.manager(), "web", 4);
+    let before = running(&network);
+    let leads = network.hosts[0].leader().unwrap();
+    let follows = if leads == 3 { 2 } else { 3 };
+
+    network.hosts[follows - 1].readdress("10.98.6.30/24");
+    await_manager_at(network.manager(), &format!("n{follows}"), "10.98.6.30");
+
+    let leads = eventually("a leader", || network.hosts[0].leader());
+    let asked = if leads == 1 { 1 } else { 0 };
+    network.hosts[leads - 1].link(false);
+    network.hosts[leads - 1].readdress("10.98.6.40/24");
+    network.hosts[leads - 1].link(true);
+    await_manager_at(&network.hosts[asked], &format!("n{leads}"), "10.98.6.40");
+
+    network.await_nodes(3, 1);
+    still_runs(&network, &before);
+    for (number, manager) in network.hosts[..3].iter().enumerate() {
+        everywhere(manager, &format!("after-{number}"), 4);
+    }
+    // What was learned outlives a restart of everybody.
+    for host in &mut network.hosts {
+        host.stop_daemon();
+    }
+    for host in &mut network.hosts {
+        host.start_daemon();
+    }
+    network.await_nodes(3, 1);
+    still_runs(&network, &before);
+}
+
+#[test]
+fn the_only_manager_moves_and_is_found_by_its_name() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::new(3);
+    let files: Vec<_> = network.hosts.iter_mut().map(Host::own_names).collect();
+    let name = |address: &str| {
+        for file in &files {
+            fs::write(file, format!("{address} manager.test\n")).unwrap();
+        }
+    };
+    name("10.98.6.1");
+    found(&mut network, 1, "manager.test:2377");
+    network.load_busybox();
+    everywhere(network.manager(), "web", 3);
+    let before = running(&network);
+
+    network.hosts[0].readdress("10.98.6.50/24");
+    name("10.98.6.50");
+    await_manager_at(network.manager(), "n1", "10.98.6.50");
+    network.await_nodes(1, 2);
+    still_runs(&network, &before);
+    everywhere(network.manager(), "after", 3);
+
+    // While nobody is there to see it.
+    for host in &mut network.hosts {
+        host.stop_daemon();
+    }
+    network.hosts[0].readdress("10.98.6.60/24");
+    name("10.98.6.60");
+    for host in &mut network.hosts {
+        host.start_daemon();
+    }
+    await_manager_at(network.manager(), "n1", "10.98.6.60");
+    network.await_nodes(1, 2);
+    still_runs(&network, &before);
+}
+
+#[test]
+fn managers_that_all_move_at_once_find_each_other_by_name() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::new(4);
+    let files: Vec<_> = network.hosts.iter_mut().map(Host::own_names).collect();
+    let name = |address: &str| {
+        for file in &files {
+            fs::write(file, format!("{address} manager.test\n")).unwrap();
+        }
+    };
+    name("10.98.6.1");
+    found(&mut network, 3, "manager.test:2377");
+    network.load_busybox();
+    everywhere(network.manager(), "web", 4);
+    let before = running(&network);
+
+    for (index, host) in network.hosts.iter_mut().enumerate() {
+        host.link(false);
+        host.readdress(&format!("10.98.6.{}/24", 101 + index));
+    }
+    name("10.98.6.101");
+    for host in &network.hosts {
+        host.link(true);
+    }
+    for number in 1..=3 {
+        let address = format!("10.98.6.{}", 100 + number);
+        await_manager_at(network.manager(), &format!("n{number}"), &address);
+    }
+    await_worker_at(network.manager(), "n4", "10.98.6.104");
+    network.await_nodes(3, 1);
+    still_runs(&network, &before);
+    everywhere(network.manager(), "after", 4);
+}
+
+#[test]
+fn an_address_that_a_user_set_stays_and_is_complained_of() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::managers(3, 0);
+    for host in &network.hosts[1..] {
+        // Those that joined were told nothing, so theirs was found.
+        assert!(
+            fs::read_to_string(host.dir.join("data/membership.json")).unwrap().contains("found")
+        );
+    }
+    network.load_busybox();
+    everywhere(network.manager(), "web", 3);
+    let before = running(&network);
+    network.hosts[0].readdress("10.98.6.70/24");
+    let lost = "no longer has the address 10.98.6.1";
+    eventually_so("the complaint", || match shown(&network.hosts[1], "n1") {
+        Some([state, _, manager, message])
+            if state == "ready" && manager == "10.98.6.1:2377" && message.contains(lost) =>
+        {
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    });
+    assert!(network.hosts[0].api("/info").contains(lost));
+    let log = fs::read_to_string(network.hosts[0].dir.join("midge.log")).unwrap();
+    assert!(log.contains(lost) && log.contains("advertise_addr"), "{log}");
+    let listed =
+        network.hosts[1].ok(&["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]);
+    assert_eq!(listed.matches("(address lost)").count(), 1, "{listed}");
+    // It is a manager for all that.
+    still_runs(&network, &before);
+    everywhere(&network.hosts[1], "after", 3);
+
+    // What it says to do helps.
+    let path = network.folder().join("config.toml");
+    fs::write(&path, "advertise_addr = \"auto\"\n").unwrap();
+    network.hosts[0].stop_daemon();
+    network.hosts[0].start_daemon_with(&["--config", path.to_str().unwrap()]);
+    await_manager_at(&network.hosts[1], "n1", "10.98.6.70");
+}
