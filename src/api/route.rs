@@ -134,6 +134,7 @@ static ROUTES: &[Route] = routes![
     GET "distribution/{*}/json" 1 . 30 => image::resolve,
     GET "containers/json" 1 . 24 => container::list,
     GET "containers/{}/json" 1 . 24 => container::inspect,
+    GET "containers/{}/logs" 1 . 24 => task::container_logs,
     POST "containers/{}/exec" 1 . 24 => exec::create,
     POST "exec/{}/start" 1 . 24 => exec::start,
     POST "exec/{}/resize" 1 . 24 => exec::resize,

@@ -70,6 +70,24 @@ fn the_docker_command_works() {
     assert!(said.contains("rollback: manually requested rollback"), "{said}");
     assert!(said.contains("overall progress: rolling back update: 3 out of 3 tasks"), "{said}");
     docker(first, &["service", "logs", "web"]);
+    docker(
+        first,
+        &[
+            &["service", "create", "-q", "--name", "say", "--mode", "global"][..],
+            &["--publish", "mode=host,target=80,published=8080", "bb:1"],
+            &["sh", "-c", "echo out; echo err >&2; exec sleep 1000"],
+        ]
+        .concat(),
+    );
+    for host in [first, second] {
+        let own = docker(host, &["ps", "-q", "--filter", "name=say"]);
+        let said = run(host, &["logs", own.trim()]);
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "out\n");
+        assert_eq!(String::from_utf8_lossy(&said.stderr), "err\n");
+        // The same, of another node's container, where this one is a manager.
+        assert_eq!(docker(first, &["logs", own.trim()]), "out\n");
+        assert!(docker(host, &["port", own.trim()]).starts_with("80/tcp -> 0.0.0.0:8080\n"));
+    }
     docker(first, &["node", "update", "--availability", "drain", "n2"]);
     assert!(docker(first, &["node", "inspect", "--pretty", "n2"]).contains("Drain"));
     eventually("n2 to be empty", || {

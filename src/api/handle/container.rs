@@ -159,6 +159,7 @@ pub(crate) async fn inspect(call: Call) -> Reply {
             "Labels": found.labels,
         },
         "NetworkSettings": {
+            "Ports": ports(&found),
             "Networks": { found.network: { "IPAddress": address(&found.addresses) } },
         },
     });
@@ -166,6 +167,23 @@ pub(crate) async fn inspect(call: Call) -> Reply {
         shown["State"]["Health"] = show_health(health);
     }
     json(&shown)
+}
+
+/// Returns where each port of the container is reached, as `docker port` shows it.
+fn ports(found: &Container) -> Value {
+    let mut ports = serde_json::Map::new();
+    for port in &found.ports {
+        let all = || vec!["0.0.0.0".to_owned(), "::".to_owned()];
+        let addresses = port.host_ip.map_or_else(all, |ip| vec![ip.to_string()]);
+        let at = addresses
+            .into_iter()
+            .map(|ip| value!({ "HostIp": ip, "HostPort": port.published.to_string() }));
+        let name = format!("{}/{}", port.target, port.protocol.as_str());
+        if let Value::Array(list) = ports.entry(name).or_insert_with(|| value!([])) {
+            list.extend(at);
+        }
+    }
+    Value::Object(ports)
 }
 
 /// What the container was asked to be, in the words of `docker run`.

@@ -1,13 +1,16 @@
 //! Tasks and their logs.
 
-use super::super::{
-    convert::task,
-    dto,
-    error::{invalid, not_found},
-    filter::{Filters, is_up_to_date},
-    local::{LogItem, LogOptions, LogTask},
-    route::{Call, Reply, json, streaming},
-    stream::{LogFormat, log_bytes, streamed},
+use super::{
+    super::{
+        convert::task,
+        dto,
+        error::{invalid, not_found},
+        filter::{Filters, is_up_to_date},
+        local::{LogItem, LogOptions, LogTask},
+        route::{Call, Reply, json, streaming},
+        stream::{LogFormat, log_bytes, streamed},
+    },
+    target::{self, Target},
 };
 use crate::{
     cluster::{Query, Refusal},
@@ -122,6 +125,17 @@ pub(crate) async fn logs(call: Call) -> Reply {
         return Err(not_found(format!("task {} has no node yet", task.id)));
     };
     send_logs(&call, vec![task], None, Vec::new(), tty).await
+}
+
+/// The log of a container, as `docker logs` asks for it: on a manager, of any node.
+pub(crate) async fn container_logs(call: Call) -> Reply {
+    let Target { place, container } = target::find(call.node.as_ref(), call.name()).await?;
+    let node = match place.node {
+        Some(node) => node,
+        None => call.node.info().await.node.ok_or_else(|| not_found("this node is in no swarm"))?,
+    };
+    let task = LogTask { task: place.task, service: container.service, node };
+    send_logs(&call, vec![task], None, Vec::new(), container.tty).await
 }
 
 pub(crate) async fn service_logs(call: Call) -> Reply {
