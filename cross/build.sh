@@ -39,7 +39,7 @@ if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
     echo "$0: rustc has no standard library for $target, and there is no rustup to get it with" >&2
     exit 3
   fi
-  rustup target add "$target" || exit 3
+  timeout 900 rustup target add "$target" || exit 3
 fi
 
 # Linked statically: one file that runs on a machine with no libraries. At a fixed address: each

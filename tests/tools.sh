@@ -60,7 +60,7 @@ root() {
   [ ! -e $root ] || return 0
   install_packages debootstrap debootstrap systemd-nspawn systemd-container && mkdir -p target &&
     as_root rm -rf $root.new &&
-    as_root debootstrap --variant=minbase --include=$packages bookworm $root.new >/dev/null &&
+    as_root timeout 900 debootstrap --variant=minbase --include=$packages bookworm $root.new >/dev/null &&
     as_root mv $root.new $root
 }
 
