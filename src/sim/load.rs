@@ -284,7 +284,7 @@ impl World {
                 spec.task.container.image = GOOD_IMAGES[0].to_owned();
                 // What no node takes is given up, place by place, and not for what was there before.
                 spec.update.progress_deadline = Duration::from_secs(60);
-                spec.update.failure_action = FailureAction::Pause;
+                spec.update.failure_action = FailureAction::Continue;
                 if self.update(&service, spec).await.is_ok() {
                     break;
                 }

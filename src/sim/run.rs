@@ -13,7 +13,10 @@ use std::{
 /// How long a healed cluster may take to be as its spec says: an update that no node takes waits
 /// for the deadline of each of its places, and so does its rollback; and the longest restart delay
 /// and the longest local one, twice.
-const REST_LIMIT: Duration = Duration::from_secs((2 * 10 + 20) * 60);
+const REST_LIMIT: Duration = Duration::from_secs((2 * PLACES_MAX * 10 + 20) * 60);
+
+/// How many replicas a service has at most.
+const PLACES_MAX: u64 = 7;
 
 /// How many seconds in a row everything must be as it should be. Containers that were started in
 /// bad weather end up to 30 s later.

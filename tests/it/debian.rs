@@ -66,11 +66,20 @@ impl Machine {
             .spawn()
             .unwrap();
         let mut machine = Self { dir, container, init: 0 };
-        machine.init = eventually("the machine's init", || {
+        let init = eventually("the machine's init", || {
+            if machine.container.try_wait().unwrap().is_some() {
+                return Some(None);
+            }
             let parent = machine.container.id().to_string();
             let found = Command::new("pgrep").args(["-P", &parent]).output().unwrap();
-            String::from_utf8(found.stdout).unwrap().trim().parse().ok()
+            String::from_utf8(found.stdout).unwrap().trim().parse().ok().map(Some)
         });
+        let Some(init) = init else {
+            let said = fs::read_to_string(machine.dir.path().join("boot.log")).unwrap();
+            note(&format!("skipped: no machine can be booted here: {said}"));
+            return None;
+        };
+        machine.init = init;
         eventually("the machine to be up", || {
             let state = machine.inside("systemctl is-system-running");
             let state = String::from_utf8(state.stdout).unwrap();
@@ -159,13 +168,21 @@ impl Drop for Machine {
             note(&String::from_utf8_lossy(&log.stdout));
         }
         // It has the machine power off; what takes too long is killed.
-        Command::new("kill").arg(self.container.id().to_string()).output().ok();
+        let kill = |signal: &str, pid: u32| {
+            Command::new("kill").arg(signal).arg(pid.to_string()).output().ok();
+        };
+        let mut asked = false;
         let begun = Instant::now();
         while matches!(self.container.try_wait(), Ok(None)) {
-            if begun.elapsed() > LIMIT / 3 {
-                Command::new("kill").args(["-KILL", &self.init.to_string()]).output().ok();
+            if !asked {
+                kill("-TERM", self.container.id());
+            } else if begun.elapsed() > LIMIT / 3 {
+                if self.init != 0 {
+                    kill("-KILL", self.init);
+                }
                 self.container.kill().ok();
             }
+            asked = true;
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         Command::new("umount").arg("-l").arg(self.dir.path().join("root")).output().ok();

@@ -70,6 +70,20 @@ fn the_docker_command_works() {
     assert!(said.contains("rollback: manually requested rollback"), "{said}");
     assert!(said.contains("overall progress: rolling back update: 3 out of 3 tasks"), "{said}");
     docker(first, &["service", "logs", "web"]);
+    logs_and_ports_of_containers(first, second);
+    docker(first, &["node", "update", "--availability", "drain", "n2"]);
+    assert!(docker(first, &["node", "inspect", "--pretty", "n2"]).contains("Drain"));
+    eventually("n2 to be empty", || {
+        let tasks = docker(first, &["node", "ps", "n2", "--filter", "desired-state=running", "-q"]);
+        tasks.trim().is_empty().then_some(())
+    });
+    docker(first, &["service", "rm", "web"]);
+    docker(second, &["swarm", "leave"]);
+    eventually("n2 to be down", || docker(first, &["node", "ls"]).contains("Down").then_some(()));
+    docker(first, &["node", "rm", "n2"]);
+}
+
+fn logs_and_ports_of_containers(first: &Host, second: &Host) {
     docker(
         first,
         &[
@@ -88,14 +102,4 @@ fn the_docker_command_works() {
         assert_eq!(docker(first, &["logs", own.trim()]), "out\n");
         assert!(docker(host, &["port", own.trim()]).starts_with("80/tcp -> 0.0.0.0:8080\n"));
     }
-    docker(first, &["node", "update", "--availability", "drain", "n2"]);
-    assert!(docker(first, &["node", "inspect", "--pretty", "n2"]).contains("Drain"));
-    eventually("n2 to be empty", || {
-        let tasks = docker(first, &["node", "ps", "n2", "--filter", "desired-state=running", "-q"]);
-        tasks.trim().is_empty().then_some(())
-    });
-    docker(first, &["service", "rm", "web"]);
-    docker(second, &["swarm", "leave"]);
-    eventually("n2 to be down", || docker(first, &["node", "ls"]).contains("Down").then_some(()));
-    docker(first, &["node", "rm", "n2"]);
 }

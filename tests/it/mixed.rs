@@ -112,7 +112,8 @@ fn registered() -> MutexGuard<'static, Registered> {
 struct Emulated(String);
 
 impl Emulated {
-    fn register(architecture: &Architecture) -> Self {
+    /// None where the kernel takes none here.
+    fn register(architecture: &Architecture) -> Option<Self> {
         let mut registered = registered();
         if registered.now == 0 && !Path::new(BINFMT).join("register").exists() {
             let mount = ["-t", "binfmt_misc", "binfmt_misc", BINFMT];
@@ -121,10 +122,13 @@ impl Emulated {
         let format = fs::read_to_string(architecture.format()).unwrap();
         let name = format!("midge-it-{}-{}", std::process::id(), registered.ever);
         let format = format.trim().replacen(architecture.emulator, &name, 1);
-        fs::write(Path::new(BINFMT).join("register"), format).unwrap();
+        let written = fs::write(Path::new(BINFMT).join("register"), format);
+        // Counted all the same: what was mounted for it is unmounted when it is dropped.
         registered.now += 1;
         registered.ever += 1;
-        Self(name)
+        drop(registered);
+        let emulated = Self(name);
+        written.is_ok().then_some(emulated)
     }
 }
 
@@ -163,7 +167,10 @@ impl Mixed {
             note(&format!("skipped: needs {}", lacks.display()));
             return None;
         }
-        let emulated = others.iter().map(|one| Emulated::register(one)).collect();
+        let Some(emulated) = others.iter().map(|one| Emulated::register(one)).collect() else {
+            note("skipped: the kernel hands programs to no emulator here");
+            return None;
+        };
         let mut network = Network::new(architectures.len());
         for (host, architecture) in network.hosts.iter_mut().zip(architectures) {
             become_of(host, architecture);
