@@ -59,7 +59,11 @@ flags+=(
 # As TOML, which takes spaces. For the target only: build scripts and macros are built as usual.
 list=$(printf ', "%s"' "${flags[@]}")
 under=${target//-/_}
-export "CC_$under=$compiler" "CARGO_TARGET_${under^^}_LINKER=$compiler"
+# Not for this machine's own, where it is the linker of build scripts too: they would all be built anew
+# whenever another architecture was built in between.
+if [ "$compiler" != cc ]; then
+  export "CC_$under=$compiler" "CARGO_TARGET_${under^^}_LINKER=$compiler"
+fi
 export CC_SHELL_ESCAPED_FLAGS=1
 export "CFLAGS_$under='-ffile-prefix-map=$PWD=/midge' '-ffile-prefix-map=$cargo_home=/cargo'"
 cargo build --release --locked --target "$target" --config "target.$target.rustflags=[${list#, }]"
