@@ -80,6 +80,13 @@ fn manager(cluster: &Cluster) -> Endpoint {
     endpoint(Some(&cluster.credentials(1, Role::Manager)))
 }
 
+/// A manager that follows `leader`.
+fn follower(cluster: &Cluster, node: u128, leader: &Endpoint) -> Endpoint {
+    let follower = endpoint(Some(&cluster.credentials(node, Role::Manager)));
+    follower.set_leader(LeaderAt::There(address(leader)[0].clone()));
+    follower
+}
+
 fn address(endpoint: &Endpoint) -> Vec<String> {
     vec![endpoint.local_address().unwrap().to_string()]
 }
@@ -755,11 +762,7 @@ fn a_worker_reaches_the_leader_through_any_manager_and_any_manager_the_worker() 
     smol::block_on(async {
         let cluster = Cluster::new(1);
         let leader = manager(&cluster);
-        let other = endpoint(Some(&cluster.credentials(3, Role::Manager)));
-        let third = endpoint(Some(&cluster.credentials(4, Role::Manager)));
-        for follower in [&other, &third] {
-            follower.set_leader(LeaderAt::There(address(&leader)[0].clone()));
-        }
+        let (other, third) = (follower(&cluster, 3, &leader), follower(&cluster, 4, &leader));
         let worker = worker(&cluster, 2, &other);
         worker.set_handler(echo());
         connected(&worker).await;

@@ -83,8 +83,8 @@ pub enum FromWorker {
         /// The session.
         session: u64,
     },
-    /// The node, or its manager, is unwell. Said before every heartbeat for as long as it is: a heartbeat
-    /// that comes without it says that all is well.
+    /// The node, or its manager, is unwell. Said before every heartbeat for as long as it is: a
+    /// heartbeat that comes without it says that all is well.
     Unwell {
         /// The session.
         session: u64,

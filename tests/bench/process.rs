@@ -1,6 +1,6 @@
 //! What a process uses, as the kernel tells it.
 
-use crate::host::Host;
+use crate::host::{Host, processes};
 use std::{fs, ops::Sub};
 
 /// A process by its id.
@@ -51,15 +51,7 @@ impl Process {
 
     /// Finds the processes whose command line holds all of `words`.
     pub(crate) fn named(words: &[&str]) -> Vec<Self> {
-        let entries = fs::read_dir("/proc").unwrap().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        pids.filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).into_owned();
-            words.iter().all(|word| line.contains(word))
-        })
-        .map(Self)
-        .collect()
+        processes(words).into_iter().map(Self).collect()
     }
 
     /// Sums the lines of a file of this process that begin with one of `keys`, in MiB.

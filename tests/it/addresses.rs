@@ -64,14 +64,17 @@ fn found(network: &mut Network, managers: usize, remote: &str) {
     for host in &mut network.hosts {
         host.start_daemon();
     }
-    let first = &network.hosts[0];
-    first.ok(&["swarm", "init"]);
-    let token = |role| first.ok(&["swarm", "join-token", "-q", role]).trim().to_owned();
-    let tokens = [token("manager"), token("worker")];
-    for (index, host) in network.hosts.iter().enumerate().skip(1) {
-        host.ok(&["swarm", "join", "--token", &tokens[usize::from(index >= managers)], remote]);
+    network.form(managers, &[], remote);
+}
+
+/// Gives the hosts names of their own; what is returned says where `manager.test` is.
+fn naming(network: &mut Network) -> impl Fn(&str) + use<> {
+    let files: Vec<_> = network.hosts.iter_mut().map(Host::own_names).collect();
+    move |address| {
+        for file in &files {
+            fs::write(file, format!("{address} manager.test\n")).expect("a names file is written");
+        }
     }
-    network.await_nodes(managers, network.hosts.len() - managers);
 }
 
 #[test]
@@ -143,12 +146,7 @@ fn the_only_manager_moves_and_is_found_by_its_name() {
         return;
     }
     let mut network = Network::new(3);
-    let files: Vec<_> = network.hosts.iter_mut().map(Host::own_names).collect();
-    let name = |address: &str| {
-        for file in &files {
-            fs::write(file, format!("{address} manager.test\n")).unwrap();
-        }
-    };
+    let name = naming(&mut network);
     name("10.98.6.1");
     found(&mut network, 1, "manager.test:2377");
     network.load_busybox();
@@ -182,12 +180,7 @@ fn managers_that_all_move_at_once_find_each_other_by_name() {
         return;
     }
     let mut network = Network::new(4);
-    let files: Vec<_> = network.hosts.iter_mut().map(Host::own_names).collect();
-    let name = |address: &str| {
-        for file in &files {
-            fs::write(file, format!("{address} manager.test\n")).unwrap();
-        }
-    };
+    let name = naming(&mut network);
     name("10.98.6.1");
     found(&mut network, 3, "manager.test:2377");
     network.load_busybox();

@@ -4,7 +4,7 @@
 
 use crate::{
     disks::fill,
-    host::{Host, Network, can_run, eventually, note},
+    host::{Host, Network, can_run, eventually, note, processes},
 };
 use std::{
     collections::BTreeSet,
@@ -109,18 +109,6 @@ fn status(pid: u32, key: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-/// Returns the processes whose command line holds all of `words`.
-fn processes(words: &[&str]) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        words.iter().all(|word| line.contains(word))
-    })
-    .collect()
 }
 
 /// Returns the control group of a process below a controller.
@@ -357,6 +345,18 @@ fn a_worker_with_a_full_disk_runs_on_and_says_so() {
     assert!(before.iter().all(|one| worker.containers().contains(one)), "they ran all the time");
 }
 
+/// Makes of a host's disk what a worn-out card comes to: read-only. Returns whether it could.
+fn wear_out(host: &Host) -> bool {
+    let error = format!("/sys/fs/ext4/{}/trigger_fs_error", device(host));
+    let can = Path::new(&error).exists();
+    if can {
+        fs::write(error, "1").unwrap();
+    } else {
+        note("skipped: this kernel does not let errors of a disk be made");
+    }
+    can
+}
+
 #[test]
 fn a_read_only_disk_stops_nothing_that_runs_and_is_named() {
     if !can_run() {
@@ -367,13 +367,9 @@ fn a_read_only_disk_stops_nothing_that_runs_and_is_named() {
     network.manager().wait_running("web", 2);
     let worker = &network.hosts[1];
     let before = worker.containers();
-    let error = format!("/sys/fs/ext4/{}/trigger_fs_error", device(worker));
-    if !Path::new(&error).exists() {
-        note("skipped: this kernel does not let errors of a disk be made");
+    if !wear_out(worker) {
         return;
     }
-    // What a worn-out card comes to.
-    fs::write(error, "1").unwrap();
     create_on_worker(&network, "late", 1, &[]);
     eventually("the worker to say that its disk is read-only", || {
         worker_row(&network).contains("Read-only file system").then_some(())
@@ -412,12 +408,9 @@ fn a_manager_with_a_read_only_disk_says_so_and_runs_on() {
     host.ok(&[&["service", "create", "-d", "--name", "web", "bb:1"], SLEEP].concat());
     host.wait_running("web", 1);
     let before = host.containers();
-    let error = format!("/sys/fs/ext4/{}/trigger_fs_error", device(host));
-    if !Path::new(&error).exists() {
-        note("skipped: this kernel does not let errors of a disk be made");
+    if !wear_out(host) {
         return;
     }
-    fs::write(error, "1").unwrap();
     let refusal = host.refused(&["service", "scale", "-d", "web=2"]);
     assert!(refusal.contains("Read-only file system"), "{refusal}");
     let nodes = host.ok(&["node", "ls"]);

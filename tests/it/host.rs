@@ -82,6 +82,18 @@ pub(crate) fn midge_binary() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_midge")), PathBuf::from)
 }
 
+/// Returns the processes whose command line holds all of `words`.
+pub(crate) fn processes(words: &[&str]) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        words.iter().all(|word| line.contains(word))
+    })
+    .collect()
+}
+
 fn sh(command: &str) {
     let output = Command::new("sh").args(["-ec", command]).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -200,20 +212,7 @@ impl Network {
         let mut network = Self::new(nodes);
         let path = network.dir.path().join("config.toml");
         fs::write(&path, config(&network.hosts[0].address)).unwrap();
-        for host in &mut network.hosts {
-            host.start_daemon_with(&["--config", path.to_str().unwrap()]);
-        }
-        let first = &network.hosts[0];
-        first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
-        let token = first.ok(&["swarm", "join-token", "-q", "worker"]);
-        let manager = format!("{}:2377", first.address);
-        for host in &network.hosts[1..] {
-            host.ok(&["swarm", "join", "--token", token.trim(), &manager]);
-        }
-        eventually("all nodes to be ready", || {
-            let ready = first.ok(&["node", "ls", "--format", "{{.Status}}"]);
-            (ready.lines().filter(|line| *line == "Ready").count() == nodes).then_some(())
-        });
+        network.found_with(1, &["--config", path.to_str().unwrap()]);
         network
     }
 
@@ -234,14 +233,20 @@ impl Network {
         for host in &mut self.hosts {
             host.start_daemon_with(extra);
         }
+        let address = &self.hosts[0].address;
+        self.form(managers, &["--advertise-addr", address], &format!("{address}:2377"));
+    }
+
+    /// Makes a cluster of daemons that run, whose first nodes are managers: the first with these
+    /// options, the others by joining at `remote`.
+    pub(crate) fn form(&self, managers: usize, init: &[&str], remote: &str) {
         let first = &self.hosts[0];
-        first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
+        first.ok(&[&["swarm", "init"], init].concat());
         let token = |role| first.ok(&["swarm", "join-token", "-q", role]).trim().to_owned();
         let tokens = [token("manager"), token("worker")];
-        let to = format!("{}:2377", first.address);
         for (index, host) in self.hosts.iter().enumerate().skip(1) {
             let token = &tokens[usize::from(index >= managers)];
-            host.ok(&["swarm", "join", "--token", token, &to]);
+            host.ok(&["swarm", "join", "--token", token, remote]);
         }
         self.await_nodes(managers, self.hosts.len() - managers);
     }
@@ -331,7 +336,7 @@ pub(crate) struct Host {
     /// The program that its daemon is.
     pub(crate) binary: PathBuf,
     /// The platform that its containerd says it is, where that is not this machine's.
-    pub(crate) platform: Option<&'static str>,
+    pub(crate) platform: Option<String>,
     /// What its daemon has in its environment.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
     /// The control groups that its daemon alone is put into, as by a service manager.
@@ -361,7 +366,7 @@ impl Host {
         let mut config = String::new();
         writeln!(config, "version = 2\nroot = \"{dir}/ctd\"\nstate = \"{dir}/ctd-run\"").unwrap();
         writeln!(config, "[grpc]\naddress = \"{dir}/containerd.sock\"").unwrap();
-        if let Some(platform) = self.platform {
+        if let Some(platform) = &self.platform {
             let plugin = r#"[plugins."io.containerd.runtime.v2.task"]"#;
             writeln!(config, "{plugin}\nplatforms = [\"{platform}\"]").unwrap();
         }

@@ -80,11 +80,10 @@ impl Architecture {
     }
 
     /// The platform as containerd writes it.
-    fn platform(&self) -> &'static str {
-        match self.image.0 {
-            "amd64" => "linux/amd64",
-            "arm64" => "linux/arm64",
-            _ => "linux/arm/v7",
+    fn platform(&self) -> String {
+        match self.image {
+            (name, "") => format!("linux/{name}"),
+            (name, variant) => format!("linux/{name}/{variant}"),
         }
     }
 

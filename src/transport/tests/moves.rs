@@ -51,8 +51,7 @@ fn the_leader_learns_where_a_worker_moved_that_another_manager_is_connected_to()
     smol::block_on(async {
         let cluster = Cluster::new(1);
         let leader = manager(&cluster);
-        let other = endpoint(Some(&cluster.credentials(3, Role::Manager)));
-        other.set_leader(LeaderAt::There(address(&leader)[0].clone()));
+        let other = follower(&cluster, 3, &leader);
         let worker = worker(&cluster, 2, &other);
         connected(&worker).await;
         bounded(seen_at(&worker, &leader, "127.0.0.1")).await;

@@ -341,8 +341,7 @@ fn a_removed_node_and_a_demoted_manager_lose_what_is_passed_on() {
     smol::block_on(async {
         let cluster = Cluster::new(1);
         let leader = manager(&cluster);
-        let other = endpoint(Some(&cluster.credentials(3, Role::Manager)));
-        other.set_leader(LeaderAt::There(address(&leader)[0].clone()));
+        let other = follower(&cluster, 3, &leader);
         let worker = worker(&cluster, 2, &other);
         connected(&worker).await;
         let (node, _) = heard(&worker, &leader, 1).await;
