@@ -440,6 +440,7 @@ async fn serve(options: Options, config: Config) -> Result<(), DaemonError> {
     tell("READY=1");
     // On the executor that runs everything else: what holds that up ends this as well.
     let _watched = smol::spawn(feed_watchdog());
+    let _small = smol::spawn(memory::stay_small());
     tracing::info!(socket = %shared.options.socket.display(), "ready");
     let end = signal().or(async { failures.recv().await.ok() }).await;
     tell("STOPPING=1");
