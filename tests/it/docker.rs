@@ -101,5 +101,7 @@ fn logs_and_ports_of_containers(first: &Host, second: &Host) {
         // The same, of another node's container, where this one is a manager.
         assert_eq!(docker(first, &["logs", own.trim()]), "out\n");
         assert!(docker(host, &["port", own.trim()]).starts_with("80/tcp -> 0.0.0.0:8080\n"));
+        let listed = docker(host, &["ps", "--filter", "name=say", "--format", "{{.Ports}}"]);
+        assert!(listed.starts_with("0.0.0.0:8080->80/tcp"), "{listed}");
     }
 }

@@ -11,7 +11,7 @@ use super::{
     system::now,
     target,
 };
-use crate::types::{Date, Health, HealthState};
+use crate::types::{Date, Health, HealthState, PortConfig};
 use serde_json::{Value, json as value};
 use std::time::Duration;
 
@@ -38,14 +38,6 @@ pub(crate) async fn list(call: Call) -> Reply {
 }
 
 fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
-    let ports = container.ports.iter().flat_map(|port| {
-        ["0.0.0.0", "::"].map(|ip| dto::ContainerPort {
-            ip: ip.to_owned(),
-            private_port: port.target,
-            public_port: port.published,
-            r#type: port.protocol.as_str().to_owned(),
-        })
-    });
     dto::ContainerSummary {
         id: container.id.clone(),
         names: vec![format!("/{}", container.name)],
@@ -53,7 +45,7 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
         image_id: container.image_id.clone(),
         command: container.command.join(" "),
         created: container.created.unix_seconds(),
-        ports: ports.collect(),
+        ports: container.ports.iter().flat_map(listed).collect(),
         labels: container.labels.clone(),
         state: container.state.as_str().to_owned(),
         status: match container.state {
@@ -75,6 +67,23 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
             }
         },
     }
+}
+
+/// Returns a port as lists show it: once for each address.
+fn listed(port: &PortConfig) -> Vec<dto::ContainerPort> {
+    let at = |ip| dto::ContainerPort {
+        ip,
+        private_port: port.target,
+        public_port: port.published,
+        r#type: port.protocol.as_str().to_owned(),
+    };
+    addresses(port).into_iter().map(at).collect()
+}
+
+/// Returns where a port is published on its node.
+fn addresses(port: &PortConfig) -> Vec<String> {
+    let all = || vec!["0.0.0.0".to_owned(), "::".to_owned()];
+    port.host_ip.map_or_else(all, |ip| vec![ip.to_string()])
 }
 
 /// Returns Docker's word for a container's health.
@@ -173,9 +182,7 @@ pub(crate) async fn inspect(call: Call) -> Reply {
 fn ports(found: &Container) -> Value {
     let mut ports = serde_json::Map::new();
     for port in &found.ports {
-        let all = || vec!["0.0.0.0".to_owned(), "::".to_owned()];
-        let addresses = port.host_ip.map_or_else(all, |ip| vec![ip.to_string()]);
-        let at = addresses
+        let at = addresses(port)
             .into_iter()
             .map(|ip| value!({ "HostIp": ip, "HostPort": port.published.to_string() }));
         let name = format!("{}/{}", port.target, port.protocol.as_str());
@@ -239,6 +246,7 @@ fn address(addresses: &[String]) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{PortProtocol, PublishMode};
 
     #[test]
     fn durations_are_rounded_as_docker_does() {
@@ -253,5 +261,22 @@ mod tests {
         ] {
             assert_eq!(human(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn a_port_is_listed_where_it_listens() {
+        let mut port = PortConfig {
+            name: String::new(),
+            protocol: PortProtocol::Tcp,
+            target: 80,
+            published: 8080,
+            host_ip: None,
+            mode: PublishMode::Host,
+        };
+        let shown =
+            |port: &PortConfig| listed(port).into_iter().map(|at| at.ip).collect::<Vec<_>>();
+        assert_eq!(shown(&port), ["0.0.0.0", "::"]);
+        port.host_ip = Some("127.0.0.1".parse().expect("an address"));
+        assert_eq!(shown(&port), ["127.0.0.1"]);
     }
 }
