@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     agent::Action,
-    cluster::{State, decode_entry, invariants},
+    cluster::{Change, State, decode_entry, invariants},
     consensus::Committed,
     types::{
         Availability, Desired, FromWorker, Mode, NodeId, Sequence, ServiceId, Task, TaskId,
@@ -44,6 +44,8 @@ pub(super) struct Checks {
     reverted: BTreeSet<ServiceId>,
     /// Nodes that are told to leave.
     pub(super) leaving: BTreeSet<NodeId>,
+    /// How many roots there were after the first.
+    pub(super) roots: u8,
 }
 
 impl World {
@@ -70,6 +72,9 @@ impl World {
             if outcome.is_ok() {
                 quorum::check_voters(&voters, &quorum::voters(&checks.state));
                 updates::check_change(&mut checks.reverted, &command.change);
+                if let Change::FinishRootRotation { root } = &command.change {
+                    self.check_rotated(&checks.state, root);
+                }
                 if let Some(request) = command.request.clone() {
                     checks.history.note(request, entry.index);
                 }
@@ -161,7 +166,7 @@ impl World {
 
     /// Returns what keeps the cluster from being as its spec says, if anything.
     pub(super) fn unrest(&self) -> Option<String> {
-        if let Some(unrest) = self.group_unrest() {
+        if let Some(unrest) = self.group_unrest().or_else(|| self.trust_unrest()) {
             return Some(unrest);
         }
         let checks = self.checks();

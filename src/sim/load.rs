@@ -1,14 +1,19 @@
 //! What users do to a cluster: services come, change, scale and go; nodes are drained, labelled
 //! and removed. Every request is repeated under its id until it is answered.
 
-use super::{executor::Executor, group::History, world::World};
+use super::{
+    executor::Executor,
+    group::History,
+    trust::{Papers, root},
+    world::World,
+};
 use crate::{
     cluster::{Change, Class, Command, JoinRequest, Query, Refusal, Request, Response, State},
     types::{
         Availability, Cluster, ClusterId, ClusterSpec, Constraint, ContainerSpec, Date, Entropy,
         FailureAction, HealthCheck, HealthTest, JoinToken, JoinTokens, ManagerStatus, Mode, Node,
         NodeDescription, NodeId, NodeSpec, NodeStatus, Ratio, RequestId, RestartPolicy, Role,
-        RootCa, Service, ServiceId, ServiceSpec, TaskSpec, UPDATE_PROGRESS_DEADLINE, UpdateConfig,
+        Service, ServiceId, ServiceSpec, TaskSpec, UPDATE_PROGRESS_DEADLINE, UpdateConfig,
         UpdateOrder, Version,
     },
 };
@@ -29,6 +34,9 @@ const MANAGERS_MAX: usize = 7;
 /// How often, in a thousand, a user who may demote a manager while another one is down does so. Most
 /// of these are refused.
 const MISTAKES: u64 = 500;
+
+/// How often, in a thousand, a user who replaces the root at all does so.
+const ROTATIONS: u64 = 150;
 
 const WORKER_TOKEN: JoinToken = JoinToken(1);
 const MANAGER_TOKEN: JoinToken = JoinToken(2);
@@ -89,7 +97,7 @@ impl World {
             created: Date::EPOCH,
             updated: Date::EPOCH,
             spec: ClusterSpec { snapshot_interval: 60, ..ClusterSpec::default() },
-            root: RootCa { certificate: vec![1], key: vec![2], digest: [3; 32] },
+            root: root(1),
             tokens: JoinTokens { worker: WORKER_TOKEN, manager: MANAGER_TOKEN },
             unlock_key: None,
             rotation: None,
@@ -143,7 +151,12 @@ impl World {
             Ok(Response::Admitted(admission)) => {
                 assert!(!admission.certificate.is_empty(), "admitted without a certificate");
                 assert_eq!(admission.role, role, "a token stands for one role");
-                self.add(&admission.node, role, address, joined, key_digest);
+                let papers = {
+                    let checks = self.checks();
+                    let cluster = checks.state.cluster().expect("there is one that it joined");
+                    Papers::new(&admission, &cluster.root)
+                };
+                self.add(&admission.node, role, address, joined, (key_digest, papers));
                 self.start(&admission.node);
                 admission.node
             }
@@ -303,6 +316,9 @@ impl World {
             let spec = NodeSpec { role: Role::Worker, ..node.spec.clone() };
             let _refused = self.update_node(&node, spec).await;
             return;
+        }
+        if self.rotates() && executor.chance(ROTATIONS) {
+            return self.rotate_root().await;
         }
         match executor.below(12) {
             0..=2 => {

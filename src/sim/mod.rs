@@ -22,5 +22,6 @@ mod quorum;
 mod run;
 mod scenario;
 mod tests;
+mod trust;
 mod updates;
 mod world;

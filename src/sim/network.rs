@@ -4,8 +4,8 @@
 //! A worker has a session with any manager that it reaches. One that does not lead passes the
 //! session on to whom it takes for the leader; sessions end where that changes.
 
-use super::{executor::Owner, host::Engine, world::World};
-use crate::types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role};
+use super::{executor::Owner, host::Engine, trust::Purpose, world::World};
+use crate::types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster};
 use async_channel::Sender;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +40,10 @@ pub(super) struct Port {
     pub(super) workers: BTreeMap<NodeId, u64>,
     /// Its own session.
     pub(super) uplink: Option<u64>,
+    /// What the state, as far as a manager has it, says of who may ask what.
+    pub(super) roster: Roster,
+    /// A manager said that it does not take this node's certificate any more.
+    pub(super) outdated: bool,
 }
 
 /// All links.
@@ -242,14 +246,12 @@ impl World {
             return;
         }
         port.leader = leader;
-        network.end_all(manager, |_| true);
-        if let Some(port) = network.ports.get_mut(manager) {
-            // What could not be told that it ended.
-            port.workers.clear();
-            if port.uplink.take().is_some() {
-                let _full = port.inputs.try_send(PeerInput::Disconnected);
-            }
-        }
+        network.hang_up_all(manager);
+    }
+
+    /// Ends every session at one of its places.
+    pub(super) fn hang_up_all(&self, node: &NodeId) {
+        self.network().hang_up_all(node);
     }
 
     /// Keeps a node connected, as long as its daemon lives.
@@ -294,6 +296,7 @@ impl World {
             (Role::Manager, LeaderAt::Nowhere) | (Role::Worker, _) => known,
         };
         let tried = tried.iter().filter_map(|address| self.at(address));
+        let mut outdated = false;
         for manager in tried.filter(|manager| manager != worker) {
             let Some(there) = network.ports.get(&manager) else { continue };
             if there.role != Role::Manager || !network.both_ways(worker, &manager) {
@@ -301,6 +304,11 @@ impl World {
             }
             if there.denied.contains(worker) {
                 return Some((inputs, PeerInput::FromManager(FromManager::Removed)));
+            }
+            let (former, both) = (&there.roster.former_roots, (worker, &manager));
+            if !self.trust_each_other(former, both, Purpose::Any) {
+                outdated |= self.trust_each_other(former, both, Purpose::Renewal);
+                continue;
             }
             let leader = match &there.leader {
                 LeaderAt::Here => manager.clone(),
@@ -310,10 +318,11 @@ impl World {
                 },
                 LeaderAt::Nowhere => continue,
             };
-            let leads = network
-                .ports
-                .get(&leader)
-                .is_some_and(|port| port.leader == LeaderAt::Here && !port.denied.contains(worker));
+            let leads = network.ports.get(&leader).is_some_and(|port| {
+                port.leader == LeaderAt::Here
+                    && !port.denied.contains(worker)
+                    && self.trust_each_other(&[], (&manager, &leader), Purpose::Any)
+            });
             if leads && network.both_ways(&manager, &leader) {
                 let mut way = vec![worker.clone(), manager, leader];
                 way.dedup();
@@ -321,11 +330,25 @@ impl World {
                 return Some((inputs, PeerInput::Connected));
             }
         }
+        if let Some(port) = network.ports.get_mut(worker) {
+            port.outdated |= outdated;
+        }
         None
     }
 }
 
 impl Network {
+    fn hang_up_all(&mut self, at: &NodeId) {
+        self.end_all(at, |_| true);
+        if let Some(port) = self.ports.get_mut(at) {
+            // What could not be told that it ended.
+            port.workers.clear();
+            if port.uplink.take().is_some() {
+                let _full = port.inputs.try_send(PeerInput::Disconnected);
+            }
+        }
+    }
+
     fn open(&mut self, worker: &NodeId, way: Vec<NodeId>) {
         self.last += 1;
         let number = self.last;

@@ -1,12 +1,12 @@
 //! One daemon's ports to the other machines: sessions, requests between managers, calls of the
 //! consensus engine, and the role that it is told to take.
 
-use super::{host::Engine, network::Port, world::World};
+use super::{host::Engine, network::Port, trust::Purpose, world::World};
 use crate::{
     cluster::{Class, Refusal, Request, Response, RoleRequest},
     consensus::PeerCall,
     node::{Handle, ports::Peers},
-    types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role},
+    types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster, Trust},
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -44,6 +44,8 @@ pub(super) struct SimPeers {
     pub(super) inputs: Receiver<PeerInput>,
     /// One waits: a later one counts instead of it.
     pub(super) places: Sender<Place>,
+    /// As with places.
+    pub(super) trusts: Sender<(Trust, Duration)>,
 }
 
 impl Peers for SimPeers {
@@ -80,7 +82,7 @@ impl Peers for SimPeers {
             return Err(unknown(io::ErrorKind::NotConnected.into()));
         };
         let executor = self.world.0.executor.clone();
-        let asked = self.world.ask_node(&self.node, &address, move |_, handle| {
+        let asked = self.world.ask_node(&self.node, &address, Purpose::Any, move |_, handle| {
             let handle = handle.clone();
             Some(Box::pin(async move { handle.relayed(request, RELAY_LIMIT).await }))
         });
@@ -89,6 +91,18 @@ impl Peers for SimPeers {
             Err(io::ErrorKind::TimedOut.into())
         };
         asked.or(late).await.map_err(unknown)?
+    }
+
+    fn set_roster(&self, roster: Roster) {
+        if let Some(port) = self.world.network().ports.get_mut(&self.node) {
+            port.roster = roster;
+        }
+    }
+
+    fn take_trust(&self, trust: Trust, within: Duration) {
+        self.world
+            .trace(|| format!("{} is told of {:?}", self.world.name(&self.node), trust.roots));
+        let _before = self.trusts.force_send((trust, within));
     }
 
     fn take_place(&self, role: Role, managers: Vec<String>) {
@@ -113,7 +127,7 @@ impl PeerCall for SimCall {
     fn call(&self, target: u64, address: String, request: Vec<u8>) -> Boxed<io::Result<Vec<u8>>> {
         let (world, node) = (self.world.clone(), self.node.clone());
         Box::pin(async move {
-            let answer = world.ask_node(&node, &address, move |port, _| {
+            let answer = world.ask_node(&node, &address, Purpose::Any, move |port, _| {
                 let engine = port.engine.clone()?;
                 Some(Box::pin(answer_member(engine, target, request)))
             });
@@ -132,10 +146,11 @@ async fn answer_member(engine: Engine, target: u64, request: Vec<u8>) -> io::Res
 impl World {
     /// Takes a question from one manager, or a worker, to the one at `address`, and its answer
     /// back. What is cut off gets no answer; it may have been asked all the same.
-    async fn ask_node<T: Send + 'static>(
+    pub(super) async fn ask_node<T: Send + 'static>(
         &self,
         from: &NodeId,
         address: &str,
+        purpose: Purpose,
         serve: impl FnOnce(&Port, &Handle) -> Option<Boxed<T>> + Send + 'static,
     ) -> io::Result<T> {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
@@ -153,8 +168,12 @@ impl World {
             {
                 let Some(handle) = world.handle(&to) else { return };
                 let network = world.network();
-                let admits =
-                    |port: &&Port| port.role == Role::Manager && !port.denied.contains(&from);
+                let admits = |port: &&Port| {
+                    let former = &port.roster.former_roots;
+                    port.role == Role::Manager
+                        && !port.denied.contains(&from)
+                        && world.trust_each_other(former, (&from, &to), purpose)
+                };
                 let Some(port) = network.ports.get(&to).filter(admits) else { return };
                 let Some(work) = serve(port, &handle) else { return };
                 executor.spawn_for(port.owner, async move {
@@ -221,31 +240,31 @@ impl World {
         }
     }
 
+    /// Returns where the manager of a node's present session is.
+    pub(super) fn session_manager(&self, node: &NodeId) -> Option<String> {
+        let network = self.network();
+        let way = network.ports.get(node).and_then(|port| network.sessions.get(&port.uplink?))?;
+        let manager = way.get(1).unwrap_or(node);
+        Some(self.machines().get(manager)?.address.clone())
+    }
+
     /// Asks the manager of the present session for a certificate; returns the role it is of.
     async fn take_role(&self, node: &NodeId, certified: Role, role: Role) -> Option<Role> {
-        let manager = {
-            let network = self.network();
-            let way = network.ports.get(node).and_then(|port| network.sessions.get(&port.uplink?));
-            way.map(|way| way.get(1).unwrap_or(node).clone())
-        };
-        let manager = manager?;
+        let manager = self.session_manager(node)?;
         let asked = {
             let machines = self.machines();
-            let (Some(own), Some(there)) = (machines.get(node), machines.get(&manager)) else {
-                return None;
-            };
-            let asked = RoleRequest {
+            let own = machines.get(node)?;
+            RoleRequest {
                 node: node.clone(),
                 certified,
                 csr: vec![1],
                 key_digest: own.key_digest,
                 advertise: own.address.clone(),
                 member: own.member,
-            };
-            (asked, there.address.clone())
+            }
         };
-        let request = Request::TakeRole(Box::new(asked.0));
-        let answer = self.ask_node(node, &asked.1, move |_, handle| {
+        let request = Request::TakeRole(Box::new(asked));
+        let answer = self.ask_node(node, &manager, Purpose::Any, move |_, handle| {
             let handle = handle.clone();
             Some(Box::pin(async move { handle.request(request, ROLE_LIMIT).await }))
         });

@@ -1,6 +1,6 @@
 //! One run: a cluster is made, used and disturbed; then it is healed and must come to rest.
 
-use super::world::World;
+use super::{trust::Papers, world::World};
 use crate::types::{NodeId, Role};
 use std::{
     sync::{
@@ -52,7 +52,8 @@ impl Size {
 pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     let world = World::new(seed, verbose);
     let manager = NodeId::from_bits(u128::from(seed) + 1);
-    world.add(&manager, Role::Manager, world.new_address(), Vec::new(), [0; 32]);
+    let own = ([0; 32], Papers::founding());
+    world.add(&manager, Role::Manager, world.new_address(), Vec::new(), own);
     world.start(&manager);
     let executor = world.0.executor.clone();
 

@@ -22,6 +22,7 @@
 
 use super::{
     load::{health_check, service_spec},
+    trust::Papers,
     world::{Crash, World},
 };
 use crate::{
@@ -61,7 +62,8 @@ fn scenarios_show_what_they_expect() {
 fn play(script: &str) -> String {
     let world = World::new(1, env::var("MIDGE_SIM_TRACE").is_ok());
     let manager = NodeId::from_bits(1);
-    world.add(&manager, Role::Manager, world.new_address(), Vec::new(), [0; 32]);
+    let own = ([0; 32], Papers::founding());
+    world.add(&manager, Role::Manager, world.new_address(), Vec::new(), own);
     world.start(&manager);
     perform(&world, |world| async move {
         world.bootstrap().await;

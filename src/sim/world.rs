@@ -7,6 +7,7 @@ use super::{
     network::{Network, Port},
     on_sim::OnSim,
     peers::{SimCall, SimPeers},
+    trust::Papers,
 };
 use crate::{
     agent::{self, Event},
@@ -15,7 +16,7 @@ use crate::{
     runtime::fake::{Fake, Faults},
     store::{AgentStore, ManagerStore, Sealer, faulty::FaultyDisk},
     types::{
-        GenericResource, LeaderAt, NodeDescription, NodeId, Platform, Resources, Role,
+        GenericResource, LeaderAt, NodeDescription, NodeId, Platform, Resources, Role, Roster,
         new_member_key,
     },
     util::board::{Board, BoardLimits},
@@ -66,6 +67,7 @@ pub(super) struct Machine {
     /// It was a manager, and tells others where managers are.
     pub(super) was_manager: bool,
     pub(super) key_digest: [u8; 32],
+    pub(super) papers: Papers,
     /// Its key in the group of managers.
     pub(super) member: u64,
     pub(super) owner: Option<Owner>,
@@ -89,6 +91,8 @@ pub(super) struct Inner {
     founded: AtomicBool,
     /// Users promote and demote nodes.
     pub(super) roles: bool,
+    /// Users replace the root.
+    pub(super) rotates: bool,
     seed: u64,
     verbose: bool,
 }
@@ -108,6 +112,7 @@ impl World {
             checks: Mutex::default(),
             founded: AtomicBool::new(false),
             roles: seed % 3 != 1,
+            rotates: matches!(seed % 8, 2 | 5),
             seed,
             verbose,
         }))
@@ -232,7 +237,7 @@ impl World {
         role: Role,
         address: String,
         joined: Vec<String>,
-        key_digest: [u8; 32],
+        (key_digest, papers): ([u8; 32], Papers),
     ) {
         let executor = &self.0.executor;
         let machine = Machine {
@@ -246,6 +251,7 @@ impl World {
             joined,
             was_manager: false,
             key_digest,
+            papers,
             member: node.member(),
             owner: None,
             handle: None,
@@ -336,7 +342,8 @@ impl World {
         let (inputs_tx, inputs) = async_channel::bounded(4_096);
         let (places_tx, places) = async_channel::bounded(1);
         let (world, own) = (self.clone(), node.clone());
-        let peers = SimPeers { world, node: own, inputs, places: places_tx };
+        let (trusts_tx, trusts) = async_channel::bounded(1);
+        let peers = SimPeers { world, node: own, inputs, places: places_tx, trusts: trusts_tx };
         let occurrences = Board::new(BoardLimits { recent: 1, waiting: 1, readers: 0 });
         let options = Options { node: node.clone(), agent: agent::Options::default(), occurrences };
         workload.watch();
@@ -354,6 +361,8 @@ impl World {
             denied: BTreeSet::new(),
             workers: BTreeMap::new(),
             uplink: None,
+            roster: Roster::default(),
+            outdated: false,
         };
         self.network().ports.insert(node.clone(), port);
         let described =
@@ -362,6 +371,9 @@ impl World {
         let executor = self.0.executor.clone();
         executor.spawn(self.clone().connect(node.clone()));
         executor.spawn(self.clone().follow_role(node.clone(), role, places));
+        if self.rotates() {
+            executor.spawn(self.clone().follow_trust(node.clone(), trusts));
+        }
         if role == Role::Manager {
             executor.spawn(self.clone().sample(node.clone()));
         }
