@@ -6,8 +6,8 @@ use super::{
     storage::{Storage, decode},
     types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, Types},
 };
-use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt as _;
+use crate::util::answer::answered;
+use async_channel::Sender;
 use futures_util::{Stream, TryStreamExt};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
@@ -27,16 +27,6 @@ pub(super) struct Machine<R: Runtime> {
 
 fn gone<E>(_: E) -> io::Error {
     io::Error::other("the driver ended")
-}
-
-/// Waits for the driver's answer, but not for a driver that will never give one.
-async fn answer<T>(notices: &Sender<Notice>, answer: &Receiver<T>) -> io::Result<T> {
-    let given = async { answer.recv().await.map_err(gone) };
-    let ended = async {
-        notices.closed().await;
-        Err(gone(()))
-    };
-    given.or(ended).await
 }
 
 /// How many entries the driver is given at once. After a start there may be ten thousand to
@@ -67,7 +57,7 @@ impl<R: Runtime> Machine<R> {
         let (done, applied) = async_channel::bounded(1);
         let notice = Notice::Apply { entries: batch.entries, done };
         self.notices.send(notice).await.map_err(gone)?;
-        answer(&self.notices, &applied).await?;
+        answered(&self.notices, &applied).await.ok_or_else(|| gone(()))?;
         for responder in batch.responders {
             responder.send(());
         }
@@ -86,7 +76,7 @@ impl<R: Runtime> Machine<R> {
         let (done, installed) = async_channel::bounded(1);
         let index = meta.last_log_id.map_or(0, |id| id.index);
         self.notices.send(Notice::Install { index, data, done }).await.map_err(gone)?;
-        answer(&self.notices, &installed).await?;
+        answered(&self.notices, &installed).await.ok_or_else(|| gone(()))?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership;
         Ok(())
@@ -135,7 +125,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
         let (reply, taken) = async_channel::bounded(1);
         let asked = self.notices.send(Notice::Snapshot { reply }).await;
         let data = match asked {
-            Ok(()) => answer(&self.notices, &taken).await,
+            Ok(()) => answered(&self.notices, &taken).await.ok_or_else(|| gone(())),
             Err(error) => Err(gone(error)),
         };
         Builder {

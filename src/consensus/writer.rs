@@ -5,7 +5,7 @@
 //! What comes while the disk is busy goes into the next commit together.
 
 use super::{Notice, runtime::Runtime, storage::LogStore, types::Types};
-use crate::util::disk::may_pass;
+use crate::util::{answer::answered, disk::may_pass};
 use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use futures_lite::FutureExt as _;
@@ -135,7 +135,7 @@ impl<R: Runtime> Writer<R> {
     ) -> io::Result<()> {
         let (done, outcome) = async_channel::bounded(1);
         self.jobs.try_send(Job::Other(Arc::new(work), done)).map_err(ended)?;
-        outcome.recv().await.map_err(ended)?
+        answered(&self.jobs, &outcome).await.ok_or_else(|| ended(()))?
     }
 
     /// Returns what of `first..end` may not be on disk yet.

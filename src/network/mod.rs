@@ -42,6 +42,7 @@ use self::{
 use crate::{
     agent::Failure,
     types::{NodeId, PortStatus, Task, TaskId},
+    util::answer::answered,
 };
 use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, thread, time::Duration};
 
@@ -202,7 +203,7 @@ impl Network {
         });
         let asked = async {
             self.calls.send(call).await.map_err(|_| NetworkError::Stopped)?;
-            answer.recv().await.map_err(|_| NetworkError::Stopped)?
+            answered(&self.calls, &answer).await.ok_or(NetworkError::Stopped)?
         };
         let late = async {
             smol::Timer::after(CALL_TIME_MAX).await;

@@ -7,6 +7,7 @@ use super::{Ended, ports::Host};
 use crate::{
     cluster::{Applied, Class, Command, Refusal, Request, Response},
     types::{Health, Moment, NodeId, Task, TaskStatus},
+    util::answer::answered,
 };
 use async_channel::{Receiver, Sender};
 use std::{
@@ -257,7 +258,8 @@ impl Handle {
             }
             Err(_closed) => return Err(self.gone()),
         }
-        let answered = async { answer.recv().await.unwrap_or_else(|_| Err(self.gone())) };
+        let answered =
+            async { answered(manager, &answer).await.unwrap_or_else(|| Err(self.gone())) };
         let late = async {
             sleep.await;
             Err(no_answer(limit))
@@ -294,7 +296,7 @@ impl Handle {
         let answered = async {
             let sent = self.worker.send(call(reply)).await;
             sent.map_err(|_| self.gone())?;
-            answer.recv().await.map_err(|_| self.gone())
+            answered(&self.worker, &answer).await.ok_or_else(|| self.gone())
         };
         let late = async {
             sleep.await;
@@ -349,8 +351,9 @@ impl Handle {
     #[cfg(test)]
     pub(crate) async fn state(&self) -> Option<crate::cluster::State> {
         let (reply, answer) = async_channel::bounded(1);
-        self.manager.as_ref()?.send(ManagerCall::Inspect { reply }).await.ok()?;
-        answer.recv().await.ok()
+        let manager = self.manager.as_ref()?;
+        manager.send(ManagerCall::Inspect { reply }).await.ok()?;
+        answered(manager, &answer).await
     }
 
     fn gone(&self) -> Refusal {
