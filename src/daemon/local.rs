@@ -12,7 +12,7 @@ use crate::{
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
-    node::LocalTask,
+    node::{Ended, LocalTask},
     pki::{TokenText, unlock_key_text},
     runtime::{ContainerInfo, Mounted},
     types::{
@@ -39,13 +39,26 @@ pub(super) struct Local(pub(super) Arc<Shared>);
 impl LocalNode for Local {
     fn request(&self, request: Request) -> Answer<'_, Response> {
         Box::pin(async move {
-            match self.0.settled_member().await {
-                None => Err(Refusal::new(Class::Unavailable, NOT_IN_SWARM)),
-                Some(member) if member.membership.role == Role::Worker => {
-                    Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER))
+            let mut again = true;
+            loop {
+                let refused = |text: &str| Err(Refusal::new(Class::Unavailable, text));
+                let member = match self.0.settled_member().await {
+                    None => return refused(NOT_IN_SWARM),
+                    Some(member) if member.membership.role == Role::Worker => {
+                        return refused(NOT_A_MANAGER);
+                    }
+                    Some(member) if member.locked => return refused(LOCKED),
+                    Some(member) => member,
+                };
+                let answer = member.handle.request(request.clone(), REQUEST_LIMIT).await;
+                let stopped = member.handle.status().ended == Some(Ended::Stopped);
+                if answer.is_ok() || !stopped || !std::mem::take(&mut again) {
+                    return answer;
                 }
-                Some(member) if member.locked => Err(Refusal::new(Class::Unavailable, LOCKED)),
-                Some(member) => member.handle.request(request, REQUEST_LIMIT).await,
+                // It starts anew, in another role perhaps: asked again, which is safe, the next one
+                // knows.
+                drop(member);
+                self.0.settled().await;
             }
         })
     }

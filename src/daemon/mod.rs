@@ -222,14 +222,22 @@ impl Shared {
 
     /// Returns the member; where there is none since it starts anew, waits until it has.
     async fn settled_member(&self) -> Option<Arc<Member>> {
-        if self.member().is_none() && self.changing.try_lock().is_none() {
+        if self.member().is_none() {
+            self.settled().await;
+        }
+        self.member()
+    }
+
+    /// Waits while the membership is being changed. Whoever does so with a member in hand keeps the
+    /// next one from its files.
+    async fn settled(&self) {
+        if self.changing.try_lock().is_none() {
             let changed = async { drop(self.changing.lock().await) };
             let late = async {
                 smol::Timer::after(CHANGE_LIMIT).await;
             };
             changed.or(late).await;
         }
-        self.member()
     }
 
     fn set_member(&self, member: Option<Arc<Member>>) {
