@@ -5,7 +5,7 @@
 //! that was off past its certificate's life has no session before it has another, so that this is
 //! the first thing it does; a manager that leads itself gives itself one.
 
-use super::{Shared, host::SystemEntropy, member, swarm};
+use super::{Shared, host::SystemEntropy, member, role, swarm};
 use crate::{
     cluster::Class,
     pki::{
@@ -14,12 +14,16 @@ use crate::{
     },
     runtime::image::chain,
     transport::{Endpoint, StreamError, TlsError},
-    types::{Date, Entropy, Trust},
+    types::{Date, Entropy, Role, Trust},
     wire::{StreamReply, StreamRequest},
 };
 use async_channel::Receiver;
 use futures_lite::FutureExt as _;
-use std::{path::Path, sync::Weak, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 /// How often the clock is looked at. A timer until the day itself would not notice that the wall
 /// clock was set, and a certificate's shortest life, an hour, leaves half of one to renew in.
@@ -53,6 +57,8 @@ enum RenewalError {
     Foreign(String),
     #[error("the new certificate cannot be used")]
     Tls(#[from] TlsError),
+    #[error("the role that it is of cannot be taken: {0}")]
+    Role(String),
 }
 
 /// Why a certificate is asked for.
@@ -66,6 +72,17 @@ enum Need {
     Outdated,
     /// Another root is to sign it.
     Root,
+}
+
+/// What came of looking after the certificate.
+#[derive(Debug, PartialEq, Eq)]
+enum Renewal {
+    /// The present one is good.
+    Unneeded,
+    /// There is another, good until then.
+    Until(Date),
+    /// There is another, of another role: to be kept by whoever has the node take that.
+    Role(Box<NodeFiles>, Role),
 }
 
 /// Where managers say what is wanted of this node's certificate.
@@ -88,10 +105,19 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, trusts: Trusts
             }
             None => renew_if_due(data_dir, &endpoint, (point, told), date).await,
         };
+        let outcome = match outcome {
+            Ok(Renewal::Role(files, role)) => {
+                match role::overtaken(Arc::clone(&shared), &endpoint, *files, role).await {
+                    Ok(()) => return,
+                    Err(error) => Err((None, RenewalError::Role(error.explain()))),
+                }
+            }
+            other => other,
+        };
         let mut wait = LOOK;
         match outcome {
-            Ok(renewed) => {
-                if let Some(until) = renewed {
+            Ok(renewal) => {
+                if let Renewal::Until(until) = renewal {
                     tracing::info!(%until, "the node's certificate was renewed");
                     point = RenewalPoint::from_random(SystemEntropy.next_u64());
                 }
@@ -195,23 +221,22 @@ fn need(
     })
 }
 
-/// Asks for a new certificate where one is needed, and takes it over. Returns until when the new
-/// one is good.
+/// Asks for a new certificate where one is needed, and takes it over.
 async fn renew_if_due(
     data_dir: &Path,
     endpoint: &Endpoint,
     when: (RenewalPoint, bool),
     date: Date,
-) -> Result<Option<Date>, (Option<Need>, RenewalError)> {
+) -> Result<Renewal, (Option<Need>, RenewalError)> {
     let store = CertificateFiles::under(data_dir);
     let Some(files) = store.load().map_err(|error| (None, error.into()))? else {
-        return Ok(None);
+        return Ok(Renewal::Unneeded);
     };
     let need = need(&files, when, date).map_err(|error| (None, error.into()))?;
     if need.is_none() {
-        return Ok(None);
+        return Ok(Renewal::Unneeded);
     }
-    renew(&store, endpoint, files, date).await.map(Some).map_err(|error| (need, error))
+    renew(&store, endpoint, files, date).await.map_err(|error| (need, error))
 }
 
 async fn renew(
@@ -219,43 +244,51 @@ async fn renew(
     endpoint: &Endpoint,
     mut files: NodeFiles,
     date: Date,
-) -> Result<Date, RenewalError> {
+) -> Result<Renewal, RenewalError> {
     let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
     let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
-    let until = check(&files, &renewed.certificate, date)?;
+    let (until, role) = check(&files, &renewed.certificate, date)?;
     files.certificate = renewed.certificate;
     if let Some(trust) = renewed.trust {
         files.trust = trust;
     }
     pki::stands(&files.trust, &files.certificate, date)
         .map_err(|error| RenewalError::Foreign(error.to_string()))?;
+    if let Some(role) = role {
+        return Ok(Renewal::Role(Box::new(files), role));
+    }
     endpoint.set_identity(Some(&member::credentials(&files)))?;
     store.save(&files)?;
-    Ok(until)
+    Ok(Renewal::Until(until))
 }
 
 /// Goes by the roots that a manager named, with a certificate of the last of them, and says so.
-/// Returns until when the certificate is good, where it is another.
 async fn follow(
     data_dir: &Path,
     endpoint: &Endpoint,
     trust: &Trust,
     date: Date,
-) -> Result<Option<Date>, RenewalError> {
+) -> Result<Renewal, RenewalError> {
     let store = CertificateFiles::under(data_dir);
     let (Some(mut files), Some(newest)) = (store.load()?, trust.roots.last()) else {
-        return Ok(None);
+        return Ok(Renewal::Unneeded);
     };
     let before = files.clone();
     let alone = Trust { roots: vec![newest.clone()], cross_signed: trust.cross_signed.clone() };
-    let mut until = None;
+    let mut renewal = Renewal::Unneeded;
     if pki::stands(&alone, &files.certificate, date).is_err() {
         let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
         let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
-        until = Some(check(&files, &renewed.certificate, date)?);
+        let (until, role) = check(&files, &renewed.certificate, date)?;
+        renewal = Renewal::Until(until);
         files.certificate = renewed.certificate;
         pki::stands(&alone, &files.certificate, date)
             .map_err(|error| RenewalError::Foreign(error.to_string()))?;
+        if let Some(role) = role {
+            // In that one it is told of the roots again, and says that it follows.
+            files.trust = trust.clone();
+            return Ok(Renewal::Role(Box::new(files), role));
+        }
     }
     files.trust = trust.clone();
     if files != before {
@@ -264,22 +297,22 @@ async fn follow(
     }
     let root = pki::root_digest(newest);
     match endpoint.ask_manager(StreamRequest::Certified { root }, ANSWER_LIMIT).await? {
-        StreamReply::Ready => Ok(until),
+        StreamReply::Ready => Ok(renewal),
         _ => Err(RenewalError::Odd("something else than was asked for")),
     }
 }
 
 /// Checks that a certificate is the next one of the node that has these files; returns until when
-/// it is good.
-fn check(files: &NodeFiles, certificate: &[u8], date: Date) -> Result<Date, RenewalError> {
+/// it is good, and its role where that is another.
+fn check(
+    files: &NodeFiles,
+    certificate: &[u8],
+    date: Date,
+) -> Result<(Date, Option<Role>), RenewalError> {
     let (before, after) =
         (Identity::from_certificate(&files.certificate)?, Identity::from_certificate(certificate)?);
     if (&before.node, &before.cluster) != (&after.node, &after.cluster) {
         return Err(RenewalError::Odd("a certificate of another node"));
-    }
-    if before.role != after.role {
-        // Another role is more than another certificate.
-        return Err(RenewalError::Odd("a certificate of another role, which it is told to take"));
     }
     if pki::key_digest(&files.certificate)? != pki::key_digest(certificate)? {
         return Err(RenewalError::Odd("a certificate of another key"));
@@ -288,7 +321,7 @@ fn check(files: &NodeFiles, certificate: &[u8], date: Date) -> Result<Date, Rene
     if !validity.contains(date) {
         return Err(RenewalError::Odd("a certificate that is not valid now"));
     }
-    Ok(validity.not_after)
+    Ok((validity.not_after, (before.role != after.role).then_some(after.role)))
 }
 
 #[cfg(test)]
@@ -304,20 +337,18 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-    fn identity(node: u128) -> Identity {
-        let (node, cluster) = (NodeId::from_bits(node), ClusterId::from_bits(7));
-        Identity { node, role: Role::Manager, cluster }
-    }
+    const MANAGER: (u128, Role) = (1, Role::Manager);
 
-    fn issue(root: &RootCa, csr: &[u8], node: u128, date: Date) -> Vec<u8> {
-        pki::sign(root, csr, &identity(node), date, 90 * DAY).unwrap()
+    fn issue(root: &RootCa, csr: &[u8], (node, role): (u128, Role), date: Date) -> Vec<u8> {
+        let (node, cluster) = (NodeId::from_bits(node), ClusterId::from_bits(7));
+        pki::sign(root, csr, &Identity { node, role, cluster }, date, 90 * DAY).unwrap()
     }
 
     /// A manager that is its own worker, so that no packet is needed, and whose authority answers
     /// with certificates of `answer`.
-    fn member(data_dir: &Path, root: &RootCa, date: Date, answer: u128) -> Endpoint {
+    fn member(data_dir: &Path, root: &RootCa, date: Date, answer: (u128, Role)) -> Endpoint {
         let (key, csr) = pki::new_key_and_request(None).unwrap();
-        let certificate = issue(root, &csr, 1, date);
+        let certificate = issue(root, &csr, MANAGER, date);
         let files = NodeFiles { trust: swarm::root_only(&root.certificate), certificate, key };
         CertificateFiles::under(data_dir).save(&files).unwrap();
         let (listen, clock) = ("127.0.0.1:0".parse().unwrap(), TrustedClock::fixed(date));
@@ -358,21 +389,21 @@ mod tests {
         smol::block_on(async {
             let (dir, date) = (tempfile::tempdir().unwrap(), pki::BUILD_DATE);
             let root = pki::create_root(date).unwrap();
-            let endpoint = member(dir.path(), &root, date, 1);
+            let endpoint = member(dir.path(), &root, date, MANAGER);
             connected(&endpoint).await;
             let point = RenewalPoint::from_random(0);
             let store = CertificateFiles::under(dir.path());
             let before = store.load().unwrap().unwrap();
             let early = renew_if_due(dir.path(), &endpoint, (point, false), date + 40 * DAY).await;
-            assert_eq!(early.unwrap(), None);
+            assert_eq!(early.unwrap(), Renewal::Unneeded);
             assert_eq!(store.load().unwrap().unwrap(), before);
             let due = renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY).await;
-            assert_eq!(due.unwrap(), Some(date + 150 * DAY));
+            assert_eq!(due.unwrap(), Renewal::Until(date + 150 * DAY));
             let after = store.load().unwrap().unwrap();
             assert_eq!((after.key, after.trust), (before.key, before.trust));
             assert_ne!(after.certificate, before.certificate);
             let again = renew_if_due(dir.path(), &endpoint, (point, false), date + 60 * DAY).await;
-            assert_eq!(again.unwrap(), None, "the new one is young");
+            assert_eq!(again.unwrap(), Renewal::Unneeded, "the new one is young");
         });
     }
 
@@ -381,7 +412,7 @@ mod tests {
         smol::block_on(async {
             let (dir, date) = (tempfile::tempdir().unwrap(), pki::BUILD_DATE);
             let root = pki::create_root(date).unwrap();
-            let endpoint = member(dir.path(), &root, date, 2);
+            let endpoint = member(dir.path(), &root, date, (2, Role::Manager));
             connected(&endpoint).await;
             let before = CertificateFiles::under(dir.path()).load().unwrap();
             let point = RenewalPoint::from_random(0);
@@ -392,6 +423,23 @@ mod tests {
             assert_eq!(need, Some(Need::Due));
             assert_eq!(error.to_string(), "the manager's answer is a certificate of another node");
             assert_eq!(CertificateFiles::under(dir.path()).load().unwrap(), before);
+        });
+    }
+
+    #[test]
+    fn a_certificate_of_another_role_comes_with_the_role() {
+        smol::block_on(async {
+            let (dir, date) = (tempfile::tempdir().unwrap(), pki::BUILD_DATE);
+            let root = pki::create_root(date).unwrap();
+            let endpoint = member(dir.path(), &root, date, (1, Role::Worker));
+            connected(&endpoint).await;
+            let before = CertificateFiles::under(dir.path()).load().unwrap();
+            let told = (RenewalPoint::from_random(0), true);
+            let renewal = renew_if_due(dir.path(), &endpoint, told, date + 60 * DAY).await;
+            let Ok(Renewal::Role(files, role)) = renewal else { panic!("{renewal:?}") };
+            let identity = Identity::from_certificate(&files.certificate).unwrap();
+            assert_eq!((role, identity.role), (Role::Worker, Role::Worker));
+            assert_eq!(CertificateFiles::under(dir.path()).load().unwrap(), before, "not yet");
         });
     }
 }

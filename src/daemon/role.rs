@@ -141,12 +141,9 @@ async fn take(
     else {
         return Ok(None);
     };
-    let chosen = if role == Role::Worker || !membership.advertise.is_empty() {
-        None
-    } else {
-        let port = endpoint.local_address().map_or(crate::transport::PORT, |own| own.port());
-        let manager = membership.managers.first().map_or("", String::as_str);
-        own_address(shared, manager, port).await
+    let chosen = match role {
+        Role::Worker => None,
+        Role::Manager => choose_address(shared, endpoint, &membership).await,
     };
     let advertise = chosen.clone().unwrap_or_else(|| membership.advertise.clone());
     let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
@@ -165,14 +162,50 @@ async fn take(
         return Err(odd());
     }
     files.certificate = admission.certificate;
-    if identity.role == Role::Manager
-        && let Some(address) = chosen
-        && let Some(mut membership) = Membership::load(data_dir)?
-    {
-        membership.set_advertised(Advertised { address, origin: Origin::Found });
-        membership.save(data_dir)?;
+    if identity.role == Role::Manager {
+        keep_address(data_dir, chosen)?;
     }
     Ok(Some((files, identity.role)))
+}
+
+/// Chooses where others reach this node once it is a manager, where nothing says so yet.
+async fn choose_address(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    membership: &Membership,
+) -> Option<String> {
+    if !membership.advertise.is_empty() {
+        return None;
+    }
+    let port = endpoint.local_address().map_or(crate::transport::PORT, |own| own.port());
+    let manager = membership.managers.first().map_or("", String::as_str);
+    own_address(shared, manager, port).await
+}
+
+fn keep_address(data_dir: &Path, chosen: Option<String>) -> Result<(), DaemonError> {
+    let (Some(address), Some(mut membership)) = (chosen, Membership::load(data_dir)?) else {
+        return Ok(());
+    };
+    membership.set_advertised(Advertised { address, origin: Origin::Found });
+    Ok(membership.save(data_dir)?)
+}
+
+/// Takes the role that a renewed certificate is of: it was changed while the node was away, or the
+/// answer was lost that said so.
+pub(super) async fn overtaken(
+    shared: Arc<Shared>,
+    endpoint: &Endpoint,
+    files: NodeFiles,
+    role: Role,
+) -> Result<(), DaemonError> {
+    let Some(member) = shared.member() else { return Ok(()) };
+    if role == Role::Manager {
+        let chosen = choose_address(&shared, endpoint, &member.membership).await;
+        keep_address(&shared.options.data_dir, chosen)?;
+    }
+    // What calls this ends with the member that is replaced.
+    smol::spawn(switch(shared, member, files, role)).detach();
+    Ok(())
 }
 
 /// Makes the membership's role that of the certificate, and removes what a worker does not have.

@@ -277,7 +277,7 @@ impl World {
     }
 
     /// Ends a daemon that has a certificate of another role; it starts again in that one.
-    async fn switch(&self, node: &NodeId, role: Role) {
+    pub(super) async fn switch(&self, node: &NodeId, role: Role) {
         self.trace(|| format!("{} takes the role of a {role}", self.name(node)));
         if let Some(machine) = self.machines().get_mut(node) {
             machine.was_manager |= machine.role == Role::Manager;

@@ -6,7 +6,8 @@ use super::world::World;
 use crate::{
     cluster::{Admission, Query, RenewRequest, Request, Response},
     types::{
-        ClusterSpec, Date, JoinTokens, NodeId, NodeState, RootCa, RootRotation, Trust, UnlockKey,
+        ClusterSpec, Date, JoinTokens, NodeId, NodeState, Role, RootCa, RootRotation, Trust,
+        UnlockKey,
     },
 };
 use async_channel::Receiver;
@@ -79,6 +80,13 @@ pub(super) enum Purpose {
     Renewal,
 }
 
+/// What came of looking after a certificate.
+enum Renewal {
+    /// The node has what it needs, and is of this role.
+    Done(Role),
+    Failed,
+}
+
 impl World {
     /// Tells whether a manager lets a machine do something, and is taken for one by it. `former` are
     /// the roots of before, as far as the manager has the state.
@@ -100,22 +108,29 @@ impl World {
                     || purpose == Purpose::Renewal && own.stand_under(&former))
     }
 
-    /// Follows what a node is told of the cluster's roots, as long as its daemon lives.
-    pub(super) async fn follow_trust(self, node: NodeId, trusts: Receiver<(Trust, Duration)>) {
+    /// Follows what a node is told of the cluster's roots, as long as its daemon lives in this role.
+    pub(super) async fn follow_trust(
+        self,
+        node: NodeId,
+        own: Role,
+        trusts: Receiver<(Trust, Duration)>,
+    ) {
         let executor = self.0.executor.clone();
         let (mut wanted, mut outdated, mut failures) = (None, false, 0);
         loop {
-            let done = match &wanted {
+            let renewal = match &wanted {
                 Some(trust) => self.follow(&node, trust).await,
                 None if outdated => self.renew(&node).await,
-                None => true,
+                None => Renewal::Done(own),
             };
             let mut wait = LOOK;
-            if done {
-                (wanted, outdated, failures) = (None, false, 0);
-            } else {
-                failures += 1;
-                wait = RETRY * (1 << failures.min(5));
+            match renewal {
+                Renewal::Done(role) if role != own => return self.switch(&node, role).await,
+                Renewal::Done(_) => (wanted, outdated, failures) = (None, false, 0),
+                Renewal::Failed => {
+                    failures += 1;
+                    wait = RETRY * (1 << failures.min(5));
+                }
             }
             let told = async { trusts.recv().await.ok().map(Some) };
             let late = async {
@@ -139,54 +154,61 @@ impl World {
     }
 
     /// Goes by the roots that a manager named, with a certificate of the last of them, and says so.
-    async fn follow(&self, node: &NodeId, trust: &Trust) -> bool {
-        let Some(newest) = trust.roots.last() else { return true };
-        let mut papers = self.machines()[node].papers.clone();
+    async fn follow(&self, node: &NodeId, trust: &Trust) -> Renewal {
+        let newest = trust.roots.last().expect("a cluster has a root");
+        let (mut papers, own) = {
+            let machine = &self.machines()[node];
+            (machine.papers.clone(), machine.role)
+        };
         papers.trust.cross_signed.clone_from(&trust.cross_signed);
         if !papers.stand_under(std::slice::from_ref(newest)) {
-            let Some(there) = self.session_manager(node) else { return false };
-            let Some((certificate, _)) = self.new_certificate(node, &there).await else {
-                return false;
+            let Some(there) = self.session_manager(node) else { return Renewal::Failed };
+            let Some((admission, _)) = self.new_certificate(node, &there).await else {
+                return Renewal::Failed;
             };
-            papers.signed_by = certificate;
+            papers.signed_by = admission.certificate;
             if !papers.stand_under(std::slice::from_ref(newest)) {
-                return false;
+                return Renewal::Failed;
+            }
+            if admission.role != own {
+                papers.trust = trust.clone();
+                self.take_papers(node, papers);
+                return Renewal::Done(admission.role);
             }
         }
         papers.trust = trust.clone();
         self.take_papers(node, papers);
-        let Some(there) = self.session_manager(node) else { return false };
+        let Some(there) = self.session_manager(node) else { return Renewal::Failed };
         let request = Request::Certified { node: node.clone(), root: digest(newest) };
         let answer = self.ask_node(node, &there, Purpose::Any, move |_, handle| {
             let handle = handle.clone();
             Some(Box::pin(async move { handle.request(request, ANSWER_LIMIT).await }))
         });
-        matches!(self.in_time(answer).await, Some(Ok(Ok(_))))
+        match self.in_time(answer).await {
+            Some(Ok(Ok(_))) => Renewal::Done(own),
+            _ => Renewal::Failed,
+        }
     }
 
     /// Gets another certificate of whichever manager gives one, and the roots with it.
-    async fn renew(&self, node: &NodeId) -> bool {
+    async fn renew(&self, node: &NodeId) -> Renewal {
         let known = self.known_managers(node);
         for there in self.session_manager(node).into_iter().chain(known) {
-            let Some((certificate, trust)) = self.new_certificate(node, &there).await else {
+            let Some((admission, trust)) = self.new_certificate(node, &there).await else {
                 continue;
             };
-            let papers = Papers { signed_by: certificate, trust };
+            let papers = Papers { signed_by: admission.certificate, trust };
             if papers.stand_under(&papers.trust.roots) {
                 self.take_papers(node, papers);
-                return true;
+                return Renewal::Done(admission.role);
             }
         }
-        false
+        Renewal::Failed
     }
 
     /// Asks the manager at an address for a certificate; returns it with the roots that count there.
-    async fn new_certificate(&self, node: &NodeId, there: &str) -> Option<(Vec<u8>, Trust)> {
-        let (role, key_digest) = {
-            let machines = self.machines();
-            let machine = machines.get(node)?;
-            (machine.role, machine.key_digest)
-        };
+    async fn new_certificate(&self, node: &NodeId, there: &str) -> Option<(Admission, Trust)> {
+        let key_digest = self.machines().get(node)?.key_digest;
         let asked = RenewRequest { node: node.clone(), csr: vec![1], key_digest, expired: None };
         let request = Request::Renew(Box::new(asked));
         let (world, manager) = (self.clone(), self.at(there)?);
@@ -200,9 +222,7 @@ impl World {
         let answer = self.in_time(answer).await;
         self.trace(|| format!("{} asks for a certificate: {answer:?}", self.name(node)));
         match answer {
-            Some(Ok((Ok(Response::Admitted(admission)), trust))) if admission.role == role => {
-                Some((admission.certificate, trust))
-            }
+            Some(Ok((Ok(Response::Admitted(admission)), trust))) => Some((*admission, trust)),
             _ => None,
         }
     }

@@ -372,7 +372,7 @@ impl World {
         executor.spawn(self.clone().connect(node.clone()));
         executor.spawn(self.clone().follow_role(node.clone(), role, places));
         if self.rotates() {
-            executor.spawn(self.clone().follow_trust(node.clone(), trusts));
+            executor.spawn(self.clone().follow_trust(node.clone(), role, trusts));
         }
         if role == Role::Manager {
             executor.spawn(self.clone().sample(node.clone()));
