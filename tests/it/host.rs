@@ -612,38 +612,42 @@ impl Host {
         found
     }
 
+    /// Ends whatever runs on this host, by force: what is asked to leave waits for containers that
+    /// take their time, and a test that failed has nobody to ask.
     fn clean_up(&mut self) {
-        if self.daemon.is_some() {
-            // Takes its containers, networks and mounts with it.
-            let host = format!("unix://{}/midge.sock", self.dir.display());
-            let mut leave = Command::new("timeout");
-            leave.arg("20").arg(midge_binary()).args(["swarm", "leave", "--force"]);
-            leave.env("MIDGE_HOST", host).output().ok();
-        }
         self.daemon.take();
         self.containerd.take();
         self.beside.clear();
-        let dir = self.dir.display();
-        // Shims outlive containerd on purpose; these belong to this host's.
-        let script = format!(
-            "for shim in $(pgrep -f '[c]ontainerd-shim.*{dir}/containerd.sock'); do \
-             pkill -KILL -P $shim; kill -KILL $shim; done; \
-             awk -v dir='{dir}/' 'index($2, dir) == 1 {{print $2}}' /proc/mounts | sort -r | \
-             while read -r m; do umount -l \"$m\" || true; done"
-        );
-        let node = fs::read_to_string(self.dir.join("data/membership.json")).ok();
-        let node = node.and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        if let Some(node) = node.as_ref().and_then(|value| value["node"].as_str()) {
-            let remove =
-                "find /sys/fs/cgroup -depth -type d -path \"*/midge/$0*\" -exec rmdir {} +";
-            Command::new("sh").args(["-c", remove, node]).output().ok();
-        }
-        Command::new("sh").args(["-c", &script]).output().ok();
+        let installation = fs::read_to_string(self.dir.join("data/installation"));
+        // Names nothing where the daemon never ran.
+        let installation = installation.unwrap_or_else(|_| "none".to_owned());
+        let mut script = Command::new("sh");
+        script.args(["-c", CLEAN_UP]).arg(&self.dir).arg(installation.trim());
+        script.output().ok();
         if self.names.is_some() {
             Command::new("umount").arg("-l").arg(&self.dir).output().ok();
         }
     }
 }
+
+/// Ends the containers of the installation `$1`, the shims of the containerd in the folder `$0`, which
+/// outlive it on purpose, and takes off what is mounted below that folder.
+const CLEAN_UP: &str = r#"
+groups() { find /sys/fs/cgroup -depth -type d -path "*/midge/$1*"; }
+for group in $(groups "$1"); do kill -KILL $(cat "$group/cgroup.procs"); done
+for shim in $(pgrep -f "[c]ontainerd-shim.*$0/containerd.sock"); do
+  pkill -KILL -P "$shim"
+  kill -KILL "$shim"
+done
+awk -v dir="$0/" 'index($2, dir) == 1 {print $2}' /proc/mounts | sort -r |
+  while read -r mount; do umount -l "$mount"; done
+# Processes that were killed leave their groups a moment later.
+for _ in $(seq 100); do
+  left=$(groups "$1")
+  [ -n "$left" ] || break
+  rmdir $left || sleep 0.05
+done
+"#;
 
 /// Makes a docker-archive of busybox under these names; all its applets are in /bin.
 pub(crate) fn busybox_archive(dir: &Path, names: &[&str]) -> PathBuf {
