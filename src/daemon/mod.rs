@@ -30,6 +30,7 @@ mod swarm;
 mod teller;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod whereabouts;
 mod workload;
 
@@ -275,6 +276,7 @@ pub fn helper_main() -> Option<ExitCode> {
 /// It cannot start, or cannot go on.
 pub fn run(options: Options) -> Result<(), DaemonError> {
     memory::share_heap();
+    threads::allow();
     let config = Config::read(options.config.as_deref())?;
     logging::start(options.json_log, options.log_level);
     for dir in [&options.data_dir, &options.run_dir] {
