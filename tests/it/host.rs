@@ -619,10 +619,12 @@ impl Host {
         self.containerd.take();
         self.beside.clear();
         let installation = fs::read_to_string(self.dir.join("data/installation"));
-        // Names nothing where the daemon never ran.
-        let installation = installation.unwrap_or_else(|_| "none".to_owned());
+        // Where the daemon never ran, or its disk was full, a name that nothing has: an empty one would
+        // stand for every installation of this machine.
+        let installation = installation.ok().filter(|name| !name.trim().is_empty());
+        let installation = installation.as_deref().map_or("none", str::trim);
         let mut script = Command::new("sh");
-        script.args(["-c", CLEAN_UP]).arg(&self.dir).arg(installation.trim());
+        script.args(["-c", CLEAN_UP]).arg(&self.dir).arg(installation);
         script.output().ok();
         if self.names.is_some() {
             Command::new("umount").arg("-l").arg(&self.dir).output().ok();
