@@ -4,7 +4,7 @@
 use super::{
     executor::Executor,
     group::History,
-    trust::{Papers, root},
+    trust::{FIRST, Papers, root},
     world::World,
 };
 use crate::{
@@ -97,7 +97,7 @@ impl World {
             created: Date::EPOCH,
             updated: Date::EPOCH,
             spec: ClusterSpec { snapshot_interval: 60, ..ClusterSpec::default() },
-            root: root(1),
+            root: root(FIRST),
             tokens: JoinTokens { worker: WORKER_TOKEN, manager: MANAGER_TOKEN },
             unlock_key: None,
             rotation: None,
@@ -154,7 +154,7 @@ impl World {
                 let papers = {
                     let checks = self.checks();
                     let cluster = checks.state.cluster().expect("there is one that it joined");
-                    Papers::new(&admission, &cluster.root)
+                    Papers::new(admission.certificate.clone(), &cluster.root)
                 };
                 self.add(&admission.node, role, address, joined, (key_digest, papers));
                 self.start(&admission.node);

@@ -5,10 +5,7 @@
 use super::world::World;
 use crate::{
     cluster::{Admission, Query, RenewRequest, Request, Response},
-    types::{
-        ClusterSpec, Date, JoinTokens, NodeId, NodeState, Role, RootCa, RootRotation, Trust,
-        UnlockKey,
-    },
+    types::{ClusterSpec, Date, NodeId, NodeState, Role, RootCa, RootRotation, Trust, UnlockKey},
 };
 use async_channel::Receiver;
 use futures_lite::FutureExt as _;
@@ -32,17 +29,16 @@ pub(super) struct Papers {
 }
 
 impl Papers {
-    /// Those of a node that is admitted while `root` is the one of the join tokens.
-    pub(super) fn new(admission: &Admission, root: &RootCa) -> Self {
+    /// Those of a node that gets this certificate while `root` is the one of the join tokens.
+    pub(super) fn new(certificate: Vec<u8>, root: &RootCa) -> Self {
         let trust = Trust { roots: vec![root.certificate.clone()], cross_signed: Vec::new() };
-        Self { signed_by: admission.certificate.clone(), trust }
+        Self { signed_by: certificate, trust }
     }
 
     /// Those of the node that makes the cluster.
     pub(super) fn founding() -> Self {
-        let certificate = root(FIRST).certificate;
-        let trust = Trust { roots: vec![certificate.clone()], cross_signed: Vec::new() };
-        Self { signed_by: certificate, trust }
+        let root = root(FIRST);
+        Self::new(root.certificate.clone(), &root)
     }
 
     /// Tells whether they stand under one of these roots, by what is shown beside them.
@@ -60,7 +56,7 @@ impl Papers {
 }
 
 /// The number of a cluster's first root.
-const FIRST: u8 = 1;
+pub(super) const FIRST: u8 = 1;
 
 /// Returns the root of a number.
 pub(super) fn root(number: u8) -> RootCa {
@@ -278,7 +274,7 @@ impl World {
         let rotation = RootRotation {
             root: root(next),
             cross_signed: [cluster.root.certificate, root(next).certificate].concat(),
-            tokens: JoinTokens { ..cluster.tokens },
+            tokens: cluster.tokens,
         };
         let request = Request::UpdateCluster {
             request: self.request_id(),
