@@ -2,8 +2,8 @@
 
 use std::{fs, ops::Range, time::Duration};
 
-/// How often what is not used is given back. What is used comes again at once, some hundred times a
-/// microsecond: nothing beside a minute's heartbeats.
+/// How often what is not used is given back: what is used after all costs a fault without I/O when it
+/// is next touched.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Has all threads share one heap. Called once, before there is a second thread.
@@ -21,8 +21,7 @@ pub(super) fn share_heap() {
 /// Gives back what is not used, for as long as the daemon runs.
 ///
 /// The kernel maps sixteen pages of the executable around each that is run, and holds what is mapped
-/// for used. So after a start nearly all of it counts as used, though an idle node runs a fifth of
-/// it, and a board that runs out of memory takes what containers have first.
+/// for used. So after a start nearly all of it counts as used, though an idle node runs little of it.
 pub(super) async fn stay_small() {
     let code = fs::read_to_string("/proc/self/maps").ok().as_deref().and_then(code_in);
     loop {
