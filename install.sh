@@ -244,6 +244,16 @@ quiet_networks() {
   fi
 }
 
+# Confines containers, where the kernel has AppArmor. Without it they run all the same.
+confine() {
+  [ -d /etc/apparmor.d ] || return 0
+  put 644 "$tree/systemd/midge.apparmor" /etc/apparmor.d/midge-default
+  [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] || return 0
+  { have apparmor_parser &&
+    apparmor_parser --replace --write-cache /etc/apparmor.d/midge-default; } ||
+    warn "the AppArmor profile for containers cannot be loaded; midge doctor says what to do"
+}
+
 run_service() {
   if systemd_runs; then run_by_systemd
   elif openrc_runs; then run_by_openrc
@@ -303,6 +313,7 @@ install_midge() {
   put 644 "$tree/completions/_midge" "$prefix/share/zsh/site-functions/_midge"
   put 644 "$tree/completions/midge.fish" "$prefix/share/fish/vendor_completions.d/midge.fish"
   quiet_networks
+  confine
   run_service
   say "installed $new${old:+, before it $old} at $prefix/bin/midge"
   [ -n "$old" ] || say "next: midge swarm init, or the midge swarm join that a manager printed"
@@ -319,6 +330,8 @@ uninstall_midge() {
   if [ "$purge" = yes ]; then
     say "removing containers and images of this node, /var/lib/midge, /etc/midge and /run/midge"
     sh "$share/purge.sh" || warn "not everything of the node could be removed"
+    ! grep -q '^midge-default ' /sys/kernel/security/apparmor/profiles 2>/dev/null ||
+      printf midge-default >/sys/kernel/security/apparmor/.remove || :
   fi
   while read -r file; do
     rm -f "$file"

@@ -72,6 +72,7 @@ debian() { # ARCH
   put 644 systemd/midge.sysusers usr/lib/sysusers.d/midge.conf
   put 644 systemd/midge.network usr/lib/systemd/network/10-midge.network
   put 644 systemd/midge.networkmanager.conf usr/lib/NetworkManager/conf.d/midge.conf
+  put 644 systemd/midge.apparmor etc/apparmor.d/midge-default
   put 644 systemd/midge.dhcpcd.conf usr/share/doc/midge/dhcpcd.conf
   put 644 README.md usr/share/doc/midge/README.md
   local guide
@@ -117,6 +118,7 @@ Maintainer: the authors of midge <midge@localhost>
 Installed-Size: $size
 Depends: containerd (>= 1.6~) | containerd.io, runc | crun | containerd.io, init-system-helpers
 Recommends: nftables
+Suggests: apparmor
 Section: admin
 Priority: optional
 Description: single-binary edge orchestrator
@@ -124,6 +126,7 @@ Description: single-binary edge orchestrator
  containers. It does what Docker Swarm mode does, with no Docker: workers drive
  containerd directly, and nodes talk QUIC with mutual TLS.
 END
+  echo /etc/apparmor.d/midge-default >"$2/DEBIAN/conffiles"
   for script in postinst prerm postrm; do
     install -m 755 "cross/debian/$script" "$2/DEBIAN/$script"
   done

@@ -319,6 +319,8 @@ pub struct Info {
     pub os_version: String,
     /// containerd's version; empty while it does not answer.
     pub containerd_version: String,
+    /// Whether AppArmor confines containers that name no profile of it.
+    pub has_apparmor: bool,
     /// midge's version.
     pub version: String,
     /// The folder with its state.

@@ -14,7 +14,10 @@ use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
     node::{Ended, LocalTask},
     pki::{TokenText, unlock_key_text},
-    runtime::{ContainerInfo, Mounted},
+    runtime::{
+        ContainerInfo, Mounted,
+        apparmor::{self, AppArmor},
+    },
     types::{
         Chore, Cluster, Date, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, PortConfig,
         ProcessTable, RegistryCredential, Role, RootRotation, TaskState, TerminalSize,
@@ -322,6 +325,7 @@ impl Local {
             operating_system: machine.operating_system.clone(),
             os_version: machine.os_version.clone(),
             containerd_version: containers.runtime().version().await.unwrap_or_default(),
+            has_apparmor: matches!(apparmor::here(), AppArmor::Profile(_)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data_dir: self.0.options.data_dir.to_string_lossy().into_owned(),
             machine_id: machine.machine_id.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Where a field is a `Result`, its error says why nobody could look.
 
+use crate::runtime;
 use std::net::Ipv4Addr;
 
 /// Everything that was looked at.
@@ -15,6 +16,8 @@ pub struct Facts {
     pub kernel: Kernel,
     /// What the kernel can limit.
     pub cgroups: Cgroups,
+    /// What confines containers besides.
+    pub apparmor: AppArmor,
     /// The container runtime.
     pub containerd: Containerd,
     /// Programs that start containers, with what they say of themselves; the error is why not.
@@ -206,6 +209,17 @@ pub struct Cgroups {
     pub pids: bool,
     /// Where the kernel's command line is changed, where that is known.
     pub boot: Option<BootFile>,
+}
+
+/// AppArmor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppArmor {
+    /// What it does for containers that name no profile; none where only root may know.
+    pub state: Option<runtime::apparmor::AppArmor>,
+    /// Whether the program that loads profiles is there.
+    pub parser: bool,
+    /// Whether midge's own profile is installed.
+    pub installed: bool,
 }
 
 /// What became of the question to containerd's socket.

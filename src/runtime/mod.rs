@@ -6,6 +6,7 @@
 //! [`Runtime`] is the entry point. [`logger_main`] and [`init_main`] are modes of the executable
 //! that run as processes of their own, before any runtime is started.
 
+pub mod apparmor;
 mod cdi;
 mod cgroups;
 pub mod containerd;

@@ -120,6 +120,7 @@ impl Root {
             "dist",
             "run/systemd/system",
             "etc/systemd/network",
+            "etc/apparmor.d",
             "var/lib/midge",
             "etc/midge",
             "run/midge",
@@ -265,6 +266,7 @@ fn installs_upgrades_and_goes(root: &Root) {
     let unit = fs::read_to_string(root.path("/etc/systemd/system/midge.service")).unwrap();
     assert!(unit.contains("\nExecStart=/usr/local/bin/midge daemon\n"), "{unit}");
     assert!(root.path("/etc/systemd/network/10-midge.network").exists());
+    assert!(root.path("/etc/apparmor.d/midge-default").exists());
     assert!(!root.path("/etc/NetworkManager").exists(), "it is not there");
     assert!(fs::read_to_string(root.path("/etc/group")).unwrap().contains("\nmidge:"));
     let calls = root.calls().join("\n");
@@ -293,7 +295,11 @@ fn installs_upgrades_and_goes(root: &Root) {
     let calls = root.calls().join("\n");
     assert!(calls.contains("systemctl disable --now midge.service"), "{calls}");
     assert_eq!(root.version(), None);
-    for gone in ["/etc/systemd/system/midge.service", "/etc/systemd/network/10-midge.network"] {
+    for gone in [
+        "/etc/systemd/system/midge.service",
+        "/etc/systemd/network/10-midge.network",
+        "/etc/apparmor.d/midge-default",
+    ] {
         assert!(!root.path(gone).exists(), "{gone}");
     }
     assert!(!root.local("share/midge").exists());
@@ -536,6 +542,7 @@ fn packages_hold_what_they_say_and_are_made_alike() {
         "./usr/lib/systemd/network/10-midge.network",
         "./usr/lib/NetworkManager/conf.d/midge.conf",
         "./usr/lib/sysusers.d/midge.conf",
+        "./etc/apparmor.d/midge-default",
         "./usr/share/man/man1/midge.1.gz",
         "./usr/share/bash-completion/completions/midge",
         "./usr/share/doc/midge/copyright",

@@ -128,6 +128,10 @@ fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
         secure: true,
         official: true,
     };
+    let mut security = words(&["name=seccomp,profile=builtin"]);
+    if info.has_apparmor {
+        security.insert(0, "name=apparmor".to_owned());
+    }
     let runtime = dto::RuntimePath { path: "runc".to_owned() };
     dto::Info {
         id: info.machine_id,
@@ -177,7 +181,7 @@ fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
         live_restore_enabled: true,
         init_binary: "midge".to_owned(),
         containerd_commit: dto::Commit { id: info.containerd_version },
-        security_options: words(&["name=seccomp,profile=builtin"]),
+        security_options: security,
         warnings: (!info.warnings.is_empty()).then_some(info.warnings),
         ..Default::default()
     }

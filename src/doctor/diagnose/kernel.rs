@@ -5,8 +5,9 @@ use super::{
         facts::{BootFile, BootKind, Cgroups, Facts, Feature, Init, Kernel, Packages, Presence},
         finding::Finding,
     },
-    enable, install,
+    enable, install, unseen,
 };
+use crate::runtime::apparmor::{AppArmor, OWN_PROFILE};
 
 /// The oldest kernel whose nf_tables and iptables rewrite addresses beside each other, as they do
 /// where Docker or a firewall runs too.
@@ -51,6 +52,7 @@ pub(super) fn diagnose(facts: &Facts, findings: &mut Vec<Finding>) {
         ));
     }
     cgroups(facts, findings);
+    findings.extend(apparmor(facts));
     findings.push(width(facts));
 }
 
@@ -138,6 +140,30 @@ fn missing(facts: &Facts, feature: Feature) -> Finding {
         Finding::problem(&name, what, mend)
     } else {
         Finding::note(&name, what, mend)
+    }
+}
+
+fn apparmor(facts: &Facts) -> Option<Finding> {
+    let name = "apparmor";
+    let Some(state) = &facts.apparmor.state else {
+        return Some(unseen(name, "Which profiles AppArmor has loaded", "only root may know"));
+    };
+    let mend = match () {
+        () if !facts.apparmor.parser => install(&facts.system, "apparmor"),
+        () if facts.apparmor.installed => format!("apparmor_parser --replace {OWN_PROFILE}"),
+        () => "install midge by its package or its install.sh, which bring the profile".to_owned(),
+    };
+    match state {
+        AppArmor::Off => None,
+        AppArmor::Profile(profile) => {
+            Some(Finding::ok(name, format!("AppArmor confines containers by {profile}.")))
+        }
+        AppArmor::Unconfined => Some(Finding::warning(
+            name,
+            "The kernel has AppArmor, but no profile for containers is loaded: it does not confine \
+             them.",
+            mend,
+        )),
     }
 }
 

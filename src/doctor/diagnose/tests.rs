@@ -3,14 +3,15 @@
 use super::{
     super::{
         facts::{
-            Answer, BootFile, BootKind, Cgroups, Chain, Clock, Config, Containerd, Daemon, Disk,
-            FEATURES, Facts, Firewall, Hook, Identity, Keeper, Kernel, Memory, Port, Presence,
-            Program, Role, Route, Socket, SocketState, Sync, System,
+            Answer, AppArmor, BootFile, BootKind, Cgroups, Chain, Clock, Config, Containerd,
+            Daemon, Disk, FEATURES, Facts, Firewall, Hook, Identity, Keeper, Kernel, Memory, Port,
+            Presence, Program, Role, Route, Socket, SocketState, Sync, System,
         },
         finding::Level,
     },
     Init, Packages, diagnose,
 };
+use crate::runtime::apparmor;
 use expect_test::{Expect, expect};
 use std::net::Ipv4Addr;
 
@@ -42,15 +43,13 @@ fn debian() -> Facts {
             init: Init::Systemd,
             bits: Some(64),
         },
-        kernel: Kernel {
-            release: "6.1.0-18-amd64".to_owned(),
-            machine: "x86_64".to_owned(),
-            features: FEATURES.map(|feature| (feature, Presence::Loadable)).into(),
-            namespaces_missing: Vec::new(),
-            seccomp: Some(true),
-            modules_gone: false,
-        },
+        kernel: kernel(),
         cgroups: Cgroups { version: 2, cpu: true, memory: true, pids: true, boot: None },
+        apparmor: AppArmor {
+            state: Some(apparmor::AppArmor::Profile("midge-default".to_owned())),
+            parser: true,
+            installed: true,
+        },
         containerd: Containerd {
             socket: "/run/containerd/containerd.sock".to_owned(),
             answer: Answer::Version("1.6.20~ds1".to_owned()),
@@ -85,6 +84,17 @@ fn debian() -> Facts {
         memory: Memory { total: 8 * GIB, swaps: Vec::new() },
         config: Config::Usable,
         daemon: Ok(None),
+    }
+}
+
+fn kernel() -> Kernel {
+    Kernel {
+        release: "6.1.0-18-amd64".to_owned(),
+        machine: "x86_64".to_owned(),
+        features: FEATURES.map(|feature| (feature, Presence::Loadable)).into(),
+        namespaces_missing: Vec::new(),
+        seccomp: Some(true),
+        modules_gone: false,
     }
 }
 
@@ -158,6 +168,7 @@ fn a_fresh_debian_lacks_only_the_daemon() {
         kernel: Linux 6.1.0-18-amd64 on x86_64, Debian GNU/Linux 12 (bookworm).
         kernel-features: overlay, veth, bridge, nf-tables, nft-nat, nft-masq, nft-fib, nft-ct, vxlan are loaded when needed.
         cgroups: Version 2, with cpu, memory, pids.
+        apparmor: AppArmor confines containers by midge-default.
         architecture: midge for x86_64 on x86_64.
         containerd: containerd 1.6.20~ds1 answers at /run/containerd/containerd.sock.
         oci-runtime: runc version 1.1.5, at /usr/sbin/runc.
@@ -233,6 +244,36 @@ fn a_32_bit_system_on_a_64_bit_kernel() {
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
               systemctl enable --now midge; or, to try it, midge daemon
         "#]],
+    );
+}
+
+#[test]
+fn apparmor_without_a_profile_for_containers() {
+    let unconfined = |parser, installed| AppArmor {
+        state: Some(apparmor::AppArmor::Unconfined),
+        parser,
+        installed,
+    };
+    for (parser, installed, mend) in [
+        (false, true, "apt install apparmor"),
+        (true, true, "apparmor_parser --replace /etc/apparmor.d/midge-default"),
+        (true, false, "install midge by its package or its install.sh, which bring the profile"),
+    ] {
+        let mut facts = debian();
+        facts.apparmor = unconfined(parser, installed);
+        let findings = diagnose(&facts);
+        let found = findings.iter().find(|finding| finding.name == "apparmor").unwrap();
+        assert_eq!((found.level, found.mend.as_str()), (Level::Warning, mend));
+    }
+    let mut facts = debian();
+    facts.apparmor.state = Some(apparmor::AppArmor::Off);
+    assert!(diagnose(&facts).iter().all(|finding| finding.name != "apparmor"));
+    facts.apparmor.state = None;
+    let findings = diagnose(&facts);
+    let found = findings.iter().find(|finding| finding.name == "apparmor").unwrap();
+    assert_eq!(
+        found.what,
+        "Which profiles AppArmor has loaded could not be looked at: only root may know."
     );
 }
 

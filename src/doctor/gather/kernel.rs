@@ -1,9 +1,10 @@
 //! The kernel: what it is, what it has, what it limits.
 
 use super::{
-    super::facts::{BootFile, BootKind, Cgroups, FEATURES, Feature, Kernel, Presence},
+    super::facts::{AppArmor, BootFile, BootKind, Cgroups, FEATURES, Feature, Kernel, Presence},
     Where,
 };
+use crate::runtime::apparmor;
 use std::{collections::BTreeSet, fs, io::Read as _};
 
 /// The namespaces that containers need.
@@ -40,6 +41,18 @@ pub(super) fn kernel(place: &Where) -> Kernel {
         modules_gone: sources.modules_gone,
         release,
         machine,
+    }
+}
+
+pub(super) fn apparmor(place: &Where) -> AppArmor {
+    let enabled = place.read(apparmor::ENABLED);
+    let loaded = place.read(apparmor::LOADED);
+    let state = apparmor::read(enabled.as_deref(), loaded.as_deref());
+    let hidden = loaded.is_none() && place.exists(apparmor::LOADED);
+    AppArmor {
+        state: (state == apparmor::AppArmor::Off || !hidden).then_some(state),
+        parser: place.programs().iter().any(|folder| folder.join("apparmor_parser").is_file()),
+        installed: place.exists(apparmor::OWN_PROFILE),
     }
 }
 

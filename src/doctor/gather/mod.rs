@@ -95,6 +95,7 @@ pub fn gather(place: &Where) -> Facts {
         },
         kernel: kernel::kernel(place),
         cgroups: kernel::cgroups(place),
+        apparmor: kernel::apparmor(place),
         containerd: containerd(place),
         oci_runtimes: oci_runtimes(place),
         ports: network::ports(place),

@@ -19,7 +19,7 @@ pub(super) mod variables;
 pub use mounted::Mounted;
 pub(super) use mounted::mounted;
 
-use super::{ContainerSetup, ImageConfig, cgroups::Controllers};
+use super::{ContainerSetup, ImageConfig, apparmor::AppArmor, cgroups::Controllers};
 use crate::types::{GenericResource, NamespaceMode, Propagation, Task};
 use edits::Edits;
 use mount::{MountPoint, MountSource};
@@ -65,10 +65,8 @@ pub(super) struct Facts {
     pub(super) capabilities: u64,
     /// The kernel's version.
     pub(super) kernel: (u32, u32),
-    /// Whether the kernel has AppArmor.
-    pub(super) has_apparmor: bool,
-    /// The AppArmor profile of containers that name none.
-    pub(super) default_apparmor: Option<String>,
+    /// What AppArmor does for containers that name no profile.
+    pub(super) apparmor: AppArmor,
 }
 
 impl Default for Facts {
@@ -80,8 +78,7 @@ impl Default for Facts {
             controllers: Controllers { support, swap: true },
             capabilities: u64::MAX,
             kernel: (6, 1),
-            has_apparmor: false,
-            default_apparmor: None,
+            apparmor: AppArmor::Off,
         }
     }
 }
@@ -315,14 +312,15 @@ fn process(
 
 /// Returns the AppArmor profile, where the kernel has AppArmor.
 fn apparmor(input: &Input<'_>, security: &Security) -> Result<Option<String>, SpecError> {
-    match &security.apparmor {
-        Some(name) if name == UNCONFINED => Ok(input.facts.has_apparmor.then(|| name.clone())),
-        Some(name) if input.facts.has_apparmor => Ok(Some(name.clone())),
-        Some(name) => Err(SpecError::NoAppArmor(name.clone())),
-        None if input.task.spec.container.privileged => {
-            Ok(input.facts.has_apparmor.then(|| UNCONFINED.to_owned()))
+    let privileged = input.task.spec.container.privileged;
+    let wanted = security.apparmor.as_deref().or_else(|| privileged.then_some(UNCONFINED));
+    match (wanted, &input.facts.apparmor) {
+        (None, AppArmor::Profile(name)) => Ok(Some(name.clone())),
+        (None, AppArmor::Off | AppArmor::Unconfined) | (Some(UNCONFINED), AppArmor::Off) => {
+            Ok(None)
         }
-        None => Ok(input.facts.default_apparmor.clone()),
+        (Some(name), AppArmor::Off) => Err(SpecError::NoAppArmor(name.to_owned())),
+        (Some(name), _) => Ok(Some(name.to_owned())),
     }
 }
 

@@ -259,17 +259,15 @@ fn security_options() {
     );
     check(
         |world| {
-            world.facts.has_apparmor = true;
-            world.facts.default_apparmor = Some("docker-default".into());
+            world.facts.apparmor = AppArmor::Profile("midge-default".into());
         },
         &expect![[r#"
-            + process apparmorProfile: "docker-default"
+            + process apparmorProfile: "midge-default"
         "#]],
     );
     check(
         |world| {
-            world.facts.has_apparmor = true;
-            world.facts.default_apparmor = Some("docker-default".into());
+            world.facts.apparmor = AppArmor::Profile("midge-default".into());
             world.spec.container.security = vec!["apparmor=mine".into()];
         },
         &expect![[r#"
@@ -288,7 +286,7 @@ fn a_privileged_container() {
         |world| {
             world.spec.container.privileged = true;
             world.spec.container.security = vec![r#"seccomp={"defaultAction":"A"}"#.into()];
-            world.facts.has_apparmor = true;
+            world.facts.apparmor = AppArmor::Unconfined;
             world.facts.capabilities = 0b11;
         },
         &expect![[r#"
