@@ -3,6 +3,7 @@
 # make demo    a cluster of three nodes on this machine, with services on it
 # make test    every check and every test
 # make chaos   what can go wrong with several managers, at random, for long
+# make vm      midge on an emulated machine, with a kernel and a power switch of its own
 # make bench   what midge costs, as one table; BENCH=managers, BENCH=growth: two more
 # make fuzz    looks for bytes that break a parser, a minute each
 #
@@ -13,7 +14,7 @@ ARCH := $(shell uname -m)
 TARGET := $(if $(filter armv7l,$(ARCH)),armv7-unknown-linux-gnueabihf,$(ARCH)-unknown-linux-gnu)
 CARGO := PATH="$(HOME)/.cargo/bin:$(PATH)" cargo
 
-.PHONY: build others dist demo demo-down test chaos bench fuzz tools test-tools lint clean
+.PHONY: build others dist demo demo-down test chaos vm bench fuzz tools test-tools lint clean
 
 build: tools
 	cross/build.sh
@@ -42,6 +43,11 @@ test: build others test-tools lint
 chaos: build test-tools
 	MIDGE_CHAOS_ROUNDS=$${MIDGE_CHAOS_ROUNDS:-20} MIDGE_TEST_BINARY=$(CURDIR)/target/midge \
 	  $(CARGO) test --locked --test it -- chaos:: --nocapture
+
+# The processor is emulated: some minutes.
+vm: build
+	tests/tools.sh vm
+	MIDGE_VM=1 MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) test --locked --test it -- vm:: --nocapture
 
 # The benchmark drives the static binary; how it is compiled itself counts only where it is thousands
 # of nodes.

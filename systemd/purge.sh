@@ -53,6 +53,8 @@ if [ -n "$id" ]; then
   remove_containers >/dev/null
   remove_network >/dev/null 2>&1
   find /sys/fs/cgroup -depth -type d -path "*/midge/$id*" -exec rmdir {} \; 2>/dev/null
+  # Another installation's are left, and so is what holds them.
+  rmdir /sys/fs/cgroup/midge /sys/fs/cgroup/*/midge 2>/dev/null
 fi
 unmount
 # What is still mounted there may be somebody's data, not ours to remove.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building (build), the demonstration (demo), testing (test, root) or fuzzing (fuzz) needs and
-# this machine lacks. Does nothing where all of it is there. Knows Debian, Ubuntu and Raspberry Pi OS.
+# Installs what building (build), the demonstration (demo), testing (test, root, vm) or fuzzing (fuzz)
+# needs and this machine lacks. Does nothing where all of it is there. Knows Debian, Ubuntu and Raspberry Pi OS.
 set -euo pipefail
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -53,10 +53,13 @@ test_tools() {
   command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
 }
 
+# What the Debians below have.
+packages=systemd-sysv,dbus,containerd,runc,iproute2,nftables
+
 # A Debian with containerd and systemd, for the tests that install midge on one. Fails where it cannot
 # be fetched.
 root() {
-  local root=target/debian packages=systemd-sysv,dbus,containerd,runc,iproute2,nftables
+  local root=target/debian
   [ ! -e $root ] || return 0
   install_packages debootstrap debootstrap systemd-nspawn systemd-container && mkdir -p target &&
     as_root rm -rf $root.new &&
@@ -64,11 +67,43 @@ root() {
     as_root mv $root.new $root
 }
 
+# The same with a kernel, for an emulated machine whose second serial port is a shell of root's.
+vm() {
+  local vm=target/vm tree
+  [ ! -e $vm ] || return 0
+  install_packages qemu-system-x86_64 qemu-system-x86 mmdebstrap mmdebstrap mke2fs e2fsprogs
+  [ -e /usr/share/seabios ] || install_packages no-bios seabios
+  rm -rf $vm.new && mkdir -p $vm.new
+  tree=$(mktemp -d)
+  as_root mmdebstrap --quiet --variant=minbase --include=linux-image-cloud-amd64,apparmor,udev,kmod,procps,$packages \
+    trixie "$tree/root" http://deb.debian.org/debian
+  as_root tee "$tree/root/etc/systemd/system/serial-shell.service" >/dev/null <<'END'
+[Service]
+ExecStart=/bin/bash --noprofile --norc
+StandardInput=tty-force
+StandardOutput=tty
+TTYPath=/dev/ttyS1
+Restart=always
+WorkingDirectory=/root
+Environment=HOME=/root PS1=
+[Install]
+WantedBy=multi-user.target
+END
+  as_root chroot "$tree/root" systemctl --quiet enable serial-shell
+  as_root cp "$tree"/root/boot/vmlinuz-* $vm.new/kernel
+  as_root cp "$tree"/root/boot/initrd.img-* $vm.new/initrd
+  truncate -s 4G $vm.new/disk.img
+  as_root mke2fs -q -t ext4 -d "$tree/root" $vm.new/disk.img
+  as_root rm -rf "$tree"
+  mv $vm.new $vm
+}
+
 case ${1:-} in
 build) build ;;
 demo) demo ;;
 test) test_tools ;;
 root) root ;;
+vm) vm ;;
 fuzz) install_packages c++ g++ ;; # libFuzzer is written in it
-*) echo "usage: $0 build|demo|test|root|fuzz" >&2; exit 2 ;;
+*) echo "usage: $0 build|demo|test|root|vm|fuzz" >&2; exit 2 ;;
 esac

@@ -30,3 +30,4 @@ mod spec;
 mod tidy;
 mod updates;
 mod upgrade;
+mod vm;
