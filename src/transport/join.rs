@@ -10,7 +10,7 @@ use super::{
     serve::chain,
     stream::{ByteReceiver, StreamError, within},
     tls::{Close, check_manager, explain},
-    uplink::{connect, resolve},
+    uplink::{connect, earliest, resolve},
 };
 use crate::{
     cluster::{Admission, JoinRequest},
@@ -18,6 +18,8 @@ use crate::{
     types::Date,
     wire::{StreamReply, StreamRequest},
 };
+use futures_lite::FutureExt as _;
+use futures_util::future::join_all;
 use sha2::{Digest as _, Sha256};
 use std::{net::SocketAddr, time::Duration};
 
@@ -112,7 +114,8 @@ impl JoinError {
 }
 
 impl Endpoint {
-    /// Joins a cluster through the first of `managers` (`host:port`) that answers.
+    /// Joins a cluster through the first of `managers` (`host:port`) that answers. One that does not
+    /// at once is not waited for: the next is called beside it.
     ///
     /// # Errors
     ///
@@ -125,24 +128,37 @@ impl Endpoint {
     ) -> Result<Joined, JoinError> {
         request.secret = token.secret;
         let mut last = JoinError::NoAddress;
-        for address in managers {
-            let targets = match resolve(&self.inner, address).await {
-                Ok(targets) => targets,
-                Err(error) => {
-                    let (address, error) = (address.clone(), error.to_string());
-                    last = JoinError::Unresolved { address, error };
-                    continue;
-                }
-            };
-            for target in targets {
-                match self.join_at(target, token, &request).await {
-                    Ok(joined) => return Ok(joined),
-                    Err(error) if error.is_local() => last = error,
-                    Err(error) => return Err(error),
-                }
+        let mut left = Vec::new();
+        for found in join_all(managers.iter().map(|address| self.find(address))).await {
+            match found {
+                Ok(found) => left.extend(found),
+                Err(error) => last = error,
             }
         }
+        // One after the other from here on: asked twice, a cluster may admit a node twice.
+        while !left.is_empty() {
+            let dials = left
+                .iter()
+                .map(|target| async { Ok((*target, self.dial(*target).await?)) }.boxed());
+            let (address, connection) = earliest(last, dials).await?;
+            match self.join_on(&connection, address, token, &request).await {
+                Err(error) if error.is_local() => last = error,
+                outcome => {
+                    Close::Done.apply(&connection);
+                    return outcome;
+                }
+            }
+            Close::Done.apply(&connection);
+            left.retain(|target| *target != address);
+        }
         Err(last)
+    }
+
+    async fn find(&self, address: &str) -> Result<Vec<SocketAddr>, JoinError> {
+        resolve(&self.inner, address).await.map_err(|error| {
+            let (address, error) = (address.to_owned(), error.to_string());
+            JoinError::Unresolved { address, error }
+        })
     }
 
     /// Returns the root certificate that a manager shows, unchecked.
@@ -161,18 +177,6 @@ impl Endpoint {
         connect(&self.inner, address, &self.inner.stranger).await.map_err(|error| {
             JoinError::Unreachable { address, limit: CONNECT_LIMIT, error: error.to_string() }
         })
-    }
-
-    async fn join_at(
-        &self,
-        address: SocketAddr,
-        token: &TokenText,
-        request: &JoinRequest,
-    ) -> Result<Joined, JoinError> {
-        let connection = self.dial(address).await?;
-        let outcome = self.join_on(&connection, address, token, request).await;
-        Close::Done.apply(&connection);
-        outcome
     }
 
     async fn join_on(

@@ -175,7 +175,8 @@ async fn fill(
 
 async fn dial(inner: &Arc<Inner>, address: &str) -> Result<quinn::Connection, StreamError> {
     let (places, nodes) = places(inner, address).await?;
-    earliest(places.iter().map(|place| dial_at(inner, *place, &nodes).boxed())).await
+    let attempts = places.iter().map(|place| dial_at(inner, *place, &nodes).boxed());
+    earliest(StreamError::NotConnected, attempts).await
 }
 
 /// Connects to the manager at `place`, which has to be one of `nodes` where there are any.

@@ -217,6 +217,31 @@ fn a_node_joins_and_then_has_a_session() {
 }
 
 #[test]
+fn a_join_does_not_wait_for_managers_that_are_off() {
+    smol::block_on(async {
+        let cluster = Cluster::new(1);
+        let manager = manager(&cluster);
+        manager.set_handler(admit(&cluster));
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let off = silent.local_addr().unwrap().to_string();
+        let named = ["no.such.name.invalid:x".to_owned(), off, address(&manager).remove(0)];
+        let begun = std::time::Instant::now();
+        let joined = bounded(endpoint(None).join(&named, &cluster.token(), request().1)).await;
+        assert_eq!(joined.unwrap().manager, manager.local_address().unwrap());
+        assert!(begun.elapsed() < super::CONNECT_LIMIT, "it waited for the one that is off");
+        // What answers and turns out to be no manager is not asked again, and the next one is.
+        let other = Cluster::new(2);
+        let mut credentials = other.credentials(1, Role::Manager);
+        credentials.trust = root_only(&cluster.root.certificate);
+        let impostor = endpoint(Some(&credentials));
+        impostor.set_handler(Arc::new(|stream| panic!("the secret was sent: {stream:?}")));
+        let named = [address(&impostor).remove(0), address(&manager).remove(0)];
+        let joined = bounded(endpoint(None).join(&named, &cluster.token(), request().1)).await;
+        assert_eq!(joined.unwrap().manager, manager.local_address().unwrap());
+    });
+}
+
+#[test]
 fn a_join_that_fails_says_why() {
     smol::block_on(async {
         let (cluster, other) = (Cluster::new(1), Cluster::new(2));

@@ -156,7 +156,7 @@ async fn round(inner: &Arc<Inner>, addresses: &[String], ready: &Arc<Ready>, num
         None
     };
     let attempts = addresses.iter().map(|address| reach(inner, address, ready));
-    let first = async { earliest(attempts).await.ok() };
+    let first = async { earliest(StreamError::NotConnected, attempts).await.ok() };
     let Some((connection, sender, receiver)) = unplanned.or(first).await else {
         return false;
     };
@@ -169,16 +169,17 @@ async fn round(inner: &Arc<Inner>, addresses: &[String], ready: &Arc<Ready>, num
 ///
 /// # Errors
 ///
-/// That of the last one that failed.
-pub(super) async fn earliest<T, F>(
+/// That of the last one that failed; `none` where there is no attempt.
+pub(super) async fn earliest<T, E, F>(
+    none: E,
     attempts: impl ExactSizeIterator<Item = F>,
-) -> Result<T, StreamError>
+) -> Result<T, E>
 where
-    F: Future<Output = Result<T, StreamError>>,
+    F: Future<Output = Result<T, E>>,
 {
     let mut waiting = attempts;
     let mut tried = FuturesUnordered::new();
-    let mut last = StreamError::NotConnected;
+    let mut last = none;
     loop {
         match waiting.next() {
             Some(attempt) => tried.push(attempt),
