@@ -36,6 +36,8 @@ pub(crate) struct Call {
     /// What stood for the braces of the path.
     pub(crate) params: Vec<String>,
     pub(crate) query: Query,
+    /// The version of the API that the client speaks.
+    pub(crate) version: (u16, u16),
     pub(crate) headers: HeaderMap,
     pub(crate) body: Incoming,
     /// The connection itself, where the client wants it to become something else.
@@ -242,7 +244,8 @@ pub(crate) async fn dispatch(
             continue;
         }
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let call = Call { node, params, query, headers: parts.headers, body, upgrade };
+        let call =
+            Call { node, params, query, version: asked, headers: parts.headers, body, upgrade };
         return match (route.handler)(call).await {
             Ok(response) => response,
             Err(refusal) => refused(&refusal),

@@ -99,7 +99,7 @@ fn to_capabilities(names: &[String]) -> Vec<String> {
 
 /// Docker's client sorts the mounts of whatever it updates: the same ones in another order are no
 /// change, and replace no task.
-fn in_order_of(old: Option<&Vec<Mount>>, new: Vec<Mount>) -> Vec<Mount> {
+pub(super) fn in_order_of(old: Option<&Vec<Mount>>, new: Vec<Mount>) -> Vec<Mount> {
     let same = |old: &&Vec<Mount>| old.len() == new.len() && old.iter().all(|m| new.contains(m));
     old.filter(same).cloned().unwrap_or(new)
 }

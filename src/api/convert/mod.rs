@@ -5,6 +5,7 @@ mod container;
 mod job;
 mod mount;
 pub mod node;
+pub(crate) mod older;
 mod security;
 pub mod service;
 pub mod show;

@@ -1,7 +1,7 @@
 //! Services.
 
 use super::super::{
-    convert::{service, show},
+    convert::{older, service, show},
     dto,
     error::{invalid, unexpected, unsupported},
     filter::Filters,
@@ -200,7 +200,9 @@ pub(crate) async fn update(mut call: Call) -> Reply {
         Some("previous") => return rollback(&call, found, version).await,
         Some(other) => return Err(invalid(format!("unrecognized rollback option {other}"))),
     }
-    let mut spec = service::to_spec(&body?, Some(&found.spec))?;
+    let body = body?;
+    let mut spec = service::to_spec(&body, Some(&found.spec))?;
+    older::keep_unknown(&mut spec, &body, &found.spec, call.version);
     if spec.name != found.spec.name {
         return Err(unsupported("renaming services is not supported"));
     }

@@ -2,14 +2,17 @@
 
 use crate::{
     api::{
-        convert::{service, show},
+        convert::{older, service, show},
         dto,
     },
     types::*,
 };
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// What a client of Docker's drops between reading and writing a service.
 const OWN: [&str; 12] = [
@@ -34,6 +37,32 @@ fn without_own(value: &mut Value) {
             fields.values_mut().for_each(without_own);
         }
         Value::Array(items) => items.iter_mut().for_each(without_own),
+        _ => {}
+    }
+}
+
+/// What came to Docker's API by a version, which a client of an older one drops as well.
+const SINCE: [(&str, (u16, u16)); 9] = [
+    ("OomScoreAdj", (1, 46)),
+    ("Subpath", (1, 45)),
+    ("Seccomp", (1, 44)),
+    ("AppArmor", (1, 44)),
+    ("NoNewPrivileges", (1, 44)),
+    ("StartInterval", (1, 44)),
+    ("ReadOnlyNonRecursive", (1, 44)),
+    ("ReadOnlyForceRecursive", (1, 44)),
+    ("CreateMountpoint", (1, 42)),
+];
+
+fn without_newer(value: &mut Value, version: (u16, u16)) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| {
+                SINCE.iter().all(|(since, first)| name != *since || version >= *first)
+            });
+            fields.values_mut().for_each(|value| without_newer(value, version));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|value| without_newer(value, version)),
         _ => {}
     }
 }
@@ -288,6 +317,43 @@ proptest! {
         without_own(&mut json);
         prop_assert_eq!(&read(json, Some(&spec)), &spec);
     }
+}
+
+proptest! {
+    #[test]
+    fn a_client_of_an_older_docker_loses_nothing(mut spec in spec(), minor in 41_u16..=47) {
+        let mut targets = BTreeSet::new();
+        spec.task.container.mounts.retain(|mount| targets.insert(mount.target.clone()));
+        let mut json = shown(&spec, false);
+        without_own(&mut json);
+        without_newer(&mut json, (1, minor));
+        let dto: dto::ServiceSpec = serde_json::from_value(json).unwrap();
+        let mut read = service::to_spec(&dto, Some(&spec)).unwrap();
+        older::keep_unknown(&mut read, &dto, &spec, (1, minor));
+        prop_assert_eq!(&read, &spec);
+    }
+}
+
+/// A client that knows a field takes away what it does not send.
+#[test]
+fn what_a_newer_docker_leaves_out_is_gone() {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    let container = &mut spec.task.container;
+    container.image = "bb:1".into();
+    container.oom_score_adj = 5;
+    container.security = vec!["no-new-privileges".into()];
+    let mut json = shown(&spec, false);
+    without_own(&mut json);
+    without_newer(&mut json, (1, 41));
+    let dto: dto::ServiceSpec = serde_json::from_value(json).unwrap();
+    let as_by = |version| {
+        let mut read = service::to_spec(&dto, Some(&spec)).unwrap();
+        older::keep_unknown(&mut read, &dto, &spec, version);
+        (read.task.container.oom_score_adj, read.task.container.security.len())
+    };
+    assert_eq!(as_by((1, 45)), (5, 0));
+    assert_eq!(as_by((1, 43)), (5, 1));
+    assert_eq!(as_by((1, 47)), (0, 0));
 }
 
 #[test]
