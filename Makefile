@@ -3,7 +3,8 @@
 # make demo    a cluster of three nodes on this machine, with services on it
 # make test    every check and every test
 # make chaos   what can go wrong with several managers, at random, for long
-# make vm      midge on an emulated machine, with a kernel and a power switch of its own
+# make vm      midge on an emulated machine, with a kernel and a power switch of its own; VM=aarch64,
+#              VM=armv7: on boards of these
 # make bench   what midge costs, as one table; BENCH=managers, BENCH=growth: two more
 # make fuzz    looks for bytes that break a parser, a minute each
 #
@@ -44,10 +45,12 @@ chaos: build test-tools
 	MIDGE_CHAOS_ROUNDS=$${MIDGE_CHAOS_ROUNDS:-20} MIDGE_TEST_BINARY=$(CURDIR)/target/midge \
 	  $(CARGO) test --locked --test it -- chaos:: --nocapture
 
-# The processor is emulated: some minutes.
-vm: build
-	tests/tools.sh vm
-	MIDGE_VM=1 MIDGE_TEST_BINARY=$(CURDIR)/target/midge $(CARGO) test --locked --test it -- vm:: --nocapture
+# The processor is emulated: some minutes, and some more to fetch the machine of another architecture.
+VM := $(ARCH:armv7l=armv7)
+vm: tools test-tools
+	cross/build.sh $(VM)
+	tests/tools.sh vm $(VM)
+	MIDGE_VM=$(VM) $(CARGO) test --locked --test it -- vm:: --nocapture
 
 # The benchmark drives the static binary; how it is compiled itself counts only where it is thousands
 # of nodes.

@@ -67,35 +67,49 @@ root() {
     as_root mv $root.new $root
 }
 
-# The same with a kernel, for an emulated machine whose second serial port is a shell of root's.
-vm() {
-  local vm=target/vm tree
-  [ ! -e $vm ] || return 0
-  install_packages qemu-system-x86_64 qemu-system-x86 mmdebstrap mmdebstrap mke2fs e2fsprogs
+# The same with a kernel, for an emulated machine of an architecture; its first virtual console is a
+# shell of root's.
+vm() { # ARCH
+  local vm=target/vm/$1 debian kernel system tree
+  case $1 in
+  x86_64) debian=amd64 kernel=cloud-amd64 system=x86 ;;
+  aarch64) debian=arm64 kernel=cloud-arm64 system=arm ;;
+  armv7) debian=armhf kernel=armmp-lpae system=arm ;;
+  *) echo "$0: no such architecture: $1 (x86_64, aarch64, armv7)" >&2; exit 2 ;;
+  esac
+  [ ! -e "$vm" ] || return 0
+  install_packages "qemu-system-${1/armv7/arm}" qemu-system-$system mmdebstrap mmdebstrap mke2fs e2fsprogs
   [ -e /usr/share/seabios ] || install_packages no-bios seabios
-  rm -rf $vm.new && mkdir -p $vm.new
+  # Another architecture's programs run as the packages are set up.
+  [ "$1" = "$(uname -m)" ] || install_packages qemu-arm-static qemu-user-static arch-test arch-test
   tree=$(mktemp -d)
-  as_root mmdebstrap --quiet --variant=minbase --include=linux-image-cloud-amd64,apparmor,udev,kmod,procps,$packages \
+  as_root mmdebstrap --quiet --architectures=$debian --variant=minbase \
+    --include=linux-image-$kernel,busybox-static,apparmor,udev,kmod,procps,$packages \
     trixie "$tree/root" http://deb.debian.org/debian
-  as_root tee "$tree/root/etc/systemd/system/serial-shell.service" >/dev/null <<'END'
+  as_root tee "$tree/root/etc/systemd/system/shell.service" >/dev/null <<'END'
+[Unit]
+StartLimitIntervalSec=0
 [Service]
 ExecStart=/bin/bash --noprofile --norc
 StandardInput=tty-force
 StandardOutput=tty
-TTYPath=/dev/ttyS1
+TTYPath=/dev/hvc0
 Restart=always
+RestartSec=1
 WorkingDirectory=/root
 Environment=HOME=/root PS1=
-[Install]
-WantedBy=multi-user.target
 END
-  as_root chroot "$tree/root" systemctl --quiet enable serial-shell
-  as_root cp "$tree"/root/boot/vmlinuz-* $vm.new/kernel
-  as_root cp "$tree"/root/boot/initrd.img-* $vm.new/initrd
-  truncate -s 4G $vm.new/disk.img
-  as_root mke2fs -q -t ext4 -d "$tree/root" $vm.new/disk.img
+  as_root mkdir -p "$tree/root/etc/systemd/system/multi-user.target.wants"
+  as_root ln -s ../shell.service "$tree/root/etc/systemd/system/multi-user.target.wants/"
+  as_root ln -s /dev/null "$tree/root/etc/systemd/system/serial-getty@hvc0.service"
+  rm -rf "$vm.new" && mkdir -p "$vm.new"
+  as_root cp "$tree"/root/boot/vmlinuz-* "$vm.new/kernel"
+  as_root cp "$tree"/root/boot/initrd.img-* "$vm.new/initrd"
+  as_root cp "$tree/root/bin/busybox" "$vm.new/busybox"
+  truncate -s 4G "$vm.new/disk.img"
+  as_root mke2fs -q -t ext4 -d "$tree/root" "$vm.new/disk.img"
   as_root rm -rf "$tree"
-  mv $vm.new $vm
+  mv "$vm.new" "$vm"
 }
 
 case ${1:-} in
@@ -103,7 +117,7 @@ build) build ;;
 demo) demo ;;
 test) test_tools ;;
 root) root ;;
-vm) vm ;;
+vm) vm "${2:?which architecture?}" ;;
 fuzz) install_packages c++ g++ ;; # libFuzzer is written in it
-*) echo "usage: $0 build|demo|test|root|vm|fuzz" >&2; exit 2 ;;
+*) echo "usage: $0 build|demo|test|root|vm ARCH|fuzz" >&2; exit 2 ;;
 esac

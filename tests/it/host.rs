@@ -659,26 +659,37 @@ pub(crate) fn busybox_archive(dir: &Path, names: &[&str]) -> PathBuf {
 
 /// The same, with what the image says of its containers.
 pub(crate) fn busybox_archive_with(dir: &Path, names: &[&str], config: &Value) -> PathBuf {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    busybox_archive_of(dir, names, config, (&which("busybox").unwrap(), architecture))
+}
+
+/// The same, with a busybox that was built for some architecture.
+pub(crate) fn busybox_archive_of(
+    dir: &Path,
+    names: &[&str],
+    config: &Value,
+    (program, architecture): (&Path, &str),
+) -> PathBuf {
     let root = dir.join("bb-root");
     let script = format!(
-        "mkdir -p {root}/bin {root}/etc {root}/tmp; cp {busybox} {root}/bin/busybox; \
-         for a in $({root}/bin/busybox --list | grep -vx busybox); do ln -sf busybox {root}/bin/$a; done; \
+        "mkdir -p {root}/bin {root}/etc {root}/tmp; cp {program} {root}/bin/busybox; \
+         for a in $({busybox} --list | grep -vx busybox); do ln -sf busybox {root}/bin/$a; done; \
          printf 'root:x:0:0:root:/:/bin/sh\\nuser:x:1000:1000:u:/:/bin/sh\\n' >{root}/etc/passwd; \
          printf 'root:x:0:\\nuser:x:1000:\\n' >{root}/etc/group; \
          tar -C {root} --owner=0 --group=0 --mtime=@0 --sort=name -cf {dir}/layer.tar .",
         root = root.display(),
         dir = dir.display(),
+        program = program.display(),
         busybox = which("busybox").unwrap().display(),
     );
     sh(&script);
     let sum = Command::new("sha256sum").arg(dir.join("layer.tar")).output().unwrap();
     let sum = String::from_utf8(sum.stdout).unwrap();
     let digest = sum.split_whitespace().next().unwrap();
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
     let config = serde_json::json!({
         "architecture": architecture, "os": "linux",
         "config": config,

@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
 use crate::{
-    host::{busybox_archive, midge_binary, note},
+    host::{busybox_archive_of, note},
     install::{repository, run},
 };
 use std::{
@@ -22,13 +22,60 @@ use tempfile::TempDir;
 /// How long the machine may take to boot, or for a command.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// What `tests/tools.sh vm` makes: a disk, its kernel and its initial file system.
-fn base() -> PathBuf {
-    repository().join("target/vm")
+/// What a machine may be.
+struct Kind {
+    /// As `make vm` and `cross/build.sh` call it.
+    name: &'static str,
+    /// As Debian and images call it.
+    debian: &'static str,
+    image: &'static str,
+    triple: &'static str,
+    emulator: &'static str,
+    machine: &'static [&'static str],
+    console: &'static str,
+}
+
+const KINDS: [Kind; 3] = [
+    Kind {
+        name: "x86_64",
+        debian: "amd64",
+        image: "amd64",
+        triple: "x86_64-unknown-linux-gnu",
+        emulator: "qemu-system-x86_64",
+        // Emulators have got these features wrong.
+        machine: &["-machine", "q35", "-cpu", "max,-cx16,-la57,-smap,-smep"],
+        console: "ttyS0",
+    },
+    Kind {
+        name: "aarch64",
+        debian: "arm64",
+        image: "arm64",
+        triple: "aarch64-unknown-linux-gnu",
+        emulator: "qemu-system-aarch64",
+        machine: &["-machine", "virt", "-cpu", "cortex-a72"],
+        console: "ttyAMA0",
+    },
+    Kind {
+        name: "armv7",
+        debian: "armhf",
+        image: "arm",
+        triple: "armv7-unknown-linux-gnueabihf",
+        emulator: "qemu-system-arm",
+        machine: &["-machine", "virt,highmem=off", "-cpu", "cortex-a15"],
+        console: "ttyAMA0",
+    },
+];
+
+impl Kind {
+    /// What `tests/tools.sh vm` makes: a disk, its kernel, its initial file system and its busybox.
+    fn base(&self, file: &str) -> PathBuf {
+        repository().join("target/vm").join(self.name).join(file)
+    }
 }
 
 /// A machine, until dropped.
 struct Vm {
+    kind: &'static Kind,
     dir: TempDir,
     machine: Child,
     /// A shell of root's.
@@ -39,18 +86,18 @@ struct Vm {
 
 impl Vm {
     /// Makes a machine with these files in its `/root`, and boots it.
-    fn with(files: &[&Path]) -> Self {
+    fn with(kind: &'static Kind, files: &[&Path]) -> Self {
         let dir = tempfile::Builder::new().prefix("midge-it-").tempdir().unwrap();
         let disk = dir.path().join("disk.img");
-        run(Command::new("cp").arg("--sparse=always").arg(base().join("disk.img")).arg(disk));
+        run(Command::new("cp").arg("--sparse=always").arg(kind.base("disk.img")).arg(disk));
         let mut tar = Command::new("tar");
         tar.arg("-cf").arg(dir.path().join("files.tar"));
         for file in files {
             tar.arg("-C").arg(file.parent().unwrap()).arg(file.file_name().unwrap());
         }
         run(&mut tar);
-        let (machine, serial) = boot(dir.path());
-        let mut vm = Self { dir, machine, serial, next: 0 };
+        let (machine, serial) = kind.boot(dir.path());
+        let mut vm = Self { kind, dir, machine, serial, next: 0 };
         vm.await_shell();
         vm.ok("tar -xf /dev/vdb");
         vm
@@ -60,7 +107,7 @@ impl Vm {
     fn cut_power(&mut self) {
         self.machine.kill().unwrap();
         self.machine.wait().unwrap();
-        (self.machine, self.serial) = boot(self.dir.path());
+        (self.machine, self.serial) = self.kind.boot(self.dir.path());
         self.await_shell();
     }
 
@@ -143,52 +190,59 @@ impl Drop for Vm {
     }
 }
 
-fn boot(dir: &Path) -> (Child, UnixStream) {
-    let at = |name: &str| dir.join(name).display().to_string();
-    let from = |name: &str| base().join(name).display().to_string();
-    let drive = |file: String| format!("file={file},if=virtio,format=raw");
-    let socket = dir.join("serial.sock");
-    fs::remove_file(&socket).ok();
-    let log = fs::File::create(dir.join("qemu.log")).unwrap();
-    let mut machine = Command::new("qemu-system-x86_64")
-        .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024"])
-        // Emulators have got these wrong.
-        .args(["-cpu", "max,-cx16,-la57,-smap,-smep", "-display", "none", "-monitor", "none"])
-        .args(["-kernel", &from("kernel"), "-initrd", &from("initrd")])
-        .args(["-append", "root=/dev/vda rw console=ttyS0 systemd.show_status=0"])
-        .args(["-drive", &drive(at("disk.img")), "-drive", &drive(at("files.tar"))])
-        .args(["-serial", &format!("file:{}", at("console.log"))])
-        .args(["-serial", &format!("unix:{},server=on,wait=off", socket.display())])
-        .args(["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .process_group(0)
-        .spawn()
-        .unwrap();
-    let serial = crate::host::eventually("the emulator", || {
-        let said = || fs::read_to_string(dir.join("qemu.log")).unwrap();
-        assert!(machine.try_wait().unwrap().is_none(), "{}", said());
-        UnixStream::connect(&socket).ok()
-    });
-    (machine, serial)
+impl Kind {
+    fn boot(&self, dir: &Path) -> (Child, UnixStream) {
+        let at = |name: &str| dir.join(name).display().to_string();
+        let from = |name: &str| self.base(name).display().to_string();
+        let drive = |file: String| format!("file={file},if=virtio,format=raw");
+        let append = format!("root=/dev/vda rw console={} systemd.show_status=0", self.console);
+        let shell = format!("socket,id=shell,path={},server=on,wait=off", at("shell.sock"));
+        let socket = dir.join("shell.sock");
+        fs::remove_file(&socket).ok();
+        let log = fs::File::create(dir.join("qemu.log")).unwrap();
+        let mut machine = Command::new(self.emulator)
+            .args(self.machine)
+            .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024"])
+            .args(["-display", "none", "-monitor", "none"])
+            .args(["-kernel", &from("kernel"), "-initrd", &from("initrd"), "-append", &append])
+            .args(["-drive", &drive(at("disk.img")), "-drive", &drive(at("files.tar"))])
+            .args(["-serial", &format!("file:{}", at("console.log"))])
+            .args(["-device", "virtio-serial-pci", "-chardev", &shell])
+            .args(["-device", "virtconsole,chardev=shell"])
+            .args(["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let serial = crate::host::eventually("the emulator", || {
+            let said = || fs::read_to_string(dir.join("qemu.log")).unwrap();
+            assert!(machine.try_wait().unwrap().is_none(), "{}", said());
+            UnixStream::connect(&socket).ok()
+        });
+        (machine, serial)
+    }
 }
 
 #[test]
 fn a_machine_of_its_own() {
-    if std::env::var_os("MIDGE_VM").is_none() || !base().exists() {
-        note("skipped: needs the emulated machine of `make vm`");
-        return;
-    }
+    let Some(asked) = std::env::var_os("MIDGE_VM") else {
+        return note("skipped: `make vm` runs it");
+    };
+    let kind = KINDS.iter().find(|kind| asked == kind.name);
+    let kind = kind.expect("MIDGE_VM is x86_64, aarch64 or armv7");
     let work = tempfile::tempdir().unwrap();
     let dist = work.path().join("dist");
     run(Command::new(repository().join("cross/package.sh"))
-        .arg("x86_64")
-        .env("MIDGE_BINARY", midge_binary())
+        .arg(kind.name)
+        .env("MIDGE_BINARY", repository().join("target").join(kind.triple).join("release/midge"))
         .env("DIST", &dist));
-    let deb = dist.join(format!("midge_{}_amd64.deb", env!("CARGO_PKG_VERSION")));
-    let image = busybox_archive(work.path(), &["bb:1"]);
-    let mut vm = Vm::with(&[&deb, &image]);
+    let deb = format!("midge_{}_{}.deb", env!("CARGO_PKG_VERSION"), kind.debian);
+    let config = serde_json::json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]});
+    let busybox = kind.base("busybox");
+    let image = busybox_archive_of(work.path(), &["bb:1"], &config, (&busybox, kind.image));
+    let mut vm = Vm::with(kind, &[&dist.join(deb), &image]);
 
     vm.ok("dpkg --install midge_*.deb");
     vm.ok("midge swarm init --advertise-addr 127.0.0.1 && midge image load -q -i bb.tar");
