@@ -90,14 +90,14 @@ vm() { # ARCH
 [Unit]
 StartLimitIntervalSec=0
 [Service]
-ExecStart=/bin/bash --noprofile --norc
+ExecStart=/bin/bash --noprofile --norc --noediting
 StandardInput=tty-force
 StandardOutput=tty
 TTYPath=/dev/hvc0
 Restart=always
 RestartSec=1
 WorkingDirectory=/root
-Environment=HOME=/root PS1=
+Environment=HOME=/root PS1= TERM=dumb
 END
   as_root mkdir -p "$tree/root/etc/systemd/system/multi-user.target.wants"
   as_root ln -s ../shell.service "$tree/root/etc/systemd/system/multi-user.target.wants/"

@@ -115,11 +115,11 @@ impl Vm {
         let begun = Instant::now();
         self.serial.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let mut heard = String::new();
+        // Split, so that the terminal's echo is no answer. It waits until the shell reads it.
+        self.serial.write_all(b"stty -echo cols 500; echo the shell\" is there\"\n").unwrap();
         while !heard.contains("the shell is there") {
             let log = || fs::read_to_string(self.dir.path().join("console.log")).unwrap();
             assert!(begun.elapsed() < LIMIT, "the machine does not boot: {}", log());
-            // Split, so that the terminal's echo is no answer. What comes too early is lost.
-            self.serial.write_all(b"stty -echo cols 500; echo the shell\" is there\"\n").unwrap();
             heard.push_str(&self.hear());
         }
         self.ok("systemctl is-system-running --wait || true");
