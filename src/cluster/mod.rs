@@ -37,4 +37,4 @@ pub use request::{
     Admission, Class, JoinRequest, Planned, PlannedTask, Query, Refusal, RenewRequest, Request,
     Response, RoleRequest,
 };
-pub use state::{SlotKey, State, decode_entry, decode_snapshot, encode_entry};
+pub use state::{SlotKey, State, decode_entry, decode_snapshot, encode_entry, forced_anew};

@@ -17,6 +17,7 @@ mod tests;
 pub use codec::{
     DecodeError, ENTRY_MAX, SNAPSHOT_MAX, decode_entry, decode_snapshot, encode_entry,
 };
+pub use epoch::forced_anew;
 
 use super::command::{Applied, Rejected};
 use crate::types::{

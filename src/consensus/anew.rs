@@ -79,6 +79,17 @@ pub fn make_from_snapshot<R: Runtime>(
     store.append(&[(index + 1, encode(&begun)?.into())])
 }
 
+/// Returns the term and the index of the newest entry: of two logs of a group, the one with the
+/// greater ones holds everything that was committed, if either does.
+///
+/// # Errors
+///
+/// The disk failed.
+#[cfg(test)]
+pub(crate) fn newest_place<R: Runtime>(store: &dyn LogStore) -> io::Result<Option<(u64, u64)>> {
+    Ok(newest::<R>(store)?.map(|last| (last.leader_id.term, last.index)))
+}
+
 fn membership(id: u64, address: String) -> Membership<u64, BasicNode> {
     let nodes = BTreeMap::from([(id, BasicNode::new(address))]);
     Membership::new(vec![BTreeSet::from([id])], nodes).expect("its one voter is among its nodes")

@@ -19,6 +19,8 @@ mod types;
 mod watch;
 mod writer;
 
+#[cfg(test)]
+pub(crate) use anew::newest_place;
 pub use anew::{make_alone, make_from_snapshot};
 pub use engine::{Approach, Consensus, Members, Settings, SnapshotInterval, StartError};
 pub use on_smol::OnSmol;

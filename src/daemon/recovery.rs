@@ -12,7 +12,7 @@ use crate::{
         error::{LOCKED, NOT_A_MANAGER},
         local::InitOptions,
     },
-    cluster::{Change, Class, Command, Refusal, encode_entry},
+    cluster::{Class, Refusal, forced_anew},
     consensus::{self, OnSmol},
     pki,
     store::{AgentStore, OpenError},
@@ -131,11 +131,10 @@ async fn anew(shared: &Shared, membership: &Membership) -> Result<(), DaemonErro
     .await?;
     let (key, address) = (membership.key(), membership.advertise.clone());
     let status = ManagerStatus { address: address.clone(), raft_id: key };
-    let change = Change::ForceNewCluster { manager: membership.node.clone(), status };
+    let manager = membership.node.clone();
     let made = smol::unblock(move || {
         consensus::make_alone::<OnSmol>(store.as_ref(), key, address, |term| {
-            let date = wall_clock();
-            encode_entry(&[Command { request: None, term, date, change }])
+            forced_anew(manager, status, term, wall_clock())
         })
     });
     made.await.map_err(|source| DaemonError::Io { what: "make a new group".to_owned(), source })?;

@@ -10,8 +10,8 @@ use crate::{
     cluster::{Change, State, decode_entry, invariants},
     consensus::Committed,
     types::{
-        Availability, Desired, FromWorker, Mode, NodeId, Sequence, ServiceId, Task, TaskId,
-        TaskState, TaskStatus, Version,
+        Availability, Desired, FromWorker, Mode, NodeId, NodeState, Sequence, ServiceId, Task,
+        TaskId, TaskState, TaskStatus, Version,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,12 +65,16 @@ impl World {
         if entry.data.is_empty() {
             return;
         }
-        let version = Version { epoch: 1, index: entry.index };
         for command in decode_entry(&entry.data).expect("what we wrote is readable") {
+            let version = Version { epoch: checks.state.epoch(), index: entry.index };
             let voters = quorum::voters(&checks.state);
             let outcome = checks.state.apply(version, entry.term, &command);
             if outcome.is_ok() {
-                quorum::check_voters(&voters, &quorum::voters(&checks.state));
+                let left = quorum::voters(&checks.state);
+                match &command.change {
+                    Change::ForceNewCluster { manager, .. } => quorum::check_alone(&left, manager),
+                    _ => quorum::check_voters(&voters, &left),
+                }
                 updates::check_change(&mut checks.reverted, &command.change);
                 if let Change::FinishRootRotation { root } = &command.change {
                     self.check_rotated(&checks.state, root);
@@ -177,7 +181,7 @@ impl World {
             }
             if let Mode::Replicated { replicas } = service.spec.mode {
                 let wanted = |task: &&Task| {
-                    task.desired == Desired::Running && settled(task) && !waits(state, task)
+                    task.desired == Desired::Running && stays(state, task) && !waits(state, task)
                 };
                 let count = state.tasks_of_service(&service.id).filter(wanted).count() as u64;
                 if count != replicas {
@@ -189,6 +193,12 @@ impl World {
             }
         }
         for task in state.tasks() {
+            if is_out_of_reach(state, task) {
+                if let Some(unrest) = unreplaced(state, task) {
+                    return Some(unrest);
+                }
+                continue;
+            }
             if task.desired.is_wanted() && !settled(task) && !is_frozen(state, task) {
                 return Some(format!(
                     "task {} of {} on {:?} is {}/{}: {}",
@@ -208,7 +218,7 @@ impl World {
         for (node, machine) in machines.iter() {
             let should: BTreeSet<TaskId> = state
                 .tasks_on_node(node)
-                .filter(|task| task.desired.may_run())
+                .filter(|task| task.desired.may_run() && !is_out_of_reach(state, task))
                 .filter(|task| task.status.state == TaskState::Running)
                 .map(|task| task.id.clone())
                 .collect();
@@ -232,10 +242,32 @@ fn settled(task: &Task) -> bool {
     task.desired.may_run() && (task.status.state == ended || waits)
 }
 
+/// Tells whether nothing more will become of a wanted task, or can be known to.
+fn stays(state: &State, task: &Task) -> bool {
+    settled(task) || task.status.state.is_live() && is_out_of_reach(state, task)
+}
+
+/// Tells whether the task is on a node that is lost.
+fn is_out_of_reach(state: &State, task: &Task) -> bool {
+    let node = task.node.as_ref().and_then(|id| state.node(id));
+    node.is_some_and(|node| node.status.state == NodeState::Down)
+}
+
+/// Returns whether a task on a lost node has none in its place, though it should. The node may run
+/// it for all that is known, so that it stays wanted until another node has taken its place; where
+/// the task is one of its node's own, none can.
+fn unreplaced(state: &State, task: &Task) -> Option<String> {
+    let follows = |other: &Task| other.predecessor.as_ref() == Some(&task.id);
+    let mut successors = state.tasks_of_service(&task.service).filter(|other| follows(other));
+    let wanted = task.slot > 0 && task.desired.is_wanted() && task.status.state.is_live();
+    let waits = wanted && successors.any(|other| is_frozen(state, other) || waits(state, other));
+    (wanted && !waits).then(|| format!("task {} is on a lost node", task.id))
+}
+
 /// Tells whether a task that is to run beside its predecessor finds no node: that one runs on.
 fn waits(state: &State, task: &Task) -> bool {
     let before = task.predecessor.as_ref().and_then(|id| state.task(id));
-    let runs = before.is_some_and(|it| it.desired.may_run() && settled(it));
+    let runs = before.is_some_and(|it| it.desired.may_run() && stays(state, it));
     task.overlap && task.node.is_none() && runs
 }
 
@@ -243,7 +275,7 @@ fn waits(state: &State, task: &Task) -> bool {
 /// was paused before it could start, or there is no node for it.
 fn is_frozen(state: &State, task: &Task) -> bool {
     let before = task.predecessor.as_ref().and_then(|id| state.task(id));
-    let runs = before.is_some_and(|it| it.desired.may_run() && settled(it));
+    let runs = before.is_some_and(|it| it.desired.may_run() && stays(state, it));
     let paused = task
         .node
         .as_ref()

@@ -28,6 +28,13 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// The group is lost, and one member makes another of its own. Terms that it never heard of are
+    /// led again: nothing of them was committed, and a new epoch sets them apart.
+    pub(super) fn is_made_anew(&mut self) {
+        self.leaders.clear();
+        self.reigns.clear();
+    }
+
     /// An entry of a term is committed: whoever leads a later term holds it from the start.
     pub(super) fn check_entry(&self, index: u64, term: u64) {
         for (later, begins) in self.reigns.range(term + 1..) {
@@ -197,6 +204,12 @@ impl World {
             .filter(|node| node.spec.role == Role::Manager)
             .filter_map(|node| Some(node.manager.as_ref()?.raft_id))
             .collect();
+        for (id, _) in machines.iter().filter(|(_, machine)| machine.retired) {
+            let node = checks.state.node(id);
+            if let Some(node) = node.filter(|node| node.status.state != NodeState::Down) {
+                return Some(format!("{} is lost, and {}", self.name(id), node.status.state));
+            }
+        }
         let mut leaders = BTreeSet::new();
         for (id, machine) in machines.iter().filter(|(_, machine)| !machine.retired) {
             let name = self.name(id);

@@ -28,6 +28,11 @@ pub(super) fn check_voters(before: &BTreeMap<NodeId, bool>, after: &BTreeMap<Nod
     );
 }
 
+/// A manager goes on alone: nobody else is to vote, whoever was to before.
+pub(super) fn check_alone(voters: &BTreeMap<NodeId, bool>, manager: &NodeId) {
+    assert!(voters.keys().eq([manager]), "{manager} goes on alone, and {voters:?} are to vote");
+}
+
 impl World {
     /// Returns a manager that answers, while another one does not: what a user demotes by mistake.
     pub(super) fn demoted_by_mistake(&self) -> Option<Node> {

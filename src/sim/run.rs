@@ -1,6 +1,6 @@
 //! One run: a cluster is made, used and disturbed; then it is healed and must come to rest.
 
-use super::{trust::Papers, world::World};
+use super::{disaster, trust::Papers, world::World};
 use crate::types::{NodeId, Role};
 use std::{
     sync::{
@@ -88,6 +88,10 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
         });
     }
     let all = || ends.iter().all(|end| end.load(Ordering::Relaxed));
+    if disaster::strikes(seed) {
+        executor.run(executor.now() + world.draw_disaster(), all);
+        world.lose_most_managers();
+    }
     executor.run(executor.now() + Duration::from_secs(1_800), all);
     world.heal();
     // Requests that still wait are answered now.

@@ -1,22 +1,23 @@
 //! Many seeds, and that a seed is all a run depends on.
 
 use super::run::{Size, run};
-use std::{env, ops::Range, panic};
+use std::{env, iter::StepBy, ops::Range, panic};
 
 /// How many seeds an ordinary test run tries.
 const SEEDS: u64 = 300;
 
-fn seeds() -> Range<u64> {
+fn seeds() -> StepBy<Range<u64>> {
     let number = |text: &str| text.parse::<u64>().expect("a number is expected");
     if let Ok(seed) = env::var("MIDGE_SIM_SEED") {
-        return number(&seed)..number(&seed) + 1;
+        return (number(&seed)..number(&seed) + 1).step_by(1);
     }
     match env::var("MIDGE_SIM_SEEDS") {
         Ok(range) => {
-            let (from, to) = range.split_once("..").expect("MIDGE_SIM_SEEDS=from..to");
-            number(from)..number(to)
+            let (range, step) = range.split_once('/').unwrap_or((&range, "1"));
+            let (from, to) = range.split_once("..").expect("MIDGE_SIM_SEEDS=from..to/step");
+            (number(from)..number(to)).step_by(usize::try_from(number(step)).unwrap())
         }
-        Err(_) => 0..SEEDS,
+        Err(_) => (0..SEEDS).step_by(1),
     }
 }
 

@@ -73,6 +73,7 @@ pub(super) struct Machine {
     pub(super) owner: Option<Owner>,
     pub(super) handle: Option<Handle>,
     pub(super) events: Option<Sender<Event>>,
+    /// It never starts again.
     pub(super) retired: bool,
     skew: Duration,
     boots: u64,
@@ -139,7 +140,8 @@ impl World {
         });
         let first = || {
             let names = self.0.names.lock().unwrap();
-            let mut managers = names.iter().filter(|node| machines[*node].role == Role::Manager);
+            let manages = |it: &Machine| it.role == Role::Manager && !it.retired;
+            let mut managers = names.iter().filter(|node| manages(&machines[*node]));
             managers.next().unwrap_or(&names[0]).clone()
         };
         leads.max().map_or_else(first, |(_, node)| node.clone())
@@ -273,15 +275,9 @@ impl World {
             return;
         }
         machine.boots += 1;
-        let boots = machine.boots;
         let owner = self.0.executor.random() | 1;
         machine.owner = Some(owner);
-        let host = SimHost {
-            executor: self.0.executor.clone(),
-            origin: Duration::from_secs(boots * 7_919),
-            skew: machine.skew,
-            stream: Arc::new(Mutex::new(self.0.seed ^ (number << 32) ^ (boots << 48))),
-        };
+        let host = self.host(number, machine);
         // The certificate decides: a worker keeps nothing of a manager.
         let manager = match machine.role {
             Role::Worker => {
@@ -315,6 +311,17 @@ impl World {
             };
             world.ended(&node, owner, &ended);
         });
+    }
+
+    /// Returns the clocks of a machine since it booted.
+    pub(super) fn host(&self, number: u64, machine: &Machine) -> SimHost {
+        let boots = machine.boots;
+        SimHost {
+            executor: self.0.executor.clone(),
+            origin: Duration::from_secs(boots * 7_919),
+            skew: machine.skew,
+            stream: Arc::new(Mutex::new(self.0.seed ^ (number << 32) ^ (boots << 48))),
+        }
     }
 
     /// One life of a daemon.
@@ -407,12 +414,7 @@ impl World {
         disk: FaultyDisk,
         channel: (Sender<Notice>, Receiver<Notice>),
     ) -> Boxed<Result<Consensus<OnSim>, String>> {
-        let draw = self.0.executor.clone();
-        let sealer = Sealer::new(1, &[7; 32], move || {
-            let mut nonce = [0; 12];
-            nonce[..8].copy_from_slice(&draw.random().to_le_bytes());
-            nonce
-        });
+        let sealer = self.sealer();
         let settings = Settings {
             id: key,
             heartbeat: HEARTBEAT,
@@ -431,6 +433,16 @@ impl World {
                 made.map_err(|error| error.to_string())?;
             }
             Ok(engine)
+        })
+    }
+
+    /// Returns what seals a manager's log.
+    pub(super) fn sealer(&self) -> Sealer {
+        let draw = self.0.executor.clone();
+        Sealer::new(1, &[7; 32], move || {
+            let mut nonce = [0; 12];
+            nonce[..8].copy_from_slice(&draw.random().to_le_bytes());
+            nonce
         })
     }
 

@@ -9,10 +9,20 @@ use super::{
     apply::{At, not_found},
 };
 use crate::{
-    cluster::command::{Applied, Rejected},
-    types::{ManagerStatus, Node, NodeId, Role, Version},
+    cluster::{
+        command::{Applied, Change, Command, Rejected},
+        state::encode_entry,
+    },
+    types::{Date, ManagerStatus, Node, NodeId, Role, Version},
 };
 use std::sync::Arc;
+
+/// Returns the log entry by which a manager goes on alone, in a group that begins with this term.
+#[must_use]
+pub fn forced_anew(manager: NodeId, status: ManagerStatus, term: u64, date: Date) -> Vec<u8> {
+    let change = Change::ForceNewCluster { manager, status };
+    encode_entry(&[Command { request: None, term, date, change }])
+}
 
 impl State {
     /// Returns the epoch that the next entry belongs to: 1, until the cluster was restored or forced
