@@ -21,6 +21,12 @@ const STEPS_MAX: u64 = 60;
 /// How often, in a thousand, the disk fails while the new group is made, so that it is made again.
 const FAILURES: u64 = 300;
 
+/// How often, in a thousand, one of the others comes back after all.
+const RETURNS: u64 = 400;
+
+/// After how long it does at most.
+const ABSENCE_MAX: Duration = Duration::from_secs(120);
+
 /// Tells whether the managers of a run are lost. Such seeds come with every number of managers, and
 /// with and without new roots and roles.
 pub(super) fn strikes(seed: u64) -> bool {
@@ -38,7 +44,7 @@ impl World {
         executor.between(Duration::from_secs(1), Duration::from_secs(60))
     }
 
-    /// Destroys the machines of all managers but one. That one has the newest log, so that nothing
+    /// All managers but one are given up, and most of their machines destroyed. That one has the newest log, so that nothing
     /// that was acknowledged is lost, and goes on with it.
     pub(super) fn lose_most_managers(&self) {
         let managers = self.managers();
@@ -49,15 +55,44 @@ impl World {
         managers.iter().for_each(|node| self.crash(node, crash));
         let logs = managers.iter().filter_map(|node| Some((self.newest_place(node)?, node)));
         let (_, left) = logs.max().expect("a manager has a log");
-        for node in managers.iter().filter(|node| *node != left) {
-            self.trace(|| format!("{} is lost for ever", self.name(node)));
+        let lost: Vec<NodeId> = managers.iter().filter(|node| *node != left).cloned().collect();
+        let back = self.comes_back(&lost, left);
+        for node in &lost {
+            self.trace(|| format!("{} is lost", self.name(node)));
             self.crash(node, Crash::Power);
             if let Some(machine) = self.machines().get_mut(node) {
-                machine.retired = true;
+                machine.retired = Some(node) != back.as_ref();
             }
         }
         self.force_new_cluster(left);
         self.start(left);
+        if let Some(node) = back {
+            self.come_back(node);
+        }
+    }
+
+    /// Draws which of the managers that were given up comes back after all, if any. It is one, which
+    /// nobody of its group is left to vote for, and knows where the manager is that went on.
+    fn comes_back(&self, lost: &[NodeId], left: &NodeId) -> Option<NodeId> {
+        if !self.0.executor.chance(RETURNS) {
+            return None;
+        }
+        let there = self.machines()[left].address.clone();
+        let knows = |node: &&NodeId| self.known_managers(node).contains(&there);
+        lost.iter().find(knows).cloned()
+    }
+
+    /// Switches on a manager of the lost group after a while, with its log and certificate of
+    /// before: it is to become a worker of the new cluster.
+    fn come_back(&self, node: NodeId) {
+        if let Some(machine) = self.machines().get_mut(&node) {
+            machine.stray = true;
+        }
+        let (world, executor) = (self.clone(), self.0.executor.clone());
+        executor.clone().spawn_for(0, async move {
+            executor.sleep(executor.between(Duration::ZERO, ABSENCE_MAX)).await;
+            world.start(&node);
+        });
     }
 
     /// Returns where the log on a manager's disk ends.

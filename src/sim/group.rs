@@ -129,7 +129,14 @@ impl History {
 impl World {
     /// A manager sees who leads.
     pub(super) fn check_leadership(&self, node: &NodeId, now: Leadership, applied: Option<u64>) {
-        let key = self.machines()[node].member;
+        let (key, stray) = {
+            let machine = &self.machines()[node];
+            (machine.member, machine.stray)
+        };
+        if stray {
+            assert!(!now.leading, "{} leads a group that was given up", self.name(node));
+            return;
+        }
         let mut checks = self.checks();
         if let Some(leader) = now.leader {
             let known = *checks.group.leaders.entry(now.term).or_insert(leader);

@@ -75,6 +75,8 @@ pub(super) struct Machine {
     pub(super) events: Option<Sender<Event>>,
     /// It never starts again.
     pub(super) retired: bool,
+    /// Its log is of a group that was given up.
+    pub(super) stray: bool,
     skew: Duration,
     boots: u64,
 }
@@ -259,6 +261,7 @@ impl World {
             handle: None,
             events: None,
             retired: false,
+            stray: false,
             skew: executor.between(Duration::ZERO, Duration::from_secs(48 * 3_600)),
             boots: 0,
         };
@@ -281,6 +284,7 @@ impl World {
         // The certificate decides: a worker keeps nothing of a manager.
         let manager = match machine.role {
             Role::Worker => {
+                machine.stray = false;
                 if machine.log_disk.take().is_some() {
                     machine.member = new_member_key(u128::from(self.0.executor.random()));
                 }
