@@ -72,7 +72,10 @@ impl World {
             if outcome.is_ok() {
                 let left = quorum::voters(&checks.state);
                 match &command.change {
-                    Change::ForceNewCluster { manager, .. } => quorum::check_alone(&left, manager),
+                    Change::ForceNewCluster { manager, .. } => {
+                        assert!(checks.state.epoch() > version.epoch, "the epoch stays");
+                        quorum::check_alone(&left, manager);
+                    }
                     _ => quorum::check_voters(&voters, &left),
                 }
                 updates::check_change(&mut checks.reverted, &command.change);
