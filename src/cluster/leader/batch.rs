@@ -74,7 +74,12 @@ impl Leader {
         self.due.schedule = true;
         self.due.enforce = true;
         self.due.leftovers = true;
-        for Asked { mut waiting, .. } in flight.asked.into_iter().rev() {
+        let mut failed: Vec<Waiting> = flight.asked.into_iter().map(|it| it.waiting).collect();
+        if flight.commands.is_empty() {
+            // It may be what a request waits for.
+            failed.extend(self.queue.pop_front());
+        }
+        for mut waiting in failed.into_iter().rev() {
             waiting.failures += 1;
             if waiting.failures < REQUEST_FAILURES_MAX {
                 self.queue.push_front(waiting);
@@ -124,6 +129,9 @@ impl Leader {
             // What two of a kind would decide on the same state contradicts itself: the second
             // waits for what comes of the first.
             let alone = match &request {
+                // Whether a manager may go depends on which others there are and answer. What was
+                // proposed before, and may be committed yet, may say that one of them does not.
+                Request::UpdateNode { .. } if self.doubt => false,
                 Request::UpdateCluster { .. } | Request::UpdateNode { .. } => {
                     flight.commands.is_empty()
                 }

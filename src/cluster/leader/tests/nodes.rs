@@ -319,12 +319,17 @@ fn removal_needs_force_where_the_node_lives_and_a_manager_stays() {
 
 /// Asks for another role of a node.
 fn set_role(world: &mut World, number: u128, role: Role) -> Result<Response, Refusal> {
+    let request = wanting_role(world, number, role);
+    world.request(request)
+}
+
+fn wanting_role(world: &mut World, number: u128, role: Role) -> Request {
     let node = world.state.node(&id(number)).expect("a node").clone();
     let mut spec = node.spec;
     spec.role = role;
     let request = world.request_id();
     let (id, version) = (node.id, node.version);
-    world.request(Request::UpdateNode { request, id, version, spec })
+    Request::UpdateNode { request, id, version, spec }
 }
 
 /// The node, a worker so far, fetches the certificate of its role.
@@ -706,6 +711,56 @@ fn nothing_is_decided_before_it_is_known_what_came_of_the_last_decision() {
     world.commit_entry(&empty);
     assert_eq!(world.wanted().len(), 1);
     assert!(world.rejected.is_empty(), "{:?}", world.rejected);
+}
+
+/// One of three managers is lost, and nobody knows yet whether that is committed when another one is
+/// to be demoted: after both, one of two would answer, and two are needed.
+#[test]
+fn no_manager_is_let_go_before_it_is_known_what_came_of_the_last_change() {
+    for committed in [true, false] {
+        let mut world = World::new(2);
+        world.run(SECOND);
+        for number in [1, 2] {
+            set_role(&mut world, number, Role::Manager).expect("a change");
+            take_role(&mut world, number).expect("a role");
+        }
+        world.run(SECOND);
+        world.cut(2);
+        world.commits = false;
+        while world.pending.is_none() {
+            world.run(SECOND);
+        }
+        let late = world.fail_proposal().expect("a manager is lost");
+        let asked = wanting_role(&mut world, 1, Role::Worker);
+        let ticket = world.ask(asked);
+        world.advance(SECOND);
+        let empty = world.pending.take().expect("an entry is proposed behind it");
+        assert_eq!(empty, [], "nothing is decided yet");
+        if committed {
+            world.commit_entry(&late);
+        }
+        world.commit_entry(&empty);
+        world.commit();
+        let refused =
+            world.replies[&ticket].as_ref().is_err_and(|it| it.message.contains("quorum"));
+        assert_eq!(refused, committed, "{:?}", world.replies[&ticket]);
+    }
+}
+
+#[test]
+fn a_change_of_a_node_is_given_up_in_the_end() {
+    let mut world = World::new(1);
+    world.run(SECOND);
+    world.commits = false;
+    let asked = wanting_role(&mut world, 1, Role::Manager);
+    let ticket = world.ask(asked);
+    for _ in 0..3 {
+        assert!(!world.replies.contains_key(&ticket));
+        world.fail_proposal().expect("it is proposed, or an entry before it");
+        world.advance(SECOND);
+    }
+    let refusal = world.replies[&ticket].clone().expect_err("a refusal");
+    assert_eq!(refusal.class, Class::Unavailable);
 }
 
 #[test]
