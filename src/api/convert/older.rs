@@ -70,10 +70,8 @@ fn keep_mount(new: &mut Mount, old: &Mount, version: ApiVersion) {
         (
             MountKind::Volume { name, options },
             MountKind::Volume { name: old_name, options: old },
-        ) if name == old_name => {
-            if version < HAS_SUBPATH && options.subpath.is_empty() {
-                options.subpath.clone_from(&old.subpath);
-            }
+        ) if name == old_name && version < HAS_SUBPATH && options.subpath.is_empty() => {
+            options.subpath.clone_from(&old.subpath);
         }
         _ => {}
     }
