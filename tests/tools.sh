@@ -83,7 +83,10 @@ vm() { # ARCH
   # Another architecture's programs run as the packages are set up.
   [ "$1" = "$(uname -m)" ] || install_packages qemu-arm-static qemu-user-static arch-test arch-test
   tree=$(mktemp -d)
+  # One of armhf is made without the driver of the disk.
   as_root mmdebstrap --quiet --architectures=$debian --variant=minbase \
+    --essential-hook='mkdir -p "$1/usr/share/initramfs-tools/modules.d"' \
+    --essential-hook='echo virtio_blk >"$1/usr/share/initramfs-tools/modules.d/disk"' \
     --include=linux-image-$kernel,busybox-static,apparmor,udev,kmod,procps,$packages \
     trixie "$tree/root" http://deb.debian.org/debian
   as_root tee "$tree/root/etc/systemd/system/shell.service" >/dev/null <<'END'

@@ -114,12 +114,17 @@ impl Vm {
     fn await_shell(&mut self) {
         let begun = Instant::now();
         self.serial.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        let mut heard = String::new();
-        // Split, so that the terminal's echo is no answer. It waits until the shell reads it.
-        self.serial.write_all(b"stty -echo cols 500; echo the shell\" is there\"\n").unwrap();
+        let (mut heard, mut tries) = (String::new(), 0);
         while !heard.contains("the shell is there") {
             let log = || fs::read_to_string(self.dir.path().join("console.log")).unwrap();
             assert!(begun.elapsed() < LIMIT, "the machine does not boot: {}", log());
+            // Split, so that the terminal's echo is no answer. What comes too early is lost, or read
+            // later: no more of it than need be.
+            if tries % 10 == 0 {
+                let ask = b"stty -echo cols 500; echo the shell\" is there\"\n";
+                self.serial.write_all(ask).unwrap();
+            }
+            tries += 1;
             heard.push_str(&self.hear());
         }
         self.ok("systemctl is-system-running --wait || true");
