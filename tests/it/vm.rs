@@ -42,8 +42,8 @@ const KINDS: [Kind; 3] = [
         image: "amd64",
         triple: "x86_64-unknown-linux-gnu",
         emulator: "qemu-system-x86_64",
-        // Emulators have got these features wrong.
-        machine: &["-machine", "q35", "-cpu", "max,-cx16,-la57,-smap,-smep"],
+        // Emulators have got these features wrong, and code that one processor changes under another.
+        machine: &["-machine", "q35,accel=tcg", "-cpu", "max,-cx16,-la57,-smap,-smep", "-smp", "1"],
         console: "ttyS0",
     },
     Kind {
@@ -52,7 +52,7 @@ const KINDS: [Kind; 3] = [
         image: "arm64",
         triple: "aarch64-unknown-linux-gnu",
         emulator: "qemu-system-aarch64",
-        machine: &["-machine", "virt", "-cpu", "cortex-a72"],
+        machine: &["-machine", "virt,accel=tcg", "-cpu", "cortex-a72", "-smp", "2"],
         console: "ttyAMA0",
     },
     Kind {
@@ -61,7 +61,7 @@ const KINDS: [Kind; 3] = [
         image: "arm",
         triple: "armv7-unknown-linux-gnueabihf",
         emulator: "qemu-system-arm",
-        machine: &["-machine", "virt,highmem=off", "-cpu", "cortex-a15"],
+        machine: &["-machine", "virt,highmem=off,accel=tcg", "-cpu", "cortex-a15", "-smp", "2"],
         console: "ttyAMA0",
     },
 ];
@@ -207,8 +207,7 @@ impl Kind {
         let log = fs::File::create(dir.join("qemu.log")).unwrap();
         let mut machine = Command::new(self.emulator)
             .args(self.machine)
-            .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024"])
-            .args(["-display", "none", "-monitor", "none"])
+            .args(["-m", "1024", "-display", "none", "-monitor", "none"])
             .args(["-kernel", &from("kernel"), "-initrd", &from("initrd"), "-append", &append])
             .args(["-drive", &drive(at("disk.img")), "-drive", &drive(at("files.tar"))])
             .args(["-serial", &format!("file:{}", at("console.log"))])
