@@ -3,14 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
 use crate::{
-    host::{LIMIT, busybox_archive, can_run, eventually, midge_binary, note, which},
+    host::{LIMIT, Process, busybox_archive, can_run, eventually, midge_binary, note, which},
     install::{repository, run},
 };
 use std::{
-    fs::{self, File},
-    os::unix::process::CommandExt as _,
+    fs,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
     time::Instant,
 };
 use tempfile::TempDir;
@@ -24,7 +23,7 @@ fn base() -> PathBuf {
 struct Machine {
     dir: TempDir,
     /// What the machine runs in, from outside.
-    container: Child,
+    container: Process,
     /// Its init's process.
     init: u32,
 }
@@ -52,25 +51,20 @@ impl Machine {
             at("work")
         );
         run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers, &at("root")]));
-        let log = File::create(dir.path().join("boot.log")).unwrap();
-        let container = Command::new("systemd-nspawn")
+        let mut command = Command::new("systemd-nspawn");
+        command
             .args(["--register=no", "--keep-unit", "--boot", "--private-network", "--quiet"])
             // What containers are made with; a machine of its own allows it.
             .args(["--capability=all", "--system-call-filter=@keyring", "--directory"])
             .arg(at("root"))
-            .arg(format!("--bind={}:/var/lib/containerd", at("images")))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .unwrap();
+            .arg(format!("--bind={}:/var/lib/containerd", at("images")));
+        let container = Process::start(command, &dir.path().join("boot.log"));
         let mut machine = Self { dir, container, init: 0 };
         let init = eventually("the machine's init", || {
-            if machine.container.try_wait().unwrap().is_some() {
+            if machine.container.0.try_wait().unwrap().is_some() {
                 return Some(None);
             }
-            let parent = machine.container.id().to_string();
+            let parent = machine.container.0.id().to_string();
             let found = Command::new("pgrep").args(["-P", &parent]).output().unwrap();
             String::from_utf8(found.stdout).unwrap().trim().parse().ok().map(Some)
         });
@@ -173,14 +167,14 @@ impl Drop for Machine {
         };
         let mut asked = false;
         let begun = Instant::now();
-        while matches!(self.container.try_wait(), Ok(None)) {
+        while matches!(self.container.0.try_wait(), Ok(None)) {
             if !asked {
-                kill("-TERM", self.container.id());
+                kill("-TERM", self.container.0.id());
             } else if begun.elapsed() > LIMIT / 3 {
                 if self.init != 0 {
                     kill("-KILL", self.init);
                 }
-                self.container.kill().ok();
+                self.container.0.kill().ok();
             }
             asked = true;
             std::thread::sleep(std::time::Duration::from_millis(50));

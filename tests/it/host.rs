@@ -104,7 +104,9 @@ fn sh(command: &str) {
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    fn start(mut command: Command, log: &Path) -> Self {
+    /// Starts a command with nothing to read, whose output is added to a file, and which no signal
+    /// of this terminal's reaches.
+    pub(crate) fn start(mut command: Command, log: &Path) -> Self {
         let log = File::options().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command.process_group(0);
@@ -118,7 +120,7 @@ impl Process {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(&mut self) {
         self.signal(rustix::process::Signal::KILL);
         self.0.wait().unwrap();
     }
@@ -437,7 +439,9 @@ impl Host {
     /// Ends everything on this host at once, as when its power goes; what is on disk stays.
     pub(crate) fn power_off(&mut self) {
         let dir = self.dir.display().to_string();
-        self.daemon.take().into_iter().chain(self.containerd.take()).for_each(Process::kill);
+        for mut process in self.daemon.take().into_iter().chain(self.containerd.take()) {
+            process.kill();
+        }
         sh(&format!(
             "for shim in $(pgrep -f '[c]ontainerd-shim.*{dir}/containerd.sock'); do \
              pkill -KILL -P $shim || true; kill -KILL $shim || true; done"

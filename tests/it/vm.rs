@@ -6,15 +6,15 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
 use crate::{
-    host::{busybox_archive_of, note},
+    host::{Process, busybox_archive_of, eventually, note},
     install::{repository, run},
 };
 use std::{
     fs,
     io::{Read as _, Write as _},
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -71,13 +71,40 @@ impl Kind {
     fn base(&self, file: &str) -> PathBuf {
         repository().join("target/vm").join(self.name).join(file)
     }
+
+    fn boot(&self, dir: &Path) -> (Process, UnixStream) {
+        let at = |name: &str| dir.join(name).display().to_string();
+        let from = |name: &str| self.base(name).display().to_string();
+        let drive = |file: String| format!("file={file},if=virtio,format=raw");
+        let append = format!("root=/dev/vda rw console={} systemd.show_status=0", self.console);
+        let shell = format!("socket,id=shell,path={},server=on,wait=off", at("shell.sock"));
+        let socket = dir.join("shell.sock");
+        fs::remove_file(&socket).ok();
+        let mut command = Command::new(self.emulator);
+        command
+            .args(self.machine)
+            .args(["-m", "1024", "-display", "none", "-monitor", "none"])
+            .args(["-kernel", &from("kernel"), "-initrd", &from("initrd"), "-append", &append])
+            .args(["-drive", &drive(at("disk.img")), "-drive", &drive(at("files.tar"))])
+            .args(["-serial", &format!("file:{}", at("console.log"))])
+            .args(["-device", "virtio-serial-pci", "-chardev", &shell])
+            .args(["-device", "virtconsole,chardev=shell"])
+            .args(["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"]);
+        let mut machine = Process::start(command, &dir.join("qemu.log"));
+        let serial = eventually("the emulator", || {
+            let said = || fs::read_to_string(dir.join("qemu.log")).unwrap();
+            assert!(machine.0.try_wait().unwrap().is_none(), "{}", said());
+            UnixStream::connect(&socket).ok()
+        });
+        (machine, serial)
+    }
 }
 
 /// A machine, until dropped.
 struct Vm {
     kind: &'static Kind,
     dir: TempDir,
-    machine: Child,
+    machine: Process,
     /// A shell of root's.
     serial: UnixStream,
     /// Numbers the commands.
@@ -105,8 +132,7 @@ impl Vm {
 
     /// Cuts the power, and switches it on again.
     fn cut_power(&mut self) {
-        self.machine.kill().unwrap();
-        self.machine.wait().unwrap();
+        self.machine.kill();
         (self.machine, self.serial) = self.kind.boot(self.dir.path());
         self.await_shell();
     }
@@ -185,47 +211,6 @@ impl Vm {
     fn containers(&mut self, count: usize) -> String {
         self.wait(&format!("[ \"$(midge ps -q 2>/dev/null | wc -l)\" = {count} ]"));
         self.ok("midge ps -q --no-trunc | sort")
-    }
-}
-
-impl Drop for Vm {
-    fn drop(&mut self) {
-        self.machine.kill().ok();
-        self.machine.wait().ok();
-    }
-}
-
-impl Kind {
-    fn boot(&self, dir: &Path) -> (Child, UnixStream) {
-        let at = |name: &str| dir.join(name).display().to_string();
-        let from = |name: &str| self.base(name).display().to_string();
-        let drive = |file: String| format!("file={file},if=virtio,format=raw");
-        let append = format!("root=/dev/vda rw console={} systemd.show_status=0", self.console);
-        let shell = format!("socket,id=shell,path={},server=on,wait=off", at("shell.sock"));
-        let socket = dir.join("shell.sock");
-        fs::remove_file(&socket).ok();
-        let log = fs::File::create(dir.join("qemu.log")).unwrap();
-        let mut machine = Command::new(self.emulator)
-            .args(self.machine)
-            .args(["-m", "1024", "-display", "none", "-monitor", "none"])
-            .args(["-kernel", &from("kernel"), "-initrd", &from("initrd"), "-append", &append])
-            .args(["-drive", &drive(at("disk.img")), "-drive", &drive(at("files.tar"))])
-            .args(["-serial", &format!("file:{}", at("console.log"))])
-            .args(["-device", "virtio-serial-pci", "-chardev", &shell])
-            .args(["-device", "virtconsole,chardev=shell"])
-            .args(["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let serial = crate::host::eventually("the emulator", || {
-            let said = || fs::read_to_string(dir.join("qemu.log")).unwrap();
-            assert!(machine.try_wait().unwrap().is_none(), "{}", said());
-            UnixStream::connect(&socket).ok()
-        });
-        (machine, serial)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::{
     api::dto,
-    types::{BindOptions, ContainerSpec, Mount, MountKind, ServiceSpec},
+    types::{BindOptions, Mount, MountKind, ServiceSpec},
 };
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ pub(crate) fn keep_unknown(
             keep_mount(mount, old, version);
         }
     }
-    keep_order(new, old);
+    // Those that differed by what was kept are in another order than before only now.
+    new.mounts = super::container::in_order_of(Some(&old.mounts), std::mem::take(&mut new.mounts));
 }
 
 fn says_security(dto: &dto::ContainerSpec) -> bool {
@@ -86,9 +87,4 @@ fn keep_bind(new: &mut BindOptions, old: BindOptions, version: ApiVersion) {
         new.read_only_non_recursive = old.read_only_non_recursive;
         new.read_only_force_recursive = old.read_only_force_recursive;
     }
-}
-
-/// Mounts that differed by what was kept are in another order than before only now.
-fn keep_order(new: &mut ContainerSpec, old: &ContainerSpec) {
-    new.mounts = super::container::in_order_of(Some(&old.mounts), std::mem::take(&mut new.mounts));
 }
