@@ -291,6 +291,8 @@ pub struct Info {
     pub leader: Option<NodeId>,
     /// What is wrong with it as a manager; empty where nothing is.
     pub manager_error: String,
+    /// What its log ends with; none where it is no manager.
+    pub last_entry: Option<LastEntry>,
     /// The address under which others reach it, without a port.
     pub node_address: String,
     /// The managers it knows: id and `host:port`.
@@ -333,6 +335,16 @@ pub struct Info {
     pub mirrors: Vec<String>,
     /// What an operator should know.
     pub warnings: Vec<String>,
+}
+
+/// The end of a manager's log. Of two managers the one whose term is higher, and of one term the one
+/// whose index is, has what the other lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LastEntry {
+    /// The term of the leader that wrote it.
+    pub term: u64,
+    /// Its place in the log.
+    pub index: u64,
 }
 
 /// What `swarm init` is given.

@@ -132,6 +132,12 @@ fn swarm(page: &mut Page, swarm: &Value) {
         page.flag(2, "Autolock Managers", spec, "/EncryptionConfig/AutoLockManagers");
         page.flag(2, "Root Rotation In Progress", cluster, "/RootRotationInProgress");
     }
+    if swarm["LastEntry"].is_object() {
+        let count = |pointer: &str| number(swarm, pointer).to_string();
+        page.line(2, "Last Entry", "");
+        page.line(3, "Term", &count("/LastEntry/Term"));
+        page.line(3, "Index", &count("/LastEntry/Index"));
+    }
     page.line(2, "Node Address", text(swarm, "/NodeAddr"));
     let managers = list(swarm, "/RemoteManagers");
     if !managers.is_empty() {

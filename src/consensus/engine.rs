@@ -262,6 +262,15 @@ impl<R: Runtime> Consensus<R> {
         (metrics.current_leader == Some(self.id)).then(|| openraft::Instant::elapsed(&**answered))
     }
 
+    /// Returns the term and the index of the last entry on this member's disk. Of two members the
+    /// one whose pair is greater has the newer log: Raft, section 5.4.1.
+    #[must_use]
+    pub fn last_entry(&self) -> Option<(u64, u64)> {
+        let metrics = self.raft.data_metrics();
+        let last = metrics.borrow_watched().last_log;
+        last.map(|id| (id.leader_id.term, id.index))
+    }
+
     /// Waits until this member votes, at most `limit`; tells whether it does.
     pub async fn votes_within(&self, limit: Duration) -> bool {
         let mut metrics = self.raft.metrics();

@@ -6,12 +6,13 @@ use crate::{
         error::{LOCKED, NOT_A_MANAGER, NOT_IN_SWARM},
         local::{
             Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
-            ImageDetail, Info, InitOptions, JoinOptions, LocalNode, LogItem, LogOptions,
+            ImageDetail, Info, InitOptions, JoinOptions, LastEntry, LocalNode, LogItem, LogOptions,
             MountPoint, NodeAnswer, NodeSelector, Place, Progress, PullOptions, Removed, Resolved,
             RestoreOptions, StartOptions, Started, SwarmState,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
+    consensus::Consensus,
     node::{Ended, LocalTask},
     pki::{TokenText, unlock_key_text},
     runtime::{
@@ -370,6 +371,8 @@ impl Local {
             info.manager_error = status.manager_health.clone().unwrap_or_default();
             info.control_available = true;
             info.leader = status.leader.clone();
+            let last = member.consensus.as_ref().and_then(Consensus::last_entry);
+            info.last_entry = last.map(|(term, index)| LastEntry { term, index });
             info.managers = vec![(membership.node.clone(), told)];
         } else {
             if !status.connected && info.swarm_error.is_empty() {

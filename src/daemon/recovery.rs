@@ -52,6 +52,7 @@ pub(super) async fn force_new_cluster(
     if member.locked {
         return Err(Refusal::new(Class::Unavailable, LOCKED));
     }
+    refuse_if_others_lead(&member).await?;
     let before = member.membership.clone();
     let after = moved(&before, options)?;
     tracing::warn!("a new cluster is made of this manager alone");
@@ -62,6 +63,20 @@ pub(super) async fn force_new_cluster(
     let node = now.node.clone();
     go_on(shared, now).await?;
     made.map(|()| node).map_err(|error| swarm::internal(&error))
+}
+
+/// Managers that still agree with each other would go on beside the new cluster, with its nodes' ids.
+async fn refuse_if_others_lead(member: &Member) -> Result<(), Refusal> {
+    let managers = swarm::managers(member).await.unwrap_or_default();
+    if managers.iter().all(|manager| manager.id == member.membership.node) {
+        return Ok(());
+    }
+    let text = format!(
+        "the swarm has a leader, and {} managers: nothing is lost that a new cluster would bring \
+         back. To let managers go, demote them (`node demote NODE`)",
+        managers.len()
+    );
+    Err(Refusal::new(Class::Conflict, text))
 }
 
 /// Ends the member that runs, for another to take its place.

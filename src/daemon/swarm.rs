@@ -396,7 +396,7 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
 }
 
 /// Returns the managers; none where nobody leads.
-async fn managers(member: &Member) -> Option<Vec<Node>> {
+pub(super) async fn managers(member: &Member) -> Option<Vec<Node>> {
     let nodes = member.handle.request(Request::Read(Query::Nodes), ASK_LIMIT).await;
     let Ok(Response::Nodes(nodes)) = nodes else { return None };
     Some(nodes.into_iter().filter(|node| node.manager.is_some()).collect())

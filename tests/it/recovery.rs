@@ -94,6 +94,46 @@ fn a_manager_goes_on_alone_and_containers_never_notice() {
 }
 
 #[test]
+fn of_the_managers_that_are_left_the_one_with_the_newest_log_is_known() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::managers(3, 0);
+    let force = ["swarm", "init", "--force-new-cluster"];
+    let says = network.hosts[1].refused(&force);
+    assert!(says.contains("the swarm has a leader, and 3 managers"), "{says}");
+    let last = |host: &Host| {
+        let says = host.ok(&["info"]);
+        let (_, rest) = says.split_once("  Last Entry:\n   Term: ").unwrap();
+        let (term, rest) = rest.split_once("\n   Index: ").unwrap();
+        let (index, _) = rest.split_once('\n').unwrap();
+        (term.parse::<u64>().unwrap(), index.parse::<u64>().unwrap(), says)
+    };
+
+    // The third misses what the first two agree on, and the first is lost with it.
+    network.hosts[2].kill_daemon();
+    eventually("a leader of two", || {
+        let create = ["service", "create", "--detach", "--replicas", "0", "--name", "new", "bb:1"];
+        network.hosts[1].midge(&create).status.success().then_some(())
+    });
+    network.hosts[0].kill_daemon();
+    network.hosts[1].kill_daemon();
+    network.hosts[2].start_daemon();
+    let (term, index, _) = last(&network.hosts[2]);
+    let behind = (term, index);
+    network.hosts[2].kill_daemon();
+    network.hosts[1].start_daemon();
+    let left = &network.hosts[1];
+    let (term, index, says) = last(left);
+    assert!((term, index) > behind, "{term} {index} {behind:?}");
+    assert!(says.contains("does not have a leader"), "{says}");
+
+    left.ok(&force);
+    assert_eq!(left.ok(&["service", "ls", "--format", "{{.Name}}"]), "new\n");
+    assert!(last(left).0 > term, "another term");
+}
+
+#[test]
 fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     if !can_run() {
         return;

@@ -80,6 +80,19 @@ pub struct SwarmInfo {
     /// The cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<super::Swarm>,
+    /// What this manager's log ends with. midge's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_entry: Option<LastEntry>,
+}
+
+/// The last entry of a manager's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LastEntry {
+    /// The term of the leader that wrote it.
+    pub term: u64,
+    /// Its place in the log.
+    pub index: u64,
 }
 
 /// A manager that a node knows.

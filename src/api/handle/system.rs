@@ -4,10 +4,13 @@ use super::super::{
     API_VERSION, API_VERSION_MIN,
     convert::cluster,
     dto,
-    local::Info,
+    local::{Info, LocalNode},
     route::{Call, Reply, bytes_with, json},
 };
-use crate::types::{Date, Role};
+use crate::{
+    cluster::Refusal,
+    types::{Cluster, Date, Node, Role},
+};
 use http::{HeaderValue, StatusCode, header};
 use std::time::SystemTime;
 
@@ -97,25 +100,33 @@ async fn swarm_info(call: &Call, info: &Info) -> dto::SwarmInfo {
             };
             info.managers.iter().map(manager).collect()
         }),
+        last_entry: info
+            .last_entry
+            .map(|last| dto::LastEntry { term: last.term, index: last.index }),
         ..Default::default()
     };
     if !info.control_available {
         return swarm;
     }
     // A manager without a leader still answers `info`, and says what is wrong.
-    match (super::cluster(node).await, super::nodes(node).await) {
-        (Ok(found), Ok(nodes)) => {
+    match cluster_and_nodes(node).await {
+        Ok((found, nodes)) => {
             swarm.cluster = Some(cluster::from_cluster(&found, node, false));
             swarm.managers = nodes.iter().filter(|node| node.role == Role::Manager).count();
             swarm.nodes = nodes.len();
         }
-        (Err(refusal), _) | (_, Err(refusal)) => {
+        Err(refusal) => {
             if swarm.error.is_empty() {
                 swarm.error = refusal.message;
             }
         }
     }
     swarm
+}
+
+/// Without a leader only the first of them is waited for.
+async fn cluster_and_nodes(node: &dyn LocalNode) -> Result<(Cluster, Vec<Node>), Refusal> {
+    Ok((super::cluster(node).await?, super::nodes(node).await?))
 }
 
 fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
