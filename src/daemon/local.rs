@@ -238,6 +238,14 @@ fn parse(image: &str) -> Result<Reference, Refusal> {
     Reference::parse(image).map_err(|error| Refusal::new(Class::Invalid, error.to_string()))
 }
 
+/// Says that no manager answers, and what became of each that was asked.
+fn no_manager(unreached: &BTreeMap<String, String>) -> String {
+    let tries: Vec<String> =
+        unreached.iter().map(|(address, why)| format!("{address}: {why}")).collect();
+    let colon = if tries.is_empty() { "" } else { ": " };
+    format!("no manager answers{colon}{}", tries.join("; "))
+}
+
 /// Returns a certificate as PEM.
 fn pem(der: &[u8]) -> String {
     let text = base64::engine::general_purpose::STANDARD.encode(der);
@@ -376,7 +384,7 @@ impl Local {
             info.managers = vec![(membership.node.clone(), told)];
         } else {
             if !status.connected && info.swarm_error.is_empty() {
-                info.swarm_error = "no manager answers".to_owned();
+                info.swarm_error = no_manager(&member.endpoint.unreached());
             }
             // Their ids are not a worker's to know: the addresses are what helps.
             let unknown = NodeId::from_bits(0);

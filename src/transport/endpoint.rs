@@ -125,6 +125,8 @@ pub(super) struct State {
     pub(super) managers: Managers,
     /// Where else managers may be, as nodes said that are none any more.
     pub(super) hearsay: Vec<String>,
+    /// The managers that could not be reached since the last session, and why.
+    pub(super) unreached: BTreeMap<String, String>,
     /// Whether others may know this node as a manager of before, and ask it for the present ones.
     pub(super) was_manager: bool,
     /// Where the leader is, on a manager.
@@ -412,6 +414,12 @@ impl Endpoint {
             drop(state);
             self.inner.wake();
         }
+    }
+
+    /// Returns the managers that could not be reached since there was a session, and why.
+    #[must_use]
+    pub fn unreached(&self) -> BTreeMap<String, String> {
+        self.inner.state().unreached.clone()
     }
 
     /// Returns the channel of what comes in.

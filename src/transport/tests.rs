@@ -302,13 +302,15 @@ fn certificates_that_do_not_fit_are_refused_with_a_reason() {
         let mut foreign = other.credentials(5, Role::Worker);
         assert_eq!(
             says(&foreign).await,
-            "the stream was cut off: the manager's certificate is of another cluster"
+            "the stream was cut off: the manager's certificate is of another cluster, or of another \
+             of its root certificates"
         );
         // Trusts this cluster's managers, but is not one of its nodes.
         foreign.trust = root_only(&cluster.root.certificate);
         assert_eq!(
             says(&foreign).await,
-            "the stream was cut off: this node's certificate is of another cluster"
+            "the stream was cut off: this node's certificate is of another cluster, or of another of \
+             its root certificates"
         );
         let expired = cluster.credentials_from(5, Role::Worker, NOW - 91 * DAY);
         assert_eq!(

@@ -249,7 +249,9 @@ fn alert(code: u64, ours: bool) -> Option<String> {
     let whose = if ours { "the manager's" } else { "this node's" };
     Some(match alert {
         45 => format!("{whose} certificate has expired or is not yet valid; check both clocks"),
-        48 | 51 => format!("{whose} certificate is of another cluster"),
+        48 | 51 => format!(
+            "{whose} certificate is of another cluster, or of another of its root certificates"
+        ),
         42 | 43 | 46 => format!("{whose} certificate was not accepted"),
         120 => "the peers speak different versions of midge's protocol".to_owned(),
         _ => return None,

@@ -155,11 +155,19 @@ async fn round(inner: &Arc<Inner>, addresses: &[String], ready: &Arc<Ready>, num
         changed(inner, number).await;
         None
     };
-    let attempts = addresses.iter().map(|address| reach(inner, address, ready));
+    inner.state().unreached.retain(|known, _| addresses.contains(known));
+    let attempts = addresses.iter().map(|address| async {
+        let reached = reach(inner, address, ready).await;
+        if let Err(error) = &reached {
+            inner.state().unreached.insert(address.clone(), error.to_string());
+        }
+        reached
+    });
     let first = async { earliest(StreamError::NotConnected, attempts).await.ok() };
     let Some((connection, sender, receiver)) = unplanned.or(first).await else {
         return false;
     };
+    inner.state().unreached.clear();
     hold(inner, ready, connection, sender, receiver, number).await;
     true
 }

@@ -201,6 +201,46 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     network.hosts[2].wait_running("web", 3);
 }
 
+#[test]
+fn a_backup_of_before_another_root_brings_no_node_back_and_each_says_why() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    let file = network.folder().join("cluster.backup");
+    let (file, phrase) = (file.to_str().unwrap(), [("MIDGE_PASSPHRASE", "correct horse")]);
+    let manager = network.manager();
+    manager.ok_with(&phrase, &["cluster", "backup", file]);
+    let rotate = manager.midge(&["swarm", "ca", "--rotate"]);
+    let says = String::from_utf8(rotate.stderr).unwrap();
+    assert!(rotate.status.success() && says.contains("take another"), "{says}");
+
+    let address = manager.address.clone();
+    network.hosts[0].kill_daemon();
+    network.hosts[0].link(false);
+    let other = network.add_host();
+    other.sh(&format!("ip addr add {address}/24 dev eth0"));
+    other.start_daemon();
+    other.ok_with(&phrase, &["cluster", "restore", file]);
+    let (worker, manager) = (&network.hosts[1], &network.hosts[2]);
+    let reason = format!(
+        "no manager answers: {address}:2377: the stream was cut off: the manager's certificate is of \
+         another cluster, or of another of its root certificates\n"
+    );
+    eventually("the worker to say why", || {
+        let says = worker.ok(&["info", "--format", "{{.Swarm.Error}}"]);
+        (says == reason).then_some(())
+    });
+    let token = manager.ok(&["swarm", "join-token", "-q", "worker"]);
+    worker.ok(&["swarm", "leave"]);
+    worker.ok(&["swarm", "join", "--token", token.trim(), &format!("{address}:2377")]);
+    eventually("the worker to be back", || {
+        let shown = manager.ok(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]);
+        shown.contains("n2 Ready").then_some(())
+    });
+    assert_eq!(worker.ok(&["info", "--format", "{{.Swarm.Error}}"]), "\n");
+}
+
 /// What is no backup, or not ours to open, is refused by name and changes nothing.
 fn check_refusals(host: &Host, file: &Path) {
     let good = std::fs::read(file).unwrap();

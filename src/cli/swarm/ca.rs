@@ -69,7 +69,14 @@ pub(super) fn run(client: &Client, args: &CaArgs) -> Result<(), CliError> {
         return Ok(());
     }
     follow(client, args.quiet)?;
-    if args.quiet { Ok(()) } else { print_root(client) }
+    if args.quiet {
+        return Ok(());
+    }
+    output::note(
+        "nodes do not follow a manager that is restored from a backup of before; take another: \
+         midge cluster backup FILE",
+    );
+    print_root(client)
 }
 
 fn print_root(client: &Client) -> Result<(), CliError> {
