@@ -159,6 +159,8 @@ fn serve_at(path: &Path, address: &str) {
             let listener = TcpListener::bind(address).expect("binds");
             ready.send(()).expect("awaited");
             let (mut stream, peer) = listener.accept().expect("accepts");
+            // Before the answer, after which the caller may have the port served anew.
+            drop(listener);
             write!(stream, "{}", peer.ip()).expect("writes");
         });
     });
