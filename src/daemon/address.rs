@@ -33,11 +33,8 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, AddressError> {
     if text.is_empty() {
         return Ok((Ipv4Addr::UNSPECIFIED, transport::PORT).into());
     }
-    if let Ok(address) = text.parse::<SocketAddr>() {
+    if let Some(address) = literal(text, transport::PORT) {
         return Ok(address);
-    }
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok((address, transport::PORT).into());
     }
     let (name, port) = split_port(text).ok_or_else(invalid)?;
     let address = of_interface(&interfaces(), name).ok_or_else(invalid)?;
@@ -54,8 +51,7 @@ pub(super) fn kept_listen(text: &str, listen: SocketAddr) -> String {
 
 /// Returns the interface that `text` names as the place to listen.
 fn listens_on(text: &str) -> Option<&str> {
-    let address = text.parse::<SocketAddr>().is_ok() || text.parse::<IpAddr>().is_ok();
-    if text.is_empty() || address {
+    if text.is_empty() || literal(text, transport::PORT).is_some() {
         return None;
     }
     split_port(text).map(|(name, _)| name)
@@ -101,9 +97,7 @@ pub(super) fn advertise(
         return Ok(told(listen, interface.unwrap_or(Origin::Own)));
     }
     let invalid = || AddressError::Advertise(text.to_owned());
-    let literal = text.parse::<SocketAddr>().ok();
-    let literal = literal.or_else(|| Some((text.parse::<IpAddr>().ok()?, listen.port()).into()));
-    if let Some(address) = literal {
+    if let Some(address) = literal(text, listen.port()) {
         if address.ip().is_unspecified() {
             return Err(invalid());
         }
@@ -196,6 +190,13 @@ pub(super) fn way_to(target: Option<SocketAddr>) -> Option<IpAddr> {
     })
 }
 
+/// Reads `10.0.0.1`, `10.0.0.1:2377`, `fd00::1`, `[fd00::1]` or `[fd00::1]:2377`.
+fn literal(text: &str, port: u16) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = || Some((bare.parse::<IpAddr>().ok()?, port).into());
+    text.parse().ok().or_else(address)
+}
+
 fn split_port(text: &str) -> Option<(&str, u16)> {
     match text.rsplit_once(':') {
         Some((name, port)) => Some((name, port.parse().ok()?)),
@@ -220,9 +221,11 @@ pub(super) fn outer(mut own: Vec<(String, IpAddr)>) -> Vec<(String, IpAddr)> {
     own
 }
 
+/// Returns the machine's only address of version 4 or, where it has none, of version 6.
 fn only_address(own: &[(String, IpAddr)]) -> Result<IpAddr, AddressError> {
-    let outer = own.iter().filter(|(name, address)| address.is_ipv4() && !is_inner(name));
-    let found: Vec<IpAddr> = outer.map(|(_, address)| *address).collect();
+    let outer = own.iter().filter(|(name, _)| !is_inner(name)).map(|(_, address)| *address);
+    let (four, six): (Vec<IpAddr>, Vec<IpAddr>) = outer.partition(IpAddr::is_ipv4);
+    let found = if four.is_empty() { six } else { four };
     match found.as_slice() {
         [] => Err(AddressError::NoAddress),
         [one] => Ok(*one),
@@ -245,6 +248,10 @@ mod tests {
         assert_eq!(listen("").unwrap().to_string(), "0.0.0.0:2377");
         assert_eq!(listen("10.0.0.1").unwrap().to_string(), "10.0.0.1:2377");
         assert_eq!(listen("[::1]:5").unwrap().to_string(), "[::1]:5");
+        for text in ["fd00::1", "[fd00::1]", "[fd00::1]:2377"] {
+            assert_eq!(listen(text).unwrap().to_string(), "[fd00::1]:2377");
+            assert_eq!(advertise(text, ANY).unwrap().address, "[fd00::1]:2377");
+        }
         let told = |text: &str| {
             let told = advertise(text, ANY).unwrap();
             (told.address, told.origin)
@@ -259,7 +266,7 @@ mod tests {
         for bad in ["0.0.0.0", "nope0", "10.0.0.1:99999", "bad.addr:99999"] {
             assert!(advertise(bad, ANY).is_err(), "{bad}");
         }
-        for bad in ["10.0.0.11:99999", "nope0", "a b"] {
+        for bad in ["10.0.0.11:99999", "nope0", "a b", "[10.0.0.1", "fd00::1]:2377"] {
             assert!(listen(bad).is_err(), "{bad}");
         }
     }
@@ -296,6 +303,8 @@ mod tests {
         assert_eq!(found(&["eth0=10.0.0.1", "wlan0=10.0.1.1"], "10.0.1.1"), "stays");
         assert_eq!(found(&["eth0=10.0.0.2"], ""), "10.0.0.2:77");
         assert_eq!(found(&["eth0=10.0.0.2", "wlan0=10.0.1.1"], "10.0.1.1"), "10.0.1.1:77");
+        assert_eq!(found(&["eth0=fd00::2", "eth0=10.0.0.2"], ""), "10.0.0.2:77");
+        assert_eq!(found(&["eth0=fd00::2"], ""), "[fd00::2]:77");
         // Between two addresses, and with none but a bridge's.
         assert_eq!(found(&[], ""), "stays");
         assert_eq!(found(&["mdg0=10.200.0.1"], "10.200.0.1"), "stays");

@@ -6,6 +6,7 @@ use super::{
     outbox::Outbox,
     peers::{Met, Peers},
     serve::{self, Handler, IncomingStream},
+    socket,
     stream::{ByteReceiver, ByteSender, StreamError, from_quic, local_pair, within},
     tls::{Close, Credentials, Ready, TlsError},
     uplink,
@@ -246,7 +247,7 @@ impl Endpoint {
     /// The address is taken or not this machine's.
     pub fn bind(config: Config) -> Result<Self, BindError> {
         let failed = |source| BindError::Socket { address: config.listen, source };
-        let socket = UdpSocket::bind(config.listen).map_err(failed)?;
+        let socket = socket::bind(config.listen).map_err(failed)?;
         let runtime = Arc::new(quinn::SmolRuntime);
         let quic = quinn::Endpoint::new(EndpointConfig::default(), None, socket, runtime)
             .map_err(failed)?;
@@ -402,7 +403,7 @@ impl Endpoint {
     ///
     /// The address is taken or not this machine's: it listens where it did.
     pub fn rebind(&self, listen: SocketAddr) -> Result<(), BindError> {
-        let rebound = UdpSocket::bind(listen).and_then(|socket| self.inner.quic.rebind(socket));
+        let rebound = socket::bind(listen).and_then(|socket| self.inner.quic.rebind(socket));
         rebound.map_err(|source| BindError::Socket { address: listen, source })
     }
 

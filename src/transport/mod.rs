@@ -17,6 +17,7 @@ mod peers;
 mod relay;
 mod renew;
 mod serve;
+mod socket;
 mod stream;
 mod tls;
 mod uplink;

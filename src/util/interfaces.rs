@@ -6,7 +6,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// Returns the names of interfaces with their addresses, loopback and link-local ones left out.
+/// An address that the kernel replaces within days, for privacy; `IFA_F_TEMPORARY`.
+const TEMPORARY: u8 = 0x01;
+
+/// Returns the names of interfaces with their addresses, those of loopback, of one link and for a few
+/// days left out.
 #[must_use]
 pub fn interfaces() -> Vec<(String, IpAddr)> {
     let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
@@ -60,9 +64,10 @@ fn v6(text: &str) -> Vec<(String, IpAddr)> {
     text.lines()
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let [address, _, _, scope, _, name] = fields[..] else { return None };
+            let [address, _, _, scope, flags, name] = fields[..] else { return None };
             let address = Ipv6Addr::from_bits(u128::from_str_radix(address, 16).ok()?);
-            (scope == "00").then(|| (name.to_owned(), IpAddr::V6(address)))
+            let stays = u8::from_str_radix(flags, 16).ok()? & TEMPORARY == 0;
+            (scope == "00" && stays).then(|| (name.to_owned(), IpAddr::V6(address)))
         })
         .collect()
 }
@@ -82,6 +87,7 @@ mod tests {
             assert_eq!(v4(routes, trie), [expected]);
         }
         let six = "fd000000000000000000000000000001 02 40 00 80 eth0\n\
+                   fd00000000000000abcdef0123456789 02 40 00 01 eth0\n\
                    fe800000000000000000000000000001 02 40 20 80 eth0\n";
         assert_eq!(v6(six), [("eth0".to_owned(), "fd00::1".parse().unwrap())]);
     }

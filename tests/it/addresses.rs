@@ -33,7 +33,11 @@ fn shown(host: &Host, node: &str) -> Option<[String; 4]> {
 
 /// Waits until a manager shows a node as ready, at this address in both places.
 fn await_manager_at(host: &Host, node: &str, address: &str) {
-    let wanted = ["ready", address, &format!("{address}:2377"), ""];
+    let reached = match address.contains(':') {
+        true => format!("[{address}]:2377"),
+        false => format!("{address}:2377"),
+    };
+    let wanted = ["ready", address, &reached, ""];
     eventually_so(&format!("{node} at {address}"), || match shown(host, node) {
         Some(shown) if shown == wanted => Ok(()),
         other => Err(format!("{other:?}")),
@@ -246,4 +250,46 @@ fn an_address_that_a_user_set_stays_and_is_complained_of() {
     network.hosts[0].stop_daemon();
     network.hosts[0].start_daemon_with(&["--config", path.to_str().unwrap()]);
     await_manager_at(&network.hosts[1], "n1", "10.98.6.70");
+}
+
+#[test]
+fn a_network_of_version_6_alone_is_enough() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::new(3);
+    for (number, host) in network.hosts.iter().enumerate() {
+        host.sh(&format!(
+            "ip addr flush dev eth0 scope global; \
+             ip addr add fd98:6::{}/64 dev eth0 nodad",
+            number + 1
+        ));
+    }
+    found(&mut network, 3, "[fd98:6::1]");
+    network.load_busybox();
+    everywhere(network.manager(), "web", 3);
+    let before = running(&network);
+    let (moved, sees) = (&network.hosts[0], &network.hosts[1]);
+    for (number, node) in [(1, "n1"), (2, "n2"), (3, "n3")] {
+        await_manager_at(sees, node, &format!("fd98:6::{number}"));
+    }
+    moved.sh("ip addr add fd98:6::11/64 dev eth0 nodad; ip addr del fd98:6::1/64 dev eth0");
+    await_manager_at(sees, "n1", "fd98:6::11");
+    let create = "service create -d -q --name page --mode global --publish [::]:8080:80 bb:1 sh -c";
+    let create = create.split(' ').chain(["hostname >i; httpd -f -h ."]);
+    moved.ok(&create.collect::<Vec<_>>());
+    moved.wait_running("page", 3);
+    for to in [11, 2, 3] {
+        let ask = format!("curl -sS --max-time 5 http://[fd98:6::{to}]:8080/i 2>&1 || true");
+        let page = |host: &Host| host.sh(&ask);
+        eventually_so("a page", || {
+            let pages = [page(moved), page(sees)];
+            pages
+                .iter()
+                .all(|page| page.trim().len() == 12)
+                .then_some(())
+                .ok_or_else(|| pages.concat())
+        });
+    }
+    still_runs(&network, &before);
 }

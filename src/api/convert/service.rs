@@ -13,7 +13,10 @@ use crate::{
         RestartCondition, RestartPolicy, STOP_GRACE, ServiceSpec, TaskSpec,
     },
 };
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 /// Docker's smallest share of a processor, 0.001.
 const NANO_CPUS_MIN: i64 = 1_000_000;
@@ -325,7 +328,7 @@ fn to_port(dto: &dto::Port) -> Result<PortConfig, Refusal> {
         Some(text) => {
             let address: IpAddr =
                 text.parse().map_err(|_| invalid(format!("invalid IP address: {text}")))?;
-            (!address.is_unspecified()).then_some(address)
+            (address != Ipv4Addr::UNSPECIFIED).then_some(address)
         }
     };
     Ok(PortConfig {

@@ -13,7 +13,10 @@ use super::{
 };
 use crate::types::{Date, Health, HealthState, PortConfig};
 use serde_json::{Value, json as value};
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 /// The filters of containers that midge has.
 const FILTERS: &[&str] = &["id", "name", "label", "status", "ancestor", "health"];
@@ -45,7 +48,7 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
         image_id: container.image_id.clone(),
         command: container.command.join(" "),
         created: container.created.unix_seconds(),
-        ports: container.ports.iter().flat_map(listed).collect(),
+        ports: container.ports.iter().map(listed).collect(),
         labels: container.labels.clone(),
         state: container.state.as_str().to_owned(),
         status: match container.state {
@@ -69,21 +72,19 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
     }
 }
 
-/// Returns a port as lists show it: once for each address.
-fn listed(port: &PortConfig) -> Vec<dto::ContainerPort> {
-    let at = |ip| dto::ContainerPort {
-        ip,
+/// Returns a port as lists show it.
+fn listed(port: &PortConfig) -> dto::ContainerPort {
+    dto::ContainerPort {
+        ip: place(port),
         private_port: port.target,
         public_port: port.published,
         r#type: port.protocol.as_str().to_owned(),
-    };
-    addresses(port).into_iter().map(at).collect()
+    }
 }
 
 /// Returns where a port is published on its node.
-fn addresses(port: &PortConfig) -> Vec<String> {
-    let all = || vec!["0.0.0.0".to_owned(), "::".to_owned()];
-    port.host_ip.map_or_else(all, |ip| vec![ip.to_string()])
+fn place(port: &PortConfig) -> String {
+    port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_string()
 }
 
 /// Returns Docker's word for a container's health.
@@ -182,12 +183,10 @@ pub(crate) async fn inspect(call: Call) -> Reply {
 fn ports(found: &Container) -> Value {
     let mut ports = serde_json::Map::new();
     for port in &found.ports {
-        let at = addresses(port)
-            .into_iter()
-            .map(|ip| value!({ "HostIp": ip, "HostPort": port.published.to_string() }));
+        let at = value!({ "HostIp": place(port), "HostPort": port.published.to_string() });
         let name = format!("{}/{}", port.target, port.protocol.as_str());
         if let Value::Array(list) = ports.entry(name).or_insert_with(|| value!([])) {
-            list.extend(at);
+            list.push(at);
         }
     }
     Value::Object(ports)
@@ -273,10 +272,10 @@ mod tests {
             host_ip: None,
             mode: PublishMode::Host,
         };
-        let shown =
-            |port: &PortConfig| listed(port).into_iter().map(|at| at.ip).collect::<Vec<_>>();
-        assert_eq!(shown(&port), ["0.0.0.0", "::"]);
-        port.host_ip = Some("127.0.0.1".parse().expect("an address"));
-        assert_eq!(shown(&port), ["127.0.0.1"]);
+        assert_eq!(listed(&port).ip, "0.0.0.0");
+        for at in ["127.0.0.1", "::"] {
+            port.host_ip = Some(at.parse().expect("an address"));
+            assert_eq!(listed(&port).ip, at);
+        }
     }
 }

@@ -3,7 +3,9 @@
 use super::{LIST_MAX, count, invalid};
 use crate::{
     cluster::request::{Class, Refusal},
-    types::{Endpoint, EndpointMode, NetworkMode, PortConfig, PortProtocol, PublishMode},
+    types::{
+        Endpoint, EndpointMode, NetworkMode, PortConfig, PortProtocol, PublishMode, host_ips_meet,
+    },
 };
 use std::net::IpAddr;
 
@@ -61,9 +63,8 @@ pub(super) fn check(endpoint: &Endpoint, network: NetworkMode) -> Result<(), Ref
             (NetworkMode::Host, 0) => port.target,
             (_, published) => published,
         };
-        // Every address holds each single one.
         let same = |(protocol, number, ip): &(PortProtocol, u16, Option<IpAddr>)| {
-            let overlap = ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip;
+            let overlap = host_ips_meet(*ip, port.host_ip);
             (*protocol, *number) == (port.protocol, published) && overlap
         };
         if published != 0 && taken.iter().any(same) {

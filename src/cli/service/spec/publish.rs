@@ -6,7 +6,7 @@ use crate::cli::{
     human::{number, text},
 };
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The ports of one `--publish`: several where it names ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,14 +124,14 @@ fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
     (first != 0 && first <= last).then_some(first..=last)
 }
 
-/// Reads an address, in brackets or not; nothing and "every address" are empty.
+/// Reads an address, in brackets or not; nothing and every address of version 4 are empty.
 fn address(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if bare.is_empty() {
         return Ok(String::new());
     }
     let address: IpAddr = bare.parse().map_err(|_| format!("invalid IP address: {text}"))?;
-    Ok(if address.is_unspecified() { String::new() } else { address.to_string() })
+    Ok(if address == Ipv4Addr::UNSPECIFIED { String::new() } else { address.to_string() })
 }
 
 /// What `--publish-rm` names: the port inside, and what else was said of it.
@@ -243,6 +243,8 @@ mod tests {
             ("127.0.0.1:8080:80", &["127.0.0.1:8080:80/tcp@host"]),
             ("127.0.0.1::80", &["127.0.0.1:0:80/tcp@host"]),
             ("[::1]:8080:80", &["::1:8080:80/tcp@host"]),
+            ("[::]:8080:80", &[":::8080:80/tcp@host"]),
+            ("0.0.0.0:8080:80", &[":8080:80/tcp@ingress"]),
             ("0.0.0.0:8080:80", &[":8080:80/tcp@ingress"]),
             ("mode=host,target=80", &[":0:80/tcp@host"]),
             ("Target=80,published=8080,Protocol=UDP,mode=ingress", &[":8080:80/udp@ingress"]),
