@@ -19,6 +19,9 @@ pub enum StreamError {
     /// No connection to that node.
     #[error("the node is not connected")]
     NotConnected,
+    /// This machine has no address or route to get there with.
+    #[error("nothing leads there: {0}")]
+    NoWay(String),
     /// It ended early.
     #[error("the stream was cut off: {0}")]
     Broken(String),

@@ -6,6 +6,7 @@ use super::{
     outbox::{Outgoing, outbox},
     peers::places,
     serve::{manager_at, streams},
+    socket,
     stream::{ByteReceiver, ByteSender, StreamError, within},
     tls::{Close, Ready, explain},
 };
@@ -210,25 +211,20 @@ where
     }
 }
 
-/// Tries the addresses of one name, one after another.
+/// Tries the addresses of one name.
 async fn reach(inner: &Inner, address: &str, ready: &Ready) -> Result<Opened, StreamError> {
     let (targets, _) = places(inner, address).await.inspect_err(|error| {
         tracing::debug!(%address, %error, "cannot find the manager");
     })?;
-    let mut last = StreamError::NotConnected;
-    for target in targets {
-        match attempt(inner, target, ready).await {
-            Ok(opened) => {
-                tracing::info!(%target, "connected to the manager");
-                return Ok(opened);
-            }
-            Err(error) => {
-                tracing::info!(%target, %error, "cannot connect to the manager");
-                last = error;
-            }
+    let attempts = targets.into_iter().map(|target| async move {
+        let attempted = attempt(inner, target, ready).await;
+        match &attempted {
+            Ok(_) => tracing::info!(%target, "connected to the manager"),
+            Err(error) => tracing::info!(%target, %error, "cannot connect to the manager"),
         }
-    }
-    Err(last)
+        attempted
+    });
+    earliest(StreamError::NotConnected, attempts).await
 }
 
 /// Returns the addresses of a `host:port`, a few at most.
@@ -267,6 +263,7 @@ pub(super) async fn connect(
     target: SocketAddr,
     config: &quinn::ClientConfig,
 ) -> Result<quinn::Connection, StreamError> {
+    socket::check_way(target).map_err(|error| StreamError::NoWay(error.to_string()))?;
     let connecting = inner
         .quic
         .connect_with(config.clone(), target, MANAGER_NAME)
