@@ -85,7 +85,8 @@ pub struct PortConfig {
     pub target: u16,
     /// The port on the node; 0 leaves the choice to the node.
     pub published: u16,
-    /// The node's address it listens at; none is every address. Only with [`PublishMode::Host`].
+    /// The node's address it listens at; none is every address of version 4. Only with
+    /// [`PublishMode::Host`].
     pub host_ip: Option<IpAddr>,
     /// Where it listens.
     pub mode: PublishMode,

@@ -245,7 +245,6 @@ mod tests {
             ("[::1]:8080:80", &["::1:8080:80/tcp@host"]),
             ("[::]:8080:80", &[":::8080:80/tcp@host"]),
             ("0.0.0.0:8080:80", &[":8080:80/tcp@ingress"]),
-            ("0.0.0.0:8080:80", &[":8080:80/tcp@ingress"]),
             ("mode=host,target=80", &[":0:80/tcp@host"]),
             ("Target=80,published=8080,Protocol=UDP,mode=ingress", &[":8080:80/udp@ingress"]),
             ("target=80,published=8080,host_ip=10.0.0.1", &["10.0.0.1:8080:80/tcp@host"]),
