@@ -339,7 +339,7 @@ pub struct Info {
 
 /// The end of a manager's log. Of two managers the one whose term is higher, and of one term the one
 /// whose index is, has what the other lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastEntry {
     /// The term of the leader that wrote it.
     pub term: u64,

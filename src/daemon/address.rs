@@ -1,8 +1,14 @@
 //! Addresses as users write them: `10.0.0.1`, `eth0:2377`, `manager.example:2377`.
 
-use crate::{transport, util::interfaces::interfaces};
+use crate::{
+    transport,
+    util::{
+        address::{own_towards, without_brackets},
+        interfaces::interfaces,
+    },
+};
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// An address cannot be used. The wording is Swarm's where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -174,26 +180,20 @@ pub(super) fn judge(
     }
 }
 
-/// Returns this machine's address on its way to `target`, or out into the world. Nothing is sent:
-/// the kernel only chooses the way.
+/// Returns this machine's address on its way to `target`, or out into the world.
 pub(super) fn way_to(target: Option<SocketAddr>) -> Option<IpAddr> {
     // Of networks for documentation: they are nobody's, and lead where everything else does.
     let out =
         [SocketAddr::from(([192, 0, 2, 1], 9)), ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into()];
     target.into_iter().chain(out).find_map(|target| {
-        let any: SocketAddr =
-            if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any).ok()?;
-        socket.connect(target).ok()?;
-        let own = socket.local_addr().ok()?.ip();
+        let own = own_towards(target).ok()?;
         (!own.is_unspecified() && !own.is_loopback()).then_some(own)
     })
 }
 
 /// Reads `10.0.0.1`, `10.0.0.1:2377`, `fd00::1`, `[fd00::1]` or `[fd00::1]:2377`.
 fn literal(text: &str, port: u16) -> Option<SocketAddr> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = || Some((bare.parse::<IpAddr>().ok()?, port).into());
+    let address = || Some((without_brackets(text).parse::<IpAddr>().ok()?, port).into());
     text.parse().ok().or_else(address)
 }
 

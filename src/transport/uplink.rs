@@ -6,7 +6,6 @@ use super::{
     outbox::{Outgoing, outbox},
     peers::places,
     serve::{manager_at, streams},
-    socket,
     stream::{ByteReceiver, ByteSender, StreamError, within},
     tls::{Close, Ready, explain},
 };
@@ -14,6 +13,7 @@ use crate::{
     cluster::Class,
     pki::MANAGER_NAME,
     types::{FromManager, LeaderAt, PeerInput},
+    util::address::own_towards,
     wire::{StreamReply, StreamRequest},
 };
 use futures_lite::{FutureExt as _, StreamExt as _};
@@ -263,7 +263,8 @@ pub(super) async fn connect(
     target: SocketAddr,
     config: &quinn::ClientConfig,
 ) -> Result<quinn::Connection, StreamError> {
-    socket::check_way(target).map_err(|error| StreamError::NoWay(error.to_string()))?;
+    // What is sent to a version of which the machine has no address is lost without a word.
+    own_towards(target).map_err(|error| StreamError::NoWay(error.to_string()))?;
     let connecting = inner
         .quic
         .connect_with(config.clone(), target, MANAGER_NAME)

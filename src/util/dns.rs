@@ -9,6 +9,7 @@ mod config;
 mod fuzz;
 mod query;
 
+use super::address::without_brackets;
 use config::{Config, hosts_entries};
 use futures_lite::FutureExt as _;
 use std::{
@@ -157,8 +158,7 @@ impl Resolver {
 
 /// Returns the addresses that need no question.
 fn literal(host: &str) -> Option<Vec<IpAddr>> {
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    if let Ok(address) = bare.parse() {
+    if let Ok(address) = without_brackets(host).parse() {
         return Some(vec![address]);
     }
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();

@@ -1,5 +1,6 @@
 //! Missing batteries, without a word of our domain.
 
+pub mod address;
 pub mod answer;
 pub mod board;
 pub mod command;

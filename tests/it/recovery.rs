@@ -165,14 +165,8 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     assert!(says.contains("already part of a swarm"), "{says}");
     let before = version(manager, "web");
 
-    // The manager is gone for good; another machine gets its address.
-    let address = network.manager().address.clone();
-    network.hosts[0].kill_daemon();
-    network.hosts[0].link(false);
     let containers = network.hosts[1].containers();
-    let other = network.add_host();
-    other.sh(&format!("ip addr add {address}/24 dev eth0"));
-    other.start_daemon();
+    let other = replace_manager(&mut network);
     check_refusals(other, &file);
     let says = other.ok(&restore);
     assert!(says.contains("is now its manager"), "{says}");
@@ -215,13 +209,8 @@ fn a_backup_of_before_another_root_brings_no_node_back_and_each_says_why() {
     let says = String::from_utf8(rotate.stderr).unwrap();
     assert!(rotate.status.success() && says.contains("take another"), "{says}");
 
-    let address = manager.address.clone();
-    network.hosts[0].kill_daemon();
-    network.hosts[0].link(false);
-    let other = network.add_host();
-    other.sh(&format!("ip addr add {address}/24 dev eth0"));
-    other.start_daemon();
-    other.ok_with(&phrase, &["cluster", "restore", file]);
+    replace_manager(&mut network).ok_with(&phrase, &["cluster", "restore", file]);
+    let address = &network.hosts[0].address;
     let (worker, manager) = (&network.hosts[1], &network.hosts[2]);
     let reason = format!(
         "no manager answers: {address}:2377: the stream was cut off: the manager's certificate is of \
@@ -239,6 +228,17 @@ fn a_backup_of_before_another_root_brings_no_node_back_and_each_says_why() {
         shown.contains("n2 Ready").then_some(())
     });
     assert_eq!(worker.ok(&["info", "--format", "{{.Swarm.Error}}"]), "\n");
+}
+
+/// The manager is gone for good; another machine gets its address, and is returned.
+fn replace_manager(network: &mut Network) -> &mut Host {
+    let address = network.manager().address.clone();
+    network.hosts[0].kill_daemon();
+    network.hosts[0].link(false);
+    let other = network.add_host();
+    other.sh(&format!("ip addr add {address}/24 dev eth0"));
+    other.start_daemon();
+    other
 }
 
 /// What is no backup, or not ours to open, is refused by name and changes nothing.

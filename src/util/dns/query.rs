@@ -1,6 +1,7 @@
 //! Questions to name servers, and what their answers say.
 
 use super::{ResolveError, config::Config};
+use crate::util::address::any_like;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
@@ -11,7 +12,7 @@ use smol::net::{TcpStream, UdpSocket};
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 /// The longest answer over UDP without EDNS is 512 bytes; servers that send more are heard.
@@ -99,12 +100,8 @@ async fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> io::Result<An
 }
 
 async fn ask_udp(server: SocketAddr, query: &Message, bytes: &[u8]) -> io::Result<Message> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     // A fresh port each time: with the random id, what a forger has to guess.
-    let socket = UdpSocket::bind((any, 0)).await?;
+    let socket = UdpSocket::bind(any_like(server)).await?;
     socket.connect(server).await?;
     let _sent = socket.send(bytes).await?;
     let mut buffer = vec![0; UDP_LEN_MAX];

@@ -6,7 +6,10 @@ use super::{
     },
     set_list, take_list,
 };
-use crate::cli::{exit::CliError, human::text};
+use crate::{
+    cli::{exit::CliError, human::text},
+    util::address::without_brackets,
+};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -250,7 +253,7 @@ fn merge_hosts(lines: &[Value], add: &[String], remove: &[String]) -> Vec<String
         remove.iter().any(|text| match text.split_once(['=', ':']) {
             None => text == name,
             Some((host, ip)) => {
-                let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+                let bare = without_brackets(ip);
                 host == name && (bare.is_empty() || bare == address)
             }
         })

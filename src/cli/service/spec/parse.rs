@@ -1,6 +1,6 @@
 //! What single words of list options say: hosts, limits, devices, addresses, files of variables.
 
-use crate::cli::exit::CliError;
+use crate::{cli::exit::CliError, util::address::without_brackets};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ pub(in crate::cli) fn parse_host(text: &str) -> Result<String, String> {
     let Some((name, address)) = parts.filter(|(name, _)| !name.is_empty()) else {
         return Err(format!("bad format for add-host: {text:?}"));
     };
-    let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+    let bare = without_brackets(address);
     if bare != "host-gateway" && bare.parse::<IpAddr>().is_err() {
         return Err(format!("invalid IP address in add-host: {address:?}"));
     }

@@ -1,9 +1,12 @@
 //! `--publish`: what it says, and how an update changes the list.
 
 use super::csv;
-use crate::cli::{
-    exit::CliError,
-    human::{number, text},
+use crate::{
+    cli::{
+        exit::CliError,
+        human::{number, text},
+    },
+    util::address::without_brackets,
 };
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -126,7 +129,7 @@ fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
 
 /// Reads an address, in brackets or not; nothing and every address of version 4 are empty.
 fn address(text: &str) -> Result<String, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let bare = without_brackets(text);
     if bare.is_empty() {
         return Ok(String::new());
     }
