@@ -1,10 +1,7 @@
-//! Docker's list filters, and when a task is up to date.
+//! Docker's list filters.
 
 use super::error::invalid;
-use crate::{
-    cluster::Refusal,
-    types::{Labels, Node, Service, Task, TaskSpec},
-};
+use crate::{cluster::Refusal, types::Labels};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -65,38 +62,6 @@ impl Filters {
             None => labels.contains_key(wanted),
         })
     }
-}
-
-/// Tells whether a task runs what its service wants, judged as an update does: a changed constraint
-/// alone does not count where the node meets the new ones, nor does a changed login, nor what was
-/// known of an image whose name stayed the same: its platforms, and which nodes hold it.
-///
-/// What an update leaves alone must count: a client waits until enough tasks do.
-#[must_use]
-pub fn is_up_to_date(task: &Task, service: &Service, node: Option<&Node>) -> bool {
-    if let Some(job) = service.job {
-        return task.job_iteration == Some(job.iteration);
-    }
-    if task.spec_version == service.spec_version {
-        return true;
-    }
-    let wanted = &service.spec.task;
-    let mut actual = TaskSpec::clone(&task.spec);
-    actual.credential.clone_from(&wanted.credential);
-    actual.placement.platforms.clone_from(&wanted.placement.platforms);
-    if let (Some(actual), Some(wanted)) = (&mut actual.pin, &wanted.pin)
-        && actual.digest == wanted.digest
-    {
-        actual.nodes.clone_from(&wanted.nodes);
-    }
-    let constraints = &wanted.placement.constraints;
-    if actual.placement.constraints != *constraints {
-        if !node.is_some_and(|node| constraints.iter().all(|wanted| wanted.matches(node))) {
-            return false;
-        }
-        actual.placement.constraints.clone_from(constraints);
-    }
-    actual == *wanted && task.endpoint == service.spec.endpoint
 }
 
 #[cfg(test)]

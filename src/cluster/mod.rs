@@ -38,3 +38,4 @@ pub use request::{
     Response, RoleRequest,
 };
 pub use state::{SlotKey, State, decode_entry, decode_snapshot, encode_entry, forced_anew};
+pub use update::is_outdated;

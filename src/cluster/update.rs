@@ -11,8 +11,8 @@ use super::{
     why::in_words,
 };
 use crate::types::{
-    Desired, FailureAction, ReasonCode, Service, Task, TaskId, TaskSpec, TaskState, UpdateConfig,
-    UpdateOrder, UpdatePlace, UpdateState, UpdateStatus,
+    Desired, FailureAction, Node, ReasonCode, Service, SpecDifference, Task, TaskId, TaskState,
+    UpdateConfig, UpdateOrder, UpdatePlace, UpdateState, UpdateStatus,
 };
 
 /// Tells whether an update was stopped and waits for the user.
@@ -36,45 +36,34 @@ pub(super) fn is_fresh(service: &Service, task: &Task) -> bool {
         && task.reasons.iter().any(|reason| reason.code == ReasonCode::SpecChanged)
 }
 
-/// Tells whether `task` is made from a spec that its service no longer has.
-pub(super) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
-    // What a job's task runs changes only with the iteration.
-    let same = service.job.is_some_and(|job| task.job_iteration == Some(job.iteration));
-    if same || task.spec_version == service.spec_version {
+/// Tells whether `task`, which is on `node` where it is on any, no longer runs what its service wants,
+/// so that an update replaces it.
+///
+/// A changed constraint alone does not where the node meets the new ones, nor does a changed login
+/// once the image is there.
+#[must_use]
+pub fn is_outdated(service: &Service, task: &Task, node: Option<&Node>) -> bool {
+    if let Some(job) = service.job {
+        // What a job's task runs changes only with the iteration.
+        return task.job_iteration != Some(job.iteration);
+    }
+    if task.spec_version == service.spec_version {
         return false;
     }
-    if task.endpoint != service.spec.endpoint {
-        return true;
-    }
-    let prepared = (TaskState::Ready..=TaskState::Running).contains(&task.status.state);
-    let wanted = comparable(&service.spec.task, task, prepared);
-    let actual = comparable(&task.spec, task, prepared);
-    if wanted == actual {
-        return false;
-    }
-    // Where only constraints differ, a task whose node meets them stays.
-    let node = task.node.as_ref().and_then(|id| state.node(id));
-    let constraints = &service.spec.task.placement.constraints;
-    let meets = node.is_some_and(|node| constraints.iter().all(|c| c.matches(node)));
-    let mut unconstrained = actual;
-    unconstrained.placement.constraints.clone_from(constraints);
-    !(meets && unconstrained == wanted)
+    let wanted = &service.spec.task;
+    let SpecDifference { credential, constraints, rest } = task.spec.difference(wanted);
+    let has_image = task.desired.is_wanted()
+        && (TaskState::Ready..=TaskState::Running).contains(&task.status.state);
+    let meets =
+        || node.is_some_and(|node| wanted.placement.constraints.iter().all(|c| c.matches(node)));
+    rest || task.endpoint != service.spec.endpoint
+        || (credential && !has_image)
+        || (constraints && !meets())
 }
 
-/// Returns the spec without what does not make a difference to `task`.
-fn comparable(spec: &TaskSpec, task: &Task, prepared: bool) -> TaskSpec {
-    let mut spec = spec.clone();
-    // The login was used when the image was pulled.
-    if task.desired.is_wanted() && prepared {
-        spec.credential = None;
-    }
-    // Both are what was known of the image when the spec was written; the image itself is named.
-    spec.placement.platforms.clear();
-    spec.pin = spec.pin.map(|mut pin| {
-        pin.nodes.clear();
-        pin
-    });
-    spec
+/// Tells the same of a task of the state.
+pub(super) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
+    is_outdated(service, task, task.node.as_ref().and_then(|id| state.node(id)))
 }
 
 /// Returns the place that the update knows a slot by.

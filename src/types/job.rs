@@ -5,7 +5,7 @@
 //! up once one failed that the restart policy does not replace. Knows neither time nor who decides.
 
 use super::{
-    Date, Desired, Mode, RestartCondition, Service, ServiceSpec, Task, TaskSpec, TaskState,
+    Date, Desired, Mode, RestartCondition, Service, ServiceSpec, SpecDifference, Task, TaskState,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,16 +70,9 @@ impl ServiceSpec {
     /// once, and what was known of the same image.
     #[must_use]
     pub fn runs_anew(&self, before: &Self) -> bool {
-        let comparable = |task: &TaskSpec| {
-            let mut task = task.clone();
-            task.credential = None;
-            task.placement.platforms.clear();
-            if let Some(pin) = &mut task.pin {
-                pin.nodes.clear();
-            }
-            task
-        };
-        comparable(&self.task) != comparable(&before.task) || self.endpoint != before.endpoint
+        let SpecDifference { credential: _, constraints, rest } =
+            self.task.difference(&before.task);
+        constraints || rest || self.endpoint != before.endpoint
     }
 }
 

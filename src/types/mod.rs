@@ -102,7 +102,8 @@ pub use storage::{
 pub use task::{
     Attachment, Desired, ImagePin, LogConfig, NetworkMode, Placement, PortStatus, REASONS_MAX,
     RESTART_DELAY, RESTART_MAX_DELAY, Reason, ReasonCode, RegistryCredential, ResourceLimits,
-    Resources, RestartCondition, RestartPolicy, Task, TaskSpec, TaskState, TaskStatus,
+    Resources, RestartCondition, RestartPolicy, SpecDifference, Task, TaskSpec, TaskState,
+    TaskStatus,
 };
 pub use time::{Date, Moment};
 pub use trust::{FormerRoot, RootRotation, Roster, Trust};

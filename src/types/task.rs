@@ -313,6 +313,58 @@ pub struct TaskSpec {
     pub pin: Option<ImagePin>,
 }
 
+/// In what two specs differ that a task can tell. Not counted is what was known of the image when a
+/// spec was written, its platforms and which nodes hold it: the image itself is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpecDifference {
+    /// In the login, which is used once, when the image is pulled.
+    pub credential: bool,
+    /// In the constraints, which only ask something of the node.
+    pub constraints: bool,
+    /// In anything else.
+    pub rest: bool,
+}
+
+impl TaskSpec {
+    /// Returns in what the two differ.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> SpecDifference {
+        fn digest(pin: Option<&ImagePin>) -> Option<&str> {
+            pin.map(|pin| pin.digest.as_str())
+        }
+        // Taken apart by name, so that a new field has to be thought of here.
+        let Self {
+            container,
+            reservations,
+            generic,
+            limits,
+            restart,
+            placement: Placement { constraints, spread, max_replicas_per_node, platforms: _ },
+            network,
+            log,
+            force_update,
+            credential,
+            pin,
+        } = self;
+        let same = *container == other.container
+            && *reservations == other.reservations
+            && *generic == other.generic
+            && *limits == other.limits
+            && *restart == other.restart
+            && *spread == other.placement.spread
+            && *max_replicas_per_node == other.placement.max_replicas_per_node
+            && *network == other.network
+            && *log == other.log
+            && *force_update == other.force_update
+            && digest(pin.as_ref()) == digest(other.pin.as_ref());
+        SpecDifference {
+            credential: *credential != other.credential,
+            constraints: *constraints != other.placement.constraints,
+            rest: !same,
+        }
+    }
+}
+
 /// Why something happened to a task; the source of history and of `why`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReasonCode {

@@ -5,7 +5,7 @@ use super::{
         convert::task,
         dto,
         error::{invalid, not_found},
-        filter::{Filters, is_up_to_date},
+        filter::Filters,
         local::{LogItem, LogOptions, LogTask},
         route::{Call, Reply, json, streaming},
         stream::{LogFormat, log_bytes, streamed},
@@ -13,7 +13,7 @@ use super::{
     target::{self, Target},
 };
 use crate::{
-    cluster::{Query, Refusal},
+    cluster::{Query, Refusal, is_outdated},
     types::{Node, NodeId, Service, ServiceId, Task},
 };
 use futures_lite::{StreamExt, stream};
@@ -84,7 +84,8 @@ fn fits(task: &Task, filters: &Filters, services: &[Service], nodes: &[Node]) ->
     let current = |value: &str| {
         let service = services.iter().find(|service| service.id == task.service);
         let node = nodes.iter().find(|node| Some(&node.id) == task.node.as_ref());
-        let current = service.is_some_and(|service| is_up_to_date(task, service, node));
+        // What an update leaves alone must count: a client waits until enough tasks do.
+        let current = service.is_some_and(|service| !is_outdated(service, task, node));
         current == matches!(value, "true" | "1")
     };
     filters.fits("id", |id| task.id.as_str().starts_with(id))

@@ -5,10 +5,11 @@ use super::{
     world::{World, replicated},
 };
 use crate::{
-    cluster::{Planned, Query, Request, Response},
+    cluster::{Planned, Query, Request, Response, is_outdated},
     types::{
-        Availability, Constraint, Desired, FailureAction, Mode, Ratio, ServiceId, ServiceSpec,
-        Task, TaskState, UpdateConfig, UpdateOrder, UpdateState,
+        Availability, Constraint, Desired, FailureAction, ImagePin, Mode, Platform, Ratio,
+        RegistryCredential, ServiceId, ServiceSpec, Task, TaskSpec, TaskState, UpdateConfig,
+        UpdateOrder, UpdateState,
     },
 };
 use expect_test::expect;
@@ -60,6 +61,49 @@ fn made(world: &World, image: &str) -> usize {
 
 fn ratio(fraction: f64) -> Ratio {
     Ratio::from_fraction(fraction).expect("a fraction")
+}
+
+#[test]
+fn a_task_is_outdated_by_what_makes_a_difference_to_it() {
+    let mut world = World::new(1);
+    let id = service(&mut world, replicated("web", 1));
+    let ran = world.wanted().remove(0);
+    assert_eq!(ran.status.state, TaskState::Running);
+    let mut waits = ran.clone();
+    waits.status.state = TaskState::Assigned;
+    let outdates = |task: &Task, change: &dyn Fn(&mut TaskSpec)| {
+        let mut service = world.service(&id);
+        service.spec_version.index += 1;
+        change(&mut service.spec.task);
+        is_outdated(&service, task, task.node.as_ref().and_then(|node| world.state.node(node)))
+    };
+    let constrained = |text: &'static str| {
+        move |spec: &mut TaskSpec| {
+            spec.placement.constraints.push(Constraint::parse(text).expect("a constraint"));
+        }
+    };
+    let (username, secret) = ("a".to_owned(), "b".to_owned());
+    let login = RegistryCredential { username, secret, is_token: false };
+
+    assert!(!outdates(&ran, &|_| ()));
+    assert!(!outdates(&ran, &|spec| spec.placement.platforms.push(Platform::default())));
+    assert!(outdates(&ran, &|spec| spec.container.image = "good:2".to_owned()));
+    assert!(outdates(&ran, &|spec| spec.force_update += 1));
+    // A login is used when the image is pulled: no task that has its image notices another one.
+    assert!(!outdates(&ran, &|spec| spec.credential = Some(login.clone())));
+    assert!(outdates(&waits, &|spec| spec.credential = Some(login.clone())));
+    // A node that meets the new constraints keeps its task.
+    assert!(!outdates(&ran, &constrained("node.role==worker")));
+    assert!(outdates(&ran, &constrained("node.role==manager")));
+    // Which nodes hold the image is nothing to a task, which image it is, is.
+    let pinned = |digest: &str, nodes: &[u128]| {
+        let nodes = nodes.iter().copied().map(super::world::id).collect();
+        Some(ImagePin { digest: digest.to_owned(), nodes })
+    };
+    let mut pins = ran.clone();
+    std::sync::Arc::make_mut(&mut pins.spec).pin = pinned("sha256:a", &[1]);
+    assert!(!outdates(&pins, &|spec| spec.pin = pinned("sha256:a", &[1, 2])));
+    assert!(outdates(&pins, &|spec| spec.pin = pinned("sha256:b", &[1])));
 }
 
 #[test]
