@@ -113,7 +113,10 @@ impl<'a> Pass<'a> {
                     status.failed.insert((place, task));
                 }
                 Stand::Failed(_) => {}
-                Stand::Progressing { task, since } if self.is_overdue(&config, since) => {
+                // An update that is over blames nobody: what it left under way begins another one.
+                Stand::Progressing { task, since }
+                    if moving.is_some() && self.is_overdue(&config, since) =>
+                {
                     let late = in_words(config.progress_deadline);
                     let why = format!(": it did not run within {late}");
                     blamed.get_or_insert_with(|| (task.clone(), why));

@@ -458,6 +458,27 @@ fn a_global_service_is_updated_node_by_node() {
 }
 
 #[test]
+fn an_update_that_is_over_is_not_failed_by_what_comes_back_later() {
+    let mut world = World::new(3);
+    let mut spec = updated(1, UpdateConfig::default());
+    spec.update.parallelism = 0;
+    spec.update.failure_action = FailureAction::Rollback;
+    spec.mode = Mode::Global;
+    let id = service(&mut world, spec);
+    world.set_availability(3, Availability::Pause);
+    set_image(&mut world, &id, "good:2");
+    // In the midst of it: a replacement is prepared there.
+    world.set_availability(2, Availability::Pause);
+    world.run(700 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Completed, "{}", world.tasks());
+    world.set_availability(2, Availability::Active);
+    world.set_availability(3, Availability::Active);
+    world.run(60 * SECOND);
+    assert_eq!(running(&world, "good:2"), 3, "{}", world.tasks());
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+}
+
+#[test]
 fn a_global_service_starts_first_on_each_node() {
     let mut world = World::new(2);
     let mut spec = updated(1, UpdateConfig::default());
