@@ -1,18 +1,24 @@
 //! The constraint enforcer: which running tasks their nodes may no longer keep.
 //!
 //! Swarm's rule: only on ACTIVE nodes; against the service's present constraints and the node's
-//! total of CPU, memory and generic resources. A changed service spec is the orchestrator's affair, not ours.
+//! total of CPU, memory and generic resources. A changed service spec is the updater's affair, not
+//! ours: a task that waits for its turn, or for a paused update, is judged by its own constraints.
 
-use super::{State, schedule::GenericLeft};
+use super::{State, schedule::GenericLeft, update};
 use crate::types::{
     Availability, Date, Node, NodeState, Resources, Task, TaskId, TaskState, TaskStatus,
 };
 
 /// What a task that is turned away says last, in Swarm's words.
-pub const MESSAGE: &str = "task rejected by constraint enforcer";
+const MESSAGE: &str = "task rejected by constraint enforcer";
 
 /// Why, in Swarm's words.
-pub const ERROR: &str = "assigned node no longer meets constraints";
+const ERROR: &str = "assigned node no longer meets constraints";
+
+/// Tells whether a task ended like this because it was turned away, and not by a fault of its own.
+pub(super) fn turned_away(status: &TaskStatus) -> bool {
+    status.state == TaskState::Rejected && status.message == MESSAGE
+}
 
 /// Returns REJECTED for every live task that no longer fits its node.
 #[must_use]
@@ -41,8 +47,9 @@ fn enforce_node(state: &State, node: &Node, date: Date) -> Vec<(TaskId, TaskStat
         // A held replacement uses nothing before its predecessor stopped.
         let before = task.predecessor.as_ref().and_then(|id| state.task(id)).filter(is_live);
         let meets = state.service(&task.service).is_none_or(|service| {
-            let constraints = &service.spec.task.placement.constraints;
-            constraints.iter().all(|constraint| constraint.matches(node))
+            let outdated = update::is_outdated(service, task, Some(node));
+            let spec = if outdated { &*task.spec } else { &service.spec.task };
+            spec.placement.constraints.iter().all(|constraint| constraint.matches(node))
         });
         let wanted = task.spec.reservations;
         let held = before.map(|before| before.spec.reservations).unwrap_or_default();

@@ -12,7 +12,7 @@ mod replicated;
 pub(super) use memory::{Memory, Since, Wait};
 
 use super::{
-    Change, SlotKey, State, leader::Random, reap::age, restart, schedule::Volatile, update,
+    Change, SlotKey, State, enforce, leader::Random, reap::age, restart, schedule::Volatile, update,
 };
 use crate::types::{
     Attachment, Availability, Date, Desired, Endpoint, Mode, Moment, NodeState, Reason, ReasonCode,
@@ -31,9 +31,6 @@ const PREDECESSOR_MARGIN: Duration = Duration::from_secs(10);
 /// How many tasks one look at a service creates; the rest follows once those are committed. Keeps
 /// an entry near 1 MiB with specs of ordinary size.
 const CREATED_MAX: usize = 1_024;
-
-/// What the constraint enforcer says of a task that it rejects.
-const ENFORCER_MESSAGE: &str = "task rejected by constraint enforcer";
 
 /// One look at one service.
 #[derive(Debug)]
@@ -289,7 +286,7 @@ impl<'a> Pass<'a> {
             (ReasonCode::NodeLost, 0, Duration::ZERO)
         } else if self.is_drained(task) {
             (ReasonCode::NodeDrained, 0, Duration::ZERO)
-        } else if task.status.message == ENFORCER_MESSAGE {
+        } else if enforce::turned_away(&task.status) {
             (ReasonCode::ConstraintViolated, 0, base)
         } else {
             (ReasonCode::Restarted, failures, delay)
@@ -558,7 +555,7 @@ impl<'a> Pass<'a> {
     fn failure_stand(&self, service: &Service, task: &Task) -> Stand {
         let monitor = update::config(service).monitor;
         let early = self.memory.ran(&task.id).is_none_or(|ran| ran < monitor);
-        let moved = task.status.message == ENFORCER_MESSAGE || self.is_lost(task);
+        let moved = enforce::turned_away(&task.status) || self.is_lost(task);
         // A task that is meant to end has not failed when it does.
         let done = task.status.state == TaskState::Complete
             && task.spec.restart.condition != RestartCondition::Any;

@@ -458,6 +458,44 @@ fn a_global_service_is_updated_node_by_node() {
 }
 
 #[test]
+fn other_constraints_move_tasks_at_the_pace_of_the_update() {
+    let in_zone = |zone: &str| {
+        vec![Constraint::parse(&format!("node.labels.zone=={zone}")).expect("a constraint")]
+    };
+    let set_zone = |world: &mut World, number: u128, zone: &str| {
+        let zone = zone.to_owned();
+        world.update_node(number, |spec| drop(spec.labels.insert("zone".to_owned(), zone)));
+    };
+    let mut world = World::new(4);
+    for (number, zone) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
+        set_zone(&mut world, number, zone);
+    }
+    let mut spec = updated(4, UpdateConfig::default());
+    spec.task.placement.constraints = in_zone("a");
+    let id = service(&mut world, spec);
+    world.update(&id, |spec| {
+        spec.task.placement.constraints = in_zone("b");
+        spec.task.container.image = "bad:2".to_owned();
+    });
+    // Something is news of a node meanwhile, and once the update is paused.
+    for _ in 0..20 {
+        world.update_node(4, |spec| drop(spec.labels.insert("a".to_owned(), "1".to_owned())));
+        world.run(SECOND);
+        world.update_node(4, |spec| drop(spec.labels.remove("a")));
+        assert_eq!(running(&world, "good:1"), 4, "{}", world.tasks());
+    }
+    assert_eq!(state(&world, &id), UpdateState::Paused);
+    // A node that leaves the zone of before loses its tasks all the same.
+    set_zone(&mut world, 1, "c");
+    world.run(20 * SECOND);
+    assert_eq!((world.running_on(1), world.running_on(2)), (0, 4), "{}", world.tasks());
+    set_image(&mut world, &id, "good:2");
+    world.run(20 * SECOND);
+    let moved = (world.running_on(3), world.running_on(4));
+    assert_eq!((running(&world, "good:2"), moved), (4, (2, 2)), "{}", world.tasks());
+}
+
+#[test]
 fn an_update_that_is_over_is_not_failed_by_what_comes_back_later() {
     let mut world = World::new(3);
     let mut spec = updated(1, UpdateConfig::default());
