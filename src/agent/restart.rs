@@ -238,8 +238,13 @@ impl Agent {
         ended.sort();
         let excess = ended.len().saturating_sub(LOCAL_HISTORY_MAX);
         for (_, id) in ended.into_iter().take(excess) {
-            if let Some(entry) = self.tasks.get_mut(&id) {
-                entry.drop_assignment();
+            let Some(entry) = self.tasks.get_mut(&id) else { continue };
+            entry.drop_assignment();
+            let before = entry.task.predecessor.clone();
+            // The manager takes over what follows a task that it knows.
+            let follows = |entry: &&mut Entry| entry.task.predecessor.as_ref() == Some(&id);
+            for next in self.tasks.values_mut().filter(follows) {
+                next.set_predecessor(before.clone());
             }
         }
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::types::{
     Date, Desired, ImageHealth, LocalSuccessor, Moment, NodeDescription, PortStatus, Probe,
-    STOP_GRACE, Task, TaskState, TaskStatus,
+    STOP_GRACE, Task, TaskId, TaskState, TaskStatus,
 };
 use std::time::Duration;
 
@@ -247,6 +247,15 @@ impl Entry {
             // A wait for another try to prepare must not delay the end.
             self.body.retry_at = None;
         }
+    }
+
+    /// Has the task follow another one than it was made after.
+    pub(super) fn set_predecessor(&mut self, predecessor: Option<TaskId>) {
+        if let Some(local) = &mut self.local {
+            local.task.predecessor.clone_from(&predecessor);
+        }
+        self.task.predecessor = predecessor;
+        self.dirty = true;
     }
 
     /// Takes the task from the assignments.

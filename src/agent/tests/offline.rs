@@ -56,6 +56,20 @@ fn without_a_manager_the_node_restarts_with_doubling_delay() {
     // The history has an end.
     let local = bench.agent.tasks().filter(|(task, _)| task.failures > 0).count();
     assert!(local <= LOCAL_HISTORY_MAX + 1, "{local}");
+    // What is left of it follows the task that the manager knows, one after the other.
+    bench.step(Event::Described { description: Box::default(), images: Vec::new() });
+    let actions = bench.step(Event::Connected);
+    let register = actions.iter().find_map(|action| match action {
+        Action::Send(FromWorker::Register(register)) => Some(register),
+        _ => None,
+    });
+    let successors = &register.expect("it registers").successors;
+    assert!(successors.len() > LOCAL_HISTORY_MAX, "{}", successors.len());
+    let mut before = id(1);
+    for made in successors {
+        assert_eq!(made.task.predecessor.as_ref(), Some(&before));
+        before.clone_from(&made.task.id);
+    }
 }
 
 #[test]
