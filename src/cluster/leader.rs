@@ -254,16 +254,19 @@ impl Leader {
         outcomes: Vec<(Command, Result<Applied, Rejected>)>,
         effects: &mut Vec<Effect>,
     ) {
-        for (command, outcome) in &outcomes {
-            if outcome.is_ok() {
-                self.keep.note(&command.change);
-                if !command.change.is_about_services() {
-                    self.due.group = true;
-                    self.due.told.extend(self.sessions.keys().cloned());
-                }
-                self.note_change(state, now, &command.change, effects);
-                self.settle_adoption(&command.change);
-            }
+        let applied = outcomes.iter().filter(|(_, outcome)| outcome.is_ok());
+        let mut others = false;
+        for (Command { change, .. }, _) in applied {
+            self.keep.note(change);
+            others |= !change.is_about_services();
+            self.note_change(state, change, effects);
+            self.settle_adoption(change);
+        }
+        // Once for all of them: the states of a thousand nodes are committed together.
+        if others {
+            self.liveness.note_nodes(state, now);
+            self.due.group = true;
+            self.due.told.extend(self.sessions.keys().cloned());
         }
         let ours = self.in_flight.as_ref().is_some_and(|flight| {
             flight.commands.len() == outcomes.len()
@@ -311,13 +314,7 @@ impl Leader {
     }
 
     /// Marks what an applied change makes worth another look.
-    fn note_change(
-        &mut self,
-        state: &State,
-        now: Moment,
-        change: &Change,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn note_change(&mut self, state: &State, change: &Change, effects: &mut Vec<Effect>) {
         self.due.schedule = true;
         match change {
             Change::RotateTokens { .. }
@@ -333,11 +330,9 @@ impl Leader {
             | Change::RestoreCluster { .. } => {
                 self.due.all_services = true;
                 self.due.enforce = true;
-                self.liveness.note_nodes(state, now);
             }
             Change::CreateNode { node } => {
                 self.due.all_services = true;
-                self.liveness.note_nodes(state, now);
                 self.due.nodes.insert(node.id.clone());
             }
             Change::UpdateNode { id, .. }
@@ -345,7 +340,6 @@ impl Leader {
             | Change::SetNodeState { id, .. } => {
                 self.due.all_services = true;
                 self.due.enforce = true;
-                self.liveness.note_nodes(state, now);
                 self.reassert_node_state(state, id);
             }
             Change::RemoveNode { id, .. } => {
