@@ -55,24 +55,26 @@ type Group<'a> = Vec<&'a Task>;
 /// Returns a node, or the reason for none, for every pending task of which that is news.
 #[must_use]
 pub fn schedule(state: &State, volatile: &Volatile, now: Moment) -> Vec<Decision> {
-    let mut preassigned = Vec::new();
-    let mut groups: BTreeMap<(&ServiceId, Version), Group<'_>> = BTreeMap::new();
+    let mut preassigned: BTreeMap<(&ServiceId, Version), Group<'_>> = BTreeMap::new();
+    let mut groups = preassigned.clone();
     for task in state.tasks() {
         if volatile.state_of(task) != TaskState::Pending || !task.desired.is_wanted() {
             continue;
         }
-        match &task.node {
-            Some(_) => preassigned.push(task),
-            None => groups.entry((&task.service, task.spec_version)).or_default().push(task),
-        }
+        let groups = if task.node.is_some() { &mut preassigned } else { &mut groups };
+        groups.entry((&task.service, task.spec_version)).or_default().push(task);
     }
     if preassigned.is_empty() && groups.is_empty() {
         return Vec::new();
     }
     let mut nodes = NodeSet::new(state, volatile, now);
     let mut decisions = Vec::new();
-    for task in preassigned {
-        confirm(&mut nodes, volatile, task, &mut decisions);
+    for ((service, _), group) in preassigned {
+        nodes.count_for(service, group[0].spec_version);
+        let checks = Checks::new(group[0], volatile);
+        for task in group {
+            confirm(&mut nodes, &checks, task, &mut decisions);
+        }
     }
     for ((service, _), mut group) in groups {
         // A batch that a failed node left behind refills its slots in order.
@@ -84,10 +86,8 @@ pub fn schedule(state: &State, volatile: &Volatile, now: Moment) -> Vec<Decision
 }
 
 /// Confirms that a task of a global service can run where it belongs.
-fn confirm(nodes: &mut NodeSet<'_>, volatile: &Volatile, task: &Task, out: &mut Vec<Decision>) {
+fn confirm(nodes: &mut NodeSet<'_>, checks: &Checks<'_>, task: &Task, out: &mut Vec<Decision>) {
     let Some(id) = &task.node else { return };
-    nodes.count_for(&task.service, task.spec_version);
-    let checks = Checks::new(task, volatile);
     let error = match nodes.find(id) {
         Some(index) => match checks.first_failure(&nodes.seats()[index], nodes.credit(task, index))
         {
@@ -97,9 +97,9 @@ fn confirm(nodes: &mut NodeSet<'_>, volatile: &Volatile, task: &Task, out: &mut 
                 out.push(Decision { task: task.id.clone(), node, error: String::new(), generic });
                 return;
             }
-            Some(failure) => filter::explain(&BTreeMap::from([(failure, 1)]), &checks),
+            Some(failure) => filter::explain(&BTreeMap::from([(failure, 1)]), checks),
         },
-        None => filter::explain(&BTreeMap::new(), &checks),
+        None => filter::explain(&BTreeMap::new(), checks),
     };
     refuse(task, &error, out);
 }
