@@ -15,6 +15,7 @@ use crate::types::{
 use filter::Checks;
 pub(super) use generic::Left as GenericLeft;
 use node_set::NodeSet;
+use rank::Seated;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -111,6 +112,11 @@ fn refuse(task: &Task, error: &str, out: &mut Vec<Decision>) {
     }
 }
 
+fn placed(nodes: &NodeSet<'_>, task: &Task, (index, generic): Seated) -> Decision {
+    let node = Some(nodes.seats()[index].node.id.clone());
+    Decision { task: task.id.clone(), node, error: String::new(), generic }
+}
+
 fn place_group(
     nodes: &mut NodeSet<'_>,
     volatile: &Volatile,
@@ -118,11 +124,6 @@ fn place_group(
     out: &mut Vec<Decision>,
 ) {
     let checks = Checks::new(group[0], volatile);
-    let mut place = |nodes: &mut NodeSet<'_>, task: &Task, index: usize| {
-        let node = Some(nodes.seats()[index].node.id.clone());
-        let generic = nodes.take(task, index);
-        out.push(Decision { task: task.id.clone(), node, error: String::new(), generic });
-    };
     let mut rest = Vec::new();
     for task in group {
         // In place, where it needs no room besides its predecessor's. Not where the service keeps
@@ -132,16 +133,24 @@ fn place_group(
             let credit = nodes.credit(task, *index);
             seat.failures < FAILURES_MAX && checks.first_failure(seat, credit).is_none()
         });
-        match home {
-            Some(index) => place(nodes, task, index),
-            None => rest.push(*task),
-        }
+        let Some(index) = home else {
+            rest.push(*task);
+            continue;
+        };
+        let place = if nodes.is_placed_anew(task) {
+            nodes.count_once(task);
+            let even = rank::is_even(nodes, &checks, index);
+            let other = if even { None } else { rank::choose(nodes, &checks, &[task]).pop() };
+            other.unwrap_or_else(|| (index, nodes.take(task, index)))
+        } else {
+            (index, nodes.take(task, index))
+        };
+        out.push(placed(nodes, task, place));
     }
     let mut unplaced = rest.as_slice();
     let chosen = rank::choose(nodes, &checks, &rest);
-    for (task, (index, generic)) in rest.iter().zip(chosen) {
-        let node = Some(nodes.seats()[index].node.id.clone());
-        out.push(Decision { task: task.id.clone(), node, error: String::new(), generic });
+    for (task, place) in rest.iter().zip(chosen) {
+        out.push(placed(nodes, task, place));
         unplaced = &unplaced[1..];
     }
     if unplaced.is_empty() {

@@ -142,6 +142,29 @@ impl<'a> NodeSet<'a> {
         self.find(predecessor.node.as_ref()?)
     }
 
+    /// Tells whether the task was made to be placed anew: by force, or since its predecessor was
+    /// placed by other preferences.
+    pub(super) fn is_placed_anew(&self, task: &Task) -> bool {
+        let predecessor = task.predecessor.as_ref().and_then(|id| self.state.task(id));
+        predecessor.is_some_and(|before| {
+            before.spec.force_update != task.spec.force_update
+                || before.spec.placement.spread != task.spec.placement.spread
+        })
+    }
+
+    /// Counts the task's predecessor among the service's no more: the two are to be one.
+    pub(super) fn count_once(&mut self, task: &Task) {
+        let Some(before) = self.predecessor(task).filter(|it| it.desired.is_wanted()) else {
+            return;
+        };
+        let Some(at) = before.node.as_ref().and_then(|node| self.find(node)) else { return };
+        let seat = &mut self.seats[at];
+        seat.of_service = seat.of_service.saturating_sub(1);
+        if let Some(count) = seat.by_service.get_mut(&before.service) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// Returns what the task may count on at this node: nothing where it runs beside its
     /// predecessor.
     pub(super) fn credit(&self, task: &Task, at: usize) -> Credit<'a> {

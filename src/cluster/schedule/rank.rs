@@ -39,6 +39,30 @@ pub(super) fn choose(nodes: &mut NodeSet<'_>, checks: &Checks<'_>, tasks: &[&Tas
     chosen
 }
 
+/// Tells whether a task that goes to this node leaves the service spread as evenly as any other node
+/// that takes it would.
+pub(super) fn is_even(nodes: &NodeSet<'_>, checks: &Checks<'_>, home: usize) -> bool {
+    let takes = |seat: &Seat<'_>| {
+        seat.failures < FAILURES_MAX && checks.first_failure(seat, Credit::default()).is_none()
+    };
+    let all = nodes.seats().iter().enumerate();
+    let mut seats: Vec<&Seat<'_>> =
+        all.filter(|(at, seat)| *at == home || takes(seat)).map(|(_, seat)| seat).collect();
+    let home = &nodes.seats()[home];
+    for descriptor in &checks.task().spec.placement.spread {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for seat in &seats {
+            *counts.entry(value_of(seat.node, descriptor)).or_default() += seat.of_service;
+        }
+        let own = value_of(home.node, descriptor);
+        if counts.values().any(|count| *count < counts[own]) {
+            return false;
+        }
+        seats.retain(|seat| value_of(seat.node, descriptor) == own);
+    }
+    seats.iter().all(|seat| seat.of_service >= home.of_service)
+}
+
 fn grow(nodes: &NodeSet<'_>, members: Vec<usize>, spread: &[String]) -> Branch {
     let Some((descriptor, deeper)) = spread.split_first() else { return Branch::Leaf(members) };
     let mut values: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
