@@ -18,7 +18,8 @@ impl Leader {
         (now, date): (Moment, Date),
         query: &Query,
     ) -> Result<Response, Refusal> {
-        let look = Look { state, volatile: &self.volatile, now, date };
+        let Self { volatile, memory, .. } = self;
+        let look = Look { state, volatile, memory, now, date };
         Ok(match query {
             Query::Cluster => Response::Cluster(Box::new(join::cluster(state)?.clone())),
             Query::Nodes => Response::Nodes(state.nodes().map(|node| self.seen(node)).collect()),

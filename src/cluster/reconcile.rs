@@ -203,6 +203,15 @@ impl<'a> Pass<'a> {
         })
     }
 
+    /// Tells whether the task's node cannot be heard: what became of the task is not known.
+    fn is_away(&self, task: &Task) -> bool {
+        task.node.as_ref().is_some_and(|id| {
+            let node = self.state.node(id);
+            self.volatile.suspects.contains(id)
+                || node.is_none_or(|node| node.status.state != NodeState::Ready)
+        })
+    }
+
     fn is_drained(&self, task: &Task) -> bool {
         let node = task.node.as_ref().and_then(|id| self.state.node(id));
         node.is_some_and(|node| node.spec.availability == Availability::Drain)
@@ -544,8 +553,13 @@ impl<'a> Pass<'a> {
             return Stand::Steady;
         }
         if self.observed(task) < TaskState::Running {
-            let begun = service.update.as_ref().map_or(task.created, |update| update.started);
-            let since = self.since(task, Wait::Progress, begun.max(task.created));
+            let since = if self.is_away(task) {
+                self.memory.forget_wait(&task.id, Wait::Progress);
+                Since::starting(self.now)
+            } else {
+                let begun = service.update.as_ref().map_or(task.created, |update| update.started);
+                self.since(task, Wait::Progress, begun.max(task.created))
+            };
             return Stand::Progressing { task: task.id.clone(), since };
         }
         Stand::Watched(self.since(task, Wait::Monitor, task.updated))

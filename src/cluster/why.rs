@@ -5,6 +5,7 @@
 
 use super::{
     SlotKey, State,
+    reconcile::{Memory, Wait},
     schedule::{self, Volatile},
     update,
 };
@@ -33,6 +34,7 @@ pub(super) fn in_words(time: Duration) -> String {
 pub(super) struct Look<'a> {
     pub(super) state: &'a State,
     pub(super) volatile: &'a Volatile,
+    pub(super) memory: &'a Memory,
     pub(super) now: Moment,
     pub(super) date: Date,
 }
@@ -232,7 +234,7 @@ impl<'a> Look<'a> {
         for task in fresh.iter().take(TASKS_MAX) {
             let state = self.observed(task);
             let lasted = self.date.since(task.updated);
-            let waited = self.date.since(task.created.max(status.started));
+            let waited = self.memory.waited(&task.id, Wait::Progress, self.now);
             let left = |limit: Duration, since: Duration| in_words(limit.saturating_sub(since));
             if state < TaskState::Running && !config.progress_deadline.is_zero() {
                 let left = left(config.progress_deadline, waited);

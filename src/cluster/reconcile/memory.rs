@@ -1,7 +1,8 @@
 //! What a leader remembers between looks at a service: how long things have waited or lasted.
 //!
 //! All of it can be lost: a new leader takes from the tasks' dates how long things have lasted, so
-//! that delays, monitors and deadlines continue where they were.
+//! that delays and monitors continue where they were. The deadline of an update's task begins anew:
+//! how far the task came without a leader is yet to be heard.
 
 use crate::{
     cluster::State,
@@ -70,12 +71,28 @@ impl Memory {
         date: Date,
         (now, today): (Moment, Date),
     ) -> Since {
-        let first = || (date, Since { before: today.since(date), ..Since::starting(now) });
+        let first = || match wait {
+            Wait::Progress => (date, Since::starting(now)),
+            Wait::Held | Wait::Leaving | Wait::Monitor => {
+                (date, Since { before: today.since(date), ..Since::starting(now) })
+            }
+        };
         let entry = self.waits.entry((task.clone(), wait)).or_insert_with(first);
         if entry.0 != date {
             *entry = first();
         }
         entry.1
+    }
+
+    /// Returns how long something is waited for by now; nothing where it is not.
+    pub(in crate::cluster) fn waited(&self, task: &TaskId, wait: Wait, now: Moment) -> Duration {
+        let since = self.waits.get(&(task.clone(), wait)).map(|(_, since)| *since);
+        since.map_or(Duration::ZERO, |since| since.elapsed(now))
+    }
+
+    /// Has the wait begin anew when it is asked for again.
+    pub(in crate::cluster) fn forget_wait(&mut self, task: &TaskId, wait: Wait) {
+        self.waits.remove(&(task.clone(), wait));
     }
 
     pub(in crate::cluster) fn ran(&self, id: &TaskId) -> Option<Duration> {
