@@ -77,6 +77,8 @@ struct Standing<'a> {
     dirty: Vec<Slot<'a>>,
     /// Replaced, not running yet.
     progressing: u64,
+    /// Replaced where nothing ran, by what no node takes: nothing comes of waiting for them.
+    stuck: u64,
     /// Running since.
     watched: Vec<Since>,
 }
@@ -98,7 +100,7 @@ impl<'a> Pass<'a> {
             status.failed.clone_from(&update.failed);
         }
         let mut blamed = None;
-        let mut standing = Standing { dirty: vec![], progressing: 0, watched: vec![] };
+        let mut standing = Standing { dirty: vec![], progressing: 0, stuck: 0, watched: vec![] };
         for (slot, stand) in stands {
             let place = place(&slot.key);
             if status.failed_in(&place) {
@@ -122,17 +124,19 @@ impl<'a> Pass<'a> {
                     blamed.get_or_insert_with(|| (task.clone(), why));
                     status.failed.insert((place, task));
                 }
+                Stand::Progressing { .. } if self.is_stuck(&slot) => standing.stuck += 1,
                 Stand::Progressing { .. } => standing.progressing += 1,
             }
         }
-        let begins = !standing.dirty.is_empty() || standing.progressing > 0;
+        let under_way = standing.progressing + standing.stuck;
+        let begins = !standing.dirty.is_empty() || under_way > 0;
         if moving.is_none() && !begins {
             return;
         }
         if status.total == 0 {
             let dirty = u64::try_from(standing.dirty.len()).unwrap_or(u64::MAX);
             let failed = u64::try_from(status.failed.len()).unwrap_or(u64::MAX);
-            status.total = dirty + standing.progressing + failed;
+            status.total = dirty + under_way + failed;
         }
         if let Some((task, why)) = blamed
             && self.stop(service, &config, &status, &task, &why)
@@ -157,6 +161,14 @@ impl<'a> Pass<'a> {
             self.wake_at(since.at(config.progress_deadline));
         }
         overdue
+    }
+
+    /// Tells whether nothing runs in the slot, and no node takes what is to.
+    fn is_stuck(&self, slot: &Slot<'_>) -> bool {
+        slot.all.iter().all(|task| match self.observed(task) {
+            TaskState::New | TaskState::Pending => !task.status.error.is_empty(),
+            state => state > TaskState::Running,
+        })
     }
 
     /// Ends the update where more failed than may. Nothing else is decided then: what becomes of
@@ -233,7 +245,7 @@ impl<'a> Pass<'a> {
         let until = watched.map(|since| since.at(config.monitor)).max();
         match until {
             Some(at) => self.wake_at(at),
-            None if standing.progressing == 0 => self.complete(status),
+            None if standing.progressing + standing.stuck == 0 => self.complete(status),
             None => {}
         }
     }

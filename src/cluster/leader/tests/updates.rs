@@ -496,6 +496,90 @@ fn other_constraints_move_tasks_at_the_pace_of_the_update() {
 }
 
 #[test]
+fn what_no_node_takes_holds_up_nothing_else() {
+    let mut world = World::new(3);
+    let mut spec = updated(4, UpdateConfig::default());
+    spec.task.reservations.memory_bytes = 3 << 30;
+    let id = service(&mut world, spec);
+    assert_eq!(running(&world, "good:1"), 3, "one has no room: {}", world.tasks());
+    set_image(&mut world, &id, "good:2");
+    world.run(60 * SECOND);
+    assert_eq!(running(&world, "good:2"), 3, "{}", world.tasks());
+    // It is waited for, but alone, and counts as late in the end.
+    assert_eq!(state(&world, &id), UpdateState::Updating);
+    world.run(600 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Paused);
+}
+
+#[test]
+fn no_task_is_late_while_its_node_or_every_manager_is_away() {
+    let mut world = World::new(1);
+    let mut spec = updated(1, UpdateConfig::default());
+    spec.update.failure_action = FailureAction::Rollback;
+    spec.mode = Mode::Global;
+    let id = service(&mut world, spec);
+    set_image(&mut world, &id, "slow:2");
+    world.run(5 * SECOND);
+    world.cut(1);
+    world.run(700 * SECOND);
+    world.link(1);
+    world.run(5 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Updating, "{}", world.tasks());
+    world.pass_unled(700 * SECOND);
+    world.fail_over(2);
+    world.link(0);
+    world.link(1);
+    world.run(590 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Updating, "{}", world.tasks());
+    // It has the whole of its time from then on, and no more.
+    world.run(20 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::RollbackCompleted, "{}", world.tasks());
+}
+
+#[test]
+fn force_and_other_preferences_even_out_a_service() {
+    let counts = |world: &World| [1, 2, 3].map(|number| world.running_on(number));
+    let mut world = World::new(3);
+    for number in [2, 3] {
+        world.set_availability(number, Availability::Pause);
+    }
+    let id = service(&mut world, updated(6, UpdateConfig::default()));
+    for number in [2, 3] {
+        world.set_availability(number, Availability::Active);
+    }
+    // An update as such replaces tasks where they are.
+    set_image(&mut world, &id, "good:2");
+    world.run(30 * SECOND);
+    assert_eq!(counts(&world), [6, 0, 0], "{}", world.tasks());
+    world.update(&id, |spec| spec.task.force_update += 1);
+    world.run(30 * SECOND);
+    assert_eq!(counts(&world), [2, 2, 2], "{}", world.tasks());
+    // Nothing moves that need not.
+    let places = |world: &World| {
+        let mut places: Vec<_> =
+            world.wanted().into_iter().map(|task| (task.slot, task.node)).collect();
+        places.sort();
+        places
+    };
+    let before = places(&world);
+    world.update(&id, |spec| {
+        spec.update.parallelism = 0;
+        spec.task.force_update += 1;
+    });
+    world.run(30 * SECOND);
+    assert_eq!(places(&world), before);
+    for (number, zone) in [(1, "a"), (2, "b"), (3, "b")] {
+        let labels = [("zone".to_owned(), zone.to_owned())];
+        world.update_node(number, |spec| spec.labels.extend(labels));
+    }
+    let zone = "node.labels.zone".to_owned();
+    world.update(&id, |spec| spec.task.placement.spread.push(zone));
+    world.run(30 * SECOND);
+    let [a, b, c] = counts(&world);
+    assert_eq!((a, b + c), (3, 3), "{}", world.tasks());
+}
+
+#[test]
 fn an_update_that_is_over_is_not_failed_by_what_comes_back_later() {
     let mut world = World::new(3);
     let mut spec = updated(1, UpdateConfig::default());

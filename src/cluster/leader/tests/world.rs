@@ -346,6 +346,13 @@ impl World {
         }
     }
 
+    /// Lets time pass in which nobody leads.
+    pub(crate) fn pass_unled(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.date = self.date + time;
+        self.next_beat = self.now + BEAT;
+    }
+
     /// Replaces the leader by a new one, which knows only the state.
     pub(crate) fn fail_over(&mut self, term: u64) {
         self.pending = None;
