@@ -60,6 +60,7 @@ fn check_begun(state: &State, service: &Service, before: &impl Before, made: &Ta
             && task.desired.is_wanted()
             && task.status.state < TaskState::Running
             && !is_out_of_reach(state, service, task)
+            && !is_stuck(state, before, task)
             && !update.failed_in(&place)
     });
     let under_way = u64::try_from(under_way.count()).expect("a usize fits");
@@ -78,6 +79,22 @@ fn is_out_of_reach(state: &State, service: &Service, task: &Task) -> bool {
     node.status.state == NodeState::Down
         || node.spec.availability == Availability::Drain
         || (global && node.spec.availability != Availability::Active)
+}
+
+/// Tells whether no node took a task until this entry, and nothing else of its place lives: nothing
+/// is lost where it is not waited for.
+fn is_stuck(state: &State, before: &impl Before, task: &Task) -> bool {
+    let refused = if task.status.state <= TaskState::Pending {
+        !task.status.error.is_empty()
+    } else {
+        before.of(&task.id).is_some_and(|(state, _)| state <= TaskState::Pending)
+    };
+    let lives = |other: &Task| {
+        other.id != task.id
+            && SlotKey::of(other) == SlotKey::of(task)
+            && (TaskState::Assigned..=TaskState::Running).contains(&other.status.state)
+    };
+    refused && !state.tasks_of_service(&task.service).any(lives)
 }
 
 fn is_fresh(service: &Service, task: &Task) -> bool {
