@@ -18,7 +18,8 @@ use super::{
     plan::{self, Abilities, Need, Places, Planned, VolumeUse},
     rootfs::{self, FsMount},
     spec::{self, Facts, Input, edits::Edits, mount::MountSource, user},
-    volume, volume_part,
+    volume::Filling,
+    volume_part,
     volumes::{VolumeError, VolumeWanted},
 };
 use crate::{
@@ -29,12 +30,20 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long mounting a task's volumes may take: the kernel's own patience with an NFS server that
 /// does not answer is minutes, and whoever waits for the task should hear why before.
 const MOUNT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the look into an image may take, with the filling of volumes from it: as long as the
+/// unpacking of a layer, 2 GB onto an SD card at 2 MB/s.
+const LOOK_LIMIT: Duration = Duration::from_secs(1_200);
+
+/// How long a task waits for others that fill a volume it mounts too, before it says so and is tried
+/// again: what most images put into a volume is copied within.
+const FILL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names a container that is being made, until dropped.
 struct Preparing {
@@ -170,15 +179,7 @@ impl Runtime {
         self.reached(Step::Snapshot)?;
 
         let look = self.look_of(task, image, mounts, planned.clone());
-        // The guards go along: whoever comes next must wait for the thread, even if nobody waits
-        // for this call any more.
-        let guards = Arc::clone(guards);
-        let looked = smol::unblock(move || {
-            let looked = look.run();
-            drop(guards);
-            looked
-        });
-        let (user, more) = looked.await?;
+        let (user, more) = look.run_with(Arc::clone(guards)).await?;
         edits.extend(more);
         self.reached(Step::Look)?;
 
@@ -436,24 +437,44 @@ struct Look {
 }
 
 impl Look {
-    fn run(&self) -> Result<(user::User, Edits), Failure> {
-        let mut volumes = Vec::new();
+    /// Looks, on a thread. The guards go along: whoever comes next must wait for the thread, even
+    /// if nobody waits for this call any more; but no longer than [`LOOK_LIMIT`], since a thread
+    /// that hangs in a dead disk or network mount never ends.
+    async fn run_with<G: Send + 'static>(self, guards: G) -> Result<(user::User, Edits), Failure> {
+        let (sender, looked) = async_channel::bounded(1);
+        let until = Instant::now() + LOOK_LIMIT;
+        smol::spawn(async move {
+            let looked = within(LOOK_LIMIT, smol::unblock(move || self.run(until))).await;
+            drop(guards);
+            // Where nobody waits any more, that is as good.
+            drop(sender.try_send(looked));
+        })
+        .detach();
+        looked.recv().await.ok().flatten().unwrap_or_else(|| {
+            let minutes = LOOK_LIMIT.as_secs() / 60;
+            let message =
+                format!("filling volumes from the image takes more than {minutes} minutes");
+            Err(Failure { message, temporary: true })
+        })
+    }
+
+    fn run(&self, until: Instant) -> Result<(user::User, Edits), Failure> {
+        let mut wanted = Vec::new();
         for planned in &self.planned {
             let Need::Volume(volume) = &planned.need else { continue };
-            if volume.subpath.is_empty() {
-                let folder = volume::open(&volume.root)
-                    .map_err(|error| disk("cannot make a volume", &error))?;
-                volumes.push((folder, planned.mount.target.clone(), volume.fill));
-            } else {
+            if !volume.subpath.is_empty() {
                 drop(open_part(volume)?);
+            } else if volume.fill {
+                wanted.push((volume.root.clone(), planned.mount.target.clone()));
             }
         }
+        let filling = Filling::open(&wanted, FILL_PATIENCE)
+            .map_err(|error| disk("cannot make a volume", &error))?;
         let looked = rootfs::with_root(&self.mounts, &self.at, || {
-            for (folder, target, _) in volumes.iter().filter(|(_, _, fill)| *fill) {
-                volume::copy_up(folder, target)?;
-            }
+            filling.copy_up(until)?;
             Ok((rootfs::read_text("/etc/passwd")?, rootfs::read_text("/etc/group")?))
         });
+        drop(filling);
         let (passwd, group) =
             looked.map_err(|error| disk("cannot look into the image's files", &error))?;
         let user = user::resolve(&self.user, &self.groups, &passwd, &group)

@@ -5,10 +5,12 @@
 //! the thread, also when midge is killed. Knows mounts; must not know what is looked for.
 
 use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
     mount::{MountFlags, MountPropagationFlags},
     thread::UnshareFlags,
 };
-use std::{ffi::CString, io, path::Path};
+use std::{ffi::CString, fs::File, io, path::Path};
 
 /// The longest option string that mount(2) takes is a page; beyond this the lower layers are named
 /// relative to their common folder.
@@ -46,14 +48,20 @@ pub(super) fn with_root<T: Send>(
     })
 }
 
-/// Reads a text file of the image; empty where it is missing.
+/// Reads a text file of the image; empty where there is no plain file.
 pub(super) fn read_text(path: &str) -> io::Result<String> {
     use io::Read;
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(error),
+    // A fifo in its place must not hold us up.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        // The last is a socket's.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::NXIO) => return Ok(String::new()),
+        Err(error) => return Err(error.into()),
     };
+    if !file.metadata()?.is_file() {
+        return Ok(String::new());
+    }
     let mut bytes = Vec::new();
     file.take(FILE_MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -120,5 +128,25 @@ mod tests {
         assert_eq!(folder.as_deref(), Some("/s"));
         assert_eq!(short, "workdir=/s/9/work,upperdir=/s/9/fs,lowerdir=2/fs:1/fs");
         assert_eq!(relative("a=b"), (None, "a=b".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_plain_file_has_no_text_and_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let (mode, fifo) = (Mode::from_raw_mode(0o600), rustix::fs::FileType::Fifo);
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), fifo, mode, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        std::fs::write(path("file"), "text").unwrap();
+        for (name, text) in [
+            ("fifo", ""),
+            ("socket", ""),
+            (".", ""),
+            ("none", ""),
+            ("file/x", ""),
+            ("file", "text"),
+        ] {
+            assert_eq!(read_text(&path(name)).unwrap(), text, "{name}");
+        }
     }
 }

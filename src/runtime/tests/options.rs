@@ -304,6 +304,38 @@ fn mounts_of_the_node_show_inside_where_they_are_to() {
 }
 
 #[test]
+fn one_volume_at_two_paths_is_filled_once_and_seen_at_both() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    let shared = daemon.dir().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let device = shared.display().to_string();
+    let options = [("type", "none"), ("o", "bind"), ("device", device.as_str())];
+    let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let same = VolumeOptions { options, ..VolumeOptions::default() };
+    let mut twice = task(1, "cat /vol/seed /also/seed /anon/seed /four/seed; touch /also/x 2>&1");
+    twice.spec_mut().container.mounts = vec![
+        mount(volume("data", VolumeOptions::default()), "/vol", false),
+        mount(volume("data", VolumeOptions::default()), "/also", true),
+        mount(volume("three", same.clone()), "/anon", false),
+        mount(volume("four", same), "/four", false),
+    ];
+    smol::block_on(async {
+        within(run(&runtime, &daemon, &twice)).await.expect("nothing waits for itself").unwrap();
+        expect![[r#"
+            seed of vol
+            seed of vol
+            seed of anon
+            seed of anon
+            touch: /also/x: Read-only file system
+        "#]]
+        .assert_eq(&output(&runtime, &twice).await);
+        exit(&runtime, &twice).await;
+        runtime.remove(&twice.id).await.unwrap();
+    });
+}
+
+#[test]
 fn what_is_not_to_be_kept_is_not() {
     let Some(daemon) = Daemon::start() else { return };
     let runtime = daemon.runtime();
