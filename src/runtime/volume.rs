@@ -127,6 +127,11 @@ fn copy_up(volume: &File, target: &str, until: Instant) -> io::Result<()> {
     mark(volume, true)?;
     Copy { until }.folder(source.as_fd(), volume.as_fd(), 0)?;
     copy_owner(source.as_fd(), volume.as_fd())?;
+    if has_entries(source.as_fd())? {
+        // The mark's end may be on disk long before what was copied: a power cut in between would
+        // leave empty files in a volume that counts as filled.
+        rustix::fs::syncfs(volume)?;
+    }
     mark(volume, false)
 }
 
@@ -148,13 +153,16 @@ fn mark(volume: &File, on: bool) -> io::Result<()> {
 
 fn is_empty(folder: &File) -> io::Result<bool> {
     let filling = rustix::fs::fgetxattr(folder, FILLING, &mut [0_u8; 8][..]).is_ok();
+    Ok(filling || !has_entries(folder.as_fd())?)
+}
+
+fn has_entries(folder: BorrowedFd<'_>) -> io::Result<bool> {
     for entry in rustix::fs::Dir::read_from(folder)? {
-        let entry = entry?;
-        if !is_self(entry.file_name()) && !filling {
-            return Ok(false);
+        if !is_self(entry?.file_name()) {
+            return Ok(true);
         }
     }
-    Ok(true)
+    Ok(false)
 }
 
 fn is_self(name: &CStr) -> bool {
