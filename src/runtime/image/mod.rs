@@ -237,6 +237,9 @@ pub enum PullError {
         /// How many there are.
         free: u64,
     },
+    /// It cannot be brought to the disk.
+    #[error("cannot write unpacked layers to the disk")]
+    Disk(#[source] std::io::Error),
     /// It took too long as a whole.
     #[error("pulling {image} took more than {hours} hours")]
     Late {
@@ -257,7 +260,7 @@ impl PullError {
         match self {
             Self::Registry(error) => error.is_temporary(),
             Self::Runtime(error) => error.is_temporary(),
-            Self::Corrupt { .. } | Self::Late { .. } | Self::NoRoom { .. } => true,
+            Self::Corrupt { .. } | Self::Late { .. } | Self::NoRoom { .. } | Self::Disk(_) => true,
             Self::Reference(_) | Self::Document { .. } | Self::Platform { .. } => false,
         }
     }

@@ -443,5 +443,6 @@ fn disk_use_counts_what_is_shared_once_and_forgetting_frees_it() {
         assert_eq!(images.disk().await.unwrap().total, 0);
         let root = images.root_dir().await.unwrap().expect("containerd names its folder");
         assert!(root.starts_with(containerd.dir.path()) && root.is_dir(), "{root:?}");
+        assert!(images.open_root().await.is_some(), "what is unpacked is brought to the disk");
     });
 }

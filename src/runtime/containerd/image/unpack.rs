@@ -5,9 +5,12 @@ use super::{
     Images, SNAPSHOTTER,
     link::{CALL_LIMIT, CallError, Lease, SLOW_CALL_LIMIT, absent, call, code_is, refused},
 };
-use crate::runtime::image::{
-    Progress, PullError, RuntimeError, Step,
-    document::{self, Config, Descriptor, Manifest, short},
+use crate::runtime::{
+    containerd::link::within,
+    image::{
+        Progress, PullError, RuntimeError, Step,
+        document::{self, Config, Descriptor, Manifest, short},
+    },
 };
 use containerd_client::{
     services::v1::{
@@ -19,7 +22,7 @@ use containerd_client::{
     },
     types,
 };
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fs::File, sync::Arc, time::Duration};
 use tonic::Code;
 
 /// How long unpacking one layer may take: 2 GB onto an SD card at 2 MB/s.
@@ -39,6 +42,7 @@ impl Images {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<String, PullError> {
         let chain = document::chain_ids(&config.diff_ids);
+        let root = self.open_root().await;
         let mut below = String::new();
         for ((layer, diff_id), name) in manifest.layers.iter().zip(&config.diff_ids).zip(&chain) {
             let report = |step, current| {
@@ -47,7 +51,7 @@ impl Images {
             };
             let _alone = self.link.exclusive(format!("chain {name}")).await;
             report(Step::Extracting, 0);
-            self.unpack_layer(lease, layer, diff_id, &below, name).await?;
+            self.unpack_layer(lease, layer, diff_id, &below, name, root.as_ref()).await?;
             report(Step::PullComplete, layer.size);
             below.clone_from(name);
         }
@@ -76,6 +80,7 @@ impl Images {
         diff_id: &str,
         below: &str,
         name: &str,
+        root: Option<&Arc<File>>,
     ) -> Result<(), PullError> {
         let mut snapshots = self.link.snapshots().await?;
         let key = format!("extract-midge-{:016x} {name}", rand::random::<u64>());
@@ -97,7 +102,10 @@ impl Images {
             let why = "it says that it exists, and it does not";
             return Err(refused("prepare a snapshot", why).into());
         };
-        let result = self.apply(layer, diff_id, prepared.mounts).await;
+        let mut result = self.apply(layer, diff_id, prepared.mounts).await;
+        if let (Ok(()), Some(root)) = (&result, root) {
+            result = sync(Arc::clone(root)).await;
+        }
         if let Err(error) = result {
             self.drop_snapshot(&key).await;
             return Err(error);
@@ -126,8 +134,7 @@ impl Images {
         let message = ApplyRequest {
             diff: Some(wire(layer)),
             mounts,
-            // A power cut after the commit must not leave a snapshot of empty files behind.
-            // (containerd 1.6 has no such field and ignores it.)
+            // For a containerd whose folders we cannot see. Those before 1.7.14 ignore it.
             sync_fs: true,
             ..ApplyRequest::default()
         };
@@ -137,6 +144,13 @@ impl Images {
             Some(applied) if applied.digest == diff_id => Ok(()),
             _ => Err(PullError::Corrupt { what: format!("unpacked layer {}", layer.digest) }),
         }
+    }
+
+    /// Opens the folder that layers are unpacked into; none where that cannot be, as of a containerd
+    /// that has mounts of its own.
+    pub(super) async fn open_root(&self) -> Option<Arc<File>> {
+        let root = self.root_dir().await.ok().flatten()?;
+        smol::unblock(move || File::open(root)).await.ok().map(Arc::new)
     }
 
     /// Removes a snapshot that came to nothing. Where that fails, the end of the lease does it.
@@ -153,6 +167,15 @@ impl Images {
             tracing::debug!(%error, key, "a half-unpacked snapshot is left to the collector");
         }
     }
+}
+
+/// Waits until what was unpacked below a folder is on disk: a power cut after the commit must not
+/// leave a snapshot of empty files behind.
+async fn sync(root: Arc<File>) -> Result<(), PullError> {
+    let synced = smol::unblock(move || rustix::fs::syncfs(&*root));
+    let late = || Err(rustix::io::Errno::TIMEDOUT);
+    let synced = within(APPLY_LIMIT, synced).await.unwrap_or_else(late);
+    synced.map_err(|error| PullError::Disk(error.into()))
 }
 
 /// Returns a descriptor as containerd wants it.
