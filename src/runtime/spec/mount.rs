@@ -104,11 +104,13 @@ pub(super) fn all(input: &Input<'_>) -> Value {
         ("/etc/hostname", input.setup.hostname_file.as_ref()),
     ];
     let files = files.into_iter().filter(|(target, _)| !wanted(target));
-    all.extend(files.filter_map(|(target, source)| Some(bind(source?, target, "rw"))));
+    let files =
+        files.filter_map(|(target, source)| Some((depth(target), bind(source?, target, "rw"))));
     let own = input.mounts.iter().map(|mount| (depth(&mount.target), mount.to_json()));
     let edits = input.edits.mounts.iter().filter(|mount| !wanted(&mount.target));
     let edits = edits.map(|mount| (depth(&mount.target), edited(mount)));
-    let mut asked: Vec<(usize, Value)> = own.chain(edits).collect();
+    // The files among the others: one that is mounted at /etc must not hide them.
+    let mut asked: Vec<(usize, Value)> = files.chain(own).chain(edits).collect();
     asked.sort_by_key(|(depth, _)| *depth);
     all.extend(asked.into_iter().map(|(_, mount)| mount));
     all.extend(input.init.map(|init| bind(init, INIT_PATH, "ro")));

@@ -32,6 +32,8 @@ impl World {
     fn build(&self) -> Result<Value, SpecError> {
         let setup = ContainerSetup {
             netns: (!self.host_network).then(|| "/n".into()),
+            hosts: Some("/node/hosts".into()),
+            resolv_conf: Some("/node/resolv.conf".into()),
             cgroup_parent: "/midge".into(),
             ..ContainerSetup::default()
         };
@@ -230,7 +232,7 @@ fn security_options() {
                 vec!["no-new-privileges".into(), "systempaths=unconfined".into()];
         },
         &expect![[r#"
-            - linux maskedPaths: "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/sys/devices/virtual/powercap", "/sys/firmware"
+            - linux maskedPaths: "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"
             - linux readonlyPaths: "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"
             - process noNewPrivileges: false
             + process noNewPrivileges: true
@@ -246,7 +248,7 @@ fn security_options() {
             - linux seccomp architectures: "SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"
             - linux seccomp defaultAction: "SCMP_ACT_ERRNO"
             - linux seccomp defaultErrnoRet: 1
-            - linux seccomp syscalls: what everybody may call, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_NE","value":40}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","names":["chroot"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_MASKED_EQ","value":2114060288}],"names":["clone"]}, {"action":"SCMP_ACT_ERRNO","errnoRet":38,"names":["clone3"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":0}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":8}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131072}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131080}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":4294967295}],"names":["personality"]}
+            - linux seccomp syscalls: what everybody may call, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_LT","value":38}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":39}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":41}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":42}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":43}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":44}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":45}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","names":["chroot"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_MASKED_EQ","value":2114060288}],"names":["clone"]}, {"action":"SCMP_ACT_ERRNO","errnoRet":38,"names":["clone3"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":0}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":8}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131072}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131080}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":4294967295}],"names":["personality"]}
             + linux seccomp defaultAction: "SCMP_ACT_ALLOW"
             + linux seccomp syscalls: {"action":"SCMP_ACT_ERRNO","errnoRet":5,"names":["mkdir"]}
         "#]],
@@ -290,13 +292,13 @@ fn a_privileged_container() {
             world.facts.capabilities = 0b11;
         },
         &expect![[r#"
-            - linux maskedPaths: "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/sys/devices/virtual/powercap", "/sys/firmware"
+            - linux maskedPaths: "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"
             - linux readonlyPaths: "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"
             - linux resources devices: {"access":"rwm","allow":false}
             - linux seccomp architectures: "SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"
             - linux seccomp defaultAction: "SCMP_ACT_ERRNO"
             - linux seccomp defaultErrnoRet: 1
-            - linux seccomp syscalls: what everybody may call, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_NE","value":40}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","names":["chroot"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_MASKED_EQ","value":2114060288}],"names":["clone"]}, {"action":"SCMP_ACT_ERRNO","errnoRet":38,"names":["clone3"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":0}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":8}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131072}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131080}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":4294967295}],"names":["personality"]}
+            - linux seccomp syscalls: what everybody may call, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_LT","value":38}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":39}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":41}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":42}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":43}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":44}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":45}],"names":["socket"]}, {"action":"SCMP_ACT_ALLOW","names":["chroot"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_MASKED_EQ","value":2114060288}],"names":["clone"]}, {"action":"SCMP_ACT_ERRNO","errnoRet":38,"names":["clone3"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":0}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":8}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131072}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131080}],"names":["personality"]}, {"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":4294967295}],"names":["personality"]}
             - mounts: {"destination":"/sys","options":["nosuid","noexec","nodev","ro"],"source":"sysfs","type":"sysfs"}, {"destination":"/sys/fs/cgroup","options":["ro","nosuid","noexec","nodev"],"source":"cgroup","type":"cgroup"}
             - process capabilities bounding: "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SETFCAP"
             - process capabilities effective: "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SETFCAP"
@@ -403,6 +405,19 @@ fn mounts() {
             + mounts: {"destination":"/a","options":["rbind","rslave","rw"],"source":"/src","type":"bind"}, {"destination":"/b","options":["rbind","shared","rw"],"source":"/src","type":"bind"}
         "#]],
     );
+}
+
+#[test]
+fn what_is_mounted_at_etc_hides_no_file_of_the_network() {
+    let folder = |target: &str| MountPoint::folder("/src".into(), target.into(), false);
+    let mut world = World::new();
+    world.mounts = vec![folder("/etc"), folder("/etc/ssl/certs"), folder("/etc/hostname")];
+    let built = world.build().unwrap();
+    let mounts = built["mounts"].as_array().unwrap().iter();
+    let targets: Vec<&str> = mounts.filter_map(|mount| mount["destination"].as_str()).collect();
+    let own = targets.iter().position(|target| *target == "/etc").unwrap();
+    let expected = ["/etc", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/etc/ssl/certs"];
+    assert_eq!(targets[own..], expected);
 }
 
 #[test]
