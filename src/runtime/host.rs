@@ -5,15 +5,20 @@ use std::{fs, path::Path};
 
 /// Looks at the kernel.
 pub(super) fn facts() -> Facts {
-    // What the first process cannot have nobody here can; our own set may be smaller by our unit.
-    let first = fs::read_to_string("/proc/1/status").unwrap_or_default();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     Facts {
         controllers: cgroups::controllers(Path::new(cgroups::ROOT)),
-        capabilities: bounding_set(&first).unwrap_or(u64::MAX),
+        capabilities: capabilities(),
         kernel: version(&release),
         apparmor: apparmor::here(),
     }
+}
+
+/// Returns the capabilities that a container here can be given, a bit each.
+pub(super) fn capabilities() -> u64 {
+    // What the first process cannot have nobody here can; our own set may be smaller by our unit.
+    let first = fs::read_to_string("/proc/1/status").unwrap_or_default();
+    bounding_set(&first).unwrap_or(u64::MAX)
 }
 
 /// Reads `6.1.0-18-amd64`; what cannot be read counts as old.
@@ -24,7 +29,7 @@ pub(super) fn version(release: &str) -> (u32, u32) {
 }
 
 /// Reads which capabilities a process may ever have.
-pub(super) fn bounding_set(status: &str) -> Option<u64> {
+fn bounding_set(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }

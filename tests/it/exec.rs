@@ -4,6 +4,7 @@ use crate::host::{Host, Network, can_run, eventually, midge_binary, which};
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -265,4 +266,33 @@ fn the_docker_command_reaches_into_containers() {
         "{{range .Mounts}}{{.Type}} {{.Name}} {{.Destination}}{{end}} {{.HostConfig.NetworkMode}}";
     let shown = docker(host, &["inspect", "-f", format, &tasks[0]], b"");
     check(&shown, 0, "volume data /data bridge\n");
+}
+
+/// As its unit has it: the daemon has no right to set the clock, but containerd has.
+#[test]
+fn a_privileged_command_is_given_what_the_node_has_not_what_the_daemon_has() {
+    if !can_run() || which("setpriv").is_none() {
+        return;
+    }
+    let mut network = cluster();
+    let host = &mut network.hosts[0];
+    let script = host.dir.join("confined");
+    let own = midge_binary().display().to_string();
+    let text = format!("#!/bin/sh\nexec setpriv --bounding-set=-sys_time {own} \"$@\"\n");
+    fs::write(&script, text).expect("a new file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it is there");
+    host.binary = script;
+    host.stop_daemon();
+    host.start_daemon();
+    let bounding = |process: &str| {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:\t"));
+        line.expect("the kernel tells").to_owned()
+    };
+    assert_ne!(bounding(&host.pid().to_string()), bounding("1"));
+    network.manager().wait_running("web", 2);
+    let (task, host) = (task_on(&network, 0), network.manager());
+    let status = ["grep", "CapEff", "/proc/self/status"];
+    let given = midge(host, &[&["exec", "--privileged", &task], &status[..]].concat(), b"");
+    check(&given, 0, &format!("CapEff:\t{}\n", bounding("1")));
 }

@@ -21,6 +21,7 @@ use super::{
         task::{self, State},
     },
     engine::{Runtime, Shared},
+    host,
     spec::user::{self, UserError},
 };
 use crate::{
@@ -301,8 +302,7 @@ async fn describe(
     let wanted = spec.user.clone();
     let looked = smol::unblock(move || {
         let user = if wanted.is_empty() { None } else { Some(resolve(&root, &wanted)?) };
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        Ok((user, process::bounding(&status)))
+        Ok((user, host::capabilities()))
     });
     let (user, bounding) =
         looked.await.map_err(|error: UserError| ExecError::User(error.to_string()))?;

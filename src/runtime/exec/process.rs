@@ -3,10 +3,7 @@
 //! Pure: what had to be read from the container comes in as arguments.
 
 use crate::{
-    runtime::{
-        host,
-        spec::{user::User, variables},
-    },
+    runtime::spec::{user::User, variables},
     types::{ExecSpec, TerminalSize, capabilities_in},
 };
 use serde_json::{Value, json};
@@ -64,11 +61,6 @@ pub(super) fn user(container: &[u8]) -> (u32, u32) {
     let id = |name: &str| spec["process"]["user"][name].as_u64().unwrap_or_default();
     let id = |name: &str| u32::try_from(id(name)).unwrap_or_default();
     (id("uid"), id("gid"))
-}
-
-/// Reads the capabilities that this process could pass on from `/proc/self/status`.
-pub(super) fn bounding(status: &str) -> u64 {
-    host::bounding_set(status).unwrap_or_default()
 }
 
 /// The container's variables with the process's own over them.
@@ -148,11 +140,5 @@ mod tests {
                 r#"{"args":["id"],"capabilities":{"bounding":["CAP_KILL"]},"cwd":"/srv","env":["PATH=/bin","A=1"],"noNewPrivileges":true,"oomScoreAdj":7,"terminal":false,"user":{"additionalGids":[33],"gid":33,"uid":33}}"#
             ]],
         );
-    }
-
-    #[test]
-    fn capabilities_of_the_node_are_read() {
-        assert_eq!(bounding("CapEff:\t0\nCapBnd:\t000001ffffffffff\n"), 0x1ff_ffff_ffff);
-        assert_eq!(bounding("nothing"), 0);
     }
 }

@@ -83,7 +83,7 @@ fn commands_run_as_their_container_does_and_as_they_ask() {
         assert_eq!(out, format!("other\n/etc\n{id}\nCapEff:\t0000000000000000\n"));
 
         let all = ExecSpec { privileged: true, ..shell("grep CapEff /proc/self/status") };
-        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let status = fs::read_to_string("/proc/1/status").unwrap();
         let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).unwrap();
         let effective = format!("CapEff:\t{bounding}\n");
         assert_eq!(outcome(&runtime, &host, &all).await.0, effective);
