@@ -32,7 +32,7 @@ use user::User;
 const INIT_PATH: &str = "/sbin/docker-init";
 
 /// What a container cannot see.
-const MASKED: [&str; 11] = [
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -42,6 +42,7 @@ const MASKED: [&str; 11] = [
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/timer_list",
+    "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
@@ -67,6 +68,8 @@ pub(super) struct Facts {
     pub(super) kernel: (u32, u32),
     /// What AppArmor does for containers that name no profile.
     pub(super) apparmor: AppArmor,
+    /// What containers cannot see of this node besides what they can see of none.
+    pub(super) masked: Vec<String>,
 }
 
 impl Default for Facts {
@@ -79,6 +82,7 @@ impl Default for Facts {
             capabilities: u64::MAX,
             kernel: (6, 1),
             apparmor: AppArmor::Off,
+            masked: Vec::new(),
         }
     }
 }
@@ -248,7 +252,8 @@ pub(super) fn build(input: &Input<'_>) -> Result<Value, SpecError> {
         linux["seccomp"] = profile;
     }
     if !spec.privileged && !security.open_paths {
-        linux["maskedPaths"] = json!(MASKED);
+        let own = input.facts.masked.iter().map(String::as_str);
+        linux["maskedPaths"] = MASKED.into_iter().chain(own).collect();
         linux["readonlyPaths"] = json!(READ_ONLY);
     }
     let sysctls = limits::sysctls(spec, input.setup.netns.is_some())?;

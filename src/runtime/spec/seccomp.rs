@@ -20,20 +20,21 @@ const ALLOWED: &str = "
     getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32 getitimer getpeername
     getpgid getpgrp getpid getppid getpriority getrandom getresgid getresgid32 getresuid
     getresuid32 getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid
-    getuid32 getxattr inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel
-    io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit ioctl
-    ioprio_get ioprio_set ipc kill landlock_add_rule landlock_create_ruleset
-    landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listxattr llistxattr
-    lremovexattr lseek lsetxattr lstat lstat64 madvise map_shadow_stack membarrier memfd_create
-    memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mmap2 mprotect
-    mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend
-    mq_timedsend_time64 mq_unlink mremap msgctl msgget msgrcv msgsnd msync munlock munlockall
-    munmap nanosleep newfstatat open openat openat2 pause pidfd_open pidfd_send_signal pipe
-    pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv
-    preadv2 prlimit64 process_mrelease process_vm_readv process_vm_writev pselect6
-    pselect6_time64 ptrace pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv
-    recv recvfrom recvmmsg recvmmsg_time64 recvmsg remap_file_pages removexattr rename renameat
-    renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask
+    getuid32 getxattr getxattrat inotify_add_watch inotify_init inotify_init1 inotify_rm_watch
+    io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit
+    ioctl ioprio_get ioprio_set ipc kill landlock_add_rule landlock_create_ruleset
+    landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listmount listxattr
+    listxattrat llistxattr lremovexattr lseek lsetxattr lstat lstat64 madvise map_shadow_stack
+    membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2
+    mlockall mmap mmap2 mprotect mq_getsetattr mq_notify mq_open mq_timedreceive
+    mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink mremap mseal msgctl msgget
+    msgrcv msgsnd msync munlock munlockall munmap name_to_handle_at nanosleep newfstatat open
+    openat openat2 pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free
+    pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv preadv2 prlimit64
+    process_mrelease process_vm_readv process_vm_writev pselect6 pselect6_time64 ptrace pwrite64
+    pwritev pwritev2 read readahead readlink readlinkat readv recv recvfrom recvmmsg
+    recvmmsg_time64 recvmsg remap_file_pages removexattr removexattrat rename renameat renameat2
+    restart_syscall riscv_hwprobe rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask
     rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64
     rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity
     sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
@@ -43,13 +44,14 @@ const ALLOWED: &str = "
     set_thread_area set_tid_address setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32
     setgroups setgroups32 setitimer setpgid setpriority setregid setregid32 setresgid
     setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid setsockopt setuid
-    setuid32 setxattr shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4
-    sigprocmask sigreturn socketcall socketpair splice stat stat64 statfs statfs64 statx symlink
-    symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete
-    timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create
-    timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate
-    truncate64 ugetrlimit umask uname unlink unlinkat utime utimensat utimensat_time64 utimes
-    vfork vmsplice wait4 waitid waitpid write writev
+    setuid32 setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd
+    signalfd4 sigprocmask sigreturn socketcall socketpair splice stat stat64 statfs statfs64
+    statmount statx symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill time
+    timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime
+    timer_settime64 timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime
+    timerfd_settime64 times tkill truncate truncate64 ugetrlimit umask uname unlink unlinkat
+    uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid waitpid write
+    writev
 ";
 
 /// Calls that only ARM has.
@@ -74,8 +76,23 @@ const ENOSYS: u32 = 38;
 /// EPERM.
 const REFUSED: u32 = 1;
 
-/// Sockets of this family reach the hypervisor's host.
-const AF_VSOCK: u64 = 40;
+/// Sockets of the families below this one are let through. By its own, programs have the kernel
+/// encipher: no container needs that, and its code has made root of anybody (CVE-2026-31431).
+const AF_ALG: u64 = 38;
+
+/// The later families that are let through: all but `AF_VSOCK` (40), whose sockets reach the
+/// hypervisor's host. One by one: "greater" and "not equal" look at 64 bits, of which the kernel
+/// takes the lower half, and a program would come by with one of the upper bits set. Programs for
+/// 32-bit x86 can go by `socketcall`, where no filter sees the family; there it is AppArmor that
+/// refuses `AF_ALG`.
+const LATER_FAMILIES: [u64; 6] = [
+    39, // AF_NFC
+    41, // AF_KCM
+    42, // AF_QIPCRTR
+    43, // AF_SMC
+    44, // AF_XDP
+    45, // AF_MCTP
+];
 
 /// Calls that whoever has the capability may make. The kernel asks for the capability as well;
 /// the filter keeps the code behind a call out of reach of everybody else.
@@ -121,8 +138,9 @@ pub(super) fn profile(architecture: &str, capabilities: &[&str]) -> Value {
         ALLOWED.split_ascii_whitespace().chain(own.split_ascii_whitespace()).collect();
     let mut rules = vec![
         json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),
-        with_argument("socket", AF_VSOCK, "SCMP_CMP_NE"),
+        with_argument("socket", AF_ALG, "SCMP_CMP_LT"),
     ];
+    rules.extend(LATER_FAMILIES.map(|family| with_argument("socket", family, "SCMP_CMP_EQ")));
     for (capability, names) in GRANTED {
         if capabilities.contains(&capability) {
             let names: Vec<&str> = names.split_ascii_whitespace().collect();

@@ -111,7 +111,7 @@ fn the_process_has_dockers_defaults() {
     check_part(
         &value,
         &expect![[
-            r#"{"hostname":"000000000000","linux":{"cgroupsPath":"/midge/n1/0000000000000000000000001","maskedPaths":["/proc/acpi","/proc/asound","/proc/interrupts","/proc/kcore","/proc/keys","/proc/latency_stats","/proc/sched_debug","/proc/scsi","/proc/timer_list","/sys/devices/virtual/powercap","/sys/firmware"],"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"ipc"},{"type":"pid"},{"path":"/n","type":"network"},{"type":"cgroup"}],"readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"],"resources":{"cpu":{"period":100000,"quota":150000},"devices":[{"access":"rwm","allow":false}],"memory":{"limit":1048576,"swap":2097152},"pids":{"limit":9}},"seccomp":{"architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"syscalls":[{"action":"SCMP_ACT_ALLOW","names":null},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_NE","value":40}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","names":["chroot"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_MASKED_EQ","value":2114060288}],"names":["clone"]},{"action":"SCMP_ACT_ERRNO","errnoRet":38,"names":["clone3"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":0}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":8}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131072}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131080}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":4294967295}],"names":["personality"]}]},"sysctl":{"net.ipv4.ip_unprivileged_port_start":"0","net.ipv4.ping_group_range":"0 2147483647"}},"mounts":null,"ociVersion":"1.0.2","process":null,"root":{"path":"rootfs","readonly":false}}"#
+            r#"{"hostname":"000000000000","linux":{"cgroupsPath":"/midge/n1/0000000000000000000000001","maskedPaths":["/proc/acpi","/proc/asound","/proc/interrupts","/proc/kcore","/proc/keys","/proc/latency_stats","/proc/sched_debug","/proc/scsi","/proc/timer_list","/proc/timer_stats","/sys/devices/virtual/powercap","/sys/firmware"],"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"ipc"},{"type":"pid"},{"path":"/n","type":"network"},{"type":"cgroup"}],"readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"],"resources":{"cpu":{"period":100000,"quota":150000},"devices":[{"access":"rwm","allow":false}],"memory":{"limit":1048576,"swap":2097152},"pids":{"limit":9}},"seccomp":{"architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"syscalls":[{"action":"SCMP_ACT_ALLOW","names":null},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_LT","value":38}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":39}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":41}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":42}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":43}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":44}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":45}],"names":["socket"]},{"action":"SCMP_ACT_ALLOW","names":["chroot"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_MASKED_EQ","value":2114060288}],"names":["clone"]},{"action":"SCMP_ACT_ERRNO","errnoRet":38,"names":["clone3"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":0}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":8}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131072}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":131080}],"names":["personality"]},{"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_EQ","value":4294967295}],"names":["personality"]}]},"sysctl":{"net.ipv4.ip_unprivileged_port_start":"0","net.ipv4.ping_group_range":"0 2147483647"}},"mounts":null,"ociVersion":"1.0.2","process":null,"root":{"path":"rootfs","readonly":false}}"#
         ]],
     );
 }
@@ -159,4 +159,32 @@ fn every_processor_has_its_calls() {
     assert!(names("arm").1.contains("set_tls") && !names("amd64").1.contains("set_tls"));
     assert_eq!(names("arm64").0, json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]));
     assert_eq!(names("riscv64").0, Value::Null);
+}
+
+/// Tells whether a profile lets a program make a socket of a family, as the kernel sees it: by all
+/// bits of the argument.
+fn allows_socket(profile: &Value, family: u64) -> bool {
+    let rules = profile["syscalls"].as_array().unwrap().iter();
+    let mut rules =
+        rules.filter(|rule| rule["names"].as_array().unwrap().contains(&json!("socket")));
+    rules.any(|rule| {
+        let argument = &rule["args"][0];
+        let value = argument["value"].as_u64().unwrap();
+        match argument["op"].as_str().unwrap() {
+            "SCMP_CMP_LT" => family < value,
+            "SCMP_CMP_EQ" => family == value,
+            other => panic!("{other}"),
+        }
+    })
+}
+
+#[test]
+fn sockets_of_ciphers_and_of_the_hypervisor_are_refused() {
+    let profile = seccomp::profile("amd64", &[]);
+    for family in 1..=45 {
+        let refused = [38, 40].contains(&family);
+        assert_eq!(allows_socket(&profile, family), !refused, "{family}");
+        // The kernel takes the lower half only.
+        assert!(!allows_socket(&profile, family | (1 << 32)), "{family}");
+    }
 }
