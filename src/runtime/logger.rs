@@ -22,7 +22,7 @@ use std::{
     os::fd::FromRawFd,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Longer lines are split, as Docker splits them: readers never need more memory than this a line.
@@ -30,6 +30,15 @@ const LINE_MAX: usize = 16 << 10;
 
 /// How much is read at once: a quarter of a pipe, so that the container is never waited for.
 const READ_MAX: usize = 16 << 10;
+
+/// How far the dates of lines run ahead of a clock that was set back, at most: it is set by a second
+/// or so all day long, and the lines of a log are told from one another by their dates, which rise
+/// for that. A clock that was an hour or a year ahead is believed at once: dates that are wrong for
+/// as long would be worse than a follower who sees lines twice.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// How much later a line is than the one before that was read at once with it.
+const NEXT: Duration = Duration::from_nanos(1);
 
 /// Marks the end of the log beside it, so that a follower knows that nothing more will come.
 pub(super) const END_SUFFIX: &str = "end";
@@ -118,13 +127,32 @@ impl Source {
 struct Batch<'a> {
     bytes: Vec<u8>,
     lines: u64,
-    date: Date,
+    /// The date of the last line.
+    last: Date,
     attributes: &'a str,
 }
 
 impl Batch<'_> {
+    /// Lines that are read `now` come next: they bear later dates than those before. Returns one in
+    /// between.
+    fn begin(&mut self, now: Date) -> Date {
+        let next = self.last + NEXT;
+        self.last = if next > now + AHEAD_MAX { now } else { next.max(now) };
+        self.last
+    }
+
+    /// Forgets the lines.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(4 * LINE_MAX);
+        self.lines = 0;
+    }
+
+    /// Adds a line. Each has a date of its own: a follower whose connection broke asks on from the
+    /// date of the last line that came.
     fn add(&mut self, stream: &str, text: &[u8], complete: bool) {
-        let frame = Frame { stream, attributes: self.attributes, date: self.date };
+        self.last = self.last + NEXT;
+        let frame = Frame { stream, attributes: self.attributes, date: self.last };
         log_format::write_line(&mut self.bytes, frame, text, complete);
         self.lines += 1;
     }
@@ -134,22 +162,21 @@ fn copy(mut sources: [Source; 2], writer: &mut Writer) -> io::Result<()> {
     let mut buffer = vec![0_u8; READ_MAX];
     let attributes = std::mem::take(&mut writer.setup.attributes);
     let mut batch =
-        Batch { bytes: Vec::new(), lines: 0, date: Date::EPOCH, attributes: &attributes };
+        Batch { bytes: Vec::new(), lines: 0, last: Date::EPOCH, attributes: &attributes };
     loop {
         let ready = wait(&sources)?;
         if ready == [false, false] && sources.iter().all(|source| source.descriptor.is_none()) {
             return Ok(());
         }
-        batch.date = now();
+        // Of what is told of the lines before these.
+        let date = batch.begin(now());
         for (source, ready) in sources.iter_mut().zip(ready) {
             if ready {
                 source.read(&mut buffer, &mut batch)?;
             }
         }
-        writer.write(&batch.bytes, batch.lines, batch.date);
-        batch.bytes.clear();
-        batch.bytes.shrink_to(4 * LINE_MAX);
-        batch.lines = 0;
+        writer.write(&batch.bytes, batch.lines, date);
+        batch.clear();
     }
 }
 
@@ -209,7 +236,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes lines, or counts them as dropped.
+    /// Writes lines, or counts them as dropped; `date` is that of the note on those that were.
     pub(super) fn write(&mut self, bytes: &[u8], lines: u64, date: Date) {
         if lines == 0 || !self.setup.keep {
             return;

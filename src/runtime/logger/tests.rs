@@ -11,7 +11,7 @@ fn source(name: &'static str) -> Source {
 }
 
 fn batch() -> Batch<'static> {
-    Batch { bytes: Vec::new(), lines: 0, date: Date::from_unix_seconds(1), attributes: "" }
+    Batch { bytes: Vec::new(), lines: 0, last: Date::from_unix_seconds(1), attributes: "" }
 }
 
 #[test]
@@ -24,6 +24,31 @@ fn long_lines_are_split() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("{\"log\":\"aaa") && !lines[0].contains("\\n"));
     assert!(lines[1].contains("aaend\\n"), "{}", lines[1]);
+}
+
+#[test]
+fn dates_rise_from_line_to_line_also_where_the_clock_is_set_back() {
+    let (mut source, mut batch) = (source("stdout"), batch());
+    let mut read = |seconds: u64| {
+        let note = batch.begin(Date::from_unix_seconds(seconds));
+        source.push(b"one", true, &mut batch);
+        source.push(b"two", true, &mut batch);
+        let lines = batch.bytes.split_inclusive(|byte| *byte == b'\n');
+        let lines = lines.map(|line| log_format::read_line(line.trim_ascii_end()).unwrap().date);
+        let dates = [vec![note], lines.collect()].concat();
+        batch.clear();
+        dates
+    };
+    let of = |seconds: u64, nanos: [u64; 3]| {
+        nanos.map(|nanos| Date::from_unix_seconds(seconds) + Duration::from_nanos(nanos)).to_vec()
+    };
+    let year = 31_536_000;
+    assert_eq!(read(2 * year), of(2 * year, [0, 1, 2]));
+    assert_eq!(read(2 * year), of(2 * year, [3, 4, 5]));
+    assert_eq!(read(2 * year - 30), of(2 * year, [6, 7, 8]), "a little");
+    assert_eq!(read(2 * year + 1), of(2 * year + 1, [0, 1, 2]));
+    assert_eq!(read(year), of(year, [0, 1, 2]), "a year");
+    assert_eq!(read(year - 1), of(year, [3, 4, 5]));
 }
 
 #[test]
