@@ -345,6 +345,10 @@ impl Local {
         if info.containerd_version.is_empty() {
             info.warnings.push("WARNING: containerd does not answer".to_owned());
         }
+        let runtime = containers.runtime().clone();
+        if let Some(error) = smol::unblock(move || runtime.cannot_make()).await {
+            info.warnings.push(format!("WARNING: no container can be made: {error}"));
+        }
         if !info.cgroups.memory {
             let text =
                 "WARNING: the kernel cannot limit memory: its memory cgroup controller is off";

@@ -375,11 +375,14 @@ fn compose(
         namespace: namespace.clone(),
         data_dir: options.data_dir.clone(),
         run_dir: options.run_dir.clone(),
-        oci: runtime::OciRuntime::choose(&config.runtime, &helper, &options.run_dir)
-            .map_err(|error| DaemonError::Other(runtime::image::chain(&error)))?,
+        oci: Arc::new(runtime::OciChoice::new(&config.runtime, &helper, &options.run_dir)),
         helper,
         cdi_dirs: runtime::CDI_DIRS.map(PathBuf::from).into(),
     });
+    // Containers that run go on, and so does everything else of the node.
+    if let Some(error) = runtime.cannot_make() {
+        tracing::error!(error, "no container can be made");
+    }
     let resolver = Resolver::default();
     let registry = runtime::registry::RegistryConfig {
         mirrors: config.registry.mirrors.clone(),

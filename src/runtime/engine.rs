@@ -14,9 +14,10 @@ use super::{
     },
     exec,
     folder::{Exit, Folder, LOST},
+    image::chain,
     log_config::LogSetup,
     logs,
-    oci::OciRuntime,
+    oci::OciChoice,
     prepare::noted_health,
     signal, spec,
     volumes::Volumes,
@@ -67,7 +68,7 @@ pub struct Config {
     /// midge's own executable under the path that [`super::install_helper`] returned.
     pub helper: PathBuf,
     /// What starts the containers that are made from now on.
-    pub oci: OciRuntime,
+    pub oci: Arc<OciChoice>,
     /// Where CDI specifications are.
     pub cdi_dirs: Vec<PathBuf>,
 }
@@ -141,6 +142,13 @@ impl Runtime {
         });
         smol::spawn(watch::run(Arc::downgrade(&shared), sender)).detach();
         Self { shared, events }
+    }
+
+    /// Returns why no container can be made, where what is to start them is missing. Runs programs;
+    /// blocks for as long as they take.
+    #[must_use]
+    pub fn cannot_make(&self) -> Option<String> {
+        self.shared.config.oci.get().err().map(|error| chain(&error))
     }
 
     /// Returns containerd's version.

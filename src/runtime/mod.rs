@@ -55,7 +55,7 @@ pub use init::init_main;
 pub use log_format::LogLine;
 pub use logger::logger_main;
 pub use logs::LogOptions;
-pub use oci::{OciError, OciRuntime, oci_programs, oci_version};
+pub use oci::{OciChoice, OciError, OciRuntime, oci_programs, oci_version};
 pub use spec::Mounted;
 pub use volumes::{ANONYMOUS, VolumeError, VolumeNews, VolumeOptionError, VolumeWanted, Volumes};
 

@@ -12,6 +12,7 @@ use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -46,6 +47,45 @@ pub enum OciError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The choice of what starts containers, made again as long as what was asked for cannot be used:
+/// containers that run need it no more, and new ones come once it is there.
+#[derive(Debug)]
+pub struct OciChoice {
+    wanted: String,
+    executable: PathBuf,
+    scratch: PathBuf,
+    chosen: Mutex<Option<OciRuntime>>,
+}
+
+impl OciChoice {
+    /// Nothing is chosen yet; the arguments are those of [`OciRuntime::choose`].
+    #[must_use]
+    pub fn new(wanted: &str, executable: &Path, scratch: &Path) -> Self {
+        Self {
+            wanted: wanted.to_owned(),
+            executable: executable.to_owned(),
+            scratch: scratch.to_owned(),
+            chosen: Mutex::default(),
+        }
+    }
+
+    /// Returns what starts containers; once that is found, it stays. Blocks as
+    /// [`OciRuntime::choose`] does.
+    ///
+    /// # Errors
+    ///
+    /// As of [`OciRuntime::choose`].
+    pub fn get(&self) -> Result<OciRuntime, OciError> {
+        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chosen) = &*chosen {
+            return Ok(chosen.clone());
+        }
+        let found = OciRuntime::choose(&self.wanted, &self.executable, &self.scratch)?;
+        *chosen = Some(found.clone());
+        Ok(found)
+    }
 }
 
 impl OciRuntime {
@@ -250,6 +290,20 @@ mod tests {
         assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
         program(dir.path(), "crun", "exit 1");
         assert!(matches!(choose("crun"), Err(OciError::Broken { .. })));
+    }
+
+    #[test]
+    fn what_is_missing_is_looked_for_again_and_what_was_found_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("crun").display().to_string();
+        let choice = OciChoice::new(&path, Path::new("/bin/x"), dir.path());
+        assert!(matches!(choice.get(), Err(OciError::Missing(_))));
+        let says = "[ \"$1\" = --version ] && echo crun version 1.8.1";
+        let crun = program(dir.path(), "crun", says);
+        let found = OciRuntime { binary: Some(crun.clone()), recursive_read_only: true };
+        assert_eq!(choice.get().unwrap(), found);
+        fs::remove_file(crun).unwrap();
+        assert_eq!(choice.get().unwrap(), found);
     }
 
     /// Where busybox is linked statically and runc works, a container can be started.

@@ -74,6 +74,8 @@ struct Checked {
     edits: Edits,
     log: LogSetup,
     labels: HashMap<String, String>,
+    /// What starts it; none is the shim's choice.
+    oci: Option<PathBuf>,
 }
 
 /// The steps of making a container, for tests that let one of them fail.
@@ -133,7 +135,13 @@ impl Runtime {
             let architecture = Platform::normalized("linux", std::env::consts::ARCH, "");
             spec::check(&task, &setup, &image.config, &facts, &architecture.architecture)
                 .map_err(|error| permanent(error.to_string()))?;
-            let recursive_read_only = runtime.shared.config.oci.recursive_read_only;
+            let oci = runtime
+                .shared
+                .config
+                .oci
+                .get()
+                .map_err(|error| Failure { message: chain(&error), temporary: true })?;
+            let recursive_read_only = oci.recursive_read_only;
             let abilities = Abilities { kernel: facts.kernel, recursive_read_only };
             let planned = runtime.plan(&task, &image, abilities)?;
             let mounts =
@@ -143,7 +151,7 @@ impl Runtime {
             }
             let edits = devices(&task)?;
             let (log, labels) = log(&task, &image, &runtime.folder(task.id.as_str()))?;
-            Ok(Checked { facts, planned, edits, log, labels })
+            Ok(Checked { facts, planned, edits, log, labels, oci: oci.binary })
         })
         .await
     }
@@ -171,7 +179,7 @@ impl Runtime {
         let id = task.id.as_str();
         let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot create the container");
-        let Checked { facts, planned, mut edits, log, labels } = checked;
+        let Checked { facts, planned, mut edits, log, labels, oci } = checked;
         self.make_folder(task, setup, image, log, &planned).await?;
         self.reached(Step::Folder)?;
         let mounts = snapshot::prepare(link, &image.snapshotter, id, &image.chain_id);
@@ -210,7 +218,7 @@ impl Runtime {
             snapshotter: image.snapshotter.clone(),
             created: None,
             spec: built.to_string().into_bytes(),
-            oci_runtime: self.shared.config.oci.binary.clone(),
+            oci_runtime: oci,
         };
         container::create(link, record).await.map_err(failed)?;
         self.reached(Step::Record)

@@ -1,6 +1,7 @@
 //! What is done to a cluster, and what it makes of it.
 
-use crate::host::{Host, Network, can_run, eventually};
+use crate::host::{Host, Network, can_run, eventually, which};
+use std::{fs, os::unix::fs::symlink};
 
 const SLEEP: &[&str] = &["sh", "-c", "while :; do sleep 1; done"];
 
@@ -164,4 +165,48 @@ fn a_worker_without_its_manager_restarts_its_tasks() {
     });
     network.manager().wait_running("web", 1);
     assert_eq!(network.hosts[1].containers(), after, "the manager takes it over as it is");
+}
+
+#[test]
+fn a_node_whose_oci_runtime_is_gone_keeps_its_containers_and_makes_new_ones_once_it_is_back() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::new(1);
+    let (own, config) = (network.folder().join("oci"), network.folder().join("config.toml"));
+    let runc = which("runc").unwrap();
+    symlink(&runc, &own).unwrap();
+    fs::write(&config, format!("runtime = {own:?}\n")).unwrap();
+    let config = ["--config", config.to_str().unwrap()];
+    network.found_with(1, &config);
+    network.load_busybox();
+    create(&network, "old", "1");
+    network.manager().wait_running("old", 1);
+    let before = network.manager().containers();
+
+    fs::remove_file(&own).unwrap();
+    let host = &mut network.hosts[0];
+    host.stop_daemon();
+    host.start_daemon_with(&config);
+    let why = format!("cannot find the OCI runtime {own:?}: install it, or set runtime = \"auto\"");
+    let warnings = |host: &Host| {
+        let info = host.midge(&["info"]);
+        assert!(info.status.success(), "{info:?}");
+        String::from_utf8(info.stderr).unwrap()
+    };
+    let text = warnings(host);
+    assert!(text.contains(&format!("WARNING: no container can be made: {why}")), "{text}");
+    network.manager().wait_running("old", 1);
+    assert_eq!(network.manager().containers(), before);
+    create(&network, "new", "1");
+    eventually("the task to say what it lacks", || {
+        let tasks = network.manager().ok(&["service", "ps", "--no-trunc", "new"]);
+        tasks.contains(&why).then_some(())
+    });
+
+    symlink(&runc, &own).unwrap();
+    network.manager().wait_running("new", 1);
+    let text = warnings(network.manager());
+    assert!(!text.contains("no container can be made"), "{text}");
+    assert_eq!(network.manager().containers().len(), 2);
 }

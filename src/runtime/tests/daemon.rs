@@ -1,7 +1,7 @@
 //! A containerd of the test's own, with one image, gone without a trace afterwards.
 
 use super::super::{
-    Config, ContainerSetup, ImageConfig, OciRuntime, PreparedImage, Runtime,
+    Config, ContainerSetup, ImageConfig, OciChoice, PreparedImage, Runtime,
     containerd::{link::Link, snapshot},
     spec,
 };
@@ -15,6 +15,7 @@ use std::{
     os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -90,12 +91,11 @@ impl Daemon {
             run_dir: self.dir().join("run"),
             helper: self.dir().join("helper"),
             // Another than the shim's own where the tests are told so.
-            oci: OciRuntime::choose(
+            oci: Arc::new(OciChoice::new(
                 &std::env::var(OCI).unwrap_or_else(|_| "runc".into()),
                 Path::new("/bin/busybox"),
                 self.dir(),
-            )
-            .unwrap(),
+            )),
             cdi_dirs: vec![self.dir().join("cdi")],
         })
     }
