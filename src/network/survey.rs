@@ -2,12 +2,10 @@
 //! nothing.
 
 use super::{
-    name,
     nft::{self, Entry},
     state::Paths,
     subnet::{self, POOL, Subnet},
 };
-use crate::types::NodeId;
 use std::{io, net::Ipv4Addr, path::Path};
 
 /// How every bridge of midge's begins.
@@ -34,12 +32,6 @@ pub fn has_free_block(used: &[Block]) -> bool {
     let used: Vec<Subnet> =
         used.iter().map(|(address, len)| Subnet::containing(*address, *len)).collect();
     subnet::choose(0, &used).is_some()
-}
-
-/// Returns the name of a node's bridge.
-#[must_use]
-pub fn bridge_name(node: &NodeId) -> String {
-    name::bridge(node)
 }
 
 /// Returns the block that the bridge of the node with this data directory has; none where it was
@@ -102,7 +94,8 @@ pub fn filter() -> io::Result<Filter> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::name, *};
+    use crate::types::NodeId;
 
     #[test]
     fn blocks_are_compared_as_the_daemon_does() {
