@@ -17,6 +17,9 @@ use std::{
 
 const WAIT: Duration = Duration::from_secs(5);
 
+/// How long something is waited for that is tried again, or that is not to come.
+const POLL: Duration = Duration::from_millis(300);
+
 /// A machine: a namespace with loopback, folders, and a network in it.
 struct Machine {
     dir: tempfile::TempDir,
@@ -322,6 +325,72 @@ fn a_port_is_published_at_one_address_only() {
     });
 }
 
+/// Tells whether something listens at an address, as seen from this thread's namespace.
+fn is_open(address: &str) -> bool {
+    TcpStream::connect_timeout(&address.parse().expect("an address"), WAIT).is_ok()
+}
+
+/// Tells whether nothing comes back from an address, as seen from this thread's namespace.
+fn is_closed(address: &str) -> bool {
+    TcpStream::connect_timeout(&address.parse().expect("an address"), POLL).is_err()
+}
+
+#[test]
+fn containers_are_closed_to_other_machines() {
+    on_machine(|machine| {
+        let outside = machine.outside();
+        let web = task_at(1, "127.0.0.1");
+        let setup = prepare(&machine.network, &web);
+        let netns = setup.netns.expect("a namespace");
+        let near = format!("{}:80", setup.address.expect("an address"));
+        let gateway = machine.gateway();
+        publish(&machine.network, &web).expect("publishes");
+        let _listener = inside(&netns, || TcpListener::bind("0.0.0.0:80").expect("binds"));
+        let _own = TcpListener::bind("0.0.0.0:9000").expect("binds");
+        let own_near = format!("{gateway}:9000");
+
+        inside(&outside, || {
+            run(&format!("ip route add {gateway}/32 via 192.0.2.1"));
+            run(&format!("ip route add {near} via 192.0.2.1", near = near.trim_end_matches(":80")));
+            assert!(is_closed(&near), "the task's port is not published at the node's address");
+            assert!(is_closed(&own_near), "the bridge's address is the node's own");
+            assert!(is_open("192.0.2.1:9000"));
+        });
+        for address in [near.as_str(), "127.0.0.1:8080", &own_near] {
+            assert!(is_open(address), "the node itself reaches {address}");
+        }
+        let beside = prepare(&machine.network, &task(2, NetworkMode::Bridge, &[]));
+        inside(&beside.netns.expect("a namespace"), || {
+            for address in [near.as_str(), own_near.as_str(), "192.0.2.1:9000"] {
+                assert!(is_open(address), "its neighbour reaches {address}");
+            }
+        });
+    });
+}
+
+#[test]
+fn daemons_side_by_side_reach_what_the_other_publishes() {
+    on_machine(|machine| {
+        let _outside = machine.outside();
+        let web = task_at(1, "192.0.2.1");
+        let setup = prepare(&machine.network, &web);
+        let near = format!("{}:80", setup.address.expect("an address"));
+        publish(&machine.network, &web).expect("publishes");
+        let other_dir = machine.dir.path().join("other");
+        let other = open(&NodeId::from_bits(7), &other_dir);
+        let caller = prepare(&other, &task(2, NetworkMode::Bridge, &[]));
+        let _listener =
+            inside(&setup.netns.expect("a namespace"), || TcpListener::bind("0.0.0.0:80"))
+                .expect("binds");
+        inside(&caller.netns.expect("a namespace"), || {
+            assert!(is_open("192.0.2.1:8080"));
+            assert!(is_closed(&near), "what is not published is the other daemon's own");
+        });
+        assert!(is_open(&near) && is_open("192.0.2.1:8080"));
+        smol::block_on(other.teardown());
+    });
+}
+
 #[test]
 fn a_port_is_published_at_an_address_of_version_6() {
     if !Path::new("/proc/sys/net/ipv6").exists() {
@@ -344,7 +413,17 @@ fn a_port_is_published_at_an_address_of_version_6() {
         serve_at(&outside, "[2001:db8::2]:80");
         assert_eq!(inside(&netns, || ask_tcp("[2001:db8::2]:80")), "2001:db8::1");
         let hosts = std::fs::read_to_string(setup.hosts.expect("a file")).expect("reads");
-        assert!(hosts.lines().last().expect("a line").starts_with("fd"), "{hosts}");
+        let last = hosts.lines().last().expect("a line");
+        assert!(last.starts_with("fd"), "{hosts}");
+        let own = last.split_whitespace().next().expect("an address");
+        let near = format!("[{own}]:80");
+        let listener = inside(&netns, || TcpListener::bind("[::]:80").expect("binds"));
+        assert!(is_open(&near), "the node itself reaches it");
+        inside(&outside, || {
+            run(&format!("ip -6 route add {own} via 2001:db8::1"));
+            assert!(is_closed(&near), "it is closed to other machines");
+        });
+        drop(listener);
 
         let restarted = machine.open();
         smol::block_on(restarted.retain(&BTreeSet::from([web.id.clone()])));

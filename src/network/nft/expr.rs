@@ -114,6 +114,11 @@ impl Rule {
         self.meta(6).compare(true, &padded(interface))
     }
 
+    /// Holds for packets that came in by any other interface.
+    pub(super) fn came_not_by(self, interface: &str) -> Self {
+        self.meta(6).compare(false, &padded(interface))
+    }
+
     /// Holds for packets that leave by the interface.
     pub(super) fn leaves_by(self, interface: &str) -> Self {
         self.meta(7).compare(true, &padded(interface))

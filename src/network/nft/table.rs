@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0));
 const LOOPBACK_MASK: IpAddr = IpAddr::V4(Ipv4Addr::new(255, 0, 0, 0));
+const LOOPBACK_LINK: &str = "lo";
 
 /// The hooks of the kernel's network stack.
 const HOOK_PREROUTING: u32 = 0;
@@ -71,9 +72,7 @@ impl Table<'_> {
         replace(&mut batch, self.name);
         batch.push(Kind::NewTable, name(self.name), "its table");
         self.push_chains(&mut batch);
-        if self.base.is_ipv4() {
-            self.push_guard(&mut batch);
-        }
+        self.push_guard(&mut batch);
         self.push_source_rules(&mut batch);
         for chain in ["prerouting", "output"] {
             self.rule(
@@ -123,14 +122,26 @@ impl Table<'_> {
         }
     }
 
-    /// The bridge routes loopback addresses so that 127.0.0.1 reaches published ports; without
-    /// this rule a task could reach what the node itself serves on 127.0.0.1.
     fn push_guard(&self, batch: &mut Batch) {
-        let rule = Rule::default()
-            .came_by(self.bridge)
-            .address(Side::Destination, LOOPBACK, LOOPBACK_MASK)
+        // Another machine that has a route to the bridge's addresses by this node would reach every
+        // port of every task, also those that are not published. What was sent to a published
+        // port, and answers to what a task asked for, still bear the node's address here. What
+        // the node sends to its own address on the bridge comes in by loopback.
+        let from_elsewhere = Rule::default()
+            .came_not_by(self.bridge)
+            .came_not_by(LOOPBACK_LINK)
+            .address(Side::Destination, self.base, self.mask)
             .drop();
-        self.rule(batch, "guard", &rule);
+        self.rule(batch, "guard", &from_elsewhere);
+        if self.base.is_ipv4() {
+            // The bridge routes loopback addresses so that 127.0.0.1 reaches published ports;
+            // without this rule a task could reach what the node itself serves on 127.0.0.1.
+            let to_loopback = Rule::default()
+                .came_by(self.bridge)
+                .address(Side::Destination, LOOPBACK, LOOPBACK_MASK)
+                .drop();
+            self.rule(batch, "guard", &to_loopback);
+        }
     }
 
     fn push_source_rules(&self, batch: &mut Batch) {
