@@ -392,6 +392,44 @@ fn daemons_side_by_side_reach_what_the_other_publishes() {
 }
 
 #[test]
+fn a_bridge_that_was_made_by_half_is_completed() {
+    on_machine(|machine| {
+        let table = name::table(&machine.id);
+        let _outside = machine.outside();
+        // Whose table this is, nobody else may replace.
+        let mut owner = Command::new("nft")
+            .arg("-i")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("runs");
+        let mut words = owner.stdin.take().expect("a pipe");
+        writeln!(words, "add table ip {table} {{ flags owner; }}").expect("writes");
+        let start = Instant::now();
+        while !run("nft list tables").contains(&table) {
+            assert!(start.elapsed() < WAIT, "the table is not made");
+            thread::sleep(Duration::from_millis(10));
+        }
+        let web = task(1, NetworkMode::Bridge, &[]);
+        for attempt in 0..2 {
+            let failed = smol::block_on(machine.network.prepare(&web));
+            failed.expect_err(&format!("attempt {attempt} has no table"));
+        }
+        drop(words);
+        owner.wait().expect("ends");
+        prepare(&machine.network, &web);
+        assert!(run(&format!("nft list table ip {table}")).contains("masquerade"));
+
+        // Killed between making the bridge and giving it its address.
+        let gateway = machine.gateway();
+        run(&format!("ip addr flush dev {}", name::bridge(&machine.id)));
+        let restarted = machine.open();
+        let netns = prepare(&restarted, &web).netns.expect("a namespace");
+        inside(&netns, || run(&format!("busybox ping -c 1 -W 5 {gateway}")));
+    });
+}
+
+#[test]
 fn a_port_is_published_at_an_address_of_version_6() {
     if !Path::new("/proc/sys/net/ipv6").exists() {
         return;

@@ -57,6 +57,8 @@ pub(super) struct Worker {
     block6: Ipv6Addr,
     /// Whether the table of version 6 may be there.
     has_table6: bool,
+    /// Whether the bridge and everything that belongs to it was made since the start.
+    is_whole: bool,
 }
 
 /// What tells published ports apart.
@@ -84,6 +86,7 @@ impl Worker {
             held: BTreeMap::new(),
             block6: name::block6(id),
             has_table6: true,
+            is_whole: false,
             paths,
             records,
         }
@@ -233,24 +236,33 @@ impl Worker {
             .ok_or_else(|| NetworkError::NoAddress(subnet.to_string()))
     }
 
-    /// Makes the bridge where it is missing, and everything that belongs to it.
+    /// Makes the bridge where it is missing, and everything that belongs to it. What an attempt
+    /// before this one left undone, or a daemon that was killed, is done now.
     fn ensure_bridge(&mut self) -> Result<Bridge, NetworkError> {
         let found = link::with_netlink(async |netlink| netlink.find(&self.bridge).await)?;
         let known = self.paths.load_subnet()?;
-        if let (Some(link), Some(subnet)) = (&found, known) {
-            return Ok(Bridge { index: link.index, subnet });
-        }
-        let subnet = self.choose_subnet(known)?;
-        self.paths.save_subnet(subnet)?;
+        let subnet = match (&found, known) {
+            (Some(link), Some(subnet)) if self.is_whole => {
+                return Ok(Bridge { index: link.index, subnet });
+            }
+            (Some(_), Some(subnet)) => subnet,
+            _ => {
+                self.is_whole = false;
+                // A bridge of ours with an unknown subnet would keep its old address.
+                link::with_netlink(async |netlink| netlink.delete(&self.bridge).await)?;
+                let subnet = self.choose_subnet(known)?;
+                self.paths.save_subnet(subnet)?;
+                tracing::info!(bridge = %self.bridge, %subnet, "making the bridge");
+                subnet
+            }
+        };
         let index = link::with_netlink(async |netlink| {
-            // A bridge of ours with an unknown subnet would keep its old address.
-            netlink.delete(&self.bridge).await?;
             netlink.add_bridge(&self.bridge, self.bridge_mac, subnet).await
         })?;
         self.configure_kernel()?;
         self.install_table(subnet)?;
         self.plug_all(index)?;
-        tracing::info!(bridge = %self.bridge, %subnet, "bridge made");
+        self.is_whole = true;
         Ok(Bridge { index, subnet })
     }
 
@@ -472,9 +484,8 @@ impl Worker {
         self.remove_stray_links(tasks)?;
         if self.records.lock().values().any(|record| record.address.is_some()) {
             self.hold_ports();
-            let subnet = self.ensure_bridge()?.subnet;
-            self.configure_kernel()?;
-            self.install_table(subnet)?;
+            self.is_whole = false;
+            self.ensure_bridge()?;
         }
         Ok(())
     }
@@ -523,6 +534,7 @@ impl Worker {
             first = first.and(removed);
         }
         self.held.clear();
+        self.is_whole = false;
         let strays = self.remove_stray_links(&BTreeSet::new());
         let unlinked = link::with_netlink(async |netlink| {
             // The table is there exactly where the bridge was made; a kernel without the filter
