@@ -8,6 +8,7 @@ use super::{
     runtime::Runtime,
     storage::{ENTRY_MAX, LogStore, Storage},
     types::{Payload, StoredMembership, Types},
+    writer::Heard,
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -24,7 +25,7 @@ use std::{
     io,
     marker::PhantomData,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -48,8 +49,9 @@ const LAG_MAX: u64 = 5_000;
 const QUEUE_MAX: u64 = 512;
 
 /// How many of its own notices wait for the engine. It stands still while its disk does, and its
-/// clock ticks on; and it waits for ever once it cannot put a notice of its own behind those. This
-/// is an hour of ticks. They take memory only while they wait, about 16 MB then.
+/// clock ticks on for the minutes until the writer has it stopped; and it waits for ever once it
+/// cannot put a notice of its own behind those. This is an hour of ticks. They take memory only
+/// while they wait, at most about 16 MB then.
 const NOTIFICATIONS_MAX: u64 = 65_536;
 
 /// How many proposals are under way at once; others wait for their turn within their own limit.
@@ -125,8 +127,18 @@ pub struct Consensus<R: Runtime> {
     parts: Arc<Parts<R>>,
     storage: Storage<R>,
     places: Places,
-    /// Closed when nothing is written to the log any more.
-    written: Receiver<()>,
+    clock: Arc<Mutex<Clock>>,
+    writer: Heard,
+}
+
+/// Why the engine's clock may stand still.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Whoever leads itself alone has nobody to tell that it lives, and need not wake.
+    alone: bool,
+    /// The engine cannot take a tick while it waits for its disk, and fills its own queue with
+    /// them.
+    disk_hangs: bool,
 }
 
 /// The members of a group.
@@ -180,7 +192,7 @@ impl<R: Runtime> Consensus<R> {
         notices: (Sender<Notice>, Receiver<Notice>),
     ) -> Result<Self, StartError> {
         let config = config(&settings)?;
-        let (storage, written) = Storage::new(store, notices.0.clone());
+        let (storage, writer) = Storage::new(store, notices.0.clone());
         let mut machine = Machine {
             storage: storage.clone(),
             notices: notices.0.clone(),
@@ -204,10 +216,17 @@ impl<R: Runtime> Consensus<R> {
             parts: Arc::default(),
             storage,
             places,
-            written,
+            clock: Arc::default(),
+            writer,
         };
         let watcher = consensus.clone();
         drop(R::spawn(async move { watcher.watch(&notices.0).await }));
+        let listener = consensus.clone();
+        drop(R::spawn(async move {
+            while let Ok(disk_hangs) = listener.writer.hangs.recv().await {
+                listener.set_clock(|clock| clock.disk_hangs = disk_hangs);
+            }
+        }));
         consensus.elect_if_alone().await;
         Ok(consensus)
     }
@@ -441,7 +460,14 @@ impl<R: Runtime> Consensus<R> {
             tracing::warn!(%error, "the consensus engine did not end well");
         }
         // Closed, and nothing else: nobody sends on it. The store is free for the next member.
-        let _closed = self.written.recv().await;
+        let _closed = self.writer.ended.recv().await;
+    }
+
+    /// Has the engine's clock run or stand still.
+    fn set_clock(&self, set: impl FnOnce(&mut Clock)) {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        set(&mut clock);
+        self.raft.runtime_config().tick(!clock.alone && !clock.disk_hangs);
     }
 
     /// Tells the driver of each change of leadership, and of the engine's end; has a snapshot made
@@ -482,8 +508,7 @@ impl<R: Runtime> Consensus<R> {
                 // An error is the engine's end, which the next look at it tells.
                 self.raft.trigger().snapshot().await.ok();
             }
-            // Whoever leads itself alone has nobody to tell that it lives, and need not wake.
-            self.raft.runtime_config().tick(!alone);
+            self.set_clock(|clock| clock.alone = alone);
             if now != told {
                 told = now;
                 if notices.send(Notice::Leadership(now)).await.is_err() {

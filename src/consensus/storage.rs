@@ -5,9 +5,9 @@ use super::{
     Notice,
     runtime::Runtime,
     types::{Entry, LogId, Payload, SnapshotMeta, Types, Vote},
-    writer::{Tail, Writer},
+    writer::{Heard, Tail, Writer},
 };
-use async_channel::{Receiver, Sender};
+use async_channel::Sender;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _, stream};
 use openraft::{
@@ -162,11 +162,10 @@ impl<R: Runtime> Clone for Storage<R> {
 }
 
 impl<R: Runtime> Storage<R> {
-    /// Begins to write to `store`, until the driver has ended. The channel is closed when nothing
-    /// is written any more.
-    pub(super) fn new(store: Arc<dyn LogStore>, driver: Sender<Notice>) -> (Self, Receiver<()>) {
-        let (writer, ended) = Writer::start(Arc::clone(&store), driver);
-        (Self { store, newest: Arc::default(), writer, runtime: PhantomData }, ended)
+    /// Begins to write to `store`, until the driver has ended.
+    pub(super) fn new(store: Arc<dyn LogStore>, driver: Sender<Notice>) -> (Self, Heard) {
+        let (writer, heard) = Writer::start(Arc::clone(&store), driver);
+        (Self { store, newest: Arc::default(), writer, runtime: PhantomData }, heard)
     }
 
     /// Waits until everything is on disk that the engine handed over before.

@@ -28,6 +28,10 @@ const WAITING_MAX: usize = super::storage::ENTRY_MAX;
 /// How many bytes of entries go into one commit, give or take one handing over.
 const COMMIT_BYTES: usize = 1 << 20;
 
+/// How long a write takes before the engine's clock is stopped: nothing that heals by itself takes as
+/// long, and the clock's ticks of that time are a small part of what the engine can keep.
+const CLOCK_LIMIT: Duration = Duration::from_secs(120);
+
 /// A change that may be tried several times.
 type Work = Arc<dyn Fn(&dyn LogStore) -> io::Result<()> + Send + Sync>;
 
@@ -56,6 +60,16 @@ pub(super) struct Tail {
     pub(super) first: u64,
     /// Those of the range that was asked for, in order.
     pub(super) entries: Vec<Bytes>,
+}
+
+/// What is heard of the one who writes.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    /// Closed when nothing is written any more.
+    pub(super) ended: Receiver<()>,
+    /// Whether the engine may have to wait for the disk for as long as that takes. A task of its
+    /// own has to listen: whatever else waits for the engine may wait with it.
+    pub(super) hangs: Receiver<bool>,
 }
 
 /// The way to the one who writes.
@@ -89,18 +103,20 @@ fn again(error: &io::Error) -> io::Error {
 }
 
 impl<R: Runtime> Writer<R> {
-    /// Begins to write, until nobody has anything to write or the driver has ended; then the
-    /// channel is closed.
-    pub(super) fn start(store: Arc<dyn LogStore>, driver: Sender<Notice>) -> (Self, Receiver<()>) {
+    /// Begins to write, until nobody has anything to write or the driver has ended.
+    pub(super) fn start(store: Arc<dyn LogStore>, driver: Sender<Notice>) -> (Self, Heard) {
         let (jobs, queue) = async_channel::unbounded();
         let (alive, ended) = async_channel::bounded(1);
+        // Two words for each write that hung, minutes apart.
+        let (hanging, hangs) = async_channel::unbounded();
         let unwritten = Unwritten::default();
-        let disk = Disk { store, driver, unwritten: Arc::clone(&unwritten), failure: None };
+        let disk =
+            Disk { store, driver, unwritten: Arc::clone(&unwritten), failure: None, hanging };
         drop(R::spawn(async move {
             disk.run(queue).await;
             drop(alive);
         }));
-        (Self { jobs, unwritten }, ended)
+        (Self { jobs, unwritten }, Heard { ended, hangs })
     }
 
     /// Hands entries over; they can be read from now on. Waits while too many are waiting already.
@@ -157,6 +173,8 @@ struct Disk {
     unwritten: Unwritten,
     /// A write failed: one after it would leave a gap.
     failure: Option<io::Error>,
+    /// Told of writes beyond [`CLOCK_LIMIT`], and of their ends.
+    hanging: Sender<bool>,
 }
 
 impl Disk {
@@ -229,10 +247,26 @@ impl Disk {
         next
     }
 
+    /// Writes, and tells of a write that takes very long.
+    async fn write<R: Runtime>(&mut self, work: Work) -> io::Result<()> {
+        let (hanging, mut told) = (self.hanging.clone(), false);
+        let long = async {
+            R::sleep(CLOCK_LIMIT).await;
+            told = hanging.try_send(true).is_ok();
+            std::future::pending().await
+        };
+        let result = self.attempt::<R>(work).or(long).await;
+        if told {
+            // Nobody listens where the engine has ended.
+            let _gone = hanging.try_send(false);
+        }
+        result
+    }
+
     /// Writes where it holds up nobody, and again while the disk has no room or may only be read,
     /// for as long as there is a driver: the engine takes any failure for the end, and that is none. What is not
     /// written meanwhile is not acknowledged either.
-    async fn write<R: Runtime>(&mut self, work: Work) -> io::Result<()> {
+    async fn attempt<R: Runtime>(&mut self, work: Work) -> io::Result<()> {
         if let Some(failure) = &self.failure {
             return Err(again(failure));
         }

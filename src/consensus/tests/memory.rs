@@ -12,6 +12,7 @@ struct Image {
     snapshot: Option<(Vec<u8>, Vec<u8>)>,
     writes: u64,
     broken: bool,
+    full: bool,
 }
 
 /// What survives a crash of its node.
@@ -35,10 +36,18 @@ impl Memory {
         self.0.lock().unwrap().broken = true;
     }
 
+    /// Leaves no room for anything, or some again.
+    pub(super) fn fill(&self, full: bool) {
+        self.0.lock().unwrap().full = full;
+    }
+
     fn write(&self, work: impl FnOnce(&mut Image)) -> io::Result<()> {
         let mut image = self.0.lock().unwrap();
         if image.broken {
             return Err(io::Error::other("the disk fails"));
+        }
+        if image.full {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         image.writes += 1;
         work(&mut image);

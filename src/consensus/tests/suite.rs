@@ -21,7 +21,7 @@ impl StoreBuilder<Types<OnSmol>, Storage<OnSmol>, Machine<OnSmol>, smol::Task<()
     ) -> Result<(smol::Task<()>, Storage<OnSmol>, Machine<OnSmol>), StorageError<Types<OnSmol>>>
     {
         let (notices, told) = async_channel::bounded(16);
-        let (storage, _written) = Storage::<OnSmol>::new(Arc::<Memory>::default(), notices.clone());
+        let (storage, _heard) = Storage::<OnSmol>::new(Arc::<Memory>::default(), notices.clone());
         let driver = smol::spawn(async move {
             while let Ok(notice) = told.recv().await {
                 match notice {
