@@ -205,6 +205,13 @@ pub enum Change {
         /// Its digest; rejected where another one is on its way by now.
         root: [u8; 32],
     },
+    /// Passes over epochs, so that the next one that begins is above all that began on the same
+    /// older state before. Goes before [`Change::ForceNewCluster`] and [`Change::RestoreCluster`], in
+    /// one entry with them.
+    PassEpochs {
+        /// The last one that is passed over. Does nothing where that is past.
+        last: u64,
+    },
 }
 
 impl Change {

@@ -13,6 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// How many reports of one session wait for their commit: a worker repeats what was dropped.
 const REPORTS_WAITING_MAX: usize = 1_024;
 
+/// What is said of a node that took assignments of another manager, above all that this one gives.
+const FOLLOWS_ANOTHER: &str = "the node ignores this manager, since it has followed one that began \
+                               later: was an older backup restored with a clock that is behind? Set \
+                               the clock and restore again, or have the node leave and join anew";
+
 /// The digests of the present root and of the next one.
 pub(super) type RootDigests = ([u8; 32], Option<[u8; 32]>);
 
@@ -103,6 +108,9 @@ impl Leader {
         let heartbeat = super::liveness::heartbeat_period(state);
         let message = FromManager::Beat { session: session.id, heartbeat };
         effects.push(Effect::Send { node: node.clone(), message });
+        if (applied.epoch, applied.term) > (epoch, term) {
+            session.unwell = Some(FOLLOWS_ANOTHER.to_owned());
+        }
         let sent = Sequence { epoch, term, number: session.number };
         let same_stream = (applied.epoch, applied.term) == (epoch, term);
         if same_stream && applied.number > session.number {

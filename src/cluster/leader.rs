@@ -321,13 +321,14 @@ impl Leader {
             | Change::SetUnlockKey { .. }
             | Change::RotateRoot { .. }
             | Change::FinishRootRotation { .. } => {}
-            // The role is a term of constraints. The last two are read from the log before anybody
+            // The role is a term of constraints. The last three are read from the log before anybody
             // leads; a leader that is told looks at everything.
             Change::CreateCluster { .. }
             | Change::UpdateCluster { .. }
             | Change::SetManagerStatus { .. }
             | Change::ForceNewCluster { .. }
-            | Change::RestoreCluster { .. } => {
+            | Change::RestoreCluster { .. }
+            | Change::PassEpochs { .. } => {
                 self.due.all_services = true;
                 self.due.enforce = true;
             }

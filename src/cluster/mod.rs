@@ -37,5 +37,8 @@ pub use request::{
     Admission, Class, JoinRequest, Planned, PlannedTask, Query, Refusal, RenewRequest, Request,
     Response, RoleRequest,
 };
-pub use state::{SlotKey, State, decode_entry, decode_snapshot, encode_entry, forced_anew};
+pub use state::{
+    SlotKey, State, decode_entry, decode_snapshot, encode_entry, forced_anew, restored_anew,
+    terms_passed,
+};
 pub use update::is_outdated;

@@ -17,7 +17,7 @@ mod tests;
 pub use codec::{
     DecodeError, ENTRY_MAX, SNAPSHOT_MAX, decode_entry, decode_snapshot, encode_entry,
 };
-pub use epoch::forced_anew;
+pub use epoch::{forced_anew, restored_anew, terms_passed};
 
 use super::command::{Applied, Rejected};
 use crate::types::{

@@ -17,8 +17,8 @@ use std::{
     io,
 };
 
-/// Makes member `id` the only one of its group, on the log that it has. `first` is given a term and
-/// makes the entry that the new group begins with.
+/// Makes member `id` the only one of its group, on the log that it has. `first` is given a term, of
+/// which `passed` are left out, and makes the entry that the new group begins with.
 ///
 /// Every entry on this disk counts: one that the group had acknowledged may be here without being
 /// known as committed, and which those are only the lost members could tell. The new group's term is
@@ -31,12 +31,14 @@ pub fn make_alone<R: Runtime>(
     store: &dyn LogStore,
     id: u64,
     address: String,
+    passed: u64,
     first: impl FnOnce(u64) -> Vec<u8>,
 ) -> io::Result<()> {
     let last = newest::<R>(store)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no log to go on with"))?;
     let vote = store.vote()?.map(|bytes| decode::<Vote<R>>(&bytes)).transpose()?;
-    let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
+    let heard_of = vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term);
+    let term = heard_of + 1 + passed;
     save_term::<R>(store, id, term)?;
     let place =
         |index| LogId::<R> { leader_id: LeaderId { term, node_id: id }.to_committed(), index };
@@ -50,7 +52,8 @@ pub fn make_alone<R: Runtime>(
 }
 
 /// Makes a group of member `id` alone in a store that has none, with the state of `snapshot`, as of
-/// the entry `index`. `first` is given a term and makes the entry after it.
+/// the entry `index`. `first` is given a term, of which `passed` are left out, and makes the entry
+/// after it.
 ///
 /// # Errors
 ///
@@ -60,12 +63,13 @@ pub fn make_from_snapshot<R: Runtime>(
     id: u64,
     address: String,
     (index, snapshot): (u64, Vec<u8>),
+    passed: u64,
     first: impl FnOnce(u64) -> Vec<u8>,
 ) -> io::Result<()> {
     if newest::<R>(store)?.is_some() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a log already"));
     }
-    let term = 1;
+    let term = 1 + passed;
     let place =
         |index| LogId::<R> { leader_id: LeaderId { term, node_id: id }.to_committed(), index };
     let meta = SnapshotMeta::<R> {

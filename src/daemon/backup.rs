@@ -19,7 +19,7 @@ use crate::{
         error::{LOCKED, NOT_A_MANAGER},
         local::RestoreOptions,
     },
-    cluster::{Change, Class, Command, Refusal, State, encode_entry},
+    cluster::{Change, Class, Command, Refusal, State, restored_anew, terms_passed},
     consensus::{self, OnSmol},
     pki::{self, CertificateFiles, Identity, NodeFiles},
     runtime::image::chain,
@@ -104,7 +104,9 @@ struct Plan {
     /// The state of the backup, as bytes that this midge writes, and its last entry.
     state: Vec<u8>,
     index: u64,
-    change: Change,
+    /// What this machine is in the cluster, and the node in whose place it comes.
+    node: Node,
+    replaces: NodeId,
 }
 
 /// Makes this node the only manager of the cluster in `file`.
@@ -192,12 +194,14 @@ async fn plan(
         role: Role::Manager,
         key_digest,
     };
-    let change = Change::RestoreCluster { node: Box::new(node), replaces: about.node.clone() };
+    let replaces = about.node.clone();
+    let change =
+        Change::RestoreCluster { node: Box::new(node.clone()), replaces: replaces.clone() };
     let (index, bytes) = (state.applied().index, state.encode_snapshot());
     let at = Version { epoch: state.epoch(), index: index + 1 };
-    let command = Command { request: None, term: 1, date, change: change.clone() };
+    let command = Command { request: None, term: 1, date, change };
     state.apply(at, 1, &command).map_err(|error| invalid(format!("cannot restore: {error}")))?;
-    Ok(Plan { membership, files, listen, state: bytes, index, change })
+    Ok(Plan { membership, files, listen, state: bytes, index, node, replaces })
 }
 
 /// Makes the node's key, and a certificate of the cluster's root for it.
@@ -240,16 +244,16 @@ fn addresses(options: &RestoreOptions, about: &About) -> Result<(SocketAddr, Adv
 /// Puts the new manager on disk; that it is a member is said last, by whoever calls this.
 async fn make(shared: &Shared, plan: Plan) -> Result<(Membership, NodeFiles), DaemonError> {
     let data_dir = shared.options.data_dir.clone();
-    let Plan { membership, files, state, index, change, .. } = plan;
+    let Plan { membership, files, state, index, node, replaces, .. } = plan;
     CertificateFiles::under(&data_dir).save(&files)?;
     let seal = shared.lock.open()?.ok_or_else(|| DaemonError::Other(LOCKED.to_owned()))?;
     let store = open_store(&data_dir, &seal)?;
     let (key, address) = (membership.key(), membership.advertise.clone());
     let made = smol::unblock(move || {
-        let first =
-            |term| encode_entry(&[Command { request: None, term, date: wall_clock(), change }]);
-        let store = store.as_ref();
-        consensus::make_from_snapshot::<OnSmol>(store, key, address, (index, state), first)
+        let (store, snapshot, date) = (store.as_ref(), (index, state), wall_clock());
+        let first = |term| restored_anew(node, replaces, term, date);
+        let passed = terms_passed(date);
+        consensus::make_from_snapshot::<OnSmol>(store, key, address, snapshot, passed, first)
     });
     made.await.map_err(|source| DaemonError::Io { what: "write the state".to_owned(), source })?;
     Ok((membership, files))

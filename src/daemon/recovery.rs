@@ -12,7 +12,7 @@ use crate::{
         error::{LOCKED, NOT_A_MANAGER},
         local::InitOptions,
     },
-    cluster::{Class, Refusal, forced_anew},
+    cluster::{Class, Refusal, forced_anew, terms_passed},
     consensus::{self, OnSmol},
     pki,
     store::{AgentStore, OpenError},
@@ -146,10 +146,10 @@ async fn anew(shared: &Shared, membership: &Membership) -> Result<(), DaemonErro
     .await?;
     let (key, address) = (membership.key(), membership.advertise.clone());
     let status = ManagerStatus { address: address.clone(), raft_id: key };
-    let manager = membership.node.clone();
+    let (manager, date) = (membership.node.clone(), wall_clock());
     let made = smol::unblock(move || {
-        consensus::make_alone::<OnSmol>(store.as_ref(), key, address, |term| {
-            forced_anew(manager, status, term, wall_clock())
+        consensus::make_alone::<OnSmol>(store.as_ref(), key, address, terms_passed(date), |term| {
+            forced_anew(manager, status, term, date)
         })
     });
     made.await.map_err(|source| DaemonError::Io { what: "make a new group".to_owned(), source })?;

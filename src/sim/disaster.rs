@@ -6,7 +6,7 @@ use super::{
     world::{Crash, World},
 };
 use crate::{
-    cluster::forced_anew,
+    cluster::{forced_anew, terms_passed},
     consensus::{make_alone, newest_place},
     node::ports::Host as _,
     store::ManagerStore,
@@ -135,7 +135,7 @@ impl World {
         let store = ManagerStore::open_on(disk.backend(), self.sealer());
         let store = store.map_err(|error| io::Error::other(error.to_string()))?;
         let status = ManagerStatus { address: address.clone(), raft_id: key };
-        make_alone::<OnSim>(&store, key, address, |term| {
+        make_alone::<OnSim>(&store, key, address, terms_passed(date), |term| {
             forced_anew(node.clone(), status, term, date)
         })
     }

@@ -130,6 +130,7 @@ impl State {
             Change::RestoreCluster { node, replaces } => self.restore_to(at, node, replaces),
             Change::RotateRoot { base, rotation } => self.rotate_root(at, base, rotation),
             Change::FinishRootRotation { root } => self.finish_rotation(at, root),
+            Change::PassEpochs { last } => Ok(self.pass_epochs(at, *last)),
         }
     }
 

@@ -3,6 +3,11 @@
 //! The epoch is part of the replicated state ([`State::epoch`]), so that entries which are applied
 //! anew after a restart get the versions that they had, and a manager that joins learns it with the
 //! rest.
+//!
+//! One older state may begin anew more than once: a backup that is restored again knows nothing of
+//! the time before. Nodes do, and follow nobody whose epoch and term are below those that they have
+//! followed. So both begin by the calendar where that is ahead: the epoch with the ten minutes, the
+//! term with the second in them. Where the clock is behind they rise by one, as they would without it.
 
 use super::{
     State,
@@ -17,11 +22,37 @@ use crate::{
 };
 use std::sync::Arc;
 
+/// How long one epoch lasts where they go by the calendar: [`Version::EPOCH_MAX`] of them are forty
+/// years.
+const EPOCH_SECONDS: u64 = 600;
+
+/// 2026-01-01, when the first of those began.
+const CALENDAR_BEGINS: u64 = 1_767_225_600;
+
 /// Returns the log entry by which a manager goes on alone, in a group that begins with this term.
 #[must_use]
 pub fn forced_anew(manager: NodeId, status: ManagerStatus, term: u64, date: Date) -> Vec<u8> {
-    let change = Change::ForceNewCluster { manager, status };
-    encode_entry(&[Command { request: None, term, date, change }])
+    begun_anew(Change::ForceNewCluster { manager, status }, term, date)
+}
+
+/// Returns the log entry by which the cluster begins on a machine that it is restored to, in a group
+/// that begins with this term.
+#[must_use]
+pub fn restored_anew(node: Node, replaces: NodeId, term: u64, date: Date) -> Vec<u8> {
+    begun_anew(Change::RestoreCluster { node: Box::new(node), replaces }, term, date)
+}
+
+/// Returns how many terms a group passes over that begins now, so that its first one is above those
+/// of another that began within the same ten minutes: nobody elects leaders faster than one a second.
+#[must_use]
+pub fn terms_passed(date: Date) -> u64 {
+    date.unix_seconds().saturating_sub(CALENDAR_BEGINS) % EPOCH_SECONDS
+}
+
+fn begun_anew(change: Change, term: u64, date: Date) -> Vec<u8> {
+    let last = date.unix_seconds().saturating_sub(CALENDAR_BEGINS) / EPOCH_SECONDS;
+    let changes = [Change::PassEpochs { last }, change];
+    encode_entry(&changes.map(|change| Command { request: None, term, date, change }))
 }
 
 impl State {
@@ -73,6 +104,14 @@ impl State {
             self.remove_node(at, replaces, true)?;
         }
         self.create_node(at, node)
+    }
+
+    /// Passes over epochs, but for those that no calendar should have come to: a clock that is years
+    /// ahead leaves room for the next.
+    pub(super) fn pass_epochs(&mut self, at: At, last: u64) -> Applied {
+        let epoch = self.epoch().max(last.min(Version::EPOCH_MAX - 1));
+        self.tables.applied = Version { epoch, index: at.version.index };
+        Applied::Done
     }
 
     /// Raises the epoch. What is written from here on has a version above all that any manager of

@@ -1,6 +1,6 @@
 //! Tests of the state: preconditions, atomicity, determinism, bytes.
 
-use super::{State, decode_entry, decode_snapshot, encode_entry};
+use super::{State, decode_entry, decode_snapshot, encode_entry, forced_anew, terms_passed};
 use crate::{
     cluster::{
         Applied, Change, Command, Decision, Rejected, invariants,
@@ -521,6 +521,51 @@ fn a_forced_cluster_has_one_manager_and_a_new_epoch() {
     assert!(apply(&mut state, Change::UpdateService { id: service, expected, spec }).is_ok());
     assert!(apply(&mut state, force(own)).is_ok());
     assert_eq!(state.epoch(), 3);
+}
+
+/// Applies an entry as a manager does.
+fn apply_entry(state: &mut State, term: u64, entry: &[u8]) {
+    let applied = state.applied();
+    let version = Version { index: applied.index + 1, ..applied };
+    for command in decode_entry(entry).expect("what we wrote is readable") {
+        assert_eq!(state.apply(version, term, &command).err(), None);
+    }
+}
+
+#[test]
+fn what_begins_later_on_the_same_older_state_is_above_what_began_before() {
+    let (state, _, _) = populated();
+    let own = NodeId::from_bits(1);
+    let begun = |date: &str| {
+        let mut state = state.clone();
+        let date = Date::parse(date).expect("a date");
+        let term = 1 + terms_passed(date);
+        let entry = forced_anew(own.clone(), manager_status(), term, date);
+        apply_entry(&mut state, term, &entry);
+        let node = state.node(&own).expect("a node");
+        assert_eq!(node.version, state.applied(), "the whole entry is of the new epoch");
+        (state.epoch(), term)
+    };
+    let days = [
+        "2027-03-01T12:00:00Z",
+        "2027-03-01T12:00:05Z",
+        "2027-03-01T12:09:59Z",
+        "2027-03-01T12:10:00Z",
+        "2031-01-01T00:00:00Z",
+    ];
+    assert!(days.map(begun).is_sorted_by(|before, after| before < after), "{:?}", days.map(begun));
+    // Without a clock it rises all the same, and a clock that is mad leaves room for the next.
+    assert_eq!(begun("1970-01-01T00:00:09Z"), (2, 1));
+    assert_eq!(begun("2500-01-01T00:00:00Z").0, Version::EPOCH_MAX);
+}
+
+#[test]
+fn passing_over_epochs_never_goes_back() {
+    let mut state = State::default();
+    for (last, epoch) in [(0, 1), (7, 7), (3, 7), (u64::MAX, Version::EPOCH_MAX - 1)] {
+        assert!(apply(&mut state, Change::PassEpochs { last }).is_ok());
+        assert_eq!(state.epoch(), epoch);
+    }
 }
 
 #[test]

@@ -634,7 +634,7 @@ fn a_member_goes_on_alone_where_its_group_is_lost() {
         }
         let mut term = 0;
         let disk = Arc::clone(&group.disks[&2]);
-        make_alone::<OnSim>(disk.as_ref(), 2, "member-2".to_owned(), |now| {
+        make_alone::<OnSim>(disk.as_ref(), 2, "member-2".to_owned(), 7, |now| {
             term = now;
             b"anew".to_vec()
         })
@@ -667,12 +667,12 @@ fn a_group_is_made_from_a_snapshot() {
     let snapshot = postcard::to_stdvec(&vec![(900_u64, 5_u64, b"old".to_vec())]).unwrap();
     let make = || {
         let (state, address) = ((900, snapshot.clone()), "member-1".to_owned());
-        make_from_snapshot::<OnSim>(disk.as_ref(), 1, address, state, |_| b"anew".to_vec())
+        make_from_snapshot::<OnSim>(disk.as_ref(), 1, address, state, 7, |_| b"anew".to_vec())
     };
     make().unwrap();
     assert_eq!(make().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     let (disk, nothing) = (Arc::clone(&disk), Memory::default());
-    let none = make_alone::<OnSim>(&nothing, 1, String::new(), |_| Vec::new());
+    let none = make_alone::<OnSim>(&nothing, 1, String::new(), 0, |_| Vec::new());
     assert_eq!(none.unwrap_err().kind(), io::ErrorKind::NotFound);
     for _ in 0..2 {
         group.start(1);

@@ -251,6 +251,28 @@ fn a_node_whose_manager_is_unwell_says_so_until_it_is_well() {
 }
 
 #[test]
+fn a_node_that_followed_a_later_manager_says_why_it_ignores_this_one() {
+    let mut world = World::new(1);
+    let worker = &world.workers[&id(1)];
+    let (session, own) = (worker.session, worker.applied);
+    let seen = |world: &World| match world.read(&Query::Nodes) {
+        Ok(Response::Nodes(nodes)) => {
+            nodes.into_iter().find(|node| node.id == id(1)).expect("a node").status.message
+        }
+        other => panic!("{other:?}"),
+    };
+    for later in [
+        Sequence { term: own.term + 1, ..own },
+        Sequence { epoch: own.epoch + 1, term: 0, number: 0 },
+    ] {
+        world.say(1, FromWorker::Heartbeat { session, applied: later });
+        assert!(seen(&world).contains("ignores this manager"), "{later:?}: {}", seen(&world));
+        world.say(1, FromWorker::Heartbeat { session, applied: own });
+        assert_eq!(seen(&world), "");
+    }
+}
+
+#[test]
 fn a_node_is_shown_where_its_last_message_came_from() {
     let mut world = World::new(1);
     let session = world.workers[&id(1)].session;
