@@ -189,7 +189,14 @@ fn machine(page: &mut Page, info: &Value) {
         labels.iter().for_each(|label| page.item(2, label));
     }
     page.flag(1, "Experimental", info, "/ExperimentalBuild");
-    let insecure = words(info, "/RegistryConfig/InsecureRegistryCIDRs");
+    let registries = info["RegistryConfig"]["IndexConfigs"].as_object();
+    let mut insecure: Vec<&str> = registries
+        .into_iter()
+        .flat_map(|registries| registries.values())
+        .filter(|registry| registry["Secure"] == false)
+        .map(|registry| text(registry, "/Name"))
+        .collect();
+    insecure.extend(words(info, "/RegistryConfig/InsecureRegistryCIDRs"));
     if !insecure.is_empty() {
         page.line(1, "Insecure Registries", "");
         insecure.iter().for_each(|registry| page.item(2, registry));
@@ -200,4 +207,24 @@ fn machine(page: &mut Page, info: &Value) {
         mirrors.iter().for_each(|mirror| page.item(2, mirror));
     }
     page.flag(1, "Live Restore Enabled", info, "/LiveRestoreEnabled");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn insecure_registries_are_told_by_name_and_by_network() {
+        let mut page = Page(String::new());
+        let registries = serde_json::json!({
+            "IndexConfigs": {
+                "docker.io": { "Name": "docker.io", "Secure": true },
+                "mirror.local:5000": { "Name": "mirror.local:5000", "Secure": false },
+            },
+            "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+        });
+        machine(&mut page, &serde_json::json!({ "RegistryConfig": registries }));
+        let expected = " Insecure Registries:\n  mirror.local:5000\n  127.0.0.0/8\n Live";
+        assert!(page.0.contains(expected), "{}", page.0);
+    }
 }

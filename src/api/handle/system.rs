@@ -12,10 +12,13 @@ use crate::{
     types::{Cluster, Date, Node, Role},
 };
 use http::{HeaderValue, StatusCode, header};
-use std::time::SystemTime;
+use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
 
 /// Docker's own registry, which its client shows.
 const INDEX_SERVER: &str = "https://index.docker.io/v1/";
+
+/// The name by which that client knows it.
+const OFFICIAL_REGISTRY: &str = "docker.io";
 
 pub(crate) fn now() -> Date {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -129,16 +132,42 @@ async fn cluster_and_nodes(node: &dyn LocalNode) -> Result<(Cluster, Vec<Node>),
     Ok((super::cluster(node).await?, super::nodes(node).await?))
 }
 
-fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
-    let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let mut insecure = words(&["127.0.0.0/8", "::1/128"]);
-    insecure.extend(info.plain_http_registries);
+/// Shows the registries that are set up. Docker's client reads nothing of the whole answer where one
+/// of the networks is none, so what is named goes to the other registries with names.
+fn registries(mirrors: Vec<String>, plain_http: &[String]) -> dto::RegistryConfig {
     let official = dto::IndexConfig {
-        name: "docker.io".to_owned(),
-        mirrors: info.mirrors.clone(),
+        name: OFFICIAL_REGISTRY.to_owned(),
+        mirrors: mirrors.clone(),
         secure: true,
         official: true,
     };
+    let mut networks = vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()];
+    let mut named = BTreeMap::from([(OFFICIAL_REGISTRY.to_owned(), official)]);
+    for entry in plain_http {
+        if is_network(entry) {
+            networks.push(entry.clone());
+            continue;
+        }
+        let registry = dto::IndexConfig { name: entry.clone(), ..Default::default() };
+        named.entry(entry.clone()).or_insert(registry).secure = false;
+    }
+    dto::RegistryConfig { insecure_registry_cidrs: networks, index_configs: named, mirrors }
+}
+
+/// Tells whether a text is a network as Go reads one: an address, a slash and the prefix's length.
+fn is_network(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    let widest = match address.parse() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    bits.bytes().all(|byte| byte.is_ascii_digit())
+        && bits.parse().is_ok_and(|bits: u32| bits <= widest)
+}
+
+fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
+    let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let mut security = words(&["name=seccomp,profile=builtin"]);
     if info.has_apparmor {
         security.insert(0, "name=apparmor".to_owned());
@@ -175,11 +204,7 @@ fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
         os_type: "linux".to_owned(),
         architecture: info.platform.kernel_name(),
         index_server_address: INDEX_SERVER.to_owned(),
-        registry_config: dto::RegistryConfig {
-            insecure_registry_cidrs: insecure,
-            index_configs: [("docker.io".to_owned(), official)].into(),
-            mirrors: info.mirrors,
-        },
+        registry_config: registries(info.mirrors, &info.plain_http_registries),
         ncpu: info.resources.nano_cpus / 1_000_000_000,
         mem_total: info.resources.memory_bytes,
         docker_root_dir: info.data_dir,
@@ -195,5 +220,36 @@ fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
         security_options: security,
         warnings: (!info.warnings.is_empty()).then_some(info.warnings),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_networks_are_told_as_networks() {
+        let plain =
+            ["mirror.local:5000", "10.1.0.0/16", "fd00::/8", "10.0.0.1", "bad/99", "10.0.0.0/33"];
+        let shown = registries(vec!["m:1".to_owned()], &plain.map(str::to_owned));
+        let networks = ["127.0.0.0/8", "::1/128", "10.1.0.0/16", "fd00::/8"];
+        assert_eq!(shown.insecure_registry_cidrs, networks);
+        let secure: Vec<_> = shown
+            .index_configs
+            .values()
+            .map(|registry| (registry.name.as_str(), registry.secure, registry.official))
+            .collect();
+        let named = |name| (name, false, false);
+        let expected = [
+            named("10.0.0.0/33"),
+            named("10.0.0.1"),
+            named("bad/99"),
+            ("docker.io", true, true),
+            named("mirror.local:5000"),
+        ];
+        assert_eq!(secure, expected);
+        for text in ["10.0.0.0/+8", "10.0.0.0/", "10.0.0/8", "/8", "::/129", "a/8"] {
+            assert!(!is_network(text), "{text}");
+        }
     }
 }

@@ -32,9 +32,10 @@ fn the_docker_command_works() {
     }
     let server = Server::start();
     let id = server.node.nodes[0].id.to_string();
-    let steps: [(&[&str], &str); 22] = [
+    let steps: [(&[&str], &str); 23] = [
         (&["version"], "API version:      1.47"),
         (&["info"], "ClusterID:"),
+        (&["info"], "mirror.local:5000"),
         (&["node", "ls"], "Leader"),
         (&["node", "inspect", "--pretty", "self"], "Hostname:"),
         (&["swarm", "join-token", "worker"], "SWMTKN-1-worker 10.0.0.1:2377"),

@@ -226,6 +226,7 @@ impl LocalNode for Fake {
                 hostname: "m1".to_owned(),
                 platform: Platform::normalized("linux", "amd64", ""),
                 version: "0.1.0".to_owned(),
+                plain_http_registries: vec!["mirror.local:5000".to_owned()],
                 ..Default::default()
             }
         })
