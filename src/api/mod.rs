@@ -6,6 +6,7 @@
 //! not know how a node is made, nor hold any state of the cluster.
 
 pub mod convert;
+mod decode;
 pub mod dto;
 pub mod error;
 pub mod filter;

@@ -1,7 +1,7 @@
 //! The one table of method, path and handler, and what surrounds every handler.
 
 use super::{
-    API_VERSION, API_VERSION_MIN,
+    API_VERSION, API_VERSION_MIN, decode,
     error::{invalid, not_found, status},
     handle,
     local::{BoxFuture, LocalNode},
@@ -64,7 +64,7 @@ impl Call {
         if bytes.is_empty() {
             return Err(invalid("got EOF while reading request body"));
         }
-        serde_json::from_slice(&bytes).map_err(|error| invalid(format!("invalid JSON: {error}")))
+        decode::from_slice(&bytes).map_err(|error| invalid(format!("invalid JSON: {error}")))
     }
 
     /// The only, or first, brace of the path.

@@ -8,6 +8,6 @@ mod fake;
 mod fuzz;
 mod jobs;
 mod options;
-mod recorded;
+pub(super) mod recorded;
 mod refusals;
 mod storage;

@@ -4,7 +4,7 @@
 //! it leaves, and opened where the cluster is made.
 
 use super::super::{
-    dto,
+    decode, dto,
     error::invalid,
     local::RestoreOptions,
     route::{Call, Reply, json},
@@ -44,7 +44,7 @@ pub(crate) async fn restore(call: Call) -> Reply {
     }
     let line = file.iter().take(OPTIONS_MAX).position(|byte| *byte == b'\n');
     let line = line.ok_or_else(|| invalid("one line of JSON is expected before the backup"))?;
-    let body: dto::RestoreRequest = serde_json::from_slice(&file[..line])
+    let body: dto::RestoreRequest = decode::from_slice(&file[..line])
         .map_err(|error| invalid(format!("invalid JSON: {error}")))?;
     if body.passphrase.is_empty() {
         return Err(invalid(NO_PASSPHRASE));

@@ -18,7 +18,7 @@ pub(super) mod task;
 pub(super) mod volume;
 
 use super::{
-    dto,
+    decode, dto,
     error::{invalid, not_found, unexpected},
     local::LocalNode,
     route::{Call, Reply, json},
@@ -132,7 +132,7 @@ fn credential(call: &Call) -> Result<Option<RegistryCredential>, Refusal> {
         return Ok(None);
     }
     let json = super::route::decode_base64url(text).ok_or_else(wrong)?;
-    let auth: Auth = serde_json::from_slice(&json).map_err(|_| wrong())?;
+    let auth: Auth = decode::from_slice(&json).map_err(|_| wrong())?;
     let token = if auth.identitytoken.is_empty() { auth.registrytoken } else { auth.identitytoken };
     Ok(match (token.is_empty(), auth.username.is_empty()) {
         (false, _) => {

@@ -126,6 +126,41 @@ fn logins_are_kept_and_never_shown() {
 }
 
 #[test]
+fn logins_are_read_as_docker_py_spells_them() {
+    let server = Server::start();
+    // {"ServerAddress":"x","Username":"u","Password":"hidden"}
+    let password = "eyJTZXJ2ZXJBZGRyZXNzIjoieCIsIlVzZXJuYW1lIjoidSIsIlBhc3N3b3JkIjoiaGlkZGVuIn0=";
+    // {"IdentityToken":"hidden"}
+    let token = "eyJJZGVudGl0eVRva2VuIjoiaGlkZGVuIn0=";
+    for (auth, is_token) in [(password, false), (token, true)] {
+        server.node.services.lock().unwrap().clear();
+        let head = format!("POST /services/create HTTP/1.1\r\nHost: d\r\nX-Registry-Auth: {auth}");
+        assert_eq!(server.raw(&head, CREATE.as_bytes()).0, 201);
+        let held = server.node.services.lock().unwrap()[0].spec.task.credential.clone().unwrap();
+        assert_eq!((held.secret.as_str(), held.is_token), ("hidden", is_token));
+    }
+}
+
+/// docker-py writes the mode in small letters, and Docker's engine reads it.
+#[test]
+fn modes_are_read_as_docker_py_spells_them() {
+    let server = Server::start();
+    for (mode, expected) in [
+        (json!({"replicated": {"Replicas": 5}}), json!({"Replicated": {"Replicas": 5}})),
+        (json!({"global": {}}), json!({"Global": {}})),
+    ] {
+        server.node.services.lock().unwrap().clear();
+        let mut spec: Value = serde_json::from_str(CREATE).unwrap();
+        spec["Mode"] = mode;
+        spec["Labels"] = json!({"Tier": "a", "tier": "b"});
+        create(&server, &spec.to_string());
+        let (_, shown) = server.send("GET /services/hw", "");
+        assert_eq!(shown["Spec"]["Mode"], expected);
+        assert_eq!(shown["Spec"]["Labels"], spec["Labels"]);
+    }
+}
+
+#[test]
 fn an_unpinned_image_is_pinned_to_what_nodes_hold() {
     let server = Server::start();
     let held = |digest: &str| HeldImage {

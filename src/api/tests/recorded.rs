@@ -28,14 +28,14 @@ const LEFT_OUT: &[&str] = &[
     ".KernelVersion",
 ];
 
-pub(super) struct Exchange {
-    pub(super) request: String,
-    pub(super) body: String,
+pub(in crate::api) struct Exchange {
+    pub(in crate::api) request: String,
+    pub(in crate::api) body: String,
     status: u16,
     fields: Vec<(String, String)>,
 }
 
-pub(super) fn exchanges() -> Vec<Exchange> {
+pub(in crate::api) fn exchanges() -> Vec<Exchange> {
     let mut found: Vec<Exchange> = Vec::new();
     let mut answered = true;
     for line in RECORDED.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
