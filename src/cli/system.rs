@@ -79,6 +79,16 @@ pub(super) fn ps(client: &Client, args: &PsArgs) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
+/// Shows a port with the address at which it is reached, as Docker does.
+fn shown_port(port: &Value) -> String {
+    let inside = format!("{}/{}", number(port, "/PrivatePort"), text(port, "/Type"));
+    match (text(port, "/IP"), number(port, "/PublicPort")) {
+        (_, 0) => inside,
+        (address, public) if address.contains(':') => format!("[{address}]:{public}->{inside}"),
+        (address, public) => format!("{address}:{public}->{inside}"),
+    }
+}
+
 fn row(container: &Value, no_trunc: bool) -> Map<String, Value> {
     let created = crate::types::Date::from_unix_seconds(number(container, "/Created"));
     let names: Vec<&str> = list(container, "/Names")
@@ -86,18 +96,7 @@ fn row(container: &Value, no_trunc: bool) -> Map<String, Value> {
         .filter_map(Value::as_str)
         .map(|name| name.trim_start_matches('/'))
         .collect();
-    let ports: Vec<String> = list(container, "/Ports")
-        .iter()
-        // The same port is listed for IPv6 as well; once is enough for people.
-        .filter(|port| text(port, "/IP") != "::")
-        .map(|port| {
-            let kind = text(port, "/Type");
-            match number(port, "/PublicPort") {
-                0 => format!("{}/{kind}", number(port, "/PrivatePort")),
-                public => format!("0.0.0.0:{public}->{}/{kind}", number(port, "/PrivatePort")),
-            }
-        })
-        .collect();
+    let ports: Vec<String> = list(container, "/Ports").iter().map(shown_port).collect();
     let command = text(container, "/Command");
     let command: String =
         if no_trunc { command.to_owned() } else { command.chars().take(20).collect() };
@@ -112,4 +111,22 @@ fn row(container: &Value, no_trunc: bool) -> Map<String, Value> {
         "Names": names.join(","),
     });
     row.as_object().cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_shown_where_they_are_reached() {
+        let port = |ip: &str, public: u16| {
+            shown_port(&json!({
+                "IP": ip, "PublicPort": public, "PrivatePort": 80, "Type": "tcp",
+            }))
+        };
+        assert_eq!(port("0.0.0.0", 8080), "0.0.0.0:8080->80/tcp");
+        assert_eq!(port("127.0.0.1", 8080), "127.0.0.1:8080->80/tcp");
+        assert_eq!(port("::", 8081), "[::]:8081->80/tcp");
+        assert_eq!(port("", 0), "80/tcp");
+    }
 }
