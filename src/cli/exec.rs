@@ -97,8 +97,13 @@ pub(super) fn run(client: &Client, args: &ExecArgs) -> Result<Exit, CliError> {
     let session = Session { client: client.clone(), id: id.clone(), tty: args.tty, stdin };
     let carried = smol::block_on(session.run(&path, &start));
     drop(raw);
-    carried?;
-    ended(client, &id)
+    let is_read = carried?;
+    match ended(client, &id)? {
+        Some(exit) => Ok(exit),
+        // Nobody read what the command printed, and it has not noticed yet.
+        None if !is_read => Ok(Exit::Ok),
+        None => Err(CliError::failure("the connection ended before the command did")),
+    }
 }
 
 fn resolved(variable: &str) -> Option<String> {
@@ -114,22 +119,22 @@ fn size() -> Option<(u16, u16)> {
     Some((size.ws_row, size.ws_col)).filter(|(height, width)| *height > 0 && *width > 0)
 }
 
-/// Waits for the exit status of a command that has ended.
-fn ended(client: &Client, id: &str) -> Result<Exit, CliError> {
+/// Waits for the exit status of a command that has ended; none where it goes on.
+fn ended(client: &Client, id: &str) -> Result<Option<Exit>, CliError> {
     for _ in 0..END_ATTEMPTS {
         let state = client.get(&format!("/exec/{id}/json"))?;
         if state["Running"] == Value::Bool(false)
             && let Some(code) = state["ExitCode"].as_i64()
         {
-            return Ok(match u8::try_from(code) {
+            return Ok(Some(match u8::try_from(code) {
                 Ok(0) => Exit::Ok,
                 Ok(code) => Exit::Of(code),
                 Err(_) => Exit::Failure,
-            });
+            }));
         }
         std::thread::sleep(END_PAUSE);
     }
-    Err(CliError::failure("the connection ended before the command did"))
+    Ok(None)
 }
 
 /// The terminal while every key goes to the command; as it was before, once dropped.
@@ -163,8 +168,9 @@ struct Session {
 }
 
 impl Session {
-    /// Carries input and output until the command ends.
-    async fn run(&self, path: &str, start: &Value) -> Result<(), CliError> {
+    /// Carries input and output until the command ends, or until nobody reads what it prints: tells
+    /// whether somebody still does.
+    async fn run(&self, path: &str, start: &Value) -> Result<bool, CliError> {
         let (stream, early) = self.client.hijack(path, start).await?;
         let down = self.show(stream.clone(), &early);
         let up = async {
@@ -182,29 +188,34 @@ impl Session {
         down.or(up).or(sizes).await
     }
 
-    async fn show(&self, mut stream: UnixStream, early: &[u8]) -> Result<(), CliError> {
+    async fn show(&self, mut stream: UnixStream, early: &[u8]) -> Result<bool, CliError> {
         let mut pieces = Pieces::default();
         let mut print = |bytes: &[u8]| {
             if self.tty {
-                return output::raw(bytes);
+                return output::raw_while_read(bytes);
             }
             for (stream, piece) in pieces.feed(bytes)? {
-                if stream == STDERR { output::raw_note(&piece) } else { output::raw(&piece)? }
+                if stream == STDERR {
+                    output::raw_note(&piece);
+                } else if !output::raw_while_read(&piece)? {
+                    return Ok(false);
+                }
             }
-            Ok(())
+            Ok(true)
         };
-        print(early)?;
+        let mut is_read = print(early)?;
         let mut buffer = vec![0; READ_MAX];
-        loop {
+        while is_read {
             match stream.read(&mut buffer).await {
-                Ok(0) => return Ok(()),
-                Ok(n) => print(&buffer[..n])?,
+                Ok(0) => return Ok(true),
+                Ok(n) => is_read = print(&buffer[..n])?,
                 Err(error) => {
                     let text = format!("the connection to the midge daemon broke: {error}");
                     return Err(CliError { exit: Exit::Unreachable, message: text, hint: None });
                 }
             }
         }
+        Ok(false)
     }
 
     /// Hands standard input on, and its end.

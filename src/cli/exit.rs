@@ -34,7 +34,9 @@ impl Exit {
             Self::Usage => "the command line cannot be meant",
             Self::Unreachable => "the daemon does not answer",
             Self::Config => "the daemon's configuration is wrong; nothing was started",
-            Self::Interrupted => "interrupted; what was asked for goes on in the background",
+            Self::Interrupted => {
+                "interrupted; what was asked for by then goes on in the background"
+            }
             Self::Of(_) => "as the command ended that was run in a container",
         }
     }

@@ -22,14 +22,22 @@ pub(crate) fn line(text: &str) -> Result<(), CliError> {
 /// Prints bytes of data as they are.
 #[expect(clippy::exit, reason = "a reader that has seen enough ends the program, as `yes` ends")]
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), CliError> {
+    // A reader that has seen enough (`| head`) is no failure.
+    if !raw_while_read(bytes)? {
+        std::process::exit(0);
+    }
+    Ok(())
+}
+
+/// Prints bytes of data as they are, where there is something to be done before the program ends;
+/// tells whether anybody still reads.
+pub(crate) fn raw_while_read(bytes: &[u8]) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
-        // A reader that has seen enough (`| head`) is no failure.
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            std::process::exit(0);
-        }
-        CliError::failure(format!("cannot write to standard output: {error}"))
-    })
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::failure(format!("cannot write to standard output: {error}"))),
+    }
 }
 
 /// Prints a line for the person at the terminal. Nothing can be done where that fails.

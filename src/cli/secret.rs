@@ -1,7 +1,12 @@
 //! Secrets that a person or a script hands to a command: never as an argument, which everybody on
 //! the machine can read.
 
-use super::{exit::CliError, output};
+use super::{
+    exit::{CliError, Exit},
+    output,
+};
+use async_signal::{Signal, Signals};
+use futures_lite::{StreamExt as _, future::or};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::{
     fs::File,
@@ -86,11 +91,25 @@ impl Drop for Silent {
 fn ask(question: &str) -> Result<String, CliError> {
     let failed =
         |error: io::Error| CliError::failure(format!("cannot read from the terminal: {error}"));
+    // Whatever ends the program here must not leave a terminal behind that shows nothing.
+    let ends = [Signal::Int, Signal::Quit, Signal::Term, Signal::Hup];
+    let mut signals = Signals::new(ends).map_err(failed)?;
     let silent = Silent::new().map_err(failed)?;
     output::raw_note(question.as_bytes());
-    let mut line = String::new();
-    let _read = io::stdin().lock().take(LEN_MAX).read_line(&mut line).map_err(failed)?;
+    let line = smol::unblock(|| {
+        let mut line = String::new();
+        io::stdin().lock().take(LEN_MAX).read_line(&mut line).map(|_| Some(line))
+    });
+    let ended = async {
+        signals.next().await;
+        Ok(None)
+    };
+    let line = smol::block_on(or(line, ended));
     drop(silent);
+    let Some(line) = line.map_err(failed)? else {
+        let message = "\ninterrupted".to_owned();
+        return Err(CliError { exit: Exit::Interrupted, message, hint: None });
+    };
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 

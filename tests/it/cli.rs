@@ -2,12 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
-use crate::host::midge_binary;
+use crate::host::{midge_binary, which};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     process::{Command, Output, Stdio},
+    sync::LazyLock,
 };
 
 /// Answers each request with what `answer` says about its path, until the test ends.
@@ -197,4 +198,69 @@ fn shells_complete_the_names_of_the_moment() {
     assert!(names.lines().any(|l| l == "web") && names.lines().any(|l| l == "db"), "{names}");
     assert_eq!(complete(&["midge", "service", "logs", "w"]).trim(), "web");
     assert_eq!(complete(&["midge", "serv"]).trim(), "service");
+}
+
+/// A command that prints more than a pipe holds, and ends with 5.
+fn a_talkative_command(path: &str) -> (u16, &'static str) {
+    static OUTPUT: LazyLock<String> = LazyLock::new(|| "words\n".repeat(100_000));
+    match path {
+        "/containers/web.1/exec" => (201, r#"{"Id":"e1"}"#),
+        "/exec/e1/start" => (101, &OUTPUT),
+        "/exec/e1/json" => (200, r#"{"Running":false,"ExitCode":5}"#),
+        _ => (200, "{}"),
+    }
+}
+
+/// Runs a line of shell on a terminal, where `midge` is the program under test; types `typed` once
+/// it has said `until`. Returns what the terminal showed. `None` where there is no `script`.
+fn on_a_terminal(socket: &Path, line: &str, until: &str, typed: &[u8]) -> Option<String> {
+    let script = which("script")?;
+    let program = midge_binary();
+    let line = line.replace("midge", &program.display().to_string());
+    let mut child = Command::new(script)
+        .args(["-qec", &line, "/dev/null"])
+        .env("MIDGE_HOST", format!("unix://{}", socket.display()))
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It stays open: a terminal's input does not end by itself.
+    let mut input = child.stdin.take().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
+    let mut is_typed = false;
+    loop {
+        let n = output.read(&mut buffer).unwrap();
+        if n == 0 {
+            break;
+        }
+        shown.extend_from_slice(&buffer[..n]);
+        if !is_typed && String::from_utf8_lossy(&shown).contains(until) {
+            input.write_all(typed).unwrap();
+            is_typed = true;
+        }
+    }
+    child.wait().unwrap();
+    Some(String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn a_terminal_is_left_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    serve(&socket, a_talkative_command);
+    let line = "{ midge exec -it web.1 cat; echo \"ended with $?\" >&2; } | true; stty -a";
+    let Some(shown) = on_a_terminal(&socket, line, "never", b"") else { return };
+    assert!(shown.contains("ended with 5"), "{shown}");
+    assert!(shown.contains(" icanon") && shown.contains(" echo "), "{shown}");
+    let file = dir.path().join("backup");
+    let line = format!(
+        "trap : INT; midge cluster backup {}; echo \"ended with $?\"; stty -a",
+        file.display()
+    );
+    let shown = on_a_terminal(&socket, &line, "Enter the passphrase: ", b"\x03").unwrap();
+    assert!(shown.contains("interrupted") && shown.contains("ended with 130"), "{shown}");
+    assert!(shown.contains(" echo "), "{shown}");
+    assert!(!file.exists());
 }
