@@ -58,7 +58,7 @@ Formats:
 
 Functions:
   json join split lower upper title pad truncate print printf println index slice len
-  eq ne lt le gt ge and or not html urlquery";
+  eq ne lt le gt ge and or not html js urlquery";
 
 fn decorated(command: Command, path: &str) -> Command {
     let names: Vec<String> =

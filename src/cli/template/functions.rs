@@ -1,7 +1,7 @@
 //! The functions of templates: Go's own, and those that Docker adds.
 
 use super::{OUTPUT_MAX, eval::Val, printf};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::{borrow::Cow, cmp::Ordering};
 
 /// The widest padding: a table is for people.
@@ -11,7 +11,7 @@ const PAD_MAX: u64 = 4_096;
 const NAMES: &[&str] = &[
     "json", "join", "split", "lower", "upper", "title", "pad", "truncate", "print", "printf",
     "println", "index", "slice", "len", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not",
-    "html", "urlquery",
+    "html", "js", "urlquery",
 ];
 
 /// Docker's functions that leave headings alone.
@@ -67,6 +67,7 @@ pub(super) fn call<'a>(
         }
         ("printf", [format, values @ ..]) => text(printf::format(string(format)?, values)),
         ("html", values) => text(escape_html(&print(values))),
+        ("js", values) => text(escape_js(&print(values))),
         ("urlquery", values) => {
             text(crate::cli::client::encode(&print(values)).replace("%20", "+"))
         }
@@ -198,9 +199,28 @@ fn escape_html(text: &str) -> String {
     out
 }
 
+fn escape_js(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '\'' | '"' => out.extend(['\\', c]),
+            '<' | '>' | '&' | '=' => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 fn index<'a>(container: &Val<'a>, keys: &[Val<'a>]) -> Result<Val<'a>, String> {
     let mut value = container.clone();
-    for key in keys {
+    for (number, key) in keys.iter().enumerate() {
+        // What a map of texts does not have is the empty text: all maps whose keys users choose are
+        // such, and one that is empty or left out may be.
+        let is_last = number + 1 == keys.len();
+        let empty = || is_last.then(|| Cow::Owned(Value::from("")));
+        let missing =
+            |map: &Map<String, Value>| empty().filter(|_| map.values().all(Value::is_string));
         let position = |length: usize| -> Result<usize, String> {
             let Some(Value::Number(number)) = key.as_deref() else {
                 return Err("cannot index a list with a value that is no number".to_owned());
@@ -210,13 +230,17 @@ fn index<'a>(container: &Val<'a>, keys: &[Val<'a>]) -> Result<Val<'a>, String> {
         };
         value = match value {
             None => return Err("index of untyped nil".to_owned()),
-            Some(Cow::Borrowed(Value::Object(map))) => map.get(string(key)?).map(Cow::Borrowed),
+            Some(Cow::Borrowed(Value::Object(map))) => {
+                map.get(string(key)?).map(Cow::Borrowed).or_else(|| missing(map))
+            }
             Some(Cow::Borrowed(Value::Array(list))) => {
                 Some(Cow::Borrowed(&list[position(list.len())?]))
             }
             Some(found) => match found.as_ref() {
-                Value::Null => None,
-                Value::Object(map) => map.get(string(key)?).cloned().map(Cow::Owned),
+                Value::Null => empty().filter(|_| string(key).is_ok()),
+                Value::Object(map) => {
+                    map.get(string(key)?).cloned().map(Cow::Owned).or_else(|| missing(map))
+                }
                 Value::Array(list) => Some(Cow::Owned(list[position(list.len())?].clone())),
                 Value::String(text) => {
                     let at = position(text.len())?;

@@ -60,6 +60,10 @@ fn what_docker_leaves_out_is_empty() {
 #[test]
 fn functions() {
     check("{{index .M \"k.v\"}} {{index .L 1}} {{index .O 0 \"P\"}}", "dotted b 1");
+    check("[{{index .Labels \"none\"}}] {{eq (index .Labels \"none\") \"\"}}", "[] true");
+    check("[{{index .Sysctls \"none\"}}] {{if index .Labels \"none\"}}a{{end}}", "[] ");
+    check("[{{index .UpdateStatus \"none\"}}] {{index .A \"B\"}}", "[] x");
+    check("{{index .O 0 \"none\"}}", "<no value>");
     check(
         "{{len .L}} {{len .S}} {{join .L \",\"}} {{upper .A.B}} {{lower \"AB\"}}",
         "2 11 a,b X ab",
@@ -68,6 +72,12 @@ fn functions() {
         "{{title .S}} {{truncate .S 5}}|{{pad .A.B 2 1}}|{{split \"a,b\" \",\"}}",
         "Hello World hello|  x |[a b]",
     );
+}
+
+#[test]
+fn texts_are_escaped_as_by_go() {
+    check("{{js \"a'\\\"\\\\<b>=&\\n\"}}", r#"a\'\"\\\u003Cb\u003E\u003D\u0026\u000A"#);
+    check("{{html \"<a>\"}} {{urlquery \"a b&\"}}", "&lt;a&gt; a+b%26");
 }
 
 #[test]
