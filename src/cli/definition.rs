@@ -3,12 +3,18 @@
 //!
 //! Help, completions, the man page and `docs/cli.md` are all made of it.
 
-use super::{Cli, complete, examples, exit::Exit, output, style, suggest, unsupported};
+use super::{
+    Cli, complete, examples, exit::Exit, human::parse_truth, output, style, suggest, unsupported,
+};
 use clap::{
-    Arg, Command, CommandFactory, Id,
+    Arg, ArgAction, ArgMatches, Command, CommandFactory, Error, Id,
+    builder::{PossibleValue, TypedValueParser, ValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use std::fmt::Write as _;
+use std::{
+    ffi::{OsStr, OsString},
+    fmt::Write as _,
+};
 
 /// Returns the definition of the whole command line.
 pub(super) fn command() -> Command {
@@ -18,7 +24,68 @@ pub(super) fn command() -> Command {
         writeln!(notes, "  {:<4}{}", exit.code(), exit.meaning()).ok();
     }
     notes.push_str(FORMATS);
-    decorated(Cli::command().after_long_help(notes), "")
+    // As Docker: of an option with one value that is given twice, the last one counts.
+    decorated(Cli::command().after_long_help(notes).args_override_self(true), "")
+}
+
+/// Reads a command line.
+pub(super) fn parse(words: &[OsString]) -> Result<ArgMatches, Error> {
+    match command().try_get_matches_from(words) {
+        Err(error) if is_flag_with_value(&error) => {
+            with_truths(command()).try_get_matches_from(words)
+        }
+        parsed => parsed,
+    }
+}
+
+/// Tells whether a command line was refused for the value of a flag: `--force=true`, `-f=true`.
+fn is_flag_with_value(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::TooManyValues => true,
+        ErrorKind::UnknownArgument => {
+            text(error, ContextKind::InvalidArg).is_some_and(|word| word == "-=")
+        }
+        _ => false,
+    }
+}
+
+/// Lets every flag take a truth value as well, as Docker's do. Only a line that gives one is read by
+/// this: help and completions would show `--force[=<FORCE>]` for `--force`.
+fn with_truths(command: Command) -> Command {
+    let names: Vec<String> =
+        command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    let command = command.mut_args(|argument| match argument.get_action() {
+        ArgAction::SetTrue => argument
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .value_parser(Truth),
+        _ => argument,
+    });
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_truths))
+}
+
+/// Reads the words that Go has for truth values; the usual two are shown.
+#[derive(Debug, Clone)]
+struct Truth;
+
+impl TypedValueParser for Truth {
+    type Value = bool;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<bool, Error> {
+        TypedValueParser::parse_ref(&parse_truth, command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(["true", "false"].into_iter().map(PossibleValue::new)))
+    }
 }
 
 /// Returns the definition for completing: each command by one name.
@@ -37,6 +104,10 @@ pub(super) fn for_completion() -> Command {
 fn as_dockers(argument: Arg) -> Arg {
     let argument = argument.hide_env_values(true);
     let takes = argument.get_action().takes_values() && !argument.is_require_equals_set();
+    let is_truth = argument.get_value_parser().type_id() == ValueParser::bool().type_id();
+    if is_truth && argument.get_action().takes_values() {
+        return argument.value_parser(Truth);
+    }
     if argument.is_positional() || !takes { argument } else { argument.allow_hyphen_values(true) }
 }
 
@@ -79,8 +150,8 @@ fn decorated(command: Command, path: &str) -> Command {
 
 /// Says what is wrong with a command line, and what may have been meant; help and version, which
 /// clap hands over as errors too, are data.
-pub(super) fn usage(error: &clap::Error) -> Exit {
-    let words: Vec<String> = std::env::args().collect();
+pub(super) fn usage(error: &Error, words: &[OsString]) -> Exit {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let rendered = error.render();
     if !error.use_stderr() {
         let colour = style::enabled(&std::io::stdout());
@@ -110,7 +181,7 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
     Exit::Usage
 }
 
-fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
+fn text(error: &Error, kind: ContextKind) -> Option<String> {
     match error.get(kind)? {
         ContextValue::String(text) => Some(text.clone()),
         ContextValue::Strings(texts) => Some(texts.join(" ")),
@@ -120,7 +191,7 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
 }
 
 /// Says in Docker's words what is wrong, for the mistakes that Docker has words for.
-fn told(error: &clap::Error, words: &[String]) -> Option<String> {
+fn told(error: &Error, words: &[String]) -> Option<String> {
     let (path, command) = named(words);
     let argument = || text(error, ContextKind::InvalidArg);
     match error.kind() {
@@ -176,7 +247,7 @@ fn told(error: &clap::Error, words: &[String]) -> Option<String> {
     }
 }
 
-fn hint(error: &clap::Error) -> Option<String> {
+fn hint(error: &Error) -> Option<String> {
     let near = [
         ContextKind::SuggestedArg,
         ContextKind::SuggestedSubcommand,
@@ -273,6 +344,76 @@ mod tests {
             let line = format!("midge service update {options}--rollback web");
             command().try_get_matches_from(line.split(' ')).expect("it is a command line");
         }
+    }
+
+    fn read(line: &str) -> Result<ArgMatches, String> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        parse(&words).map_err(|error| error.to_string())
+    }
+
+    /// Returns whether a flag of the innermost command is set.
+    fn flag(line: &str, id: &str) -> bool {
+        let mut matches = read(line).unwrap();
+        while let Some((_, inner)) = matches.remove_subcommand() {
+            matches = inner;
+        }
+        *matches.get_one(id).unwrap()
+    }
+
+    #[test]
+    fn flags_take_truth_values_as_dockers() {
+        for (line, id, expected) in [
+            ("midge service create --detach=false bb:1", "detach", false),
+            ("midge service create -d=false bb:1", "detach", false),
+            ("midge service create --detach=false -d bb:1", "detach", true),
+            ("midge service create -d --detach=0 bb:1", "detach", false),
+            ("midge service create --with-registry-auth=true bb:1", "with_registry_auth", true),
+            ("midge service create --with-registry-auth=true bb:1", "detach", false),
+            ("midge service create --read-only=T -q bb:1", "read_only", true),
+            ("midge service update --tty=0 web", "tty", false),
+            ("midge service ps --no-trunc=true web", "no_trunc", true),
+            ("midge node rm --force=True n1", "force", true),
+            ("midge node rm --force=f n1", "force", false),
+            ("midge exec -it=false c sh", "tty", false),
+            ("midge exec -it=false c sh", "interactive", true),
+            ("midge exec --interactive c sh --tty=false", "tty", false),
+        ] {
+            assert_eq!(flag(line, id), expected, "{line}");
+        }
+        check_parsed(
+            "midge service create --detach=maybe bb:1",
+            "invalid argument \"maybe\" for \"-d, --detach\" flag: must be one of true, false",
+        );
+    }
+
+    fn check_parsed(line: &str, message: &str) {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let told_words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let error = parse(&words).expect_err(line);
+        assert_eq!(told(&error, &told_words).as_deref(), Some(message), "{line}");
+    }
+
+    #[test]
+    fn every_command_line_is_consistent_with_truth_values() {
+        with_truths(command()).debug_assert();
+    }
+
+    #[test]
+    fn of_what_is_given_twice_the_last_counts() {
+        let last = |line: &str, id: &str| {
+            let mut matches = read(line).unwrap();
+            while let Some((_, inner)) = matches.remove_subcommand() {
+                matches = inner;
+            }
+            let values = matches.get_raw(id).unwrap();
+            values.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let twice = "midge service create --replicas 1 -e A=1 --replicas 3 -e B=2 -d -d bb:1 a b";
+        assert_eq!(last(twice, "replicas"), ["3"]);
+        assert_eq!(last(twice, "env"), ["A=1", "B=2"]);
+        assert_eq!(last(twice, "args"), ["a", "b"]);
+        assert_eq!(last("midge service update --init=false --init web", "init"), ["true"]);
+        assert_eq!(last("midge service rm a b", "services"), ["a", "b"]);
     }
 
     #[test]

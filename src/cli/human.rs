@@ -172,6 +172,15 @@ pub(crate) fn parse_cpus(text: &str) -> Result<u64, String> {
     digits.parse().map_err(|_| invalid())
 }
 
+/// Reads a truth value as Go does.
+pub(crate) fn parse_truth(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err("must be one of true, false".to_owned()),
+    }
+}
+
 /// Reads `KEY=VALUE`, or `KEY` alone as an empty value.
 pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));

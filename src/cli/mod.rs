@@ -46,7 +46,7 @@ mod when;
 use clap::{FromArgMatches, Parser, Subcommand};
 use client::Client;
 use exit::{CliError, Exit};
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 /// Runs containers on mixed ARM and x86 fleets: one program, no Docker, no Kubernetes
 ///
@@ -131,13 +131,13 @@ pub fn run() -> ExitCode {
     if let Some(code) = crate::daemon::helper_main() {
         return code;
     }
+    let words: Vec<OsString> = std::env::args_os().collect();
     match complete::answer() {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => return ExitCode::from(definition::usage(&error).code()),
     }
-    let parsed =
-        definition::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = definition::parse(&words).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(definition::usage(&error).code()),

@@ -40,15 +40,6 @@ pub(super) fn fields(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// Reads a truth value as Go does.
-pub(super) fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,10 @@
 //! `--mount`: what it says, and how an update changes the list.
 
 use super::csv;
-use crate::cli::{exit::CliError, human::text};
+use crate::cli::{
+    exit::CliError,
+    human::{parse_truth, text},
+};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -31,7 +34,7 @@ pub(in crate::cli) fn parse_mount(text: &str) -> Result<Value, String> {
 
 fn set(mount: &mut Value, key: &str, value: &str, field: &str) -> Result<(), String> {
     let wrong = || format!("invalid value for {key}: {value}");
-    let truth = || csv::truth(value).map(Value::from).ok_or_else(wrong);
+    let truth = || parse_truth(value).map(Value::from).map_err(|_| wrong());
     match key {
         "type" => mount["Type"] = json!(value.to_ascii_lowercase()),
         "source" | "src" => mount["Source"] = json!(absolute(value)),
