@@ -417,6 +417,15 @@ mod tests {
     }
 
     #[test]
+    fn a_word_that_is_no_text_is_refused() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let mut words: Vec<OsString> = ["midge", "service", "rm"].map(OsString::from).to_vec();
+        words.push(OsString::from_vec(vec![b'a', 0xff]));
+        let error = parse(&words).unwrap_err();
+        assert_eq!(usage(&error, &words), Exit::Usage);
+    }
+
+    #[test]
     fn the_command_is_found_among_options() {
         let words = ["midge", "-H", "unix:///x", "service", "--nope", "rm", "ls"];
         assert_eq!(named(&words.map(str::to_owned)).0, "midge service rm");

@@ -135,12 +135,12 @@ pub fn run() -> ExitCode {
     match complete::answer() {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
-        Err(error) => return ExitCode::from(definition::usage(&error).code()),
+        Err(error) => return ExitCode::from(definition::usage(&error, &words).code()),
     }
     let parsed = definition::parse(&words).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(definition::usage(&error).code()),
+        Err(error) => return ExitCode::from(definition::usage(&error, &words).code()),
     };
     match dispatch(cli) {
         Ok(exit) => ExitCode::from(exit.code()),

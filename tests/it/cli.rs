@@ -4,8 +4,12 @@
 
 use crate::host::{midge_binary, which};
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        ffi::OsStrExt,
+        net::{UnixListener, UnixStream},
+    },
     path::Path,
     process::{Command, Output, Stdio},
     sync::LazyLock,
@@ -263,4 +267,11 @@ fn a_terminal_is_left_as_it_was() {
     assert!(shown.contains("interrupted") && shown.contains("ended with 130"), "{shown}");
     assert!(shown.contains(" echo "), "{shown}");
     assert!(!file.exists());
+}
+
+#[test]
+fn words_that_are_no_text_are_refused() {
+    let words = [OsStr::new("service"), OsStr::new("rm"), OsStr::from_bytes(b"a\xff")];
+    let output = Command::new(midge_binary()).args(words).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
 }
