@@ -175,9 +175,7 @@ impl DaemonError {
             Self::InUse(_) => {
                 "several daemons need a --data-dir, a --run-dir and a --socket each".to_owned()
             }
-            Self::Bind(_) => "another program may use the port; join or init with another one: \
-                              --listen-addr 0.0.0.0:PORT"
-                .to_owned(),
+            Self::Bind(error) => listening(error)?.to_owned(),
             Self::Store(error) => error.hint()?.to_owned(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "the daemon runs as root".to_owned()
@@ -185,6 +183,23 @@ impl DaemonError {
             Self::Io { source, .. } => advice(source.kind())?.to_owned(),
             _ => return None,
         })
+    }
+}
+
+/// Returns what to do where an address cannot be listened at.
+fn listening(error: &BindError) -> Option<&'static str> {
+    match error {
+        BindError::Socket { source, .. } => match source.kind() {
+            io::ErrorKind::AddrInUse => Some(
+                "another program uses the port; join or init with another one: --listen-addr \
+                 0.0.0.0:PORT",
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                Some("this machine does not have that address: `ip address` shows those it has")
+            }
+            _ => None,
+        },
+        BindError::Tls(_) => None,
     }
 }
 

@@ -24,7 +24,11 @@ use crate::{
         NodeSpec, NodeState, NodeStatus, RequestId, Role, RootRotation, Trust, UnlockKey, Version,
     },
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Docker's words.
 const IN_SWARM: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to leave \
@@ -117,12 +121,29 @@ pub(super) async fn start(
     if membership != before {
         membership.save(&shared.options.data_dir)?;
     }
-    let listen = address::listen(&membership.listen)
-        .map_err(|error| DaemonError::Other(error.to_string()))?;
-    let endpoint = bind(shared, listen).await?;
+    let endpoint = bind_again(shared, &membership.listen).await?;
     let member = member::start(shared, membership, files, endpoint, None).await?;
     install(shared, member);
     Ok(())
+}
+
+/// Where an endpoint is that nobody is to reach: at whichever port is free, for this machine alone.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Binds the endpoint where this node listened before. Where the machine has no such address, as
+/// after a power cut before DHCP has answered, it is bound where nobody reaches it: the node's
+/// containers come back all the same, and [`whereabouts`] moves it once the address is there.
+async fn bind_again(shared: &Shared, text: &str) -> Result<Endpoint, DaemonError> {
+    let why = match address::listen(text) {
+        Ok(listen) => match bind(shared, listen).await {
+            Err(DaemonError::Bind(error)) if error.lacks_address() => chain(&error),
+            result => return result,
+        },
+        // An interface that has no address, or is not there.
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(why, "other nodes do not reach this one until the machine has that address");
+    bind(shared, NOWHERE).await
 }
 
 /// Returns what a user wants other nodes to be told: here, or in the configuration.

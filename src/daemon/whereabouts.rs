@@ -78,10 +78,11 @@ pub(super) fn follow(configured: &str, membership: &mut Membership) -> Complaint
             if is_nowhere(&membership.advertise) {
                 *membership = before;
             }
-            return Some(why);
+            // Where it listens again it may be reached again, and not the other way round.
+            return listens_nowhere(membership, &own).or(Some(why));
         }
     }
-    listens_nowhere(&membership.listen, &own)
+    listens_nowhere(membership, &own)
 }
 
 /// Takes over what the configuration says.
@@ -106,17 +107,33 @@ fn is_nowhere(address: &str) -> bool {
     address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
 }
 
-/// Returns what is wrong where a node listens at one address that the machine does not have. A
-/// machine without any is only between two of them.
-fn listens_nowhere(listen: &str, own: &[(String, IpAddr)]) -> Complaint {
-    let ip = listen.parse::<SocketAddr>().ok()?.ip();
-    let has = own.is_empty() || own.iter().any(|(_, it)| *it == ip);
-    (!has && !ip.is_unspecified() && !ip.is_loopback()).then(|| {
-        format!(
-            "this node listens at {ip} only, which a user had it do and the machine no longer has: \
-             give it back, or have the node leave and join again with another --listen-addr"
-        )
-    })
+/// Returns what is wrong where a node listens at one address that the machine does not have, or at
+/// one interface without any. A machine without any address is only between two of them.
+fn listens_nowhere(membership: &Membership, own: &[(String, IpAddr)]) -> Complaint {
+    let text = &membership.listen;
+    let place = match text.parse::<SocketAddr>() {
+        Ok(address) => {
+            let ip = address.ip();
+            let has = own.iter().any(|(_, it)| *it == ip);
+            (!has && !ip.is_unspecified() && !ip.is_loopback()).then(|| ip.to_string())
+        }
+        Err(_) => {
+            let name = text.rsplit_once(':').map_or(text.as_str(), |(name, _)| name);
+            (!own.iter().any(|(it, _)| it == name)).then(|| format!("the address of {name}"))
+        }
+    };
+    let place = place.filter(|_| !own.is_empty())?;
+    let alone = membership.role == Role::Manager && membership.other_managers().is_empty();
+    let otherwise = if alone {
+        "have it listen elsewhere: `midge swarm init --force-new-cluster --listen-addr ADDRESS \
+         --advertise-addr ADDRESS`, which keeps the cluster"
+    } else {
+        "have the node leave and join again with another --listen-addr"
+    };
+    Some(format!(
+        "this node listens at {place} only, which a user had it do and the machine does not have: \
+         give it back, or {otherwise}"
+    ))
 }
 
 /// A running member, as far as its addresses go.
@@ -128,6 +145,8 @@ pub(super) struct Reached {
     locked: bool,
     /// The machine's addresses when they were last looked at.
     own: Option<Vec<(String, IpAddr)>>,
+    /// Whether it listens where it should.
+    listens: bool,
 }
 
 /// Follows the machine's addresses, until dropped.
@@ -139,7 +158,7 @@ pub(super) fn follow_machine(
     locked: bool,
 ) -> smol::Task<()> {
     let (handle, endpoint, told) = (handle.clone(), endpoint.clone(), told.clone());
-    smol::spawn(run(shared, Reached { handle, endpoint, told, locked, own: None }))
+    smol::spawn(run(shared, Reached { handle, endpoint, told, locked, own: None, listens: false }))
 }
 
 async fn run(shared: Weak<Shared>, mut member: Reached) {
@@ -167,13 +186,14 @@ impl Reached {
     /// Returns whether all is done that is to be done.
     fn look(&mut self, shared: &Shared) -> bool {
         let own = address::outer(interfaces());
-        // Containers come and go with addresses of their own.
+        // Containers come and go with addresses of their own. One of version 6 that came can be
+        // listened at only once the kernel knows it for the only one, and then says so again.
         let before = self.own.replace(own);
-        if before == self.own {
+        if before == self.own && self.listens {
             return true;
         }
-        let complaint = match self.follow(shared) {
-            Ok(complaint) => complaint,
+        let (complaint, done) = match self.follow(shared) {
+            Ok(followed) => followed,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "cannot write down this node's address");
                 self.own = None;
@@ -191,12 +211,13 @@ impl Reached {
         if before.is_some() {
             self.endpoint.look_again();
         }
-        true
+        done
     }
 
-    fn follow(&self, shared: &Shared) -> Result<Complaint, MembershipError> {
+    /// Returns what is wrong, and whether all is done that is to be done.
+    fn follow(&mut self, shared: &Shared) -> Result<(Complaint, bool), MembershipError> {
         let data_dir = &shared.options.data_dir;
-        let Some(mut membership) = Membership::load(data_dir)? else { return Ok(None) };
+        let Some(mut membership) = Membership::load(data_dir)? else { return Ok((None, true)) };
         let before = membership.clone();
         let complaint = follow(&shared.config.advertise_addr, &mut membership);
         if membership != before {
@@ -210,23 +231,37 @@ impl Reached {
                 self.endpoint.set_managers(member::managers(&membership, self.locked));
             }
         }
-        self.listen(&membership.listen);
-        let complaint = complaint.filter(|_| membership.role == Role::Manager);
-        Ok(complaint.map(|why| format!("{ADDRESS_LOST}{why}")))
+        let done = self.listen(&membership.listen);
+        // Nobody looks for a worker where it is.
+        let complaint = match membership.role {
+            Role::Manager => complaint,
+            Role::Worker => listens_nowhere(&membership, &interfaces()),
+        };
+        Ok((complaint.map(|why| format!("{ADDRESS_LOST}{why}")), done))
     }
 
-    /// Listens where the interface is now that a user named.
-    fn listen(&self, text: &str) {
-        let (Ok(wanted), Ok(present)) = (address::listen(text), self.endpoint.local_address())
-        else {
-            return;
+    /// Listens where the interface is now that a user named, or at the address that came back.
+    /// Returns whether nothing is to be tried again before an address changes.
+    fn listen(&mut self, text: &str) -> bool {
+        let Ok(wanted) = address::listen(text) else {
+            self.listens = false;
+            return true;
         };
-        if wanted == present || wanted.ip().is_unspecified() {
-            return;
+        let present = self.endpoint.local_address().ok();
+        self.listens = wanted.ip().is_unspecified() || present == Some(wanted);
+        if self.listens {
+            return true;
         }
         match self.endpoint.rebind(wanted) {
-            Ok(()) => tracing::info!(%wanted, "listening at another address"),
-            Err(error) => tracing::warn!(%wanted, error = chain(&error), "cannot listen there"),
+            Ok(()) => {
+                tracing::info!(%wanted, "listening at another address");
+                self.listens = true;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%wanted, error = chain(&error), "cannot listen there");
+                error.lacks_address()
+            }
         }
     }
 }
@@ -274,10 +309,23 @@ mod tests {
     #[test]
     fn a_place_to_listen_that_is_gone_is_complained_of() {
         let own = [("eth0".to_owned(), "10.0.0.2".parse().unwrap())];
-        assert!(listens_nowhere("10.0.0.1:77", &own).is_some());
-        for fine in ["10.0.0.2:77", "0.0.0.0:77", "[::]:77", "127.0.0.1:77", "eth0:77"] {
-            assert_eq!(listens_nowhere(fine, &own), None, "{fine}");
+        let says = |listen: &str, own: &[(String, IpAddr)]| {
+            let mut node = membership("203.0.113.1:77", None);
+            node.listen = listen.to_owned();
+            listens_nowhere(&node, own)
+        };
+        for gone in ["10.0.0.1:77", "eth1:77"] {
+            let says = says(gone, &own).unwrap();
+            assert!(says.contains("leave and join again"), "{says}");
         }
-        assert_eq!(listens_nowhere("10.0.0.1:77", &[]), None, "between two addresses");
+        for fine in ["10.0.0.2:77", "0.0.0.0:77", "[::]:77", "127.0.0.1:77", "eth0:77"] {
+            assert_eq!(says(fine, &own), None, "{fine}");
+        }
+        assert_eq!(says("10.0.0.1:77", &[]), None, "between two addresses");
+        // Leaving would be the end of its cluster.
+        let mut only = membership("203.0.113.1:77", None);
+        only.managers.truncate(1);
+        only.listen = "10.0.0.1:77".to_owned();
+        assert!(listens_nowhere(&only, &own).unwrap().contains("--force-new-cluster"));
     }
 }

@@ -69,6 +69,16 @@ pub enum BindError {
     Tls(#[from] TlsError),
 }
 
+impl BindError {
+    /// Tells whether the machine does not have the address, which it may get later. Any address is
+    /// there always.
+    #[must_use]
+    pub fn lacks_address(&self) -> bool {
+        matches!(self, Self::Socket { address, source }
+            if source.kind() == io::ErrorKind::AddrNotAvailable && !address.ip().is_unspecified())
+    }
+}
+
 /// Where this node, as a worker, finds its manager.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Managers {

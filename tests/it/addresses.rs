@@ -293,3 +293,60 @@ fn a_network_of_version_6_alone_is_enough() {
     }
     still_runs(&network, &before);
 }
+
+#[test]
+fn a_node_without_the_address_that_it_listens_at_runs_its_containers() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::new(3);
+    for host in &mut network.hosts {
+        host.start_daemon();
+    }
+    let init = ["swarm", "init", "--listen-addr", "10.98.6.1", "--advertise-addr", "10.98.6.1"];
+    network.hosts[0].ok(&init);
+    let token = network.hosts[0].ok(&["swarm", "join-token", "-q", "worker"]).trim().to_owned();
+    for (host, listen) in network.hosts[1..].iter().zip(["10.98.6.2", "eth0"]) {
+        let join = ["swarm", "join", "--token", &token, "--listen-addr", listen, "10.98.6.1"];
+        host.ok(&join);
+    }
+    network.await_nodes(1, 2);
+    network.load_busybox();
+    everywhere(network.manager(), "web", 3);
+    let before = running(&network);
+
+    // One has its power cut, so that its container is to be started, not only taken over.
+    network.hosts[1].power_off();
+    network.hosts[0].kill_daemon();
+    network.hosts[2].kill_daemon();
+    for host in &mut network.hosts {
+        host.sh("ip address flush dev eth0 scope global");
+    }
+    network.hosts[1].start_containerd();
+    for host in &mut network.hosts {
+        host.start_daemon();
+    }
+    for index in [0, 2] {
+        assert_eq!(network.hosts[index].containers(), before[index]);
+    }
+    eventually("the container that lost its power", || {
+        (!network.hosts[1].containers().is_empty()).then_some(())
+    });
+
+    for (index, host) in network.hosts.iter_mut().enumerate() {
+        host.readdress(&format!("10.98.6.{}/24", index + 1));
+    }
+    network.await_nodes(1, 2);
+    for index in [0, 2] {
+        assert_eq!(network.hosts[index].containers(), before[index]);
+    }
+
+    // The subnet is another now: the only manager says how it goes on.
+    network.hosts[0].readdress("10.98.6.80/24");
+    let says = "midge swarm init --force-new-cluster --listen-addr";
+    eventually("the complaint", || network.hosts[0].api("/info").contains(says).then_some(()));
+    let mut anew = init.map(|word| if word == "10.98.6.1" { "10.98.6.80" } else { word }).to_vec();
+    anew.push("--force-new-cluster");
+    network.hosts[0].ok(&anew);
+    await_manager_at(network.manager(), "n1", "10.98.6.80");
+}
