@@ -238,11 +238,19 @@ quiet_networks() {
     put 644 "$tree/systemd/midge.networkmanager.conf" /etc/NetworkManager/conf.d/midge.conf
     ! systemd_runs || systemctl try-reload-or-restart NetworkManager.service || :
   fi
-  if [ -f /etc/dhcpcd.conf ] && ! grep -q '^# midge: begin' /etc/dhcpcd.conf; then
-    cat "$tree/systemd/midge.dhcpcd.conf" >>/etc/dhcpcd.conf
-    ! systemd_runs || systemctl try-restart dhcpcd.service || :
-  fi
+  [ ! -f /etc/dhcpcd.conf ] || quiet_dhcpcd
 }
+
+# It reads no other file, and what is after an `interface` line of that file is of that one alone.
+quiet_dhcpcd() {
+  { cat "$tree/systemd/midge.dhcpcd.conf" && without_ours; } >"$scratch/dhcpcd.conf"
+  [ "$(cat "$scratch/dhcpcd.conf")" != "$(cat /etc/dhcpcd.conf)" ] || return 0
+  # Into the file that is there: it keeps its owner and mode.
+  cat "$scratch/dhcpcd.conf" >/etc/dhcpcd.conf
+  ! systemd_runs || systemctl try-restart dhcpcd.service || :
+}
+
+without_ours() { sed '/^# midge: begin/,/^# midge: end/d' /etc/dhcpcd.conf; }
 
 # Confines containers, where the kernel has AppArmor. Without it they run all the same.
 confine() {
@@ -339,8 +347,7 @@ uninstall_midge() {
   rm -rf "$share"
   if grep -q '^# midge: begin' /etc/dhcpcd.conf 2>/dev/null; then
     scratch=$(mktemp -d)
-    sed '/^# midge: begin/,/^# midge: end/d' /etc/dhcpcd.conf >"$scratch/dhcpcd.conf"
-    # Into the file that is there: it keeps its owner and mode.
+    without_ours >"$scratch/dhcpcd.conf"
     cat "$scratch/dhcpcd.conf" >/etc/dhcpcd.conf
   fi
   ! systemd_runs || systemctl daemon-reload

@@ -71,6 +71,9 @@ pub(crate) fn run(command: &mut Command) -> Output {
     output
 }
 
+/// What is after its `interface` line is of that interface alone.
+const DHCPCD: &str = "hostname\n\ninterface eth0\nstatic ip_address=192.168.1.10/24\n";
+
 /// A machine to install on, as far as `install.sh` sees.
 struct Root {
     dir: TempDir,
@@ -140,7 +143,7 @@ impl Root {
         for (file, text) in [
             ("/etc/passwd", "root:x:0:0::/:/bin/sh\n"),
             ("/etc/group", "root:x:0:\n"),
-            ("/etc/dhcpcd.conf", "hostname\n"),
+            ("/etc/dhcpcd.conf", DHCPCD),
         ] {
             fs::write(root.path(file), text).unwrap();
         }
@@ -279,6 +282,13 @@ fn installs_upgrades_and_goes(root: &Root) {
         assert!(calls.contains(call), "{call}: {calls}");
     }
 
+    let dhcpcd = || fs::read_to_string(root.path("/etc/dhcpcd.conf")).unwrap();
+    let installed = dhcpcd();
+    let (ours, theirs) = installed.split_at(installed.len() - DHCPCD.len());
+    assert!(ours.contains("\ndenyinterfaces mdg") && theirs == DHCPCD, "{installed}");
+    // As it was put once, where it has no effect.
+    fs::write(root.path("/etc/dhcpcd.conf"), format!("{theirs}{ours}")).unwrap();
+
     let second = root.release("1.1.0", "x86_64");
     let out = root.succeeds(&format!("sh /dist/install.sh --archive {second}"));
     assert!(out.contains("1.1.0 x86_64, before it midge 1.0.0 x86_64"), "{out}");
@@ -287,8 +297,7 @@ fn installs_upgrades_and_goes(root: &Root) {
     let calls = root.calls().join("\n");
     assert!(calls.contains("systemctl restart midge.service"), "{calls}");
     assert!(!calls.contains("containerd runc"), "{calls}");
-    let dhcpcd = fs::read_to_string(root.path("/etc/dhcpcd.conf")).unwrap();
-    assert_eq!(dhcpcd.matches("denyinterfaces").count(), 1, "{dhcpcd}");
+    assert_eq!(dhcpcd(), installed);
 
     let out = root.succeeds("sh /usr/local/share/midge/install.sh --uninstall");
     assert!(out.contains("/var/lib/midge and /etc/midge stay"), "{out}");
@@ -304,7 +313,7 @@ fn installs_upgrades_and_goes(root: &Root) {
     }
     assert!(!root.local("share/midge").exists());
     assert!(!root.local("share/man/man1/midge.1").exists());
-    assert_eq!(fs::read_to_string(root.path("/etc/dhcpcd.conf")).unwrap(), "hostname\n");
+    assert_eq!(dhcpcd(), DHCPCD);
     assert!(root.path("/var/lib/midge").exists() && root.path("/etc/midge").exists());
 }
 
