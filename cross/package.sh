@@ -127,7 +127,7 @@ Description: single-binary edge orchestrator
  containerd directly, and nodes talk QUIC with mutual TLS.
 END
   echo /etc/apparmor.d/midge-default >"$2/DEBIAN/conffiles"
-  for script in postinst prerm postrm; do
+  for script in preinst postinst prerm postrm; do
     install -m 755 "cross/debian/$script" "$2/DEBIAN/$script"
   done
   # Only a purge removes state, and by then the package's own files are gone.

@@ -496,6 +496,28 @@ fn a_purge_takes_the_state_along() {
     assert_eq!(root.version(), None);
 }
 
+#[test]
+fn the_package_does_not_come_on_top_of_what_the_script_installed() {
+    if !can_run() {
+        return;
+    }
+    let root = Root::new();
+    fs::copy(repository().join("cross/debian/preinst"), root.path("/preinst")).unwrap();
+    root.succeeds("sh /preinst install");
+    let archive = root.release("1.0.0", "x86_64");
+    for (option, says) in [
+        ("", "sh /usr/local/share/midge/install.sh --uninstall"),
+        (" --prefix /opt/m", "sh /opt/m/share/midge/install.sh --prefix /opt/m --uninstall"),
+    ] {
+        root.succeeds(&format!("sh /dist/install.sh --archive {archive}{option}"));
+        let error = root.fails("sh /preinst install");
+        let command = error.lines().last().unwrap().trim();
+        assert_eq!(command, says, "{error}");
+        root.succeeds(command);
+        root.succeeds("sh /preinst install");
+    }
+}
+
 /// Packs what stands for the program under test into a folder: packing all of it takes long.
 fn package(dist: &Path) {
     let program = tempfile::NamedTempFile::new().unwrap().into_temp_path();
@@ -559,7 +581,7 @@ fn packages_hold_what_they_say_and_are_made_alike() {
     ] {
         assert!(contents.lines().any(|line| line.ends_with(file)), "{file}: {contents}");
     }
-    for script in ["postinst", "prerm", "postrm"] {
+    for script in ["preinst", "postinst", "prerm", "postrm"] {
         let text = run(Command::new("dpkg-deb").arg("--info").arg(&deb).arg(script)).stdout;
         let path = one.path().join(script);
         fs::write(&path, &text).unwrap();
