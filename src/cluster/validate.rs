@@ -1,15 +1,14 @@
 //! What a service's spec must satisfy before it is accepted.
 //!
 //! Knows only the spec itself: names taken by other services, versions and platforms are checked
-//! elsewhere. Split by topic: the container and what it sees of its node, ports, logs, signals,
-//! updates. Texts are Swarm's where it has one, so that scripts that read them keep working.
+//! elsewhere. Split by topic: the container and what it sees of its node, ports, logs, updates.
+//! Texts are Swarm's where it has one, so that scripts that read them keep working.
 
 mod container;
 mod device;
 mod endpoint;
 mod log;
 mod resolver;
-mod signal;
 mod update;
 
 use super::request::{Class, Refusal};
@@ -18,8 +17,6 @@ use crate::types::{
     TaskSpec, constraint, validate_service_name,
 };
 use std::time::Duration;
-
-pub use signal::signal_number;
 
 /// The least CPU that can be asked for, as Swarm's: one thousandth of a processor.
 pub const NANO_CPUS_MIN: u64 = 1_000_000;

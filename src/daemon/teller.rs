@@ -6,9 +6,8 @@
 use super::host::wall_clock;
 use crate::{
     agent::Phase,
-    cluster::validate::signal_number,
     runtime::{ContainerInfo, VolumeNews},
-    types::{Labels, Occurrence, OccurrenceKind, TaskId, image::Reference},
+    types::{Labels, Occurrence, OccurrenceKind, TaskId, image::Reference, signal},
     util::board::{Board, BoardLimits},
 };
 use std::{
@@ -24,12 +23,6 @@ const LIMITS: BoardLimits = BoardLimits { recent: 256, waiting: 1_024, readers: 
 
 /// Labels of midge's own, which are no user's affair.
 const OWN_LABELS: &str = "io.midge.";
-
-/// The signal of a stop that names none that we know.
-const SIGTERM: u32 = 15;
-
-/// The signal at the end of a grace period.
-const SIGKILL: u32 = 9;
 
 /// How long a container has lived, as far as has been told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +117,8 @@ impl Teller {
     }
 
     /// A container that runs is about to be asked to stop.
-    pub(super) fn stopping(&self, task: &TaskId, signal: &str) {
-        let number = signal_number(signal).unwrap_or(SIGTERM);
+    pub(super) fn stopping(&self, task: &TaskId, given: &str) {
+        let number = signal::parse(given).unwrap_or(signal::TERM);
         if self.runs(task) {
             self.container(task, "kill", &[("signal", number.to_string())]);
         }
@@ -135,7 +128,7 @@ impl Teller {
     /// period was killed.
     pub(super) fn stopped(&self, task: &TaskId, phase: &Phase, took: Duration, grace: Duration) {
         if took >= grace {
-            self.container(task, "kill", &[("signal", SIGKILL.to_string())]);
+            self.container(task, "kill", &[("signal", signal::KILL.to_string())]);
         }
         self.died(task, phase);
         self.container(task, "stop", &[]);

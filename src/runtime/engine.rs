@@ -19,13 +19,13 @@ use super::{
     logs,
     oci::OciChoice,
     prepare::noted_health,
-    signal, spec,
+    spec,
     volumes::Volumes,
     watch,
 };
 use crate::{
     agent::{self, Failure, Phase},
-    types::{Date, ImageHealth, Labels, Platform, Task, TaskId},
+    types::{Date, ImageHealth, Labels, Platform, Task, TaskId, signal},
 };
 use containerd_client::services::v1::{
     PluginsRequest, introspection_client::IntrospectionClient, version_client::VersionClient,

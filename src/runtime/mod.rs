@@ -33,7 +33,6 @@ mod prepare;
 mod processes;
 pub mod registry;
 mod rootfs;
-mod signal;
 mod signals;
 mod spec;
 mod usage;

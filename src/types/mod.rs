@@ -41,6 +41,7 @@ mod occurrence;
 mod platform;
 mod service;
 mod session;
+pub mod signal;
 mod storage;
 mod task;
 pub mod template;

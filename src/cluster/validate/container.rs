@@ -1,14 +1,12 @@
 //! What one task runs.
 
-use super::{
-    ENTRIES_MAX, LIST_MAX, count, device, invalid, labels, resolver, signal, texts, wait, word,
-};
+use super::{ENTRIES_MAX, LIST_MAX, count, device, invalid, labels, resolver, texts, wait, word};
 use crate::{
     cluster::request::{Class, Refusal},
     types::{
         ContainerSpec, HealthCheck, HealthTest, Mount, MountKind, NamespaceMode, NetworkMode,
         ServiceSpec, TemplateContext, ULIMITS, Ulimit, expand_container, image::Reference,
-        is_capability, is_ipc_sysctl, validate_hostname, validate_mounts,
+        is_capability, is_ipc_sysctl, signal, validate_hostname, validate_mounts,
     },
 };
 use std::{
@@ -98,7 +96,7 @@ fn templated(service: &ServiceSpec) -> Result<(), Refusal> {
 }
 
 fn stop_signal(text: &str) -> Result<(), Refusal> {
-    if text.is_empty() || signal::signal_number(text).is_some() {
+    if text.is_empty() || signal::parse(text).is_some() {
         return Ok(());
     }
     Err(invalid(format!("invalid stop signal: {text}")))

@@ -255,25 +255,6 @@ fn placement_is_checked() {
     );
 }
 
-#[test]
-fn signals_have_names_and_numbers() {
-    for (text, number) in [
-        ("SIGTERM", Some(15)),
-        ("term", Some(15)),
-        ("9", Some(9)),
-        ("SIGSYS", Some(31)),
-        ("SIGRTMIN", Some(34)),
-        ("RTMIN+3", Some(37)),
-        ("SIGRTMAX-1", Some(63)),
-        ("SIGRTMIN+40", None),
-        ("0", None),
-        ("65", None),
-        ("SIG", None),
-    ] {
-        assert_eq!(signal_number(text), number, "{text}");
-    }
-}
-
 fn volume(name: &str, options: VolumeOptions) -> Mount {
     mount(MountKind::Volume { name: name.into(), options }, "/x")
 }

@@ -5,15 +5,12 @@ use super::{
     fifo::{self, Folder},
 };
 use crate::{
-    runtime::{
-        containerd::{
-            exec::{self, Key},
-            link::{CallError, Link},
-            task::{self, State},
-        },
-        signal,
+    runtime::containerd::{
+        exec::{self, Key},
+        link::{CallError, Link},
+        task::{self, State},
     },
-    types::TerminalSize,
+    types::{TerminalSize, signal},
 };
 use bytes::Bytes;
 use futures_lite::{AsyncWriteExt as _, future};

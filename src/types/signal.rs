@@ -1,13 +1,13 @@
-//! Names of signals, as tasks and images write them.
+//! Signals: their numbers and the names that tasks and images write.
 
 /// The signal that asks a container to stop where neither task nor image names one.
-pub(super) const TERM: u32 = 15;
+pub const TERM: u32 = 15;
 
 /// Cannot be caught.
-pub(super) const KILL: u32 = 9;
+pub const KILL: u32 = 9;
 
 /// Says that the terminal is gone.
-pub(super) const HANG_UP: u32 = 1;
+pub const HANG_UP: u32 = 1;
 
 /// The signals of Linux on every processor that midge runs on, by number from 1.
 const NAMES: [&str; 31] = [
@@ -16,12 +16,15 @@ const NAMES: [&str; 31] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// The real-time signals that programs may use, as the C library numbers them.
+/// The real-time signals that programs may use, as the C library numbers them: it keeps the first two,
+/// 32 and 33, for itself.
 const RTMIN: u32 = 34;
 const RTMAX: u32 = 64;
 
-/// Parses `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
-pub(super) fn parse(text: &str) -> Option<u32> {
+/// Returns the number of a signal written as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`, in any case; none
+/// where there is no such signal.
+#[must_use]
+pub fn parse(text: &str) -> Option<u32> {
     if let Ok(number) = text.parse::<u32>() {
         return (1..=RTMAX).contains(&number).then_some(number);
     }
@@ -57,7 +60,10 @@ mod tests {
             ("term", Some(15)),
             ("9", Some(9)),
             ("SIGRTMIN+3", Some(37)),
+            ("SIGRTMIN", Some(34)),
             ("RTMAX-1", Some(63)),
+            ("SIGSYS", Some(31)),
+            ("SIG", None),
             ("SIGWINCH", Some(28)),
             ("SIGIOT", Some(6)),
             ("RTMIN+40", None),
