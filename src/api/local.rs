@@ -5,14 +5,14 @@ use crate::{
     types::{
         Availability, CgroupSupport, Chore, ChoreDone, Cluster, ClusterSpec, Date, ExecSpec,
         Health, HeldImage, Labels, NodeId, Occurrence, PathStat, Platform, PortConfig,
-        ProcessTable, RegistryCredential, Resources, Role, RootRotation, ServiceId, TaskId,
-        TaskSpec, TerminalSize, UnpackOptions, Usage,
+        ProcessTable, RegistryCredential, Resources, Role, RootRotation, ServiceId, Task, TaskId,
+        TaskSpec, TaskState, TaskStatus, TerminalSize, UnpackOptions, Usage,
     },
     util::board::Reading,
 };
 use bytes::Bytes;
 use futures_lite::Stream;
-use std::{future::Future, io, pin::Pin, sync::Arc};
+use std::{future::Future, io, net::IpAddr, pin::Pin, sync::Arc};
 
 pub use crate::types::{
     RemovedImage as Removed, StoredImage as Image, StoredImageDetail as ImageDetail,
@@ -494,14 +494,10 @@ pub struct Container {
     pub task: TaskId,
     /// The service.
     pub service: ServiceId,
-    /// The image as the service names it.
-    pub image: String,
-    /// The id of the image's content; may be empty.
+    /// The id of the image's content; empty where it is not known.
     pub image_id: String,
     /// The whole command line.
     pub command: Vec<String>,
-    /// `NAME=value`.
-    pub env: Vec<String>,
     /// When it was made.
     pub created: Date,
     /// When it was started; the epoch before.
@@ -518,12 +514,8 @@ pub struct Container {
     pub labels: Labels,
     /// Its host ports.
     pub ports: Vec<PortConfig>,
-    /// The network's name (`bridge`, `host`, `none`).
-    pub network: String,
-    /// Its addresses, with prefix lengths.
-    pub addresses: Vec<String>,
-    /// Whether it has a terminal.
-    pub tty: bool,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
     /// Its health, while it runs and is probed.
     pub health: Option<Health>,
     /// The path of its log file.
@@ -534,6 +526,55 @@ pub struct Container {
     pub out_of_memory: bool,
     /// What it was asked to be.
     pub spec: Arc<TaskSpec>,
+}
+
+impl Container {
+    /// Returns the container of a task of this status as far as a manager knows it; its own node
+    /// knows more.
+    #[must_use]
+    pub fn of_task(task: &Task, status: &TaskStatus) -> Self {
+        let container = &task.spec.container;
+        let state = match status.state {
+            TaskState::Starting | TaskState::Running => ContainerState::Running,
+            state if state.is_live() => ContainerState::Created,
+            _ => ContainerState::Exited,
+        };
+        let (running, ended) = (state == ContainerState::Running, state == ContainerState::Exited);
+        Self {
+            id: task.id.to_string(),
+            name: task.full_name(),
+            task: task.id.clone(),
+            service: task.service.clone(),
+            image_id: String::new(),
+            command: container.command.iter().chain(&container.args).cloned().collect(),
+            created: task.created,
+            started: if running { status.date } else { Date::EPOCH },
+            finished: if ended { status.date } else { Date::EPOCH },
+            state,
+            pid: if running { status.pid } else { 0 },
+            exit_code: status.exit_code,
+            labels: container.labels.clone(),
+            ports: status.ports.iter().map(|status| status.port.clone()).collect(),
+            addresses: Vec::new(),
+            health: None,
+            log_path: String::new(),
+            mounts: Vec::new(),
+            out_of_memory: false,
+            spec: Arc::clone(&task.spec),
+        }
+    }
+
+    /// Returns the image as the service names it.
+    #[must_use]
+    pub fn image(&self) -> &str {
+        &self.spec.container.image
+    }
+
+    /// Returns the network's name: `bridge`, `host` or `none`.
+    #[must_use]
+    pub fn network(&self) -> &'static str {
+        self.spec.network.as_str()
+    }
 }
 
 /// Something mounted in a container.

@@ -4,7 +4,7 @@
 mod containers;
 mod contract;
 mod docker;
-mod fake;
+pub(super) mod fake;
 mod fuzz;
 mod jobs;
 mod options;

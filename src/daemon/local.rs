@@ -18,11 +18,12 @@ use crate::{
     runtime::{
         ContainerInfo, Mounted,
         apparmor::{self, AppArmor},
+        image::chain,
     },
     types::{
-        Chore, Cluster, Date, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, PortConfig,
-        ProcessTable, RegistryCredential, Role, RootRotation, TaskState, TerminalSize,
-        UnpackOptions, Usage, image::Reference,
+        Chore, Cluster, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, ProcessTable,
+        RegistryCredential, Role, RootRotation, TerminalSize, UnpackOptions, Usage,
+        image::Reference,
     },
     util::board::Reading,
 };
@@ -401,6 +402,11 @@ impl Local {
         let unavailable =
             |failure: crate::agent::Failure| Refusal::new(Class::Unavailable, failure.message);
         let list = self.0.containers.runtime().list().await.map_err(unavailable)?;
+        // A container is of use without the id of its image.
+        let images = self.0.containers.images().ids().await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "the images of containers are not known");
+            BTreeMap::new()
+        });
         let tasks = match self.0.member() {
             Some(member) => member.handle.agent_tasks(TASKS_LIMIT).await?,
             None => Vec::new(),
@@ -409,43 +415,29 @@ impl Local {
             tasks.into_iter().map(|local| (local.task.id.clone(), local)).collect();
         let shown = list.into_iter().filter_map(|info| {
             let local = tasks.get(&info.task)?;
-            Some(self.container(info, local))
+            Some(self.container(info, local, &images))
         });
         Ok(shown.collect())
     }
 
-    fn container(&self, info: ContainerInfo, local: &LocalTask) -> Container {
+    /// Returns the container of a task of this node; `images` are ids by the names of records.
+    fn container(
+        &self,
+        info: ContainerInfo,
+        local: &LocalTask,
+        images: &BTreeMap<String, String>,
+    ) -> Container {
         let LocalTask { task, status, health } = local;
-        let state = match status.state {
-            TaskState::Starting | TaskState::Running => ContainerState::Running,
-            state if state.is_live() => ContainerState::Created,
-            _ => ContainerState::Exited,
-        };
-        let running = state == ContainerState::Running;
-        let ended = state == ContainerState::Exited;
-        let ports: Vec<PortConfig> =
-            status.ports.iter().map(|status| status.port.clone()).collect();
+        let known = Container::of_task(task, status);
+        let running = known.state == ContainerState::Running;
         let address = self.0.containers.network().address(&task.id);
         Container {
             id: info.container,
-            name: task.full_name(),
-            task: task.id.clone(),
-            service: task.service.clone(),
-            image: task.spec.container.image.clone(),
-            image_id: String::new(),
+            image_id: images.get(&info.image).cloned().unwrap_or_default(),
             command: info.command,
-            env: task.spec.container.env.clone(),
             created: info.created,
-            started: if running { status.date } else { Date::EPOCH },
-            finished: if ended { status.date } else { Date::EPOCH },
-            state,
-            pid: if running { status.pid } else { 0 },
-            exit_code: status.exit_code,
             labels: info.labels,
-            ports,
-            network: task.spec.network.as_str().to_owned(),
-            addresses: address.map(|address| address.to_string()).into_iter().collect(),
-            tty: task.spec.container.tty,
+            addresses: address.into_iter().collect(),
             health: health.clone().filter(|_| running),
             log_path: info.log_path.to_string_lossy().into_owned(),
             mounts: info.mounts.into_iter().map(|mount| self.mount_point(mount)).collect(),
@@ -453,7 +445,7 @@ impl Local {
                 info.phase,
                 crate::agent::Phase::Exited { out_of_memory: true, .. }
             ),
-            spec: Arc::clone(&task.spec),
+            ..known
         }
     }
 

@@ -103,5 +103,8 @@ fn logs_and_ports_of_containers(first: &Host, second: &Host) {
         assert!(docker(host, &["port", own.trim()]).starts_with("80/tcp -> 0.0.0.0:8080\n"));
         let listed = docker(host, &["ps", "--filter", "name=say", "--format", "{{.Ports}}"]);
         assert!(listed.starts_with("0.0.0.0:8080->80/tcp"), "{listed}");
+        let image = docker(host, &["inspect", "-f", "{{.Image}}", own.trim()]);
+        assert_eq!(image, docker(host, &["image", "inspect", "-f", "{{.Id}}", "bb:1"]));
+        assert!(image.starts_with("sha256:"), "{image}");
     }
 }

@@ -195,9 +195,9 @@ pub struct ContainerSummary {
     pub names: Vec<String>,
     /// The image.
     pub image: String,
-    /// The image's id.
+    /// The image's id; null where it is not known.
     #[serde(rename = "ImageID")]
-    pub image_id: String,
+    pub image_id: Option<String>,
     /// The command line.
     pub command: String,
     /// Seconds since 1970.
@@ -210,6 +210,68 @@ pub struct ContainerSummary {
     pub state: String,
     /// `Up 5 minutes`.
     pub status: String,
+    /// What lists tell of how it was asked for.
+    pub host_config: ListedHostConfig,
+    /// Its networks.
+    pub network_settings: ListedNetworks,
+    /// What is mounted in it.
+    pub mounts: Vec<MountPoint>,
+}
+
+/// What lists tell of how a container was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ListedHostConfig {
+    /// The network's name.
+    pub network_mode: String,
+}
+
+/// The networks of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ListedNetworks {
+    /// By name.
+    pub networks: BTreeMap<String, EndpointSettings>,
+}
+
+/// A container's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointSettings {
+    /// The network's id.
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// Its address of version 4; empty where it has none of its own.
+    #[serde(rename = "IPAddress")]
+    pub ip_address: String,
+    /// The same of version 6.
+    #[serde(rename = "GlobalIPv6Address")]
+    pub global_ipv6_address: String,
+}
+
+/// Something mounted in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct MountPoint {
+    /// `bind`, `volume` or `tmpfs`.
+    pub r#type: String,
+    /// The volume's name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    /// The path on the node; empty for memory.
+    pub source: String,
+    /// The path inside.
+    pub destination: String,
+    /// Of a volume: `local`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub driver: String,
+    /// Empty.
+    pub mode: String,
+    /// Whether it can be written to.
+    #[serde(rename = "RW")]
+    pub rw: bool,
+    /// Of what is no volume: `rprivate`.
+    pub propagation: String,
 }
 
 /// A port of a container.

@@ -11,9 +11,10 @@ use super::{
     system::now,
     target,
 };
-use crate::types::{Date, Health, HealthState, PortConfig};
+use crate::types::{Date, Health, HealthState, PortConfig, TaskSpec};
 use serde_json::{Value, json as value};
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -30,7 +31,7 @@ pub(crate) async fn list(call: Call) -> Reply {
             && filters.fits("id", |id| container.id.starts_with(id))
             && filters.fits("name", |name| container.name.contains(name.trim_start_matches('/')))
             && filters.fits("status", |status| container.state.as_str() == status)
-            && filters.fits("ancestor", |image| container.image == image)
+            && filters.fits("ancestor", |image| container.image() == image)
             && filters.fits("health", |health| health_of(container) == health)
             && filters.labels("label", &container.labels)
     });
@@ -44,8 +45,8 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
     dto::ContainerSummary {
         id: container.id.clone(),
         names: vec![format!("/{}", container.name)],
-        image: container.image.clone(),
-        image_id: container.image_id.clone(),
+        image: container.image().to_owned(),
+        image_id: image_id(container),
         command: container.command.join(" "),
         created: container.created.unix_seconds(),
         ports: container.ports.iter().map(listed).collect(),
@@ -69,7 +70,31 @@ fn summary(container: &Container, now: Date) -> dto::ContainerSummary {
                 format!("Exited ({code}) {} ago", human(now.since(container.finished)))
             }
         },
+        host_config: dto::ListedHostConfig { network_mode: container.network().to_owned() },
+        network_settings: dto::ListedNetworks { networks: networks(container) },
+        mounts: container.mounts.iter().map(mount_point).collect(),
     }
+}
+
+/// Returns the id of a container's image; none where it is not known, which clients take better
+/// than an empty text.
+fn image_id(container: &Container) -> Option<String> {
+    Some(container.image_id.clone()).filter(|id| !id.is_empty())
+}
+
+/// Returns the networks of a container. It has one.
+fn networks(container: &Container) -> BTreeMap<String, dto::EndpointSettings> {
+    let address = |fits: fn(&IpAddr) -> bool| {
+        let found = container.addresses.iter().find(|address| fits(address));
+        found.map(ToString::to_string).unwrap_or_default()
+    };
+    let name = container.network().to_owned();
+    let settings = dto::EndpointSettings {
+        network_id: name.clone(),
+        ip_address: address(IpAddr::is_ipv4),
+        global_ipv6_address: address(IpAddr::is_ipv6),
+    };
+    [(name, settings)].into()
 }
 
 /// Returns a port as lists show it.
@@ -149,7 +174,7 @@ pub(crate) async fn inspect(call: Call) -> Reply {
             "StartedAt": date(found.started),
             "FinishedAt": date(found.finished),
         },
-        "Image": found.image_id,
+        "Image": image_id(&found),
         "LogPath": found.log_path,
         "Name": format!("/{}", found.name),
         "RestartCount": 0,
@@ -161,16 +186,16 @@ pub(crate) async fn inspect(call: Call) -> Reply {
         "Config": {
             "Hostname": found.spec.container.hostname,
             "User": found.spec.container.user,
-            "Tty": found.tty,
-            "Env": found.env,
+            "Tty": found.spec.container.tty,
+            "Env": found.spec.container.env,
             "Cmd": found.command,
-            "Image": found.image,
+            "Image": found.image(),
             "WorkingDir": found.spec.container.dir,
             "Labels": found.labels,
         },
         "NetworkSettings": {
             "Ports": ports(&found),
-            "Networks": { found.network: { "IPAddress": address(&found.addresses) } },
+            "Networks": networks(&found),
         },
     });
     if let Some(health) = &found.health {
@@ -206,14 +231,14 @@ fn host_config(found: &Container) -> Value {
         .collect();
     value!({
         "Binds": binds,
-        "NetworkMode": found.network,
+        "NetworkMode": found.network(),
         // Tasks are one-shot: what replaces one is another container.
         "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
         "AutoRemove": false,
-        "Privileged": false,
+        "Privileged": spec.container.privileged,
         "ReadonlyRootfs": spec.container.read_only,
         "Init": spec.container.init,
-        "LogConfig": { "Type": "json-file", "Config": {} },
+        "LogConfig": log_config(spec),
         "Memory": spec.limits.memory_bytes,
         "MemoryReservation": spec.reservations.memory_bytes,
         "NanoCpus": spec.limits.nano_cpus,
@@ -221,25 +246,26 @@ fn host_config(found: &Container) -> Value {
     })
 }
 
-fn mount_point(mount: &MountPoint) -> Value {
-    let mut shown = value!({
-        "Type": mount.kind,
-        "Source": mount.source,
-        "Destination": mount.target,
-        "Mode": "",
-        "RW": !mount.read_only,
-        "Propagation": if mount.kind == "bind" { "rprivate" } else { "" },
-    });
-    if mount.kind == "volume" {
-        shown["Name"] = value!(mount.name);
-        shown["Driver"] = value!("local");
+/// Returns where a container's output goes; a node's default is to keep it.
+fn log_config(spec: &TaskSpec) -> Value {
+    match &spec.log {
+        Some(log) => value!({ "Type": log.driver, "Config": log.options }),
+        None => value!({ "Type": "json-file", "Config": {} }),
     }
-    shown
 }
 
-fn address(addresses: &[String]) -> &str {
-    let first = addresses.first().map_or("", String::as_str);
-    first.split_once('/').map_or(first, |(address, _)| address)
+fn mount_point(mount: &MountPoint) -> dto::MountPoint {
+    let is_volume = mount.kind == "volume";
+    dto::MountPoint {
+        r#type: mount.kind.to_owned(),
+        name: mount.name.clone(),
+        source: mount.source.clone(),
+        destination: mount.target.clone(),
+        driver: if is_volume { "local" } else { "" }.to_owned(),
+        mode: String::new(),
+        rw: !mount.read_only,
+        propagation: if mount.kind == "bind" { "rprivate" } else { "" }.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use super::super::{
 };
 use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
-    types::{Date, Task, TaskState},
+    types::Task,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 /// A container, and where it is.
 #[derive(Debug)]
@@ -68,45 +68,7 @@ async fn elsewhere(node: &dyn LocalNode) -> Result<Vec<Target>, Refusal> {
 
 fn of_task(task: &Task) -> Option<Target> {
     let place = Place { task: task.id.clone(), node: Some(task.node.clone()?) };
-    Some(Target { place, container: shown(task) })
-}
-
-/// Shows the container of a task as far as its manager knows it.
-fn shown(task: &Task) -> Container {
-    let (spec, status) = (&task.spec, &task.status);
-    let state = match status.state {
-        TaskState::Starting | TaskState::Running => ContainerState::Running,
-        state if state.is_live() => ContainerState::Created,
-        _ => ContainerState::Exited,
-    };
-    let (running, ended) = (state == ContainerState::Running, state == ContainerState::Exited);
-    Container {
-        id: task.id.to_string(),
-        name: task.full_name(),
-        task: task.id.clone(),
-        service: task.service.clone(),
-        image: spec.container.image.clone(),
-        image_id: String::new(),
-        command: spec.container.command.iter().chain(&spec.container.args).cloned().collect(),
-        env: spec.container.env.clone(),
-        created: task.created,
-        started: if running { status.date } else { Date::EPOCH },
-        finished: if ended { status.date } else { Date::EPOCH },
-        state,
-        pid: if running { status.pid } else { 0 },
-        exit_code: status.exit_code,
-        labels: spec.container.labels.clone(),
-        ports: status.ports.iter().map(|status| status.port.clone()).collect(),
-        network: spec.network.as_str().to_owned(),
-        addresses: Vec::new(),
-        tty: spec.container.tty,
-        // Known on its own node only.
-        health: None,
-        log_path: String::new(),
-        mounts: Vec::new(),
-        out_of_memory: false,
-        spec: Arc::clone(spec),
-    }
+    Some(Target { place, container: Container::of_task(task, &task.status) })
 }
 
 fn pick(name: &str, mut all: Vec<Target>) -> Result<Target, Refusal> {
@@ -146,8 +108,10 @@ fn pick(name: &str, mut all: Vec<Target>) -> Result<Target, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Desired, Endpoint, Labels, NodeId, ServiceId, TaskId, TaskStatus, Version};
-    use std::time::Duration;
+    use crate::types::{
+        Date, Desired, Endpoint, Labels, NodeId, ServiceId, TaskId, TaskState, TaskStatus, Version,
+    };
+    use std::{sync::Arc, time::Duration};
 
     fn target(bits: u128, state: TaskState, created: u64) -> Target {
         let task = Task {

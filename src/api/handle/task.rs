@@ -136,7 +136,7 @@ pub(crate) async fn container_logs(call: Call) -> Reply {
         None => call.node.info().await.node.ok_or_else(|| not_found("this node is in no swarm"))?,
     };
     let task = LogTask { task: place.task, service: container.service, node };
-    send_logs(&call, vec![task], None, Vec::new(), container.tty).await
+    send_logs(&call, vec![task], None, Vec::new(), container.spec.container.tty).await
 }
 
 pub(crate) async fn service_logs(call: Call) -> Reply {

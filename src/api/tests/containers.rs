@@ -1,10 +1,16 @@
 //! What is done with running containers: framing, upgrades, archives, and the `docker` command.
 
 use super::fake::{Server, archive};
+use crate::{
+    api::local::{Container, MountPoint},
+    types::LogConfig,
+};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 /// Runs a service; its first task is `web.1`.
@@ -181,4 +187,61 @@ fn the_docker_command_works() {
     assert!(top.1.contains("sh -o pid"), "{top:?}");
     let shown = docker(&server, &["inspect", "-f", "{{.HostConfig.NetworkMode}}", "web.1"], "");
     assert_eq!(shown.1, "bridge\n");
+}
+
+/// Puts a container on the node whose task is `web.1`.
+fn with_container(server: &Server) {
+    let task = server.node.tasks.lock().unwrap()[0].clone();
+    let mount = MountPoint {
+        kind: "volume",
+        name: "data".to_owned(),
+        source: "/volumes/data".to_owned(),
+        target: "/data".to_owned(),
+        read_only: false,
+    };
+    let mut container = Container {
+        image_id: format!("sha256:{}", "a".repeat(64)),
+        addresses: vec!["10.200.0.2".parse().unwrap()],
+        mounts: vec![mount],
+        ..Container::of_task(&task, &task.status)
+    };
+    let spec = Arc::make_mut(&mut container.spec);
+    spec.container.privileged = true;
+    spec.log = Some(LogConfig { driver: "none".to_owned(), options: BTreeMap::new() });
+    server.node.containers.lock().unwrap().push(container);
+}
+
+#[test]
+fn lists_and_inspect_tell_the_same_of_a_container() {
+    let server = serve();
+    with_container(&server);
+    let list = server.send("GET /containers/json", "").1;
+    let shown = server.send("GET /containers/web.1/json", "").1;
+    let id = format!("sha256:{}", "a".repeat(64));
+    assert_eq!((&list[0]["ImageID"], &shown["Image"]), (&json!(id), &json!(id)));
+    assert_eq!(list[0]["HostConfig"]["NetworkMode"], "bridge");
+    let network =
+        json!({"NetworkID": "bridge", "IPAddress": "10.200.0.2", "GlobalIPv6Address": ""});
+    assert_eq!(list[0]["NetworkSettings"]["Networks"], json!({ "bridge": network }));
+    assert_eq!(shown["NetworkSettings"]["Networks"], list[0]["NetworkSettings"]["Networks"]);
+    assert_eq!(list[0]["Mounts"][0]["Name"], "data");
+    assert_eq!(shown["Mounts"], list[0]["Mounts"]);
+    assert_eq!(shown["HostConfig"]["Privileged"], true);
+    assert_eq!(shown["HostConfig"]["LogConfig"], json!({"Type": "none", "Config": {}}));
+    // Of a task elsewhere the image's id is not known.
+    server.node.containers.lock().unwrap().clear();
+    let shown = server.send("GET /containers/web.1/json", "").1;
+    assert_eq!((&shown["Image"], &shown["Mounts"]), (&Value::Null, &json!([])));
+}
+
+#[test]
+fn the_docker_command_lists_containers() {
+    if Command::new("docker").arg("--version").output().is_err() {
+        eprintln!("skipped: docker is not installed");
+        return;
+    }
+    let server = serve();
+    with_container(&server);
+    let format = "{{.Image}} {{.Networks}} {{.Mounts}}";
+    assert_eq!(docker(&server, &["ps", "--format", format], "").1, "bb:1 bridge data\n");
 }

@@ -30,6 +30,7 @@ pub(super) struct Fake {
     pub(super) held: Mutex<Vec<(NodeId, HeldImage)>>,
     pub(super) requests: Mutex<Vec<Request>>,
     pub(super) uploaded: Mutex<Vec<u8>>,
+    pub(super) containers: Mutex<Vec<Container>>,
     pub(super) execs: Mutex<Vec<(Place, ExecSpec)>>,
     /// What was asked of what nodes store, and what they say.
     pub(super) chores: Mutex<Vec<(NodeSelector, Chore)>>,
@@ -91,6 +92,7 @@ impl Fake {
             held: Mutex::default(),
             requests: Mutex::default(),
             uploaded: Mutex::default(),
+            containers: Mutex::default(),
             execs: Mutex::default(),
             chores: Mutex::default(),
             done: Mutex::default(),
@@ -164,7 +166,7 @@ impl Fake {
     }
 }
 
-pub(super) fn task(service: &Service, slot: u64, node: &NodeId) -> Task {
+pub(in crate::api) fn task(service: &Service, slot: u64, node: &NodeId) -> Task {
     Task {
         id: TaskId::from_bits(u128::from(slot) + (u128::from(service.version.index) << 60)),
         version: service.version,
@@ -341,7 +343,7 @@ impl LocalNode for Fake {
     }
 
     fn containers(&self) -> Answer<'_, Vec<Container>> {
-        ready(Ok(Vec::new()))
+        ready(Ok(self.containers.lock().unwrap().clone()))
     }
 
     fn exec_create(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {

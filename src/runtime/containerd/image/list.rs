@@ -108,6 +108,20 @@ impl Images {
         Ok(summaries)
     }
 
+    /// Returns the id of each image by the names of its records, which containers are made of.
+    ///
+    /// # Errors
+    ///
+    /// containerd fails.
+    pub async fn ids(&self) -> Result<BTreeMap<String, String>, RuntimeError> {
+        let mut ids = BTreeMap::new();
+        for image in self.survey().await? {
+            let id = image.id();
+            ids.extend(image.records.into_iter().map(|record| (record, id.clone())));
+        }
+        Ok(ids)
+    }
+
     /// Returns one image by name or id.
     ///
     /// # Errors
