@@ -1,6 +1,6 @@
 //! Docker's list filters.
 
-use super::error::invalid;
+use super::{error::invalid, pattern::Pattern};
 use crate::{cluster::Refusal, types::Labels};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,6 +54,16 @@ impl Filters {
         self.0.get(name).is_none_or(|values| values.iter().any(|value| fit(value)))
     }
 
+    /// Returns the values of a filter as patterns.
+    ///
+    /// # Errors
+    ///
+    /// One of them is none.
+    pub(crate) fn patterns(&self, name: &str) -> Result<Patterns, Refusal> {
+        let patterns = self.values(name).iter().map(|text| Pattern::parse(text));
+        Ok(Patterns(patterns.collect::<Result<_, _>>()?))
+    }
+
     /// Tells whether every `name` or `name=value` of the filter is among the labels.
     #[must_use]
     pub fn labels(&self, name: &str, labels: &Labels) -> bool {
@@ -61,6 +71,18 @@ impl Filters {
             Some((key, value)) => labels.get(key).is_some_and(|actual| actual == value),
             None => labels.contains_key(wanted),
         })
+    }
+}
+
+/// The patterns of a filter, any of which must fit.
+#[derive(Debug)]
+pub(crate) struct Patterns(Vec<Pattern>);
+
+impl Patterns {
+    /// Tells whether there are none, or one of them occurs in one of the texts.
+    pub(crate) fn fit(&self, texts: &[&str]) -> bool {
+        let mut pairs = texts.iter().flat_map(|text| self.0.iter().map(move |p| (p, text)));
+        self.0.is_empty() || pairs.any(|(pattern, text)| pattern.is_in(text))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod error;
 pub mod filter;
 mod handle;
 pub mod local;
+mod pattern;
 mod query;
 pub mod route;
 pub mod server;

@@ -4,10 +4,10 @@ use super::{
     super::{
         convert::date,
         dto,
-        filter::Filters,
         local::{Container, ContainerState, MountPoint},
         route::{Call, Reply, json},
     },
+    select,
     system::now,
     target,
 };
@@ -19,25 +19,8 @@ use std::{
     time::Duration,
 };
 
-/// The filters of containers that midge has.
-const FILTERS: &[&str] = &["id", "name", "label", "status", "ancestor", "health"];
-
 pub(crate) async fn list(call: Call) -> Reply {
-    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
-    let all = call.query.flag("all") || !filters.values("status").is_empty();
-    let mut containers = call.node.containers().await?;
-    containers.retain(|container| {
-        (all || container.state == ContainerState::Running)
-            && filters.fits("id", |id| container.id.starts_with(id))
-            && filters.fits("name", |name| container.name.contains(name.trim_start_matches('/')))
-            && filters.fits("status", |status| container.state.as_str() == status)
-            && filters.fits("ancestor", |image| container.image() == image)
-            && filters.fits("health", |health| health_of(container) == health)
-            && filters.labels("label", &container.labels)
-    });
-    containers.sort_by_key(|container| std::cmp::Reverse(container.created));
-    let limit = call.query.get("limit").and_then(|limit| limit.parse().ok());
-    containers.truncate(limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX));
+    let containers = select::select(&call.query, call.node.containers().await?)?;
     json(&containers.iter().map(|container| summary(container, now())).collect::<Vec<_>>())
 }
 
@@ -113,7 +96,7 @@ fn place(port: &PortConfig) -> String {
 }
 
 /// Returns Docker's word for a container's health.
-fn health_of(container: &Container) -> &'static str {
+pub(super) fn health_of(container: &Container) -> &'static str {
     container.health.as_ref().map_or("none", |health| health.state.as_str())
 }
 

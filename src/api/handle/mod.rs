@@ -9,6 +9,7 @@ pub(super) mod exec;
 pub(super) mod image;
 pub(super) mod network;
 pub(super) mod node;
+mod select;
 pub(super) mod service;
 pub(super) mod stats;
 pub(super) mod swarm;

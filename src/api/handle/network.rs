@@ -28,8 +28,9 @@ fn network(name: &str, driver: &str) -> dto::Network {
 
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    let names = filters.patterns("name")?;
     let networks = NETWORKS.iter().filter(|(name, driver)| {
-        filters.fits("name", |wanted| name.contains(wanted))
+        names.fit(&[name])
             && filters.fits("id", |wanted| name.starts_with(wanted))
             && filters.fits("driver", |wanted| *driver == wanted)
             && filters.fits("scope", |wanted| wanted == "local")

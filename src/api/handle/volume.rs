@@ -33,9 +33,10 @@ fn volume(volume: &StoredVolume, counted: bool) -> dto::Volume {
 pub(crate) async fn list(call: Call) -> Reply {
     let filters =
         Filters::parse(call.query.get("filters"), &["name", "driver", "label", "dangling"])?;
+    let names = filters.patterns("name")?;
     let fits = |volume: &&StoredVolume| {
         let unused = volume.users.is_empty();
-        filters.fits("name", |wanted| volume.name.contains(wanted))
+        names.fit(&[&volume.name])
             && filters.fits("driver", |wanted| wanted == "local")
             && filters.fits("dangling", |wanted| unused == matches!(wanted, "true" | "1"))
             && filters.labels("label", &volume.labels)

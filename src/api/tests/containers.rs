@@ -243,5 +243,8 @@ fn the_docker_command_lists_containers() {
     let server = serve();
     with_container(&server);
     let format = "{{.Image}} {{.Networks}} {{.Mounts}}";
-    assert_eq!(docker(&server, &["ps", "--format", format], "").1, "bb:1 bridge data\n");
+    let ps = |filter: &str| docker(&server, &["ps", "-f", filter, "--format", format], "").1;
+    assert_eq!(ps(r"name=^web\.1"), "bb:1 bridge data\n");
+    assert_eq!(ps(r"name=^eb"), "");
+    assert_eq!(ps("ancestor=bb:1"), "bb:1 bridge data\n");
 }
