@@ -337,7 +337,8 @@ uninstall_midge() {
   fi
   if [ "$purge" = yes ]; then
     say "removing containers and images of this node, /var/lib/midge, /etc/midge and /run/midge"
-    sh "$share/purge.sh" || warn "not everything of the node could be removed"
+    sh "$share/purge.sh" || die "the program was not removed either; it is stopped, and no longer
+started at boot. Run this again once that is mended."
     ! grep -q '^midge-default ' /sys/kernel/security/apparmor/profiles 2>/dev/null ||
       printf midge-default >/sys/kernel/security/apparmor/.remove || :
   fi

@@ -5,7 +5,8 @@
 #
 #   purge.sh [STATE RUN CONFIG]     /var/lib/midge, /run/midge and /etc/midge unless said otherwise
 #
-# CONTAINERD_ADDRESS names containerd's socket, as for ctr.
+# CONTAINERD_ADDRESS names containerd's socket, as for ctr. Without an answer of containerd nothing is
+# removed: whose containers they are only the state tells, and they would run on for ever.
 set -u
 
 state=${1:-/var/lib/midge} run=${2:-/run/midge} config=${3:-/etc/midge}
@@ -13,11 +14,22 @@ id=$(cat "$state/installation" 2>/dev/null)
 
 in_namespace() { ctr --namespace "midge-$id" "$@"; }
 
+refuse() {
+  echo "midge: $*" >&2
+  echo "Nothing of this node was removed: do that, and purge again. If its containers are gone with
+containerd, remove the rest by hand: rm -rf $state $run $config" >&2
+  exit 1
+}
+
+check_containerd() {
+  command -v ctr >/dev/null 2>&1 ||
+    refuse "ctr, which removes this node's containers, is missing: install the package containerd (on
+Alpine containerd-ctr)"
+  in_namespace version >/dev/null 2>&1 ||
+    refuse "containerd does not answer, so this node's containers cannot be removed: start containerd"
+}
+
 remove_containers() {
-  if ! in_namespace version >/dev/null 2>&1; then
-    echo "midge: containerd does not answer: containers in its namespace midge-$id are left" >&2
-    return
-  fi
   in_namespace tasks ls -q | while read -r it; do in_namespace tasks rm -f "$it"; done
   in_namespace containers ls -q | while read -r it; do in_namespace containers rm "$it"; done
   in_namespace images ls -q | while read -r it; do in_namespace images rm --sync "$it"; done
@@ -50,7 +62,12 @@ unmount() {
 }
 
 if [ -n "$id" ]; then
+  check_containerd
   remove_containers >/dev/null
+  if [ -n "$(in_namespace containers ls -q)" ]; then
+    echo "midge: containers are left in containerd's namespace midge-$id, and so is $state" >&2
+    exit 1
+  fi
   remove_network >/dev/null 2>&1
   find /sys/fs/cgroup -depth -type d -path "*/midge/$id*" -exec rmdir {} \; 2>/dev/null
   # Another installation's are left, and so is what holds them.

@@ -236,6 +236,12 @@ fn the_package_is_installed_upgraded_removed_and_purged() {
     assert_eq!(machine.ok("midge node ls -q"), node);
     assert_eq!(machine.containers(), before);
 
+    // Without containerd the containers would be left, and nothing would tell whose they are.
+    machine.ok("systemctl stop containerd");
+    let purge = machine.inside("dpkg --purge midge");
+    let error = String::from_utf8_lossy(&purge.stderr);
+    assert!(!purge.status.success() && error.contains("start containerd"), "{error}");
+    machine.ok("systemctl start containerd && test -e /var/lib/midge/installation");
     machine.ok("dpkg --purge midge");
     machine.assert_gone();
 }

@@ -486,9 +486,21 @@ fn a_purge_takes_the_state_along() {
     let root = Root::new();
     let archive = root.release("1.0.0", "x86_64");
     root.succeeds(&format!("sh /dist/install.sh --archive {archive}"));
-    fs::write(root.path("/var/lib/midge/lock"), "").unwrap();
-    let script = "mkdir -p /proc; sh /usr/local/share/midge/install.sh --uninstall --purge";
-    let out = root.succeeds(script);
+    fs::write(root.path("/var/lib/midge/installation"), "5wzxl8pmau53y2hmvte13v2nu").unwrap();
+    let purge = "mkdir -p /proc; sh /usr/local/share/midge/install.sh --uninstall --purge";
+    let stays = |says: &str| {
+        let error = root.fails(purge);
+        assert!(error.contains(says), "{error}");
+        assert!(root.path("/var/lib/midge/installation").exists(), "by which its containers go");
+        assert_eq!(root.version().unwrap(), "1.0.0 x86_64");
+    };
+    stays("on\nAlpine containerd-ctr");
+    root.fake("ctr", "exit 1");
+    stays("containerd does not answer");
+    root.fake("ctr", "case \"$*\" in *'containers ls'*) echo web ;; esac");
+    stays("containers are left");
+    root.fake("ctr", "");
+    let out = root.succeeds(purge);
     assert!(out.contains("removing containers and images of this node, /var/lib/midge"), "{out}");
     for gone in ["/var/lib/midge", "/etc/midge", "/run/midge"] {
         assert!(!root.path(gone).exists(), "{gone}");
