@@ -295,7 +295,8 @@ run_by_openrc() {
       warn "containerd does not start; midge waits for it"
     # Starts it as well, where it was not running.
     rc-service midge restart ||
-      die "midge is installed but does not start; /var/log/midge.log says why"
+      die "midge is installed but does not start; its log says why: /var/log/messages or
+/var/log/midge.log"
   fi
 }
 

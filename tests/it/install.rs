@@ -367,7 +367,42 @@ fn openrc_starts_it_where_there_is_no_systemd() {
 
     root.fake("rc-service", "[ \"$1\" != midge ]");
     let error = root.fails(&format!("sh /dist/install.sh --archive {archive}"));
-    assert!(error.contains("/var/log/midge.log says why"), "{error}");
+    assert!(error.contains("its log says why: /var/log/messages or"), "{error}");
+}
+
+/// Runs what OpenRC's service does before it starts the daemon, with that configuration and an
+/// OpenRC whose supervisor has these options; returns how it went and where the log goes.
+fn before_openrc_starts(config: &str, options: &str) -> (bool, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(path("config.toml"), config).unwrap();
+    write_script(&dir.path().join("supervise-daemon"), &format!("echo '{options}'"));
+    let script = format!(
+        "PATH={}:$PATH; eerror() {{ echo \"$@\"; }}; checkpath() {{ touch \"$4\"; }}; . {}; \
+         command={} midge_config={} midge_empty={} midge_log={}; \
+         start_pre || exit 1; echo \"${{output_logger:-}}>${{output_log:-}}\"",
+        dir.path().display(),
+        repository().join("openrc/midge.initd").display(),
+        midge_binary().display(),
+        path("config.toml"),
+        dir.path().display(),
+        path("midge.log"),
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    (output.status.success(), said.replace(&path(""), ""))
+}
+
+#[test]
+fn openrc_does_not_start_it_over_and_over_with_a_wrong_configuration() {
+    let loggers = "--stdout --stdout-logger --stderr-logger";
+    let right = "runtime = \"auto\"\n";
+    let (started, said) = before_openrc_starts(right, loggers);
+    assert_eq!((started, said.trim()), (true, "logger -t midge -p daemon.info>"));
+    let (started, said) = before_openrc_starts(right, "--stdout");
+    assert_eq!((started, said.trim()), (true, ">midge.log"));
+    let (started, said) = before_openrc_starts("colour = \"red\"\n", loggers);
+    assert!(!started && said.contains("unknown field `colour`"), "{said}");
 }
 
 #[test]
