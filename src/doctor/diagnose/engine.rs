@@ -5,7 +5,7 @@ use super::{
         facts::{Answer, Config, Daemon, Facts, SocketState},
         finding::Finding,
     },
-    AS_ROOT, enable, install, kernel,
+    AS_ROOT, enable, install, kernel, let_in, log, rename, restart,
 };
 
 /// The oldest containerd that has what the daemon asks for.
@@ -60,7 +60,7 @@ fn answer(facts: &Facts) -> Finding {
         Answer::Silent(why) => Finding::problem(
             name,
             format!("containerd does not answer at {socket}: {why}."),
-            "look at its log: journalctl -u containerd",
+            format!("look at its log: {}", log(&facts.system, "containerd")),
         ),
     }
 }
@@ -104,7 +104,7 @@ pub(super) fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
     findings.push(socket(facts));
     if let Ok(Some(daemon)) = &facts.daemon {
         findings.push(version(facts, daemon));
-        swarm(daemon, findings);
+        swarm(facts, daemon, findings);
     }
 }
 
@@ -129,7 +129,7 @@ fn socket(facts: &Facts) -> Finding {
         SocketState::Denied => Finding::note(
             name,
             format!("The daemon could not be asked: only root and the group midge may use {path}."),
-            format!("{AS_ROOT}, or let yourself in: usermod -aG midge USER"),
+            format!("{AS_ROOT}, or let yourself in: {}", let_in(&facts.system)),
         ),
         SocketState::Unknown(why) => {
             Finding::note(name, format!("{path} could not be looked at: {why}."), AS_ROOT)
@@ -140,7 +140,7 @@ fn socket(facts: &Facts) -> Finding {
             Err(why) => Finding::problem(
                 name,
                 format!("What listens at {path} does not answer as midge: {why}."),
-                "look at its log: journalctl -u midge",
+                format!("look at its log: {}", log(&facts.system, "midge")),
             ),
         },
     }
@@ -155,12 +155,15 @@ fn version(facts: &Facts, daemon: &Daemon) -> Finding {
         Finding::warning(
             name,
             format!("The daemon is {}, and this program {own}.", daemon.version),
-            "systemctl restart midge, once the newer program is the one it starts; containers go on",
+            format!(
+                "{}, once the newer program is the one it starts; containers go on",
+                restart(&facts.system, "midge")
+            ),
         )
     }
 }
 
-fn swarm(daemon: &Daemon, findings: &mut Vec<Finding>) {
+fn swarm(facts: &Facts, daemon: &Daemon, findings: &mut Vec<Finding>) {
     let name = "cluster";
     let role = if daemon.manager { "a manager" } else { "a worker" };
     findings.push(match (daemon.swarm.as_str(), daemon.error.as_str()) {
@@ -181,7 +184,8 @@ fn swarm(daemon: &Daemon, findings: &mut Vec<Finding>) {
             let mend = if daemon.manager {
                 "midge node ls"
             } else {
-                "see that a manager runs, and that UDP 2377 to it is open"
+                "see that a manager runs, and that its UDP port is open: 2377, unless it was given \
+                 another"
             };
             Finding::problem(name, format!("This node is {role}, and says: {error}."), mend)
         }
@@ -204,7 +208,7 @@ fn swarm(daemon: &Daemon, findings: &mut Vec<Finding>) {
         findings.push(Finding::warning(
             "cluster-hostname",
             format!("{} other nodes of the cluster have this node's host name.", daemon.namesakes),
-            "hostnamectl set-hostname NAME, then restart the daemon",
+            format!("{}, then {}", rename(&facts.system), restart(&facts.system, "midge")),
         ));
     }
 }

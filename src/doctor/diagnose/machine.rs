@@ -5,7 +5,7 @@ use super::{
         facts::{Facts, Init},
         finding::Finding,
     },
-    enable, install, size,
+    enable, install, rename, size,
 };
 use crate::types::Date;
 
@@ -154,10 +154,7 @@ fn hostname(facts: &Facts) -> Finding {
     let name = "hostname";
     let host = facts.identity.hostname.trim();
     let short = host.split('.').next().unwrap_or_default();
-    let set = match facts.system.init {
-        Init::Systemd => "hostnamectl set-hostname NAME",
-        _ => "echo NAME > /etc/hostname && hostname -F /etc/hostname",
-    };
+    let set = rename(&facts.system);
     if host.is_empty() || host == "(none)" {
         return Finding::warning(name, "The machine has no host name.", set);
     }

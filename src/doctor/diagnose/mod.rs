@@ -48,6 +48,40 @@ fn enable(system: &System, service: &str) -> String {
     }
 }
 
+/// Says how a service is started anew here.
+fn restart(system: &System, service: &str) -> String {
+    match system.init {
+        Init::Systemd => format!("systemctl restart {service}"),
+        Init::OpenRc => format!("rc-service {service} restart"),
+        Init::Other => format!("restart {service}"),
+    }
+}
+
+/// Says where a service's log is.
+fn log(system: &System, service: &str) -> String {
+    match system.init {
+        Init::Systemd => format!("journalctl -u {service}"),
+        Init::OpenRc => format!("grep {service} /var/log/messages, and /var/log/{service}*"),
+        Init::Other => format!("what {service} printed"),
+    }
+}
+
+/// Says how a user is let into the group midge.
+fn let_in(system: &System) -> &'static str {
+    match system.packages {
+        Packages::Apk => "addgroup USER midge",
+        _ => "usermod -aG midge USER",
+    }
+}
+
+/// Says how the machine is given a name.
+fn rename(system: &System) -> &'static str {
+    match system.init {
+        Init::Systemd => "hostnamectl set-hostname NAME",
+        _ => "echo NAME > /etc/hostname && hostname -F /etc/hostname",
+    }
+}
+
 /// What to do where only root can look.
 const AS_ROOT: &str = "run `midge doctor` as root";
 

@@ -313,6 +313,53 @@ fn alpine_names_its_own_commands() {
 }
 
 #[test]
+fn alpine_has_its_own_words_for_users_logs_and_restarts() {
+    let alpine = || {
+        let mut facts = debian();
+        facts.system.packages = Packages::Apk;
+        facts.system.init = Init::OpenRc;
+        facts
+    };
+    let mut denied = alpine();
+    denied.socket.state = SocketState::Denied;
+    denied.containerd.answer = Answer::Silent("no answer within 5s".to_owned());
+    check(
+        &denied,
+        &expect![[r#"
+        problem containerd: containerd does not answer at /run/containerd/containerd.sock: no answer within 5s.
+          look at its log: grep containerd /var/log/messages, and /var/log/containerd*
+        note daemon: The daemon could not be asked: only root and the group midge may use /run/midge/midge.sock.
+          run `midge doctor` as root, or let yourself in: addgroup USER midge
+    "#]],
+    );
+    let mut older = alpine();
+    older.socket.state = SocketState::Listens;
+    older.daemon = Ok(Some(Daemon {
+        version: "0.0.9".to_owned(),
+        swarm: "active".to_owned(),
+        namesakes: 1,
+        ..Daemon::default()
+    }));
+    check(
+        &older,
+        &expect![[r#"
+        warning daemon-version: The daemon is 0.0.9, and this program 0.1.0.
+          rc-service midge restart, once the newer program is the one it starts; containers go on
+        warning cluster-hostname: 1 other nodes of the cluster have this node's host name.
+          echo NAME > /etc/hostname && hostname -F /etc/hostname, then rc-service midge restart
+    "#]],
+    );
+    older.daemon = Err("no answer to /version within 5 s".to_owned());
+    check(
+        &older,
+        &expect![[r#"
+        problem daemon: What listens at /run/midge/midge.sock does not answer as midge: no answer to /version within 5 s.
+          look at its log: grep midge /var/log/messages, and /var/log/midge*
+    "#]],
+    );
+}
+
+#[test]
 fn kernels_that_lack_something() {
     changed(
         |facts| {
@@ -734,7 +781,7 @@ fn what_the_daemon_says_of_itself() {
             warning daemon-warning: The daemon warns: the log cannot be written: disk full.
               midge info
             warning cluster-hostname: 2 other nodes of the cluster have this node's host name.
-              hostnamectl set-hostname NAME, then restart the daemon
+              hostnamectl set-hostname NAME, then systemctl restart midge
         "#]],
     );
     changed(
