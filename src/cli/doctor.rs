@@ -10,7 +10,11 @@ use super::{
 use crate::doctor::{self, Config, Daemon, Facts, Finding, Level, Where};
 use clap::Args;
 use serde_json::{Map, Value};
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How long the daemon may take for what needs no leader.
 const VERSION_LIMIT: Duration = Duration::from_secs(5);
@@ -73,32 +77,44 @@ fn look(client: &Client, args: &DoctorArgs) -> Result<Facts, CliError> {
     if !root.is_dir() {
         return Err(CliError::usage(format!("{} is no folder", root.display())));
     }
-    let is_here = root == std::path::Path::new("/");
+    let is_here = root == Path::new("/");
+    // The daemon and its configuration are those of this machine.
+    let configured = (is_here || args.config.is_some()).then(|| config(args));
+    let runtime = configured.as_ref().and_then(|it| it.as_ref().ok()).cloned();
+    let data_dir = absolute(&args.data_dir)?;
+    let cluster_port = crate::daemon::cluster_port(&below(&root, &data_dir));
     let mut facts = doctor::gather(&Where {
-        data_dir: absolute(&args.data_dir)?,
+        data_dir,
         containerd: absolute(&args.containerd)?,
         socket: client.socket().to_owned(),
         root,
+        runtime: runtime.unwrap_or_default(),
+        cluster_port,
     });
-    // The daemon and its configuration are those of this machine.
-    if is_here || args.config.is_some() {
-        facts.config = config(args);
-    }
+    facts.config = match configured {
+        Some(Err(wrong)) => wrong,
+        _ => Config::Usable,
+    };
     if is_here && facts.socket.state == doctor::SocketState::Listens {
         facts.daemon = daemon(client).map(Some);
     }
     Ok(facts)
 }
 
-fn config(args: &DoctorArgs) -> Config {
-    let Err(error) = crate::daemon::check_config(args.config.as_deref()) else {
-        return Config::Usable;
-    };
-    let path = args.config.as_deref().unwrap_or_else(|| crate::daemon::config_path());
-    let denied =
-        fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-    let why = error.explain().trim_end().replace('\n', " ");
-    if denied { Config::Unseen(why) } else { Config::Wrong(why) }
+/// Returns where a path of the machine is whose files are below `root`.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Returns what the configuration has start containers, or what is wrong with it.
+fn config(args: &DoctorArgs) -> Result<String, Config> {
+    crate::daemon::configured_runtime(args.config.as_deref()).map_err(|error| {
+        let path = args.config.as_deref().unwrap_or_else(|| crate::daemon::config_path());
+        let denied = fs::File::open(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let why = error.explain().trim_end().replace('\n', " ");
+        if denied { Config::Unseen(why) } else { Config::Wrong(why) }
+    })
 }
 
 /// Asks the daemon how it is.

@@ -307,15 +307,23 @@ pub fn config_path() -> &'static Path {
     Path::new(config::DEFAULT_PATH)
 }
 
-/// Tells whether a daemon could be started with the configuration at `path`, or with the one at the
-/// usual place, which may be missing.
+/// Returns what a daemon has start containers with the configuration at `path`, or with the one at
+/// the usual place, which may be missing: `auto`, or nothing, where it chooses.
 ///
 /// # Errors
 ///
-/// It cannot be read, or is wrong.
-pub fn check_config(path: Option<&Path>) -> Result<(), DaemonError> {
-    Config::read(path)?;
-    Ok(())
+/// It cannot be read, or is wrong: no daemon starts with it.
+pub fn configured_runtime(path: Option<&Path>) -> Result<String, DaemonError> {
+    Ok(Config::read(path)?.runtime)
+}
+
+/// Returns the UDP port that the node with this data directory talks to others on: the one it
+/// listens at, or the usual one where it is in no cluster, or none may know.
+#[must_use]
+pub fn cluster_port(data_dir: &Path) -> u16 {
+    let membership = Membership::load(data_dir).ok().flatten();
+    let port = membership.and_then(|it| it.listen.rsplit_once(':')?.1.parse().ok());
+    port.unwrap_or(crate::transport::PORT)
 }
 
 fn make_dir(dir: &Path) -> Result<(), DaemonError> {

@@ -20,8 +20,13 @@ pub struct Facts {
     pub apparmor: AppArmor,
     /// The container runtime.
     pub containerd: Containerd,
-    /// Programs that start containers, with what they say of themselves; the error is why not.
+    /// What the configuration has start containers; none where midge chooses.
+    pub oci_configured: Option<String>,
+    /// Programs that start containers, with what they say of themselves; the error is why not. Only
+    /// the configured one, where one is.
     pub oci_runtimes: Vec<(String, Result<String, String>)>,
+    /// The UDP port that this node talks to others on.
+    pub cluster_port: u16,
     /// UDP ports that midge wants.
     pub ports: Vec<Port>,
     /// What is at the path of the daemon's API.
@@ -340,14 +345,21 @@ pub struct Sync {
 /// A chain of the packet filter that the kernel calls by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
+    /// The family of its table, as `nft` writes it: `ip`, `ip6`, `inet`.
+    pub family: &'static str,
     /// Its table.
     pub table: String,
+    /// Its name.
+    pub name: String,
     /// Whether it is one of the older iptables.
     pub legacy: bool,
     /// What it sees.
     pub hook: Hook,
     /// Whether it drops what no rule of it accepts.
     pub drops: bool,
+    /// Whether a rule of it, or of a chain that it calls, speaks of midge's addresses or bridge, and
+    /// does not drop.
+    pub lets_midge_through: bool,
 }
 
 /// What a chain sees.
@@ -377,8 +389,6 @@ pub struct Firewall {
     pub chains: Result<Vec<Chain>, String>,
     /// Whose rules were found.
     pub keepers: Vec<Keeper>,
-    /// Whether a rule of others speaks of midge's addresses or bridge, and does not drop.
-    pub lets_midge_through: bool,
     /// Whether packets between containers of one bridge pass these chains too.
     pub sees_bridges: bool,
 }

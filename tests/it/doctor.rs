@@ -68,6 +68,37 @@ fn a_host_is_looked_at_before_and_after() {
     host.sh("nft add rule ip t f ip saddr 172.30.0.0/16 accept");
     let mended = findings(&doctor(host, &json));
     assert_eq!(level(&mended, "firewall-forward"), "ok", "{mended:?}");
+    // What one chain accepts another drops all the same. What is said to help does.
+    host.sh("nft add table inet u; nft add chain inet u f \"{ type filter hook forward priority 5; policy drop; }\"");
+    let again = findings(&doctor(host, &json));
+    let (_, level_now, finding) = again.iter().find(|it| it.0 == "firewall-forward").unwrap();
+    assert_eq!(level_now, "warning", "{again:?}");
+    let rules = finding["Mend"].as_str().unwrap().split(", and").next().unwrap();
+    assert!(rules.starts_with("nft insert rule inet u f ip saddr 172.30."), "{rules}");
+    host.sh(rules);
+    let mended = findings(&doctor(host, &json));
+    assert_eq!(level(&mended, "firewall-forward"), "ok", "{mended:?}");
+}
+
+#[test]
+fn what_is_configured_is_what_is_looked_at() {
+    if !host::can_run() {
+        return;
+    }
+    let mut network = Network::new(1);
+    let host = &mut network.hosts[0];
+    host.start_daemon();
+    let address = format!("{}:7000", host.address);
+    host.ok(&["swarm", "init", "--listen-addr", &address, "--advertise-addr", &address]);
+    let _held = bind_on(host, 2377);
+    let config = host.dir.join("config.toml");
+    fs::write(&config, "runtime = \"/opt/gone\"\n").unwrap();
+    let found = findings(&doctor(host, &["--format=json", "--config", config.to_str().unwrap()]));
+    assert_eq!(level(&found, "port-7000"), "ok", "{found:?}");
+    assert_eq!(level(&found, "port-2377"), "", "{found:?}");
+    let (_, level, runtime) = found.iter().find(|(name, ..)| name == "oci-runtime").unwrap();
+    assert_eq!(level, "problem", "{found:?}");
+    assert!(runtime["What"].as_str().unwrap().contains("/opt/gone"), "{runtime}");
 }
 
 #[test]

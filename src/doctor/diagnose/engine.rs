@@ -74,6 +74,17 @@ fn oci_runtime(facts: &Facts) -> Finding {
     if let Some((path, version)) = works {
         return Finding::ok(name, format!("{version}, at {path}."));
     }
+    if let (Some(wanted), Some((_, Err(why)))) = (&facts.oci_configured, facts.oci_runtimes.first())
+    {
+        return Finding::problem(
+            name,
+            format!("The configuration has {wanted} start containers, which does not work: {why}."),
+            format!(
+                "install it; or remove the line `runtime` from the configuration, then {}",
+                restart(&facts.system, "midge")
+            ),
+        );
+    }
     let mend = install(&facts.system, "runc");
     match facts.oci_runtimes.first() {
         Some((path, Err(why))) => {

@@ -9,9 +9,6 @@ use super::{
 };
 use crate::network::survey::{self, Block};
 
-/// The port that nodes talk to managers on, unless told otherwise.
-pub(super) const CLUSTER_PORT: u16 = 2377;
-
 pub(super) fn diagnose(facts: &Facts, findings: &mut Vec<Finding>) {
     findings.extend(facts.ports.iter().map(|port| one_port(facts, port)));
     firewall(facts, findings);
@@ -29,7 +26,7 @@ fn one_port(facts: &Facts, port: &Port) -> Finding {
         return Finding::ok(&name, format!("UDP port {number} is free."));
     }
     let others = holders.iter().flatten().find(|(program, _)| program != "midge");
-    let is_cluster = number == CLUSTER_PORT;
+    let is_cluster = number == facts.cluster_port;
     match others {
         Some((program, pid)) => {
             let what = format!("UDP port {number} is held by {program} (process {pid}).");
@@ -93,73 +90,136 @@ fn firewall(facts: &Facts, findings: &mut Vec<Finding>) {
             return;
         }
     };
-    let dropping =
-        |hook| -> Option<&Chain> { chains.iter().find(|chain| chain.hook == hook && chain.drops) };
-    let firewalld = firewall.keepers.contains(&Keeper::Firewalld);
-    findings.push(match dropping(Hook::Forward) {
-        None if !firewalld => {
-            Finding::ok(name, "Nothing drops what goes through this machine by default.")
-        }
-        _ if firewall.lets_midge_through => Finding::ok(
-            name,
-            "The firewall drops what goes through this machine, and lets midge's through.",
-        ),
-        found => {
-            let who = keeper(facts.firewall.keepers.first());
-            let table = found.map(|chain| format!(" (table {})", chain.table)).unwrap_or_default();
-            let and =
-                if firewall.sees_bridges { ", nor between containers of one node" } else { "" };
-            Finding::warning(
-                name,
-                format!(
-                    "{who} drops what goes through this machine{table}: containers reach nothing \
-                     outside, published ports do not answer{and}."
-                ),
-                forward_mend(facts),
-            )
-        }
-    });
-    if dropping(Hook::Input).is_some() || firewalld {
+    // The blocks that containers have theirs of are of version 4.
+    let seen = |hook: Hook, chain: &&Chain| match hook {
+        Hook::Forward => chain.family != "ip6",
+        Hook::Input => true,
+    };
+    let dropping = |hook| -> Vec<&Chain> {
+        let of_hook = chains.iter().filter(|chain| chain.hook == hook && chain.drops);
+        of_hook.filter(|chain| seen(hook, chain)).collect()
+    };
+    findings.push(forward(facts, &dropping(Hook::Forward)));
+    let input = dropping(Hook::Input);
+    if !input.is_empty() {
+        let port = facts.cluster_port;
         findings.push(Finding::note(
             "firewall-input",
             format!(
-                "{} drops what comes to this machine unless a rule accepts it: a manager needs UDP \
-                 {CLUSTER_PORT}, a worker no port.",
-                keeper(of_input(facts))
+                "{} what comes to this machine unless a rule accepts it: a manager needs UDP \
+                 {port}, a worker no port.",
+                drops(facts, &input, false)
             ),
-            input_mend(facts),
+            mends(&input, |chain| input_mend(facts, chain)),
         ));
     }
 }
 
-/// Returns whose rules those of the machine itself are: Docker makes none.
-fn of_input(facts: &Facts) -> Option<&Keeper> {
-    facts.firewall.keepers.iter().find(|keeper| **keeper != Keeper::Docker)
+fn forward(facts: &Facts, dropping: &[&Chain]) -> Finding {
+    let name = "firewall-forward";
+    if dropping.is_empty() {
+        return Finding::ok(name, "Nothing drops what goes through this machine by default.");
+    }
+    // One that accepts does not keep the next from dropping.
+    let closed: Vec<&Chain> =
+        dropping.iter().filter(|chain| !chain.lets_midge_through).copied().collect();
+    if closed.is_empty() {
+        let what = "The firewall drops what goes through this machine, and lets midge's through.";
+        return Finding::ok(name, what);
+    }
+    let bridges = facts.firewall.sees_bridges;
+    let and = if bridges { ", nor between containers of one node" } else { "" };
+    Finding::warning(
+        name,
+        format!(
+            "{} what goes through this machine: containers reach nothing outside, published \
+             ports do not answer{and}.",
+            drops(facts, &closed, true)
+        ),
+        mends(&closed, |chain| forward_mend(facts, chain)),
+    )
 }
 
-fn keeper(keeper: Option<&Keeper>) -> &'static str {
-    match keeper {
-        Some(Keeper::Docker) => "Docker's firewall",
-        Some(Keeper::Ufw) => "ufw",
-        Some(Keeper::Firewalld) => "firewalld",
-        None => "The firewall",
+/// Tells whether a chain is one that iptables makes: only its own command keeps rules there.
+fn is_of_iptables(chain: &Chain) -> bool {
+    let builtin = matches!(chain.name.as_str(), "FORWARD" | "INPUT");
+    chain.legacy || (chain.family != "inet" && chain.table == "filter" && builtin)
+}
+
+/// Returns who makes the rules of a chain. Of several who share one, whoever keeps what it is told
+/// over a restart; Docker makes none about the machine itself.
+fn keeper_of(facts: &Facts, chain: &Chain) -> Option<Keeper> {
+    if chain.table == "firewalld" {
+        return Some(Keeper::Firewalld);
+    }
+    let known = [Keeper::Ufw, Keeper::Docker];
+    known.into_iter().filter(|_| is_of_iptables(chain)).find(|keeper| {
+        let is_there = facts.firewall.keepers.contains(keeper);
+        is_there && !(chain.hook == Hook::Input && *keeper == Keeper::Docker)
+    })
+}
+
+/// Says who drops, and where if there are several such chains or it is wanted.
+fn drops(facts: &Facts, chains: &[&Chain], place: bool) -> String {
+    let mut who: Vec<String> = Vec::new();
+    for chain in chains {
+        let keeper = match keeper_of(facts, chain) {
+            Some(Keeper::Docker) => "Docker's firewall",
+            Some(Keeper::Ufw) => "ufw",
+            Some(Keeper::Firewalld) => "firewalld",
+            None => "the firewall",
+        };
+        let table = if is_of_iptables(chain) {
+            chain.table.clone()
+        } else {
+            format!("{} {}", chain.family, chain.table)
+        };
+        let one = if place { format!("{keeper} (table {table})") } else { keeper.to_owned() };
+        if !who.contains(&one) {
+            who.push(one);
+        }
+    }
+    let verb = if who.len() > 1 { "drop" } else { "drops" };
+    let who = who.join(" and ");
+    let rest = who.strip_prefix("the ").map(|rest| format!("The {rest}"));
+    format!("{} {verb}", rest.unwrap_or(who))
+}
+
+/// Says what is to be done for each of these chains, once where it is the same.
+fn mends(chains: &[&Chain], mend: impl Fn(&Chain) -> String) -> String {
+    let mut all: Vec<String> = Vec::new();
+    for mend in chains.iter().map(|chain| mend(chain)) {
+        if !all.contains(&mend) {
+            all.push(mend);
+        }
+    }
+    all.join("; and ")
+}
+
+/// Returns the command that makes rules in a chain of iptables: those of one kind do not help
+/// against the other.
+fn iptables(chain: &Chain) -> &'static str {
+    match (chain.legacy, chain.family) {
+        (true, _) => "iptables-legacy",
+        (false, "ip6") => "ip6tables",
+        (false, _) => "iptables",
     }
 }
 
-/// Returns the command whose rules the dropping ones are among: an accept of the other kind does not
-/// help.
-fn iptables(facts: &Facts) -> &'static str {
-    let legacy = |chain: &Chain| chain.drops && chain.legacy;
-    let is_legacy = facts.firewall.chains.iter().flatten().any(legacy);
-    if is_legacy { "iptables-legacy" } else { "iptables" }
+/// Returns the commands that have a chain of nobody's in particular accept what `matches` say.
+fn nft(chain: &Chain, matches: &[String]) -> String {
+    let Chain { family, table, name, .. } = chain;
+    let rule = |what: &String| format!("nft insert rule {family} {table} {name} {what} accept");
+    let rules: Vec<String> = matches.iter().map(rule).collect();
+    format!("{}, and the same in /etc/nftables.conf, for every boot", rules.join(" && "))
 }
 
-fn forward_mend(facts: &Facts) -> String {
-    let iptables = iptables(facts);
+fn forward_mend(facts: &Facts, chain: &Chain) -> String {
     let each = |say: &dyn Fn(&str) -> String| {
         blocks(facts).iter().map(|block| say(block)).collect::<Vec<_>>().join(" && ")
     };
-    match facts.firewall.keepers.first() {
+    let iptables = iptables(chain);
+    match keeper_of(facts, chain) {
         Some(Keeper::Docker) => {
             let rules = each(&|block| {
                 format!(
@@ -178,7 +238,7 @@ fn forward_mend(facts: &Facts) -> String {
             });
             format!("{rules} && firewall-cmd --reload")
         }
-        None => {
+        None if is_of_iptables(chain) => {
             let rules = each(&|block| {
                 format!(
                     "{iptables} -I FORWARD -s {block} -j ACCEPT && \
@@ -187,19 +247,24 @@ fn forward_mend(facts: &Facts) -> String {
             });
             format!("{rules}, at every boot; or the same in the rules of your firewall")
         }
+        None => {
+            let both = |block: &String| [format!("ip saddr {block}"), format!("ip daddr {block}")];
+            nft(chain, &blocks(facts).iter().flat_map(both).collect::<Vec<_>>())
+        }
     }
 }
 
-fn input_mend(facts: &Facts) -> String {
-    match of_input(facts) {
-        Some(Keeper::Ufw) => format!("ufw allow {CLUSTER_PORT}/udp"),
-        Some(Keeper::Firewalld) => format!(
-            "firewall-cmd --permanent --add-port={CLUSTER_PORT}/udp && firewall-cmd --reload"
-        ),
-        _ => format!(
-            "{} -I INPUT -p udp --dport {CLUSTER_PORT} -j ACCEPT, at every boot",
-            iptables(facts)
-        ),
+fn input_mend(facts: &Facts, chain: &Chain) -> String {
+    let port = facts.cluster_port;
+    match keeper_of(facts, chain) {
+        Some(Keeper::Ufw) => format!("ufw allow {port}/udp"),
+        Some(Keeper::Firewalld) => {
+            format!("firewall-cmd --permanent --add-port={port}/udp && firewall-cmd --reload")
+        }
+        _ if is_of_iptables(chain) => {
+            format!("{} -I INPUT -p udp --dport {port} -j ACCEPT, at every boot", iptables(chain))
+        }
+        _ => nft(chain, &[format!("udp dport {port}")]),
     }
 }
 

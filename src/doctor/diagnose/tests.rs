@@ -56,6 +56,8 @@ fn debian() -> Facts {
             installed: true,
         },
         oci_runtimes: vec![("/usr/sbin/runc".to_owned(), Ok("runc version 1.1.5".to_owned()))],
+        oci_configured: None,
+        cluster_port: 2377,
         ports: [2377, 4789].map(|number| Port { number, holders: Ok(Vec::new()) }).into(),
         socket: Socket { path: "/run/midge/midge.sock".to_owned(), state: SocketState::Absent },
         clock: Clock {
@@ -68,12 +70,7 @@ fn debian() -> Facts {
             disk(Role::Data, "/var/lib/midge", Some(Ok(Sync { median: 2_150, worst: 9_000 }))),
             disk(Role::Images, "/var/lib/containerd", None),
         ],
-        firewall: Firewall {
-            chains: Ok(Vec::new()),
-            keepers: Vec::new(),
-            lets_midge_through: false,
-            sees_bridges: false,
-        },
+        firewall: Firewall { chains: Ok(Vec::new()), keepers: Vec::new(), sees_bridges: false },
         routes: Ok(vec![route("eth0", [0, 0, 0, 0], 0), route("eth0", [192, 168, 1, 0], 24)]),
         bridge_block: None,
         identity: Identity {
@@ -410,11 +407,26 @@ fn kernels_that_lack_something() {
     );
 }
 
+/// A chain that drops what no rule of it accepts.
+fn dropping(family: &'static str, table: &str, name: &str, hook: Hook) -> Chain {
+    Chain {
+        family,
+        table: table.to_owned(),
+        name: name.to_owned(),
+        legacy: false,
+        hook,
+        drops: true,
+        lets_midge_through: false,
+    }
+}
+
 /// A server whose firewall drops what goes through it, and what comes to it.
 fn forward(keeper: Option<Keeper>) -> Facts {
     let mut facts = debian();
-    let chain = |hook| Chain { table: "filter".to_owned(), legacy: false, hook, drops: true };
-    facts.firewall.chains = Ok(vec![chain(Hook::Forward), chain(Hook::Input)]);
+    facts.firewall.chains = Ok(vec![
+        dropping("ip", "filter", "FORWARD", Hook::Forward),
+        dropping("ip", "filter", "INPUT", Hook::Input),
+    ]);
     facts.firewall.keepers = keeper.into_iter().collect();
     facts
 }
@@ -435,7 +447,7 @@ fn firewalls_that_drop_what_goes_through() {
     check(
         &forward(Some(Keeper::Docker)),
         &expect![[r#"
-            warning firewall-forward: Docker's firewall drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer.
+            warning firewall-forward: Docker's firewall (table filter) drops what goes through this machine: containers reach nothing outside, published ports do not answer.
               iptables -I DOCKER-USER -s 172.30.0.0/16 -j ACCEPT && iptables -I DOCKER-USER -d 172.30.0.0/16 -j ACCEPT, at every boot once Docker runs
             note firewall-input: The firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
               iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
@@ -446,7 +458,7 @@ fn firewalls_that_drop_what_goes_through() {
     check(
         &forward(Some(Keeper::Ufw)),
         &expect![[r#"
-            warning firewall-forward: ufw drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer.
+            warning firewall-forward: ufw (table filter) drops what goes through this machine: containers reach nothing outside, published ports do not answer.
               ufw route allow from 172.30.0.0/16 && ufw route allow to 172.30.0.0/16
             note firewall-input: ufw drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
               ufw allow 2377/udp
@@ -455,12 +467,15 @@ fn firewalls_that_drop_what_goes_through() {
         "#]],
     );
     let mut firewalld = forward(Some(Keeper::Firewalld));
-    firewalld.firewall.chains = Ok(Vec::new());
+    firewalld.firewall.chains = Ok(vec![
+        dropping("inet", "firewalld", "filter_FORWARD", Hook::Forward),
+        dropping("inet", "firewalld", "filter_INPUT", Hook::Input),
+    ]);
     firewalld.bridge_block = Some((Ipv4Addr::new(172, 30, 16, 0), 20));
     check(
         &firewalld,
         &expect![[r#"
-            warning firewall-forward: firewalld drops what goes through this machine: containers reach nothing outside, published ports do not answer.
+            warning firewall-forward: firewalld (table inet firewalld) drops what goes through this machine: containers reach nothing outside, published ports do not answer.
               firewall-cmd --permanent --zone=trusted --add-source=172.30.16.0/20 && firewall-cmd --reload
             note firewall-input: firewalld drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
               firewall-cmd --permanent --add-port=2377/udp && firewall-cmd --reload
@@ -473,7 +488,7 @@ fn firewalls_that_drop_what_goes_through() {
     check(
         &nobodys,
         &expect![[r#"
-            warning firewall-forward: The firewall drops what goes through this machine (table filter): containers reach nothing outside, published ports do not answer, nor between containers of one node.
+            warning firewall-forward: The firewall (table filter) drops what goes through this machine: containers reach nothing outside, published ports do not answer, nor between containers of one node.
               iptables -I FORWARD -s 172.30.0.0/16 -j ACCEPT && iptables -I FORWARD -d 172.30.0.0/16 -j ACCEPT, at every boot; or the same in the rules of your firewall
             note firewall-input: The firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
               iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
@@ -482,7 +497,9 @@ fn firewalls_that_drop_what_goes_through() {
         "#]],
     );
     let mut mended = forward(Some(Keeper::Docker));
-    mended.firewall.lets_midge_through = true;
+    if let Ok(chains) = &mut mended.firewall.chains {
+        chains[0].lets_midge_through = true;
+    }
     check(
         &mended,
         &expect![[r#"
@@ -491,6 +508,48 @@ fn firewalls_that_drop_what_goes_through() {
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
               systemctl enable --now midge; or, to try it, midge daemon
         "#]],
+    );
+}
+
+#[test]
+fn every_chain_that_drops_has_a_fix_of_its_own() {
+    // An accept in Docker's chain, which counts for nothing in the others.
+    let mut beside = forward(Some(Keeper::Docker));
+    if let Ok(chains) = &mut beside.firewall.chains {
+        chains[0].lets_midge_through = true;
+        chains.push(dropping("inet", "filter", "forward", Hook::Forward));
+        chains.push(dropping("ip6", "filter", "FORWARD", Hook::Forward));
+        chains.push(dropping("inet", "filter", "input", Hook::Input));
+    }
+    beside.bridge_block = Some((Ipv4Addr::new(172, 30, 16, 0), 20));
+    beside.cluster_port = 7000;
+    beside.ports[0].number = 7000;
+    check(
+        &beside,
+        &expect![[r#"
+        warning firewall-forward: The firewall (table inet filter) drops what goes through this machine: containers reach nothing outside, published ports do not answer.
+          nft insert rule inet filter forward ip saddr 172.30.16.0/20 accept && nft insert rule inet filter forward ip daddr 172.30.16.0/20 accept, and the same in /etc/nftables.conf, for every boot
+        note firewall-input: The firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 7000, a worker no port.
+          iptables -I INPUT -p udp --dport 7000 -j ACCEPT, at every boot; and nft insert rule inet filter input udp dport 7000 accept, and the same in /etc/nftables.conf, for every boot
+        note daemon: No daemon runs: there is no /run/midge/midge.sock.
+          systemctl enable --now midge; or, to try it, midge daemon
+    "#]],
+    );
+    let mut both = forward(Some(Keeper::Docker));
+    both.firewall.keepers.push(Keeper::Firewalld);
+    if let Ok(chains) = &mut both.firewall.chains {
+        chains.push(dropping("inet", "firewalld", "filter_FORWARD", Hook::Forward));
+    }
+    check(
+        &both,
+        &expect![[r#"
+        warning firewall-forward: Docker's firewall (table filter) and firewalld (table inet firewalld) drop what goes through this machine: containers reach nothing outside, published ports do not answer.
+          iptables -I DOCKER-USER -s 172.30.0.0/16 -j ACCEPT && iptables -I DOCKER-USER -d 172.30.0.0/16 -j ACCEPT, at every boot once Docker runs; and firewall-cmd --permanent --zone=trusted --add-source=172.30.0.0/16 && firewall-cmd --reload
+        note firewall-input: The firewall drops what comes to this machine unless a rule accepts it: a manager needs UDP 2377, a worker no port.
+          iptables -I INPUT -p udp --dport 2377 -j ACCEPT, at every boot
+        note daemon: No daemon runs: there is no /run/midge/midge.sock.
+          systemctl enable --now midge; or, to try it, midge daemon
+    "#]],
     );
 }
 
@@ -718,6 +777,18 @@ fn containerd_that_does_not_serve() {
         expect![[r#"
             problem containerd: containerd does not answer at /run/containerd/containerd.sock: no answer within 5s.
               look at its log: journalctl -u containerd
+            note daemon: No daemon runs: there is no /run/midge/midge.sock.
+              systemctl enable --now midge; or, to try it, midge daemon
+        "#]],
+    );
+    changed(
+        |facts| {
+            facts.oci_configured = Some("/opt/kata".to_owned());
+            facts.oci_runtimes[0].1 = Err("there is no such program".to_owned());
+        },
+        &expect![[r#"
+            problem oci-runtime: The configuration has /opt/kata start containers, which does not work: there is no such program.
+              install it; or remove the line `runtime` from the configuration, then systemctl restart midge
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
               systemctl enable --now midge; or, to try it, midge daemon
         "#]],

@@ -43,6 +43,10 @@ pub struct Where {
     pub containerd: PathBuf,
     /// The socket of the daemon's API.
     pub socket: PathBuf,
+    /// What starts containers, as configured; `auto`, or empty, is midge's choice.
+    pub runtime: String,
+    /// The UDP port that the node talks to others on.
+    pub cluster_port: u16,
 }
 
 impl Where {
@@ -97,7 +101,9 @@ pub fn gather(place: &Where) -> Facts {
         cgroups: kernel::cgroups(place),
         apparmor: kernel::apparmor(place),
         containerd: containerd(place),
+        oci_configured: named(place).map(str::to_owned),
         oci_runtimes: oci_runtimes(place),
+        cluster_port: place.cluster_port,
         ports: network::ports(place),
         socket: Socket {
             path: place.socket.display().to_string(),
@@ -171,5 +177,19 @@ fn oci_runtimes(place: &Where) -> Vec<(String, Result<String, String>)> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         (name.clone(), Ok(name))
     };
-    runtime::oci_programs(&place.programs()).into_iter().map(say).collect()
+    let Some(wanted) = named(place) else {
+        return runtime::oci_programs(&place.programs()).into_iter().map(say).collect();
+    };
+    let folders = place.programs();
+    let path = match wanted.starts_with('/') {
+        true => Some(place.at(wanted)).filter(|path| path.exists()),
+        false => folders.iter().map(|folder| folder.join(wanted)).find(|path| path.is_file()),
+    };
+    let missing = || (wanted.to_owned(), Err("there is no such program".to_owned()));
+    vec![path.map_or_else(missing, say)]
+}
+
+/// Returns what the configuration has start containers; none where midge chooses.
+fn named(place: &Where) -> Option<&str> {
+    Some(place.runtime.as_str()).filter(|wanted| !matches!(*wanted, "" | "auto"))
 }

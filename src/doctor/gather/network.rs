@@ -7,8 +7,8 @@ use super::{
 use crate::{network::survey, util::command::output};
 use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, process::Command, time::Duration};
 
-/// What midge listens on, and what networks that span nodes would.
-const PORTS: [u16; 2] = [crate::transport::PORT, 4789];
+/// What networks that span nodes would listen on.
+const NETWORKS_PORT: u16 = 4789;
 
 /// How many processes are looked at for who holds a port.
 const PROCESSES_MAX: usize = 32_768;
@@ -35,7 +35,7 @@ pub(super) fn ports(place: &Where) -> Vec<Port> {
         }
         Port { number, holders: Ok(holders) }
     };
-    PORTS.map(one).into()
+    [place.cluster_port, NETWORKS_PORT].map(one).into()
 }
 
 /// Returns the inodes of the sockets that are bound to a port.
@@ -91,7 +91,6 @@ pub(super) fn firewall(place: &Where) -> Firewall {
     let mut firewall = Firewall {
         chains: Ok(Vec::new()),
         keepers: Vec::new(),
-        lets_midge_through: false,
         sees_bridges: is_on("/proc/sys/net/bridge/bridge-nf-call-iptables"),
     };
     if !place.is_here() {
@@ -124,25 +123,40 @@ fn is_unsupported(error: &io::Error) -> bool {
 const MARKS: [(&str, Keeper); 2] =
     [("DOCKER-USER", Keeper::Docker), ("ufw-before-forward", Keeper::Ufw)];
 
-fn read_filter(firewall: &mut Firewall, filter: &survey::Filter) {
-    firewall.lets_midge_through = filter.lets_midge_through;
-    let chains = filter.chains.iter().filter_map(|chain| {
+fn read_filter(firewall: &mut Firewall, filter: &[survey::FilterChain]) {
+    firewall.chains = Ok(called(filter, false));
+    for (mark, keeper) in MARKS {
+        if filter.iter().any(|chain| chain.name == mark) {
+            firewall.keepers.push(keeper);
+        }
+    }
+    if filter.iter().any(|chain| chain.table == FIREWALLD) {
+        firewall.keepers.push(Keeper::Firewalld);
+    }
+}
+
+/// firewalld's table. Its chains accept by default, and end in a rule that rejects.
+const FIREWALLD: &str = "firewalld";
+
+/// Returns the chains that see what comes to the machine, or goes through it.
+fn called(filter: &[survey::FilterChain], legacy: bool) -> Vec<Chain> {
+    let one = |chain: &survey::FilterChain| {
         let hook = match chain.hook? {
             1 => Hook::Input,
             2 => Hook::Forward,
             _ => return None,
         };
-        Some(Chain { table: chain.table.clone(), legacy: false, hook, drops: chain.drops })
-    });
-    firewall.chains = Ok(chains.collect());
-    for (mark, keeper) in MARKS {
-        if filter.chains.iter().any(|chain| chain.name == mark) {
-            firewall.keepers.push(keeper);
-        }
-    }
-    if filter.chains.iter().any(|chain| chain.table == "firewalld") {
-        firewall.keepers.push(Keeper::Firewalld);
-    }
+        Some(Chain {
+            family: chain.family,
+            table: chain.table.clone(),
+            name: chain.name.clone(),
+            legacy,
+            hook,
+            drops: chain.drops || chain.table == FIREWALLD,
+            lets_midge_through: chain.lets_midge_through,
+        })
+    };
+    filter.iter().filter_map(one).collect()
 }
 
 /// Reads the rules of the older iptables, which only its own command shows. One that is not there,
@@ -150,7 +164,7 @@ fn read_filter(firewall: &mut Firewall, filter: &survey::Filter) {
 fn read_legacy(firewall: &mut Firewall) {
     let commands = ["iptables-legacy-save", "iptables-save"];
     let Some(text) = commands.iter().find_map(|name| run(name).ok()) else { return };
-    let (chains, keepers, lets_midge_through) = legacy(&text);
+    let (chains, keepers) = legacy(&text);
     if let Ok(found) = &mut firewall.chains {
         found.extend(chains);
     }
@@ -159,39 +173,48 @@ fn read_legacy(firewall: &mut Firewall) {
             firewall.keepers.push(keeper);
         }
     }
-    firewall.lets_midge_through |= lets_midge_through;
 }
 
 /// Reads what `iptables-save` prints of the table `filter`.
-pub(super) fn legacy(text: &str) -> (Vec<Chain>, Vec<Keeper>, bool) {
-    let (mut chains, mut keepers, mut lets_through) = (Vec::new(), Vec::new(), false);
-    let pool: Vec<String> = survey::pool()
+pub(super) fn legacy(text: &str) -> (Vec<Chain>, Vec<Keeper>) {
+    let (mut chains, mut rules, mut keepers) = (Vec::new(), Vec::new(), Vec::new());
+    let (family, table) = ("ip", "filter");
+    let ours: Vec<String> = survey::pool()
         .iter()
         .map(|(base, _)| format!(" {}.{}.", base.octets()[0], base.octets()[1]))
+        .chain([format!(" {}", survey::BRIDGE_PREFIX)])
         .collect();
     for line in text.lines() {
-        if let Some(chain) = line.strip_prefix(':') {
-            let mut words = chain.split(' ');
-            let (name, policy) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let mut words = line.split(' ');
+        if let Some(name) = words.next().and_then(|word| word.strip_prefix(':')) {
             let hook = match name {
-                "INPUT" => Some(Hook::Input),
-                "FORWARD" => Some(Hook::Forward),
+                "INPUT" => Some(1),
+                "FORWARD" => Some(2),
                 _ => None,
             };
-            let chain = |hook| Chain {
-                table: "filter".to_owned(),
-                legacy: true,
+            chains.push(survey::FilterChain {
+                family,
+                table: table.to_owned(),
+                name: name.to_owned(),
                 hook,
-                drops: policy == "DROP",
-            };
-            chains.extend(hook.map(chain));
+                drops: words.next() == Some("DROP"),
+                lets_midge_through: false,
+            });
             keepers.extend(MARKS.iter().find(|(mark, _)| *mark == name).map(|(_, keeper)| *keeper));
-        } else if line.ends_with("-j ACCEPT") {
-            let bridge = format!(" {}", survey::BRIDGE_PREFIX);
-            lets_through |= line.contains(&bridge) || pool.iter().any(|block| line.contains(block));
+        } else if let Some(chain) = line.strip_prefix("-A ").and_then(|_| words.next()) {
+            let targets = ["-j", "-g"];
+            let target = words.skip_while(|word| !targets.contains(word)).nth(1).unwrap_or("");
+            rules.push(survey::FilterRule {
+                family,
+                table: table.to_owned(),
+                chain: chain.to_owned(),
+                calls: Some(target.to_owned()),
+                lets_midge_through: target == "ACCEPT" && ours.iter().any(|it| line.contains(it)),
+            });
         }
     }
-    (chains, keepers, lets_through)
+    survey::judge(&mut chains, &rules);
+    (called(&chains, true), keepers)
 }
 
 /// Runs a command that prints the table `filter`, and returns what it printed.

@@ -15,11 +15,17 @@ fn write(root: &Path, file: &str, bytes: impl AsRef<[u8]>) {
 }
 
 fn look(root: &Path) -> Facts {
+    look_for(root, "auto")
+}
+
+fn look_for(root: &Path, runtime: &str) -> Facts {
     gather(&Where {
         root: root.to_owned(),
         data_dir: "/var/lib/midge".into(),
         containerd: "/run/containerd/containerd.sock".into(),
         socket: "/run/midge/midge.sock".into(),
+        runtime: runtime.to_owned(),
+        cluster_port: 2377,
     })
 }
 
@@ -156,8 +162,11 @@ fn this_machine_is_looked_at_without_a_failure() {
         data_dir: dir.path().join("data"),
         containerd: dir.path().join("containerd.sock"),
         socket: dir.path().join("midge.sock"),
+        runtime: String::new(),
+        cluster_port: 7000,
     });
-    assert_eq!(facts.ports.len(), 2);
+    let ports: Vec<u16> = facts.ports.iter().map(|port| port.number).collect();
+    assert_eq!(ports, [7000, 4789]);
     assert!(facts.memory.total > 1 << 20 && facts.kernel.namespaces_missing.is_empty());
     assert!(facts.system.bits.is_some() && facts.disks[0].total > 0);
     assert!(facts.routes.is_ok());
@@ -180,10 +189,29 @@ fn routes_and_rules_are_read() {
         assert_eq!(lens, [("0.0.0.0".to_owned(), 0), ("192.168.1.0".to_owned(), 24)]);
     }
     let rules = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n\
-                 -A DOCKER-USER -j RETURN\nCOMMIT\n";
-    let (chains, keepers, through) = network::legacy(rules);
-    assert_eq!((chains.len(), keepers, through), (2, vec![Keeper::Docker], false));
-    assert!(chains.iter().any(|chain| chain.hook == Hook::Forward && chain.drops));
-    let (_, _, through) = network::legacy("-A DOCKER-USER -s 172.30.0.0/16 -j ACCEPT\n");
-    assert!(through);
+                 -A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\nCOMMIT\n";
+    let drops = |rules: &str| {
+        let (chains, keepers) = network::legacy(rules);
+        assert_eq!((chains.len(), keepers), (2, vec![Keeper::Docker]));
+        let forward = chains.into_iter().find(|chain| chain.hook == Hook::Forward).unwrap();
+        assert_eq!((forward.name.as_str(), forward.drops), ("FORWARD", true));
+        !forward.lets_midge_through
+    };
+    assert!(drops(rules));
+    let with = |rule: &str| rules.replace("COMMIT", &format!("{rule}\nCOMMIT"));
+    assert!(!drops(&with("-A DOCKER-USER -s 172.30.0.0/16 -j ACCEPT")));
+    assert!(drops(&with("-A INPUT -s 172.30.0.0/16 -j ACCEPT")), "it sees other packets");
+}
+
+#[test]
+fn the_runtime_that_is_configured_is_the_one_that_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "usr/sbin/runc", "");
+    write(dir.path(), "opt/kata", "");
+    let found = |wanted: &str| look_for(dir.path(), wanted).oci_runtimes;
+    assert_eq!(found(""), [("runc".to_owned(), Ok("runc".to_owned()))]);
+    assert_eq!(found("/opt/kata"), [("kata".to_owned(), Ok("kata".to_owned()))]);
+    for gone in ["crun", "/opt/gone"] {
+        assert!(matches!(&found(gone)[..], [(name, Err(_))] if name == gone));
+    }
 }

@@ -8,5 +8,5 @@ mod message;
 mod read;
 mod table;
 
-pub(super) use read::{Entry, chains, rules};
+pub(super) use read::{chains, rules};
 pub(super) use table::{Forward, Table};

@@ -17,6 +17,8 @@ const IP_FAMILIES: [u8; 3] = [1, 2, 10];
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Entry {
+    /// The family of its table, in the kernel's numbers.
+    pub(in super::super) family: u8,
     /// Its table.
     pub(in super::super) table: String,
     /// Its name.
@@ -30,8 +32,14 @@ pub(in super::super) struct Entry {
 /// A rule, as far as it says whom it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct About {
+    /// The family of its table, in the kernel's numbers.
+    pub(in super::super) family: u8,
     /// Its table.
     pub(in super::super) table: String,
+    /// Its chain.
+    pub(in super::super) chain: String,
+    /// The chain that it hands packets on to.
+    pub(in super::super) calls: Option<String>,
     /// What it compares packets with.
     pub(in super::super) compared: Vec<Vec<u8>>,
     /// Whether it accepts, or hands on to another chain.
@@ -47,7 +55,7 @@ pub(in super::super) fn chains() -> io::Result<Vec<Entry>> {
 /// Returns every rule.
 pub(in super::super) fn rules() -> io::Result<Vec<About>> {
     let answers = message::dump(GET_RULE, RULE)?;
-    Ok(answers.iter().map(|(_, body)| rule(body)).collect())
+    Ok(answers.iter().map(|(family, body)| rule(*family, body)).collect())
 }
 
 fn text(value: &[u8]) -> String {
@@ -60,7 +68,8 @@ fn number(value: &[u8]) -> Option<u32> {
 }
 
 fn chain(family: u8, body: &[u8]) -> Entry {
-    let mut entry = Entry { table: String::new(), chain: String::new(), hook: None, drops: false };
+    let (table, name) = (String::new(), String::new());
+    let mut entry = Entry { family, table, chain: name, hook: None, drops: false };
     for (kind, value) in attributes(body) {
         match kind {
             1 => entry.table = text(value),
@@ -76,11 +85,13 @@ fn chain(family: u8, body: &[u8]) -> Entry {
     entry
 }
 
-fn rule(body: &[u8]) -> About {
-    let mut about = About { table: String::new(), compared: Vec::new(), goes_on: false };
+fn rule(family: u8, body: &[u8]) -> About {
+    let (table, chain, compared) = (String::new(), String::new(), Vec::new());
+    let mut about = About { family, table, chain, calls: None, compared, goes_on: false };
     for (kind, value) in attributes(body) {
         match kind {
             1 => about.table = text(value),
+            2 => about.chain = text(value),
             4 => {
                 attributes(value).into_iter().for_each(|(_, element)| read(&mut about, element));
             }
@@ -108,9 +119,12 @@ fn read(about: &mut About, element: &[u8]) {
             const ACCEPT: u32 = 1;
             const JUMP: u32 = 0xffff_fffd;
             const GOTO: u32 = 0xffff_fffc;
-            let verdict = inner(data, 2).and_then(|data| inner(&data, 2));
-            let code = verdict.and_then(|verdict| number(&inner(&verdict, 1)?));
+            let Some(verdict) = inner(data, 2).and_then(|data| inner(&data, 2)) else { return };
+            let code = inner(&verdict, 1).and_then(|code| number(&code));
             about.goes_on |= matches!(code, Some(ACCEPT | JUMP | GOTO));
+            if matches!(code, Some(JUMP | GOTO)) {
+                about.calls = inner(&verdict, 2).map(|name| text(&name));
+            }
         }
         _ => {}
     }
@@ -131,20 +145,31 @@ mod tests {
         let data = Attributes::default().bytes(1, &[172, 30]);
         let compare = Attributes::default().number(1, 1).nested(3, &data);
         let compare = Attributes::default().text(1, "cmp").nested(2, &compare);
-        let verdict = Attributes::default().nested(2, &Attributes::default().number(1, 1));
-        let accept = Attributes::default().number(1, 0).nested(2, &verdict);
-        let accept = Attributes::default().text(1, "immediate").nested(2, &accept);
-        let list = Attributes::default().nested(1, &compare).nested(1, &accept);
-        let body = Attributes::default().text(1, "filter").text(2, "FORWARD").nested(4, &list);
-        let expected =
-            About { table: "filter".to_owned(), compared: vec![vec![172, 30]], goes_on: true };
-        assert_eq!(rule(&body.into_bytes()), expected);
+        let read = |verdict: Attributes| {
+            let verdict = Attributes::default().nested(2, &verdict);
+            let verdict = Attributes::default().number(1, 0).nested(2, &verdict);
+            let verdict = Attributes::default().text(1, "immediate").nested(2, &verdict);
+            let list = Attributes::default().nested(1, &compare).nested(1, &verdict);
+            let body = Attributes::default().text(1, "filter").text(2, "FORWARD").nested(4, &list);
+            rule(2, &body.into_bytes())
+        };
+        let accepts = About {
+            family: 2,
+            table: "filter".to_owned(),
+            chain: "FORWARD".to_owned(),
+            calls: None,
+            compared: vec![vec![172, 30]],
+            goes_on: true,
+        };
+        assert_eq!(read(Attributes::default().number(1, 1)), accepts);
+        let calls = About { calls: Some("mine".to_owned()), ..accepts };
+        assert_eq!(read(Attributes::default().number(1, 0xffff_fffd).text(2, "mine")), calls);
     }
 
     #[test]
     fn bytes_that_are_no_attributes_are_nothing() {
         for bytes in [&[][..], &[1], &[2, 0, 1, 0], &[0xff, 0xff, 1, 0, 5], &[4, 0, 4, 0x80]] {
-            assert!(!chain(2, bytes).drops && rule(bytes).compared.is_empty());
+            assert!(!chain(2, bytes).drops && rule(2, bytes).compared.is_empty());
         }
     }
 }
