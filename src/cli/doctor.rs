@@ -177,7 +177,7 @@ fn report(findings: &[Finding], colour: bool) -> String {
         out.extend(std::iter::repeat_n(' ', level - word.len()));
         out.push_str(&format!("{:name$}{}\n", finding.name, clean(&finding.what)));
         if !finding.mend.is_empty() {
-            let mend = style::paint(colour, Tone::Hint, "mend:");
+            let mend = style::paint(colour, Tone::Hint, "fix:");
             out.push_str(&format!("{:1$}{mend} {2}\n", "", level + name, clean(&finding.mend)));
         }
     }
@@ -201,7 +201,7 @@ mod tests {
             finding(Level::Problem, "cgroup-memory", "Off\u{1b}[2J.", "reboot"),
         ];
         let expected = "ok       kernel         Linux.\n\
-                        problem  cgroup-memory  Off [2J.\n                        mend: reboot\n";
+                        problem  cgroup-memory  Off [2J.\n                        fix: reboot\n";
         assert_eq!(report(&findings, false), expected);
         assert!(report(&findings, true).contains("\x1b[31mproblem\x1b[0m  cgroup-memory"));
         assert_eq!(report(&[], true), "");

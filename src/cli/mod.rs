@@ -110,8 +110,8 @@ enum Command {
     Info(info::InfoArgs),
     /// Look at this machine: what is wrong with it for midge, and what to do about it
     ///
-    /// Works before midge is installed, without a daemon, and without root as far as it can: what
-    /// it could not look at it says. Fails where it finds a problem.
+    /// Works before midge is installed, without a daemon, and without root as far as it can; it says
+    /// what it could not check. Fails where it finds a problem.
     Doctor(doctor::DoctorArgs),
     /// Show the versions of this program and of the daemon
     Version(version::VersionArgs),

@@ -155,10 +155,10 @@ fn a_raspberry_pi_without_its_memory_controller_is_told_the_words() {
     let output = folder(dir.path(), &["--quiet"]);
     assert_eq!(output.status.code(), Some(1), "there is no containerd");
     let text = String::from_utf8(output.stdout).unwrap();
-    let words = "mend: add cgroup_enable=memory cgroup_memory=1 to the end of the one line in \
+    let words = "fix: add cgroup_enable=memory cgroup_memory=1 to the end of the one line in \
                  /boot/firmware/cmdline.txt, then reboot";
     assert!(text.contains(words), "{text}");
-    assert!(text.contains("mend: apt install containerd runc"), "{text}");
+    assert!(text.contains("fix: apt install containerd runc"), "{text}");
     assert!(!text.contains('\x1b'), "no colours: this is no terminal");
     assert!(text.lines().all(|line| !line.starts_with("ok")), "{text}");
 }

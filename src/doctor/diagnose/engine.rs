@@ -108,7 +108,7 @@ pub(super) fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
         )),
         Config::Unseen(why) => findings.push(Finding::note(
             "config",
-            format!("The configuration could not be looked at: {why}."),
+            format!("The configuration could not be checked: {why}."),
             AS_ROOT,
         )),
     }
@@ -143,7 +143,7 @@ fn socket(facts: &Facts) -> Finding {
             format!("{AS_ROOT}, or let yourself in: {}", let_in(&facts.system)),
         ),
         SocketState::Unknown(why) => {
-            Finding::note(name, format!("{path} could not be looked at: {why}."), AS_ROOT)
+            Finding::note(name, format!("{path} could not be checked: {why}."), AS_ROOT)
         }
         SocketState::Listens => match &facts.daemon {
             Ok(Some(_)) => Finding::ok(name, format!("A daemon answers at {path}.")),

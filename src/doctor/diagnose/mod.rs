@@ -85,9 +85,9 @@ fn rename(system: &System) -> &'static str {
 /// What to do where only root can look.
 const AS_ROOT: &str = "run `midge doctor` as root";
 
-/// Makes a finding of something that nobody could look at.
+/// Makes a finding of something that nobody could check.
 fn unseen(name: &str, what: &str, why: &str) -> Finding {
-    Finding::note(name, format!("{what} could not be looked at: {why}."), AS_ROOT)
+    Finding::note(name, format!("{what} could not be checked: {why}."), AS_ROOT)
 }
 
 /// Says a number of bytes.

@@ -313,6 +313,6 @@ fn addresses(facts: &Facts) -> Finding {
              them{}.",
             clash.unwrap_or_default()
         ),
-        "narrow those routes, so that a block of 20 bits is left for containers",
+        "narrow those routes, so that a /20 is left for containers",
     )
 }

@@ -270,7 +270,7 @@ fn apparmor_without_a_profile_for_containers() {
     let found = findings.iter().find(|finding| finding.name == "apparmor").unwrap();
     assert_eq!(
         found.what,
-        "Which profiles AppArmor has loaded could not be looked at: only root may know."
+        "Which profiles AppArmor has loaded could not be checked: only root may know."
     );
 }
 
@@ -591,7 +591,7 @@ fn blocks_that_meet_routes() {
         vpn,
         &expect![[r#"
             problem subnets: Containers get addresses of 172.30.0.0/16 and 10.210.0.0/16, and routes of this machine cover all of them (172.16.0.0/12 behind wg0, for one).
-              narrow those routes, so that a block of 20 bits is left for containers
+              narrow those routes, so that a /20 is left for containers
             note daemon: No daemon runs: there is no /run/midge/midge.sock.
               systemctl enable --now midge; or, to try it, midge daemon
         "#]],
@@ -728,13 +728,13 @@ fn without_root_it_says_what_it_did_not_see() {
         &expect![[r#"
             note containerd: containerd could not be asked: only root may use /run/containerd/containerd.sock.
               run `midge doctor` as root
-            note data-fsync: How fast /var/lib/midge is could not be looked at: only root may write to /var/lib.
+            note data-fsync: How fast /var/lib/midge is could not be checked: only root may write to /var/lib.
               run `midge doctor` as root
             note port-2377: UDP port 2377 is in use, and only root sees by which program.
               run `midge doctor` as root
-            note firewall-forward: The packet filter could not be looked at: only root may ask the kernel for it.
+            note firewall-forward: The packet filter could not be checked: only root may ask the kernel for it.
               run `midge doctor` as root
-            note config: The configuration could not be looked at: permission denied.
+            note config: The configuration could not be checked: permission denied.
               run `midge doctor` as root
             note daemon: The daemon could not be asked: only root and the group midge may use /run/midge/midge.sock.
               run `midge doctor` as root, or let yourself in: usermod -aG midge USER
