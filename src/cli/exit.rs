@@ -9,7 +9,7 @@ pub(crate) enum Exit {
     Ok,
     /// The request failed, or was refused.
     Failure,
-    /// The command line cannot be meant.
+    /// The command line is invalid.
     Usage,
     /// The daemon does not answer.
     Unreachable,
@@ -31,7 +31,7 @@ impl Exit {
         match self {
             Self::Ok => "done",
             Self::Failure => "the request failed or was refused",
-            Self::Usage => "the command line cannot be meant",
+            Self::Usage => "invalid command line",
             Self::Unreachable => "the daemon does not answer",
             Self::Config => "the daemon's configuration is wrong; nothing was started",
             Self::Interrupted => {
@@ -72,7 +72,7 @@ impl CliError {
         Self { exit: Exit::Failure, message: message.into(), hint: None }
     }
 
-    /// Makes an error of a command line that cannot be meant.
+    /// Makes an error of an invalid command line.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into(), hint: None }
     }
