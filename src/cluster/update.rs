@@ -124,7 +124,9 @@ impl<'a> Pass<'a> {
                     blamed.get_or_insert_with(|| (task.clone(), why));
                     status.failed.insert((place, task));
                 }
-                Stand::Progressing { .. } if self.is_stuck(&slot) => standing.stuck += 1,
+                Stand::Progressing { task, .. } if self.is_stuck(&slot, &task) => {
+                    standing.stuck += 1;
+                }
                 Stand::Progressing { .. } => standing.progressing += 1,
             }
         }
@@ -163,12 +165,14 @@ impl<'a> Pass<'a> {
         overdue
     }
 
-    /// Tells whether nothing runs in the slot, and no node takes what is to.
-    fn is_stuck(&self, slot: &Slot<'_>) -> bool {
-        slot.all.iter().all(|task| match self.observed(task) {
-            TaskState::New | TaskState::Pending => !task.status.error.is_empty(),
-            state => state > TaskState::Running,
-        })
+    /// Tells whether no node takes a task, and nothing else of its slot lives.
+    fn is_stuck(&self, slot: &Slot<'_>, task: &TaskId) -> bool {
+        let refused = |task: &Task| {
+            self.observed(task) <= TaskState::Pending && !task.status.error.is_empty()
+        };
+        let given = TaskState::Assigned..=TaskState::Running;
+        slot.all.iter().any(|it| it.id == *task && refused(it))
+            && !slot.all.iter().any(|it| given.contains(&self.observed(it)))
     }
 
     /// Ends the update where more failed than may. Nothing else is decided then: what becomes of
