@@ -118,7 +118,7 @@ pub struct Feature {
 }
 
 /// What midge wants of a kernel, beside what every kernel has.
-pub(super) const FEATURES: [Feature; 9] = [
+pub(super) const FEATURES: [Feature; 10] = [
     needed("overlay", "CONFIG_OVERLAY_FS", "overlay", "files of containers"),
     needed("veth", "CONFIG_VETH", "veth", "the cable of a container"),
     needed("bridge", "CONFIG_BRIDGE", "bridge", "the network of containers"),
@@ -127,6 +127,13 @@ pub(super) const FEATURES: [Feature; 9] = [
     needed("nft-masq", "CONFIG_NFT_MASQ", "nft_masq", "the way out of containers"),
     needed("nft-fib", "CONFIG_NFT_FIB_IPV4", "nft_fib_ipv4", "published ports"),
     needed("nft-ct", "CONFIG_NFT_CT", "nft_ct", "published ports"),
+    Feature {
+        name: "ct-netlink",
+        option: "CONFIG_NF_CT_NETLINK",
+        module: "nf_conntrack_netlink",
+        needed: false,
+        purpose: "UDP clients that keep sending while the task that they send to is replaced",
+    },
     Feature {
         name: "vxlan",
         option: "CONFIG_VXLAN",

@@ -276,6 +276,58 @@ fn a_published_udp_port_is_reached_and_a_free_one_is_found() {
     });
 }
 
+/// Has `client` send to a published port, again and again, until somebody answers; returns what.
+fn ask_udp(client: &UdpSocket, servers: &[&UdpSocket], port: u16) -> String {
+    let start = Instant::now();
+    let mut buffer = [0; 16];
+    loop {
+        assert!(start.elapsed() < WAIT, "nobody answers");
+        // The port may be nobody's for now.
+        client.send_to(b"ask", ("192.0.2.1", port)).ok();
+        for (number, server) in servers.iter().enumerate() {
+            if let Ok((_, from)) = server.recv_from(&mut buffer) {
+                server.send_to(format!("answer {number}").as_bytes(), from).expect("sends");
+            }
+        }
+        if let Ok((len, _)) = client.recv_from(&mut buffer) {
+            return String::from_utf8_lossy(&buffer[..len]).into_owned();
+        }
+    }
+}
+
+#[test]
+fn a_udp_client_that_keeps_sending_reaches_the_next_task() {
+    on_machine(|machine| {
+        let ports = [(PortProtocol::Udp, 5353, 53)];
+        let (old, new) =
+            (task(1, NetworkMode::Bridge, &ports), task(2, NetworkMode::Bridge, &ports));
+        let served = |task| {
+            let netns = prepare(&machine.network, task).netns.expect("a namespace");
+            let server = inside(&netns, || UdpSocket::bind("0.0.0.0:53").expect("binds"));
+            server.set_read_timeout(Some(POLL)).expect("valid");
+            server
+        };
+        let (first, second) = (served(&old), served(&new));
+        let outside = machine.outside();
+        let client = inside(&outside, || UdpSocket::bind("0.0.0.0:4000").expect("binds"));
+        client.set_read_timeout(Some(POLL)).expect("valid");
+        let servers = [&first, &second];
+
+        // It sent before anything was published.
+        client.send_to(b"ask", ("192.0.2.1", 5353)).expect("sends");
+        publish(&machine.network, &old).expect("publishes");
+        assert_eq!(ask_udp(&client, &servers, 5353), "answer 0");
+        smol::block_on(machine.network.unpublish(&old.id));
+        // Whoever has the port now is asked.
+        let own = UdpSocket::bind("0.0.0.0:5353").expect("binds");
+        own.set_read_timeout(Some(POLL)).expect("valid");
+        assert_eq!(ask_udp(&client, &[&first, &second, &own], 5353), "answer 2");
+        drop(own);
+        publish(&machine.network, &new).expect("publishes");
+        assert_eq!(ask_udp(&client, &servers, 5353), "answer 1");
+    });
+}
+
 /// Publishes port 80 at 8080 of one address.
 fn task_at(number: u128, address: &str) -> Task {
     let mut task = task(number, NetworkMode::Bridge, &[(PortProtocol::Tcp, 8080, 80)]);

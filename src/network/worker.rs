@@ -9,7 +9,7 @@ use super::{
     error::NetworkError,
     files::{self, Names, Place},
     link, name, netns,
-    nft::{Forward, Table},
+    nft::{self, Forward, Table},
     port::{self, Reservation},
     state::{Paths, Record},
     subnet::{self, Subnet},
@@ -59,6 +59,8 @@ pub(super) struct Worker {
     has_table6: bool,
     /// Whether the bridge and everything that belongs to it was made since the start.
     is_whole: bool,
+    /// Whether the log says already that the kernel forgets no connections.
+    has_said_untracked: bool,
 }
 
 /// What tells published ports apart.
@@ -87,6 +89,7 @@ impl Worker {
             block6: name::block6(id),
             has_table6: true,
             is_whole: false,
+            has_said_untracked: false,
             paths,
             records,
         }
@@ -313,20 +316,9 @@ impl Worker {
         let mut has_v6 = false;
         for record in self.records.lock().values() {
             has_v6 |= record.address6.is_some();
-            for PortStatus { port } in &record.ports {
-                let at = port::normalized(port.host_ip);
-                let (address, list) = match at {
-                    Some(IpAddr::V6(_)) => (record.address6.map(IpAddr::V6), &mut forwards6),
-                    _ => (record.address.map(IpAddr::V4), &mut forwards),
-                };
-                let Some(address) = address else { continue };
-                list.push(Forward {
-                    protocol: protocol_number(port.protocol),
-                    at: at.filter(|at| !at.is_unspecified()),
-                    published: port.published,
-                    address,
-                    target: port.target,
-                });
+            for forward in forwards_of(record, &record.ports) {
+                let is_v4 = forward.address.is_ipv4();
+                (if is_v4 { &mut forwards } else { &mut forwards6 }).push(forward);
             }
         }
         let (name, bridge) = (self.table.as_str(), self.bridge.as_str());
@@ -371,7 +363,7 @@ impl Worker {
             record.ports = self.reserve_all(task)?;
         }
         let ports = record.ports.clone();
-        if let Err(error) = self.save(&task.id, record) {
+        if let Err(error) = self.save(&task.id, record.clone()) {
             if self.records.get(&task.id).is_none_or(|record| record.ports.is_empty()) {
                 self.release(&ports);
             }
@@ -381,6 +373,8 @@ impl Worker {
             self.close(&task.id);
             return Err(error);
         }
+        // Who sent before the port was open would go on reaching the socket that holds it.
+        self.forget_connections(&record, &ports);
         Ok(ports)
     }
 
@@ -439,13 +433,30 @@ impl Worker {
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
-        if let Err(error) = closed.and_then(|()| self.save(task, record)) {
+        if let Err(error) = closed.and_then(|()| self.save(task, record.clone())) {
             // The ports count as open until closing them succeeds.
             self.records.lock().extend(before.map(|before| (task.clone(), before)));
             return Err(error);
         }
+        self.forget_connections(&record, &ports);
         self.release(&ports);
         Ok(())
+    }
+
+    /// Lets packets to a task's ports be asked about anew, those of clients that keep sending too.
+    /// What has connections of its own notices that they ended, and begins others.
+    fn forget_connections(&mut self, record: &Record, ports: &[PortStatus]) {
+        let mut forwards = forwards_of(record, ports);
+        forwards.retain(|forward| forward.protocol == protocol_number(PortProtocol::Udp));
+        if let Err(error) = nft::forget(&forwards)
+            && !self.has_said_untracked
+        {
+            self.has_said_untracked = true;
+            tracing::warn!(
+                "cannot have the kernel forget connections: after an update, clients of UDP ports \
+                 that keep sending reach the new task late (needs nf_conntrack_netlink): {error}"
+            );
+        }
     }
 
     fn release(&mut self, ports: &[PortStatus]) {
@@ -560,6 +571,25 @@ const HOSTNAME_LEN: usize = 12;
 fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     let octets = address.octets();
     [0x02, 0x42, octets[0], octets[1], octets[2], octets[3]]
+}
+
+/// Returns where packets to a task's ports go.
+fn forwards_of(record: &Record, ports: &[PortStatus]) -> Vec<Forward> {
+    let forward = |PortStatus { port }: &PortStatus| {
+        let at = port::normalized(port.host_ip);
+        let address = match at {
+            Some(IpAddr::V6(_)) => record.address6.map(IpAddr::V6),
+            _ => record.address.map(IpAddr::V4),
+        };
+        Some(Forward {
+            protocol: protocol_number(port.protocol),
+            at: at.filter(|at| !at.is_unspecified()),
+            published: port.published,
+            address: address?,
+            target: port.target,
+        })
+    };
+    ports.iter().filter_map(forward).collect()
 }
 
 /// Returns the IP protocol's number.

@@ -163,7 +163,7 @@ fn a_fresh_debian_lacks_only_the_daemon() {
         diagnose(&debian()).into_iter().map(|f| format!("{}: {}", f.name, f.what)).collect();
     expect![[r#"
         kernel: Linux 6.1.0-18-amd64 on x86_64, Debian GNU/Linux 12 (bookworm).
-        kernel-features: overlay, veth, bridge, nf-tables, nft-nat, nft-masq, nft-fib, nft-ct, vxlan are loaded when needed.
+        kernel-features: overlay, veth, bridge, nf-tables, nft-nat, nft-masq, nft-fib, nft-ct, ct-netlink, vxlan are loaded when needed.
         cgroups: Version 2, with cpu, memory, pids.
         apparmor: AppArmor confines containers by midge-default.
         architecture: midge for x86_64 on x86_64.
@@ -288,7 +288,7 @@ fn alpine_names_its_own_commands() {
             facts.clock.synchronised = Some(false);
             facts.identity.machine_id = None;
             facts.kernel.release = "6.6.14-0-virt".to_owned();
-            facts.kernel.features[8].1 = Presence::Missing;
+            facts.kernel.features[9].1 = Presence::Missing;
         },
         &expect![[r#"
             note kernel-vxlan: The kernel has no vxlan, for networks that span nodes, which this version does not make yet.

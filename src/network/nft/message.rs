@@ -20,7 +20,7 @@ const NLM_F_APPEND: u16 = 0x800;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_DONE: u16 = 3;
 /// The subsystem number of nf_tables, in messages' upper byte and in the batch's header.
-const NF_TABLES: u16 = 10;
+pub(super) const NF_TABLES: u16 = 10;
 const NESTED: u16 = 0x8000;
 
 /// How long the kernel may take for a transaction. It waits for one grace period, milliseconds.
@@ -192,38 +192,79 @@ fn open() -> Result<OwnedFd, Refused> {
     Ok(socket)
 }
 
-/// How many bytes of the packet filter are read: the rules of several thousand published ports.
-const DUMP_MAX: usize = 16 << 20;
+/// A question for everything of one kind that the kernel holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question {
+    /// The number of the message that asks.
+    pub(super) ask: u16,
+    /// The number of those that answer.
+    pub(super) answer: u16,
+    /// The kernel's number of the address family; 0 is every one.
+    pub(super) family: u8,
+    /// How many bytes of answers are read at most.
+    pub(super) bytes_max: usize,
+}
 
-/// Returns everything of one kind that the kernel holds: the family and the attributes of each.
-pub(super) fn dump(ask: u16, answer: u16) -> io::Result<Vec<(u8, Vec<u8>)>> {
+/// Hands out the family and the attributes of everything that is asked for. Blocks.
+pub(super) fn dump(question: &Question, mut each: impl FnMut(u8, &[u8])) -> io::Result<()> {
     let socket = open().map_err(|refused| refused.source)?;
     let mut request = Vec::new();
     let flags = NLM_F_REQUEST | NLM_F_DUMP;
-    write_message(&mut request, (NF_TABLES << 8) | ask, flags, 1, 0, 0, &[]);
+    write_message(&mut request, question.ask, flags, 1, question.family, 0, &[]);
     send(&socket, &request, SendFlags::empty())?;
-    let mut found = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     let mut read = 0;
-    while read < DUMP_MAX {
+    while read < question.bytes_max {
         let (len, _) = recv(&socket, &mut buffer, RecvFlags::empty())?;
         read += len.max(1);
         for Message { number, body, .. } in messages(&buffer[..len]) {
             match number {
-                NLMSG_DONE => return Ok(found),
+                NLMSG_DONE => return Ok(()),
                 NLMSG_ERROR => {
                     return Err(io::Error::from_raw_os_error(errno(body).unwrap_or(0)));
                 }
-                number if number == (NF_TABLES << 8) | answer => {
+                number if number == question.answer => {
                     if let Some((header, body)) = body.split_first_chunk::<4>() {
-                        found.push((header[0], body.to_vec()));
+                        each(header[0], body);
                     }
                 }
                 _ => {}
             }
         }
     }
-    Err(io::Error::other("there are too many rules to read"))
+    Err(io::Error::other("there are too many to read"))
+}
+
+/// A socket on which one thing after another is asked for.
+#[derive(Debug)]
+pub(super) struct Talk {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Talk {
+    /// Opens it.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self { socket: open().map_err(|refused| refused.source)?, sequence: 0 })
+    }
+
+    /// Sends a message and waits until the kernel has done what it says. Blocks.
+    pub(super) fn ask(&mut self, number: u16, family: u8, body: &Attributes) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut request = Vec::new();
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        write_message(&mut request, number, flags, self.sequence, family, 0, &body.0);
+        send(&self.socket, &request, SendFlags::empty())?;
+        let mut buffer = vec![0; 1 << 12];
+        loop {
+            let (len, _) = recv(&self.socket, &mut buffer, RecvFlags::empty())?;
+            match answers(&buffer[..len]).into_iter().find(|(of, _)| *of == self.sequence) {
+                Some((_, 0)) => return Ok(()),
+                Some((_, errno)) => return Err(io::Error::from_raw_os_error(errno)),
+                None => {}
+            }
+        }
+    }
 }
 
 /// A message of the kernel's.

@@ -1,6 +1,6 @@
 //! Reads what the kernel holds of the packet filter, of all tables.
 
-use super::message::{self, attributes};
+use super::message::{self, NF_TABLES, Question, attributes};
 use std::io;
 
 /// What a chain is asked for by, and answered as.
@@ -10,6 +10,9 @@ const CHAIN: u16 = 3;
 /// The same of a rule.
 const GET_RULE: u16 = 7;
 const RULE: u16 = 6;
+
+/// How many bytes of the packet filter are read: the rules of several thousand published ports.
+const READ_MAX: usize = 16 << 20;
 
 /// The families whose hooks are those of IP: `inet`, `ip`, `ip6`.
 const IP_FAMILIES: [u8; 3] = [1, 2, 10];
@@ -48,14 +51,21 @@ pub(in super::super) struct About {
 
 /// Returns every chain.
 pub(in super::super) fn chains() -> io::Result<Vec<Entry>> {
-    let answers = message::dump(GET_CHAIN, CHAIN)?;
-    Ok(answers.iter().map(|(family, body)| chain(*family, body)).collect())
+    let mut chains = Vec::new();
+    message::dump(&every(GET_CHAIN, CHAIN), |family, body| chains.push(chain(family, body)))?;
+    Ok(chains)
 }
 
 /// Returns every rule.
 pub(in super::super) fn rules() -> io::Result<Vec<About>> {
-    let answers = message::dump(GET_RULE, RULE)?;
-    Ok(answers.iter().map(|(family, body)| rule(*family, body)).collect())
+    let mut rules = Vec::new();
+    message::dump(&every(GET_RULE, RULE), |family, body| rules.push(rule(family, body)))?;
+    Ok(rules)
+}
+
+fn every(ask: u16, answer: u16) -> Question {
+    let [ask, answer] = [ask, answer].map(|number| (NF_TABLES << 8) | number);
+    Question { ask, answer, family: 0, bytes_max: READ_MAX }
 }
 
 fn text(value: &[u8]) -> String {
