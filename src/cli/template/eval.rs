@@ -5,8 +5,9 @@ use super::{
     parse::{Base, Branch, Command, Node, Operand, Pipe},
     zero,
 };
+use crate::cli::human;
 use serde_json::Value;
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 /// A value while a template is filled in; `None` is what Go calls no value: a key that a map of
 /// free keys does not have.
@@ -80,7 +81,8 @@ impl<'a> Renderer<'a> {
                 Node::Action(pipe) => {
                     let value = self.pipe(pipe, dot)?;
                     if pipe.variables.is_empty() {
-                        let text = functions::plain(value.as_deref());
+                        let duration = duration(pipe, value.as_deref());
+                        let text = duration.unwrap_or_else(|| functions::plain(value.as_deref()));
                         self.made(pipe.at, text.len())?;
                         self.out.push_str(&text);
                     }
@@ -246,6 +248,15 @@ impl<'a> Renderer<'a> {
         }
         Ok(value)
     }
+}
+
+/// Returns the duration that a field holds, where nothing is done with it but to print it.
+fn duration(pipe: &Pipe, value: Option<&Value>) -> Option<String> {
+    let [Command { operands, .. }] = pipe.commands.as_slice() else { return None };
+    let [operand] = operands.as_slice() else { return None };
+    let nanos = value?.as_u64()?;
+    zero::is_duration(operand.fields.last()?)
+        .then(|| human::go_duration(Duration::from_nanos(nanos)))
 }
 
 /// The items of what `range` goes over, with their keys or numbers.

@@ -75,6 +75,16 @@ fn functions() {
 }
 
 #[test]
+fn durations_are_printed_as_by_docker() {
+    let spec = json!({"UpdateConfig": {"Delay": 10_000_000_000_u64, "Parallelism": 1}});
+    let render = |text: &str| parse(text).unwrap().render(&spec).unwrap();
+    assert_eq!(render("{{.UpdateConfig.Delay}} {{.UpdateConfig.Parallelism}}"), "10s 1");
+    assert_eq!(render("{{with .UpdateConfig}}{{.Delay}} {{.Monitor}}{{end}}"), "10s 0s");
+    assert_eq!(render("{{json .UpdateConfig.Delay}}"), "10000000000");
+    assert_eq!(render("{{if gt .UpdateConfig.Delay 5}}long{{end}}"), "long");
+}
+
+#[test]
 fn texts_are_escaped_as_by_go() {
     check("{{js \"a'\\\"\\\\<b>=&\\n\"}}", r#"a\'\"\\\u003Cb\u003E\u003D\u0026\u000A"#);
     check("{{html \"<a>\"}} {{urlquery \"a b&\"}}", "&lt;a&gt; a+b%26");

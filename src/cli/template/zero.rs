@@ -1,4 +1,5 @@
-//! The fields that Docker's answers leave out where they are empty, and what they are then.
+//! The fields that Docker's answers leave out where they are empty, and what they are then; and those
+//! whose numbers are durations.
 //!
 //! Docker's own command knows them by the types it is compiled with. A template that names one of
 //! them is right whether or not this object has it; one that names anything else is mistyped.
@@ -166,6 +167,27 @@ const OBJECTS: &[&str] = &[
     "Health",
     "CredentialSpec",
 ];
+
+/// Durations, which Docker's command prints as such and writes to JSON in nanoseconds.
+const DURATIONS: &[&str] = &[
+    "Delay",
+    "HeartbeatPeriod",
+    "Interval",
+    "MaxDelay",
+    "Monitor",
+    "NodeCertExpiry",
+    "ProgressDeadline",
+    "StartInterval",
+    "StartPeriod",
+    "StopGracePeriod",
+    "Timeout",
+    "Window",
+];
+
+/// Tells whether the number in the field of this name is a duration.
+pub(super) fn is_duration(name: &str) -> bool {
+    DURATIONS.contains(&name)
+}
 
 /// Returns what the field is where it was left out; none where no field is called so.
 pub(super) fn empty(name: &str) -> Option<Value> {
