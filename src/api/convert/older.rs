@@ -37,10 +37,14 @@ pub(crate) fn keep_unknown(
         new.security.clone_from(&old.security);
     }
     if version < HAS_START_INTERVAL
-        && let (Some(new), Some(old)) = (&mut new.health, &old.health)
-        && new.start_interval == Duration::ZERO
+        && let (Some(_), Some(old)) = (&dto.task_template.container_spec.healthcheck, &old.health)
+        && old.start_interval != Duration::ZERO
     {
-        new.start_interval = old.start_interval;
+        // Where it is all that is set, such a client sends a health check that says nothing.
+        let new = new.health.get_or_insert_default();
+        if new.start_interval == Duration::ZERO {
+            new.start_interval = old.start_interval;
+        }
     }
     for mount in &mut new.mounts {
         let same = |old: &&Mount| old.target == mount.target;

@@ -334,6 +334,24 @@ proptest! {
     }
 }
 
+#[test]
+fn an_older_docker_keeps_a_start_interval_that_is_all_there_is() {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.task.container.image = "bb:1".into();
+    let start_interval = Duration::from_secs(1);
+    spec.task.container.health = Some(HealthCheck { start_interval, ..HealthCheck::default() });
+    let mut json = shown(&spec, false);
+    without_newer(&mut json, (1, 43));
+    let mut without = json.clone();
+    without["TaskTemplate"]["ContainerSpec"].as_object_mut().unwrap().remove("Healthcheck");
+    for (json, expected) in [(json, spec.task.container.health.clone()), (without, None)] {
+        let dto: dto::ServiceSpec = serde_json::from_value(json).unwrap();
+        let mut read = service::to_spec(&dto, Some(&spec)).unwrap();
+        older::keep_unknown(&mut read, &dto, &spec, (1, 43));
+        assert_eq!(read.task.container.health, expected);
+    }
+}
+
 /// A client that knows a field takes away what it does not send.
 #[test]
 fn what_a_newer_docker_leaves_out_is_gone() {
