@@ -51,6 +51,7 @@ remove_network() {
     while read -r cable; do ip link delete "$cable"; done
   ip link delete "mdg$digits"
   # Without nft: rules for a bridge that is gone do nothing, until the next boot.
+  # midge_forward stays: without it a machine that midge made forward would be a router until then.
   for family in ip ip6; do nft delete table "$family" "midge_$digits"; done
 }
 

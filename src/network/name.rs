@@ -19,8 +19,11 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Returns the bridge's name. An interface name has at most 15 characters.
 pub(super) fn bridge(node: &NodeId) -> String {
-    format!("mdg{}", hex(&digest(node.as_str())[..4]))
+    format!("{BRIDGE_PREFIX}{}", hex(&digest(node.as_str())[..4]))
 }
+
+/// What every name of [`bridge`] begins with.
+pub(super) const BRIDGE_PREFIX: &str = "mdg";
 
 /// Returns the name of the packet filter's table.
 pub(super) fn table(node: &NodeId) -> String {
@@ -52,8 +55,30 @@ pub(super) fn host_link(task: &TaskId) -> String {
 /// What every name of [`host_link`] begins with.
 pub(super) const HOST_LINK_PREFIX: &str = "mv";
 
+/// Tells whether a link of that name is one of any midge's of this machine: a bridge or a cable.
+pub(super) fn is_ours(link: &str) -> bool {
+    let digits = |prefix| link.strip_prefix(prefix).unwrap_or_default();
+    let is_hash =
+        |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+    is_hash(digits(BRIDGE_PREFIX), 8) || is_hash(digits(HOST_LINK_PREFIX), 10)
+}
+
 /// Returns a number that spreads evenly, to begin a search at.
 pub(super) fn spread(text: &str) -> u32 {
     let digest = digest(text);
     u32::from_be_bytes([digest[8], digest[9], digest[10], digest[11]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_ours_are_told_from_others() {
+        let ours = [bridge(&NodeId::from_bits(1)), host_link(&TaskId::from_bits(1))];
+        assert!(ours.iter().all(|name| is_ours(name)), "{ours:?}");
+        for name in ["", "eth0", "mv0", "mvlan0", "mdg", "mdg0", "mvoffice12345"] {
+            assert!(!is_ours(name), "{name}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! nothing.
 
 use super::{
-    nft,
+    name, nft,
     state::Paths,
     subnet::{self, POOL, Subnet},
 };
@@ -14,7 +14,7 @@ use std::{
 };
 
 /// How every bridge of midge's begins.
-pub const BRIDGE_PREFIX: &str = "mdg";
+pub const BRIDGE_PREFIX: &str = name::BRIDGE_PREFIX;
 
 /// A block of IPv4 addresses: the first, and the length of the prefix.
 pub type Block = (Ipv4Addr, u8);
@@ -172,7 +172,7 @@ pub fn judge(chains: &mut [FilterChain], rules: &[FilterRule]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::name, *};
+    use super::*;
     use crate::types::NodeId;
 
     #[test]

@@ -6,10 +6,15 @@ use std::{fs, path::Path};
 /// Sets a kernel parameter of this thread's network namespace, unless it has the value: the file
 /// may be read-only in a container that was set up rightly.
 pub(super) fn set(path: &str, value: &str) -> Result<(), NetworkError> {
-    if fs::read_to_string(path).is_ok_and(|text| text.trim() == value) {
+    if is(path, value) {
         return Ok(());
     }
     fs::write(path, value).map_err(NetworkError::file("write kernel parameter", path))
+}
+
+/// Tells whether a kernel parameter of this thread's network namespace has the value.
+pub(super) fn is(path: impl AsRef<Path>, value: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
 }
 
 /// Keeps a link from giving itself an address of version 6. A kernel without version 6 has
@@ -38,20 +43,15 @@ pub(super) fn enable_ipv6(link: &str) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Lets the node forward version 6.
-pub(super) fn forward_ipv6() -> Result<(), NetworkError> {
-    const ALL: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
-    if fs::read_to_string(ALL).is_ok_and(|text| text.trim() == "1") {
-        return Ok(());
-    }
-    // A node that forwards ignores what routers announce, and would lose its own address and
-    // route, unless it is told (2) to listen all the same.
+/// Lets links that listen to what routers announce do so also while the node forwards version 6. It
+/// would lose its own address and route, unless it is told (2) to listen all the same.
+pub(super) fn listen_to_routers() -> Result<(), NetworkError> {
     let links = fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();
     for listens in links.map(|link| link.path().join("accept_ra")) {
-        if fs::read_to_string(&listens).is_ok_and(|text| text.trim() == "1") {
+        if is(&listens, "1") {
             fs::write(&listens, "2")
                 .map_err(NetworkError::file("write kernel parameter", &listens))?;
         }
     }
-    set(ALL, "1")
+    Ok(())
 }

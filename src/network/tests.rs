@@ -38,17 +38,22 @@ impl Machine {
 
     /// A namespace beside the machine, 192.0.2.2, cabled to 192.0.2.1 on the machine.
     fn outside(&self) -> PathBuf {
-        let path = self.dir.path().join("outside");
+        self.cabled("outside", "up", "192.0.2")
+    }
+
+    /// A namespace, cabled to the machine, each with an address of the block.
+    fn cabled(&self, name: &str, cable: &str, block: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
         netns::create(&path).expect("a namespace");
         let shown = path.to_str().expect("a plain path");
-        run("ip link add up0 type veth peer name up1");
-        run("ip addr add 192.0.2.1/24 dev up0");
-        run("ip link set up0 up");
-        run(&format!("ip link set up1 netns {shown}"));
+        run(&format!("ip link add {cable}0 type veth peer name {cable}1"));
+        run(&format!("ip addr add {block}.1/24 dev {cable}0"));
+        run(&format!("ip link set {cable}0 up"));
+        run(&format!("ip link set {cable}1 netns {shown}"));
         inside(&path, || {
             run("ip link set lo up");
-            run("ip addr add 192.0.2.2/24 dev up1");
-            run("ip link set up1 up");
+            run(&format!("ip addr add {block}.2/24 dev {cable}1"));
+            run(&format!("ip link set {cable}1 up"));
         });
         path
     }
@@ -58,7 +63,9 @@ impl Drop for Machine {
     /// Also on failure: namespaces are mounted, and a temporary folder with mounts stays.
     fn drop(&mut self) {
         smol::block_on(self.network.teardown());
-        netns::delete(&self.dir.path().join("outside")).expect("unmounts");
+        for name in ["outside", "field"] {
+            netns::delete(&self.dir.path().join(name)).expect("unmounts");
+        }
     }
 }
 
@@ -421,6 +428,46 @@ fn containers_are_closed_to_other_machines() {
 }
 
 #[test]
+fn a_machine_between_two_networks_does_not_become_a_router() {
+    on_machine(|machine| {
+        const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
+        let (outside, field) = (machine.outside(), machine.cabled("field", "fd", "198.51.100"));
+        inside(&outside, || run("ip route add default via 192.0.2.1"));
+        inside(&field, || run("ip route add default via 198.51.100.1"));
+        let _listener = inside(&field, || TcpListener::bind("0.0.0.0:80").expect("binds"));
+        let reaches = || inside(&outside, || is_open("198.51.100.2:80"));
+        let is_kept_out = || inside(&outside, || is_closed("198.51.100.2:80"));
+        assert!(is_kept_out(), "a machine does not forward by itself");
+        let web = task_at(1, "192.0.2.1");
+        let netns = prepare(&machine.network, &web).netns.expect("a namespace");
+        publish(&machine.network, &web).expect("publishes");
+        assert!(is_kept_out());
+        // Containers have their way, in and out, by both networks.
+        serve_tcp(&netns, 80);
+        assert_eq!(inside(&field, || ask_tcp("192.0.2.1:8080")), "198.51.100.2");
+        assert!(inside(&netns, || is_open("198.51.100.2:80")));
+        // So has who shares an uplink.
+        run("nft add table ip shared");
+        run("nft add chain ip shared out { type nat hook postrouting priority 100 ; }");
+        run("nft add rule ip shared out oifname fd0 masquerade");
+        assert!(reaches());
+        run("nft delete table ip shared");
+        smol::block_on(machine.open().retain(&BTreeSet::from([web.id.clone()])));
+        assert!(is_kept_out(), "after a restart as before");
+        run("nft delete table ip midge_forward");
+        assert!(reaches(), "what the documentation says opens it");
+
+        std::fs::write(SWITCH, "0").expect("writes");
+        smol::block_on(machine.open().retain(&BTreeSet::from([web.id.clone()])));
+        assert!(is_kept_out());
+        // A machine that forwards already goes on as it was.
+        run("nft delete table ip midge_forward");
+        smol::block_on(machine.open().retain(&BTreeSet::from([web.id.clone()])));
+        assert!(reaches());
+    });
+}
+
+#[test]
 fn daemons_side_by_side_reach_what_the_other_publishes() {
     on_machine(|machine| {
         let _outside = machine.outside();
@@ -490,11 +537,22 @@ fn a_port_is_published_at_an_address_of_version_6() {
         let outside = machine.outside();
         run("ip -6 addr add 2001:db8::1/64 dev up0 nodad");
         inside(&outside, || run("ip -6 addr add 2001:db8::2/64 dev up1 nodad"));
+        let field = machine.cabled("field", "fd", "198.51.100");
+        run("ip -6 addr add 2001:db8:1::1/64 dev fd0 nodad");
+        inside(&field, || {
+            run("ip -6 addr add 2001:db8:1::2/64 dev fd1 nodad");
+            run("ip -6 route add default via 2001:db8:1::1");
+        });
+        inside(&outside, || run("ip -6 route add default via 2001:db8::1"));
+        let _listener = inside(&field, || TcpListener::bind("[::]:80").expect("binds"));
         let web = task_at(1, "2001:db8::1");
         let setup = prepare(&machine.network, &web);
         let netns = setup.netns.clone().expect("a namespace");
         publish(&machine.network, &web).expect("publishes");
         assert!(refuses("127.0.0.1:8080"));
+        inside(&outside, || assert!(is_closed("[2001:db8:1::2]:80"), "the node is no router"));
+        run("nft delete table ip6 midge_forward");
+        inside(&outside, || assert!(is_open("[2001:db8:1::2]:80"), "it forwards all the same"));
         serve_at(&netns, "[::]:80");
         assert_eq!(inside(&outside, || ask_tcp("[2001:db8::1]:8080")), "2001:db8::2");
         serve_at(&netns, "[::]:80");
@@ -533,7 +591,9 @@ fn a_port_is_published_at_an_address_of_version_6() {
         let refused = publish(&machine.network, &loopback).expect_err("cannot be forwarded");
         assert!(refused.message.contains("on ::1"), "{refused:?}");
         smol::block_on(machine.network.teardown());
-        assert_eq!(run("nft list ruleset"), "");
+        // Forwarding stays on, and what it opens closed, since others may need it by now.
+        let left = run("nft list tables");
+        assert!(left.lines().all(|line| line.ends_with(" midge_forward")), "{left}");
     });
 }
 

@@ -8,7 +8,7 @@ use super::{
     NetworkSetup,
     error::NetworkError,
     files::{self, Names, Place},
-    link, name, netns,
+    forwarding, link, name, netns,
     nft::{self, Forward, Table},
     port::{self, Reservation},
     state::{Paths, Record},
@@ -227,7 +227,7 @@ impl Worker {
         sysctl::enable_ipv6(&self.bridge)?;
         let gateway = self.address6(1);
         link::with_netlink(async |netlink| netlink.add_address6(&self.bridge, gateway).await)?;
-        sysctl::forward_ipv6()
+        forwarding::turn_on6()
     }
 
     fn allocate(&self, task: &TaskId, subnet: Subnet) -> Result<Ipv4Addr, NetworkError> {
@@ -283,7 +283,7 @@ impl Worker {
     }
 
     fn configure_kernel(&self) -> Result<(), NetworkError> {
-        sysctl::set("/proc/sys/net/ipv4/ip_forward", "1")?;
+        forwarding::turn_on()?;
         let conf = format!("/proc/sys/net/ipv4/conf/{}", self.bridge);
         sysctl::set(&format!("{conf}/route_localnet"), "1")?;
         // Where forwarding was switched off for new links only.

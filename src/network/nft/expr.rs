@@ -12,6 +12,10 @@ const VERDICT_DROP: i32 = 0;
 const VERDICT_ACCEPT: i32 = 1;
 const VERDICT_JUMP: i32 = -3;
 
+/// What the kernel notes of connections.
+const SOURCE_REWRITTEN: u32 = 1 << 4;
+const DESTINATION_REWRITTEN: u32 = 1 << 5;
+
 /// The room of an interface name, zeros included.
 const NAME_LEN: usize = 16;
 
@@ -35,9 +39,12 @@ impl Rule {
         &self.list
     }
 
-    /// Names the kernel modules the rule needs beyond the core.
-    pub(super) fn modules(&self) -> String {
-        self.modules.join(", ")
+    /// Names the kernel modules the rule needs beyond the core, as the end of its description.
+    pub(super) fn needs(&self) -> String {
+        match self.modules.join(", ") {
+            none if none.is_empty() => none,
+            modules => format!(", needs {modules}"),
+        }
     }
 
     fn push(mut self, name: &'static str, data: &Attributes) -> Self {
@@ -46,7 +53,7 @@ impl Rule {
         self
     }
 
-    fn needs(mut self, module: &'static str) -> Self {
+    fn with_module(mut self, module: &'static str) -> Self {
         self.modules.push(module);
         self
     }
@@ -131,25 +138,42 @@ impl Rule {
 
     /// Holds for packets to one of the node's own addresses, whichever they are now.
     pub(super) fn for_this_node(self, is_v6: bool) -> Self {
+        self.of_this_node(Side::Destination, is_v6)
+    }
+
+    /// Holds for packets from one of the node's own addresses, whichever they are now.
+    pub(super) fn sent_by_this_node(self, is_v6: bool) -> Self {
+        self.of_this_node(Side::Source, is_v6)
+    }
+
+    fn of_this_node(self, side: Side, is_v6: bool) -> Self {
         const RESULT_ADDRESS_TYPE: u32 = 3;
-        const BY_DESTINATION: u32 = 2;
         const LOCAL: u32 = 2;
-        let data = Attributes::default()
-            .number(1, REGISTER)
-            .number(2, RESULT_ADDRESS_TYPE)
-            .number(3, BY_DESTINATION);
+        let by = match side {
+            Side::Source => 1,
+            Side::Destination => 2,
+        };
+        let data =
+            Attributes::default().number(1, REGISTER).number(2, RESULT_ADDRESS_TYPE).number(3, by);
         let module = if is_v6 { "nft_fib_ipv6" } else { "nft_fib_ipv4" };
-        self.needs(module).push("fib", &data).compare(true, &LOCAL.to_ne_bytes())
+        self.with_module(module).push("fib", &data).compare(true, &LOCAL.to_ne_bytes())
     }
 
     /// Holds for packets of connections whose destination was rewritten.
     pub(super) fn was_forwarded(self) -> Self {
+        self.connection_status().mask(&DESTINATION_REWRITTEN.to_ne_bytes()).compare(false, &[0; 4])
+    }
+
+    /// Holds for packets of connections of which neither end was rewritten.
+    pub(super) fn was_not_rewritten(self) -> Self {
+        const REWRITTEN: u32 = SOURCE_REWRITTEN | DESTINATION_REWRITTEN;
+        self.connection_status().mask(&REWRITTEN.to_ne_bytes()).compare(true, &[0; 4])
+    }
+
+    fn connection_status(self) -> Self {
         const KEY_STATUS: u32 = 2;
-        const DESTINATION_REWRITTEN: u32 = 1 << 5;
-        self.needs("nft_ct")
+        self.with_module("nft_ct")
             .push("ct", &Attributes::default().number(1, REGISTER).number(2, KEY_STATUS))
-            .mask(&DESTINATION_REWRITTEN.to_ne_bytes())
-            .compare(false, &[0; 4])
     }
 
     /// Holds for packets of a transport protocol to a port.
@@ -159,7 +183,7 @@ impl Rule {
 
     /// Gives the connection the address of the interface it leaves by.
     pub(super) fn masquerade(self) -> Self {
-        self.needs("nft_masq").push("masq", &Attributes::default())
+        self.with_module("nft_masq").push("masq", &Attributes::default())
     }
 
     /// Sends the connection elsewhere.
@@ -170,7 +194,7 @@ impl Rule {
             .number(2, u32::from(family_of(address)))
             .number(3, REGISTER)
             .number(5, PORT_REGISTER);
-        self.needs("nft_nat")
+        self.with_module("nft_nat")
             .load(REGISTER, &octets(address))
             .load(PORT_REGISTER, &port.to_be_bytes())
             .push("nat", &data)

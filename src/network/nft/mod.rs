@@ -4,12 +4,14 @@
 //! Knows bytes and addresses, nothing of tasks. The table is always written as a whole, in one
 //! transaction: there is no state in it that could differ from what we think.
 
+mod closed;
 mod connections;
 mod expr;
 mod message;
 mod read;
 mod table;
 
+pub(super) use closed::close_between;
 pub(super) use connections::forget;
 pub(super) use read::{chains, rules};
 pub(super) use table::{Forward, Table};

@@ -19,7 +19,7 @@ const LOOPBACK_LINK: &str = "lo";
 const HOOK_PREROUTING: u32 = 0;
 const HOOK_FORWARD: u32 = 2;
 const HOOK_OUTPUT: u32 = 3;
-const HOOK_POSTROUTING: u32 = 4;
+pub(super) const HOOK_POSTROUTING: u32 = 4;
 
 /// The priorities of the kernel's own order: before connection tracking, destination rewriting,
 /// a little before other filters, source rewriting.
@@ -27,6 +27,9 @@ const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DESTINATION: i32 = -100;
 const PRIORITY_FILTER: i32 = -10;
 const PRIORITY_SOURCE: i32 = 100;
+
+/// Packets that no rule is about pass.
+pub(super) const POLICY_ACCEPT: u32 = 1;
 
 /// The chain of published ports.
 const PORTS: &str = "ports";
@@ -110,7 +113,6 @@ impl Table<'_> {
             ("forward", "filter", HOOK_FORWARD, PRIORITY_FILTER),
             ("postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SOURCE),
         ] {
-            const POLICY_ACCEPT: u32 = 1;
             let hook = Attributes::default().number(1, hook).bytes(2, &priority.to_be_bytes());
             let body = name(self.name)
                 .text(3, chain)
@@ -164,23 +166,21 @@ impl Table<'_> {
 
     fn rule(&self, batch: &mut Batch, chain: &str, rule: &Rule) {
         let body = name(self.name).text(2, chain).nested(4, rule.attributes());
-        let modules = rule.modules();
-        let needs = if modules.is_empty() { String::new() } else { format!(", needs {modules}") };
-        batch.push(Kind::NewRule, body, format!("a rule of its {chain} chain{needs}"));
+        batch.push(Kind::NewRule, body, format!("a rule of its {chain} chain{}", rule.needs()));
     }
 }
 
 /// Empties the table by removing it; making it first keeps that from failing where there is none.
-fn replace(batch: &mut Batch, table: &str) {
+pub(super) fn replace(batch: &mut Batch, table: &str) {
     batch.push(Kind::NewTable, name(table), "its table");
     batch.push(Kind::DeleteTable, name(table), "its former table");
 }
 
-fn name(table: &str) -> Attributes {
+pub(super) fn name(table: &str) -> Attributes {
     Attributes::default().text(1, table)
 }
 
-fn refused(refused: Refused) -> NetworkError {
+pub(super) fn refused(refused: Refused) -> NetworkError {
     let missing = [Errno::PROTONOSUPPORT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT];
     let is_missing =
         missing.iter().any(|errno| refused.source.raw_os_error() == Some(errno.raw_os_error()));
