@@ -26,6 +26,12 @@ pub(super) fn admission(state: &State, id: &NodeId) -> Result<Response, Refusal>
     Ok(Response::Admitted(Box::new(admission)))
 }
 
+/// Tells whether a manager asks to join.
+pub(super) fn is_of_manager(state: &State, join: &JoinRequest) -> bool {
+    let role = state.cluster().and_then(|cluster| cluster.tokens.admits(join.secret));
+    role == Some(Role::Manager)
+}
+
 pub(super) fn prepare(
     state: &State,
     entropy: &mut dyn Entropy,

@@ -7,7 +7,7 @@
 use super::{Asked, InFlight, Leader, PROPOSAL_RETRY, Waiting, request::Prepared};
 use crate::{
     cluster::{
-        Change, Class, Command, Decision, Effect, Refusal, Request, State, enforce, reap,
+        Change, Class, Command, Decision, Effect, Refusal, Request, State, enforce, join, reap,
         reconcile, rotation, schedule,
     },
     types::{Date, Moment, RequestId, ServiceId, Version},
@@ -134,6 +134,10 @@ impl Leader {
                 Request::UpdateNode { .. } if self.doubt => false,
                 Request::UpdateCluster { .. } | Request::UpdateNode { .. } => {
                     flight.commands.is_empty()
+                }
+                // How many managers there may be is judged on the state, too.
+                Request::Join(join) if join::is_of_manager(state, join) => {
+                    !self.doubt && flight.commands.is_empty() && joins.insert(join.key_digest)
                 }
                 Request::Join(join) => joins.insert(join.key_digest),
                 _ => true,

@@ -570,6 +570,28 @@ fn joining_twice_gives_the_same_node_and_a_cloned_disk_is_refused() {
 }
 
 #[test]
+fn managers_that_join_at_once_are_no_more_than_there_may_be() {
+    let mut world = World::new(1);
+    world.commits = false;
+    let tickets: Vec<_> = (0..12_u8)
+        .map(|number| {
+            let secret = world.state.cluster().expect("a cluster").tokens.manager;
+            let mut request = join_request(&format!("m{number}"), secret.0);
+            request.key_digest = [100 + number; 32];
+            request.advertise = format!("10.0.1.{number}:2377");
+            world.ask(Request::Join(Box::new(request)))
+        })
+        .collect();
+    world.commits = true;
+    world.commit();
+    let managers = world.state.nodes().filter(|node| node.spec.role == Role::Manager).count();
+    assert_eq!(managers, 9);
+    let refused = tickets.iter().filter_map(|ticket| world.replies[ticket].clone().err());
+    let refused: Vec<_> = refused.map(|refusal| refusal.message).collect();
+    assert_eq!(refused, vec!["the cluster has 9 managers, which is all it takes"; 4]);
+}
+
+#[test]
 fn a_cloned_disk_gets_no_session() {
     let mut world = World::new(1);
     let clone =
