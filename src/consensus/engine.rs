@@ -13,7 +13,7 @@ use super::{
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 use openraft::{
-    ChangeMembers, Raft, ReadPolicy, ServerState, SnapshotPolicy,
+    ChangeMembers, Membership, Raft, ReadPolicy, ServerState, SnapshotPolicy,
     errors::{ClientWriteError, ForwardReason, InitializeError, LinearizableReadError, RaftError},
     impls::BasicNode,
 };
@@ -290,17 +290,24 @@ impl<R: Runtime> Consensus<R> {
         last.map(|id| (id.leader_id.term, id.index))
     }
 
-    /// Waits until this member votes, at most `limit`; tells whether it does.
+    /// Waits until this member votes for good, at most `limit`; tells whether it does. While it is
+    /// only about to, the former voters are needed as before.
     pub async fn votes_within(&self, limit: Duration) -> bool {
         let mut metrics = self.raft.metrics();
         let votes = async {
-            while !metrics.borrow_and_update().membership_config.voter_ids().any(|id| id == self.id)
-            {
+            loop {
+                let votes = {
+                    let metrics = metrics.borrow_and_update();
+                    let membership = metrics.committed_membership_config.membership();
+                    !is_joint(membership) && membership.voter_ids().any(|id| id == self.id)
+                };
+                if votes {
+                    return true;
+                }
                 if metrics.changed().await.is_err() {
                     return false;
                 }
             }
-            true
         };
         let late = async {
             R::sleep(limit).await;
@@ -335,6 +342,8 @@ impl<R: Runtime> Consensus<R> {
             Step::Vote(id) => ChangeMembers::AddVoterIds([id].into()),
             Step::Leave(id) => ChangeMembers::RemoveVoters([id].into()),
             Step::Forget(id) => ChangeMembers::RemoveNodes([id].into()),
+            // Where two sets of voters count, any change leads to the next one; this adds nobody.
+            Step::Settle => ChangeMembers::AddVoterIds([].into()),
         };
         let changed = async {
             match self.raft.change_membership(change, false).await {
@@ -364,7 +373,7 @@ impl<R: Runtime> Consensus<R> {
         moved.or(R::sleep(limit)).await;
     }
 
-    fn present(&self) -> Present {
+    pub(super) fn present(&self) -> Present {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -372,6 +381,7 @@ impl<R: Runtime> Consensus<R> {
         Present {
             own: self.id,
             voters: membership.voter_ids().collect(),
+            joint: is_joint(membership),
             members: membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
             matched: matched.filter_map(|(id, log)| Some((*id, (*log)?.index))).collect(),
             last: metrics.last_log_index.unwrap_or(0),
@@ -520,6 +530,10 @@ impl<R: Runtime> Consensus<R> {
             }
         }
     }
+}
+
+fn is_joint(membership: &Membership<u64, BasicNode>) -> bool {
+    membership.get_joint_config().len() > 1
 }
 
 fn fatal(error: impl std::fmt::Display) -> ProposeError {

@@ -14,6 +14,10 @@ pub(super) struct Present {
     /// The member that leads.
     pub(super) own: u64,
     pub(super) voters: BTreeSet<u64>,
+    /// Whether two sets of voters count, the former and the next: a change that was not finished,
+    /// since its leader ended or its time was up between the two steps. Each write and each
+    /// election needs a majority of both then.
+    pub(super) joint: bool,
     /// All members, those that only follow included, with their addresses.
     pub(super) members: BTreeMap<u64, String>,
     /// Up to where each one's log is known to be the leader's.
@@ -33,6 +37,8 @@ pub(super) enum Step {
     Leave(u64),
     /// Take out a member that only follows.
     Forget(u64),
+    /// Have the next voters alone count, which ends a change that was begun.
+    Settle,
     /// Let another lead, so that it can take this one out.
     HandOver(u64),
     /// Nothing can be done yet: members have to catch up.
@@ -53,6 +59,9 @@ impl Present {
     /// Returns the next step towards `wanted`; none where the group is as wanted. One member a
     /// step: a group that grows or shrinks by one keeps a majority in common with the one before.
     pub(super) fn next_step(&self, wanted: &BTreeMap<u64, String>) -> Option<Step> {
+        if self.joint {
+            return Some(Step::Settle);
+        }
         let stays = |id: u64| wanted.contains_key(&id);
         if let Some((id, address)) =
             wanted.iter().find(|(id, address)| self.members.get(id) != Some(address))
@@ -92,6 +101,7 @@ mod tests {
         Present {
             own: 1,
             voters: voters.iter().copied().collect(),
+            joint: false,
             members: wanted(&all),
             matched: voters.iter().map(|id| (*id, 1_000)).chain(followers.to_vec()).collect(),
             last: 1_000,
@@ -123,6 +133,14 @@ mod tests {
         assert_eq!(group.next_step(&wanted(&[2, 3])), Some(Step::HandOver(3)));
         let alone = present(&[1], &[(2, 3)]);
         assert_eq!(alone.next_step(&wanted(&[2])), Some(Step::Wait));
+    }
+
+    #[test]
+    fn a_change_that_was_begun_is_finished_before_anything_else() {
+        let group = Present { joint: true, ..present(&[1, 2], &[]) };
+        for ids in [&[1, 2][..], &[1], &[1, 2, 3]] {
+            assert_eq!(group.next_step(&wanted(ids)), Some(Step::Settle), "{ids:?}");
+        }
     }
 
     #[test]

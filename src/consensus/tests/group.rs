@@ -206,18 +206,22 @@ impl Group {
         let group = self;
         group.initialize(1);
         group.elect(&[1]);
-        let wanted: BTreeMap<_, _> = (1..=3).map(|id| (id, format!("member-{id}"))).collect();
+        group.become_group_of(3);
+        group
+    }
+
+    /// Has the first member, which leads, make a group of the first so many.
+    fn become_group_of(&self, members: u64) {
         let there = (0..100).any(|_| {
-            let (member, wanted) = (group.member(1), wanted.clone());
-            let step = group.block_on(1, async move { member.approach(&wanted, LIMIT).await });
+            let (member, wanted) = (self.member(1), first(members));
+            let step = self.block_on(1, async move { member.approach(&wanted, LIMIT).await });
             let step = step.unwrap();
             if step == Approach::Waits {
-                group.run(Duration::from_millis(200), || false);
+                self.run(Duration::from_millis(200), || false);
             }
             step == Approach::There
         });
         assert!(there, "the others do not catch up");
-        group
     }
 
     pub(crate) fn data(&self, id: u64) -> Vec<Vec<u8>> {
@@ -257,6 +261,11 @@ impl Drop for Group {
         }
         drop(members);
     }
+}
+
+/// The first members, each at its address.
+fn first(members: u64) -> BTreeMap<u64, String> {
+    (1..=members).map(|id| (id, format!("member-{id}"))).collect()
 }
 
 /// A driver whose state is the list of what was applied.
@@ -404,7 +413,7 @@ fn a_member_that_moved_follows_the_leader_there_is() {
     let leader = group.elect(&[1, 2, 3]);
     let moves = (1..=3).find(|id| *id != leader).unwrap();
     group.links.lock().unwrap().moved.insert(moves, "elsewhere".to_owned());
-    let mut wanted: BTreeMap<_, _> = (1..=3).map(|id| (id, format!("member-{id}"))).collect();
+    let mut wanted = first(3);
     wanted.insert(moves, "elsewhere".to_owned());
     let member = group.member(leader);
     let step = group.block_on(leader, async move { member.approach(&wanted, LIMIT).await });
@@ -412,6 +421,40 @@ fn a_member_that_moved_follows_the_leader_there_is() {
     group.propose(leader, b"after").unwrap();
     group.everyone_has(&[1, 2, 3], 1);
     assert_eq!(group.leader_among(&[1, 2, 3]), Some(leader), "nobody else had to lead");
+}
+
+/// Whoever had a member take its place in the group ends between the two steps of that.
+#[test]
+fn a_change_that_was_begun_is_finished_by_the_next_approach() {
+    const CALLER: u64 = 50;
+    let group = Group::new(15, 3);
+    group.initialize(1);
+    group.elect(&[1]);
+    group.become_group_of(2);
+    let joint = |id| group.member(id).present().joint;
+    for _ in 0..100 {
+        let (member, wanted) = (group.member(1), first(3));
+        group.executor.spawn_for(CALLER, async move {
+            member.approach(&wanted, LIMIT).await.ok();
+        });
+        let begun = group.run(Duration::from_secs(1), || joint(1));
+        group.executor.kill(CALLER);
+        if begun {
+            break;
+        }
+    }
+    group.run(Duration::from_secs(5), || false);
+    assert!(joint(1), "nobody finishes what was begun");
+    let votes = || {
+        let member = group.member(3);
+        group.block_on(3, async move { member.votes_within(Duration::from_secs(1)).await })
+    };
+    assert!(!votes(), "the former voters are needed yet");
+    group.become_group_of(3);
+    assert!(!joint(1) && votes());
+    // Of the former two this one could not be missed.
+    group.crash(2);
+    group.propose(1, b"without the second").unwrap();
 }
 
 #[test]
