@@ -3,7 +3,7 @@
 use super::{
     machine::Machine,
     runtime::Runtime,
-    storage::{ENTRY_MAX, decode_up_to, encode},
+    storage::{ENTRY_MAX, decode_up_to, encode, size},
     types::{Snapshot, SnapshotMeta, Types, Vote},
 };
 use futures_lite::FutureExt as _;
@@ -88,9 +88,14 @@ const PART_BYTES: usize = 1 << 20;
 const SNAPSHOT_MAX: u64 = 128 << 20;
 
 /// How long entries may be on their way, however short the engine's own patience: it measures in
-/// heartbeats, and a message that is given up is sent again from its beginning. Heartbeats have
-/// a connection of their own, and keep the engine's limit.
+/// heartbeats, and a message that is given up is sent again from its beginning. Their bytes have
+/// the time that [`SLOWEST_LINK`] takes besides. Heartbeats have a connection of their own, and keep
+/// the engine's limit.
 const ENTRIES_LIMIT: Duration = Duration::from_secs(5);
+
+/// How many bytes a second every link is expected to carry: those of the parts of a snapshot, within
+/// their own limit.
+const SLOWEST_LINK: usize = 35 << 10;
 
 /// The snapshot that is being received, as far as it came.
 #[derive(Debug)]
@@ -226,7 +231,13 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
         let limit = option.hard_ttl();
-        let limit = if rpc.entries.is_empty() { limit } else { limit.max(ENTRIES_LIMIT) };
+        let limit = if rpc.entries.is_empty() {
+            limit
+        } else {
+            let bytes: usize = rpc.entries.iter().map(size::<R>).sum();
+            let seconds = u64::try_from(bytes / SLOWEST_LINK).unwrap_or(u64::MAX);
+            limit.max(ENTRIES_LIMIT).saturating_add(Duration::from_secs(seconds))
+        };
         Ok(self.ask(&Call::Append(rpc), limit).await?)
     }
 

@@ -30,9 +30,14 @@ pub const ENTRY_MAX: usize = 4 << 20;
 /// How many entries are read from disk in one go.
 const READ_ENTRIES: u64 = 64;
 
-/// How many bytes of entries make a full message to another member, give or take one entry: small
-/// beside a slow link's bandwidth, so that one message does not hold up the next for long.
-const MESSAGE_BYTES: usize = 1 << 20;
+/// How many entries are read first for a message to another member: large ones fill it, and more
+/// would be read for nothing.
+const READ_FIRST: u64 = 8;
+
+/// How many bytes of entries make a full message to another member, give or take one entry: some
+/// seconds of the slowest link, so that little is lost with one that is cut off, and of a link of
+/// 10 MB/s as much as its round trip takes.
+const MESSAGE_BYTES: usize = 128 << 10;
 
 /// The first byte of every record and message: how the rest is encoded.
 const ENCODING: u8 = 1;
@@ -295,20 +300,31 @@ impl<R: Runtime> RaftLogReader<Types<R>> for Storage<R> {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry<R>>, io::Error> {
-        let mut entries =
-            self.read_some(start, end.min(start.saturating_add(READ_ENTRIES))).await?;
-        let mut bytes = 0;
-        let fits = entries.iter().take_while(|entry| {
-            let before = bytes;
-            bytes += match &entry.payload {
-                EntryPayload::Normal(Payload(data)) => data.len(),
-                _ => RECORD_MARGIN,
-            };
-            before < MESSAGE_BYTES
-        });
-        let fits = fits.count();
-        entries.truncate(fits);
-        Ok(entries)
+        let (mut message, mut bytes) = (Vec::new(), 0);
+        let mut next = start;
+        for stop in [READ_FIRST, READ_ENTRIES].map(|count| end.min(start.saturating_add(count))) {
+            if next >= stop || bytes >= MESSAGE_BYTES {
+                break;
+            }
+            let read = self.read_some(next, stop).await?;
+            for entry in read {
+                if bytes >= MESSAGE_BYTES {
+                    break;
+                }
+                bytes += size::<R>(&entry);
+                next = entry.log_id().index + 1;
+                message.push(entry);
+            }
+        }
+        Ok(message)
+    }
+}
+
+/// Returns about how many bytes an entry takes in a message.
+pub(super) fn size<R: Runtime>(entry: &Entry<R>) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(Payload(data)) => data.len(),
+        _ => RECORD_MARGIN,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
         on_sim::OnSim,
     },
 };
+use openraft_rt::AsyncRuntime as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -43,6 +44,8 @@ struct Links {
     deaf: BTreeSet<u64>,
     /// Where those are reached that moved.
     moved: BTreeMap<u64, String>,
+    /// How many bytes a second reach a member over a slow link.
+    slow: BTreeMap<u64, u64>,
     calls: u64,
     bytes: u64,
 }
@@ -63,6 +66,11 @@ impl PeerCall for Net {
     ) -> Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send>> {
         let (links, from) = (Arc::clone(&self.links), self.from);
         Box::pin(async move {
+            let slow = links.lock().unwrap().slow.get(&target).copied();
+            if let Some(rate) = slow {
+                let micros = request.len() as u64 * 1_000_000 / rate;
+                OnSim::sleep(Duration::from_micros(micros)).await;
+            }
             let member = {
                 let mut links = links.lock().unwrap();
                 links.calls += 1;
@@ -455,6 +463,23 @@ fn a_change_that_was_begun_is_finished_by_the_next_approach() {
     // Of the former two this one could not be missed.
     group.crash(2);
     group.propose(1, b"without the second").unwrap();
+}
+
+/// Entries that take longer than the engine's patience come over in the end, and nobody else has
+/// to lead meanwhile.
+#[test]
+fn a_follower_behind_a_slow_link_takes_large_entries() {
+    let mut group = Group::of_three(16);
+    group.crash(3);
+    group.propose(1, &vec![7; ENTRY_MAX]).unwrap();
+    for number in 0..20_u8 {
+        group.propose(1, &vec![number; 20 << 10]).unwrap();
+    }
+    group.links.lock().unwrap().slow.insert(3, 100 << 10);
+    group.start(3);
+    group.everyone_has(&[3], 21);
+    assert_eq!(group.data(3), group.data(1));
+    assert_eq!(group.leader_among(&[1, 2, 3]), Some(1));
 }
 
 #[test]
