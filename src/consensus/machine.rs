@@ -3,7 +3,7 @@
 use super::{
     Committed, Notice,
     runtime::Runtime,
-    storage::{Storage, decode},
+    storage::{SNAPSHOT_MAX, Storage, decode},
     types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, Types},
 };
 use crate::util::answer::answered;
@@ -117,6 +117,19 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
             }
         }
         self.hand_over(batch).await
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder<R>> {
+        let builder = self.get_snapshot_builder().await;
+        match &builder.data {
+            // A log that grows costs room. A snapshot that no manager can read would cost the log
+            // that it stands for.
+            Some(Ok(data)) if data.len() > SNAPSHOT_MAX => {
+                tracing::error!(bytes = data.len(), "the state is too large for a snapshot");
+                None
+            }
+            _ => Some(builder),
+        }
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<R> {

@@ -25,7 +25,7 @@ pub use anew::{make_alone, make_from_snapshot};
 pub use engine::{Approach, Consensus, Members, Settings, SnapshotInterval, StartError};
 pub use on_smol::OnSmol;
 pub use peer::{NoPeers, PeerCall};
-pub use storage::{ENTRY_MAX, Extent, LogStore};
+pub use storage::{ENTRY_MAX, Extent, LogStore, SNAPSHOT_MAX};
 
 use async_channel::Sender;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use super::{
     machine::Machine,
     runtime::Runtime,
-    storage::{ENTRY_MAX, decode_up_to, encode, size},
+    storage::{ENTRY_MAX, SNAPSHOT_MAX, decode_up_to, encode, size},
     types::{Snapshot, SnapshotMeta, Types, Vote},
 };
 use futures_lite::FutureExt as _;
@@ -83,10 +83,6 @@ const MESSAGE_MAX: usize = ENTRY_MAX + (2 << 20);
 /// The size of a piece of a snapshot.
 const PART_BYTES: usize = 1 << 20;
 
-/// The largest snapshot that is taken from another member: what a board of 512 MB can hold while
-/// it also holds the state that the snapshot replaces.
-const SNAPSHOT_MAX: u64 = 128 << 20;
-
 /// How long entries may be on their way, however short the engine's own patience: it measures in
 /// heartbeats, and a message that is given up is sent again from its beginning. Their bytes have
 /// the time that [`SLOWEST_LINK`] takes besides. Heartbeats have a connection of their own, and keep
@@ -111,7 +107,7 @@ impl<R: Runtime> Parts<R> {
     /// Adds a part, and returns the snapshot once it is whole.
     fn add(&self, part: Part<R>) -> io::Result<Option<Snapshot<R>>> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if part.len > SNAPSHOT_MAX {
+        if usize::try_from(part.len).map_or(true, |len| len > SNAPSHOT_MAX) {
             return Err(io::Error::other("the snapshot is larger than any that is taken"));
         }
         if part.offset == 0 {

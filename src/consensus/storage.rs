@@ -27,6 +27,10 @@ use std::{
 /// The largest log entry that is written or read: a batch of commands is cut well below it.
 pub const ENTRY_MAX: usize = 4 << 20;
 
+/// The largest snapshot that is written, read, or taken from another member: what a board of 512 MB
+/// can hold while it also holds the state that the snapshot replaces.
+pub const SNAPSHOT_MAX: usize = 128 << 20;
+
 /// How many entries are read from disk in one go.
 const READ_ENTRIES: u64 = 64;
 
@@ -101,7 +105,7 @@ pub trait LogStore: Send + Sync + Debug + 'static {
     ///
     /// # Errors
     ///
-    /// The disk failed.
+    /// The disk failed, or the state is more than [`SNAPSHOT_MAX`].
     fn save_snapshot(&self, meta: Vec<u8>, data: Vec<u8>) -> io::Result<()>;
 
     /// Returns the snapshot.

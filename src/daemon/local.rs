@@ -372,7 +372,7 @@ impl Local {
             info.warnings.push(format!("WARNING: {health}"));
             info.swarm_error = health;
         }
-        if let Some(health) = &status.address_health {
+        for health in [&status.address_health, &status.log_health].into_iter().flatten() {
             info.warnings.push(format!("WARNING: {health}"));
         }
         if let Some(failure) = member.store.as_ref().and_then(|store| store.failure()) {

@@ -60,6 +60,8 @@ pub struct Status {
     pub worker_health: Option<String>,
     /// What is wrong with the manager's side, for people.
     pub manager_health: Option<String>,
+    /// What is wrong with the manager's log, for people; changes are taken all the same.
+    pub log_health: Option<String>,
     /// What is wrong with the address that other nodes know this manager by, for people.
     pub address_health: Option<String>,
     /// Why the node ended, once it has.
@@ -69,7 +71,8 @@ pub struct Status {
 impl Status {
     /// Returns what the other nodes are to know that is wrong.
     pub(super) fn complaint(&self) -> Option<String> {
-        self.health().or_else(|| self.address_health.clone())
+        let log = || self.log_health.clone();
+        self.health().or_else(log).or_else(|| self.address_health.clone())
     }
 
     /// Returns everything that hinders the node, in one line.

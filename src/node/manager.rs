@@ -25,7 +25,7 @@ use crate::{
         self, Applied, Change, Class, Command, Event, Leader, Refusal, Response, State, Ticket,
         occurrences::{self, Before},
     },
-    consensus::{Approach, Committed, Leadership, Notice, ProposeError},
+    consensus::{Approach, Committed, Leadership, Notice, ProposeError, SNAPSHOT_MAX},
     types::{FromWorker, Moment, NodeId, Occurrence, Roster, Version},
     util::board::Board,
 };
@@ -305,7 +305,12 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 }
                 answer(&done, ());
             }
-            Notice::Snapshot { reply } => answer(&reply, self.state.encode_snapshot()),
+            Notice::Snapshot { reply } => {
+                let bytes = self.state.encode_snapshot();
+                let outgrown = outgrown(bytes.len());
+                self.shared.set(|status| status.log_health = outgrown);
+                answer(&reply, bytes);
+            }
             Notice::Install { index, data, done } => match State::decode_snapshot(&data) {
                 Ok(state) => {
                     tracing::info!(index, bytes = data.len(), "took over a snapshot");
@@ -482,6 +487,19 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             self.step(Event::Tick);
         }
     }
+}
+
+/// Says that the state is too large for a snapshot, where it is.
+fn outgrown(bytes: usize) -> Option<String> {
+    let mebibytes = |bytes: usize| bytes.div_ceil(1 << 20);
+    (bytes > SNAPSHOT_MAX).then(|| {
+        format!(
+            "the cluster's state has {} MiB, and a snapshot holds {}: until there is less, the log of \
+             this manager grows, and it cannot be backed up",
+            mebibytes(bytes),
+            mebibytes(SNAPSHOT_MAX)
+        )
+    })
 }
 
 fn unavailable(text: &str) -> Refusal {

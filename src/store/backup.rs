@@ -7,7 +7,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 /// The largest content: the largest state that a manager reads back, and what belongs to it.
-pub const CONTENT_MAX: usize = 130 << 20;
+pub const CONTENT_MAX: usize = crate::consensus::SNAPSHOT_MAX + (64 << 10);
 
 /// The largest file.
 pub const FILE_MAX: usize = CONTENT_MAX + HEADER_LEN + CHACHA20_POLY1305_TAG;

@@ -4,7 +4,7 @@ use super::{
     file::{OpenError, StoreFile, disk, existing},
     seal::{Place, Sealer},
 };
-use crate::consensus::{Extent, LogStore};
+use crate::consensus::{Extent, LogStore, SNAPSHOT_MAX};
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, StorageBackend, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -22,9 +22,6 @@ const EPOCH: &str = "epoch";
 /// A snapshot is kept in pieces of this size: redb finds room for a value in one run of pages, and
 /// a run of many megabytes makes the file grow and stay large.
 const CHUNK_BYTES: usize = 256 << 10;
-
-/// The largest snapshot that is read back: what a board of 512 MB can hold beside the rest.
-const SNAPSHOT_MAX: u64 = 128 << 20;
 
 /// How many bytes of entries one read gives, give or take one: the engine asks again for the rest.
 const READ_BYTES: usize = 8 << 20;
@@ -198,6 +195,11 @@ impl LogStore for ManagerStore {
     }
 
     fn save_snapshot(&self, meta: Vec<u8>, data: Vec<u8>) -> io::Result<()> {
+        if data.len() > SNAPSHOT_MAX {
+            let text =
+                format!("the state has {} bytes: a snapshot holds {SNAPSHOT_MAX}", data.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let before = self.file.read(|read| self.snapshot_record(read))?;
         let generation = before.map_or(1, |before| before.generation + 1);
         let len = u64::try_from(data.len()).map_err(io::Error::other)?;
@@ -220,7 +222,7 @@ impl LogStore for ManagerStore {
     fn snapshot(&self) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
         self.file.read(|read| {
             let Some(record) = self.snapshot_record(read)? else { return Ok(None) };
-            if record.len > SNAPSHOT_MAX {
+            if usize::try_from(record.len).map_or(true, |len| len > SNAPSHOT_MAX) {
                 return Err(damaged("the snapshot is larger than any that is written"));
             }
             let mut data = Vec::new();

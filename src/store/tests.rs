@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     agent::{Record, StoredTask},
-    consensus::LogStore,
+    consensus::{LogStore, SNAPSHOT_MAX},
     types::{Sequence, TaskId, TaskState},
     util::sample::Sampler,
 };
@@ -82,6 +82,16 @@ fn the_log_is_cut_at_both_ends() {
     assert_eq!(extent.last, Some(entry(8).1.to_vec()));
     assert_eq!(extent.purged, Some(b"mark".to_vec()));
     assert_eq!(store.read(0, u64::MAX).unwrap().len(), 5);
+}
+
+#[test]
+fn a_snapshot_that_could_not_be_read_back_is_not_written() {
+    let disk = FaultyDisk::default();
+    let store = ManagerStore::open_on(disk.backend(), sealer()).unwrap();
+    store.save_snapshot(b"one".to_vec(), b"state one".to_vec()).unwrap();
+    let refused = store.save_snapshot(b"two".to_vec(), vec![0; SNAPSHOT_MAX + 1]).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(store.snapshot().unwrap(), Some((b"one".to_vec(), b"state one".to_vec())));
 }
 
 #[test]
