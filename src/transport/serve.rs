@@ -210,6 +210,7 @@ async fn member(inner: Arc<Inner>, ready: Arc<Ready>, connection: quinn::Connect
             Close::Removed.apply(&connection);
             return;
         }
+        super::tls::admit(&connection);
         let held = (peer.identity.node.clone(), connection.clone());
         let _none = state.connections.insert(id, held);
     }

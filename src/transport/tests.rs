@@ -386,6 +386,38 @@ fn a_stranger_may_only_join() {
     });
 }
 
+/// What a stranger can make a manager hold is little: the streams of a member are for members.
+#[test]
+fn a_stranger_has_a_few_streams_at_once_and_a_member_many() {
+    smol::block_on(async {
+        let cluster = Cluster::new(1);
+        let manager = manager(&cluster);
+        let target = manager.local_address().unwrap();
+        let (stranger, member) =
+            (endpoint(None), endpoint(Some(&cluster.credentials(2, Role::Worker))));
+        let config = stranger.inner.stranger.clone();
+        let guest = uplink::connect(&stranger.inner, target, &config).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..tls::GUEST_STREAMS_MAX {
+            let (mut sender, receiver) = bounded(endpoint::open(&guest)).await.unwrap();
+            // The beginning of a frame, whose rest never comes.
+            sender.write_all(&[0, 0]).await.unwrap();
+            held.push((sender, receiver));
+        }
+        // A member has many more by the time the stranger might have had one.
+        let ready = member.inner.state().ready.clone().unwrap();
+        let known = uplink::connect(&member.inner, target, &ready.client).await.unwrap();
+        for _ in 0..8 * tls::GUEST_STREAMS_MAX {
+            held.push(bounded(endpoint::open(&known)).await.unwrap());
+        }
+        let one_more = async { Some(endpoint::open(&guest).await.is_ok()) };
+        assert_eq!(one_more.or(async { None }).await, None, "a stranger had one more");
+        // Those that it ends make room for the next.
+        drop(held);
+        bounded(endpoint::open(&guest)).await.unwrap();
+    });
+}
+
 #[test]
 fn a_removed_worker_is_told_at_once() {
     smol::block_on(async {

@@ -39,6 +39,14 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 /// nothing can make a 512 MB board hold.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
+/// Streams that a peer may have open before its certificate was judged, and for good where it is no
+/// member: whoever joins asks one thing after another.
+pub(super) const GUEST_STREAMS_MAX: u32 = 4;
+
+/// Bytes of all of such a connection's streams that may be under way unread: what a stranger may say
+/// on each of them.
+const GUEST_WINDOW: u32 = 256 * 1024;
+
 /// A node's standing in its cluster, as other nodes can check it.
 #[derive(Clone)]
 pub struct Credentials {
@@ -140,8 +148,18 @@ impl Ready {
 fn quic_server(config: rustls::ServerConfig) -> Result<ServerConfig, TlsError> {
     let crypto = QuicServerConfig::try_from(config).map_err(rejected)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(limits()));
+    let mut limits = limits();
+    limits
+        .max_concurrent_bidi_streams(GUEST_STREAMS_MAX.into())
+        .receive_window(GUEST_WINDOW.into());
+    config.transport_config(Arc::new(limits));
     Ok(config)
+}
+
+/// Gives a peer that connected here, and is a member, what a member may have.
+pub(super) fn admit(connection: &quinn::Connection) {
+    connection.set_receive_window(CONNECTION_WINDOW.into());
+    connection.set_max_concurrent_bi_streams(STREAMS_MAX.into());
 }
 
 fn quic_client(config: rustls::ClientConfig) -> Result<ClientConfig, TlsError> {
