@@ -127,14 +127,20 @@ pub(super) async fn restore(
         decode(&content).map_err(|error| invalid(format!("cannot read the backup: {error}")))?;
     drop(content);
     let plan = plan(shared, &options, &about, state).await?;
-    let endpoint = swarm::bind(shared, plan.listen).await.map_err(|e| swarm::internal(&e))?;
     let data_dir = shared.options.data_dir.clone();
     let failed = |error: &DaemonError| swarm::internal(error);
     // What a restore that was cut short has left.
     member::forget(&data_dir).map_err(|error| failed(&error))?;
+    let endpoint = swarm::bind(shared, plan.listen).await.map_err(|error| failed(&error))?;
     let node = plan.membership.node.clone();
     let made = async {
-        let (membership, files) = make(shared, plan).await?;
+        let (membership, files) = match make(shared, plan).await {
+            Ok(made) => made,
+            Err(error) => {
+                endpoint.close().await;
+                return Err(error);
+            }
+        };
         let member = member::start(shared, membership.clone(), files, endpoint, None).await?;
         if let Err(error) = membership.save(&data_dir) {
             member.stop().await;

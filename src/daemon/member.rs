@@ -103,7 +103,8 @@ fn remove_files<const N: usize>(paths: [PathBuf; N]) -> Result<(), DaemonError> 
 /// threads, unless each of those is looked at alone.
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, DaemonError>> + Send>>;
 
-/// Starts a member on what is on disk; with `birth`, makes its cluster first.
+/// Starts a member on what is on disk; with `birth`, makes its cluster first. Where it fails nothing
+/// runs on, and the port and the files are free for the next attempt.
 pub(super) fn start(
     shared: &Arc<Shared>,
     membership: Membership,
@@ -112,7 +113,13 @@ pub(super) fn start(
     birth: Option<Birth>,
 ) -> Boxed<Member> {
     let shared = Arc::clone(shared);
-    Box::pin(start_now(shared, membership, files, endpoint, birth))
+    Box::pin(async move {
+        let started = start_now(shared, membership, files, endpoint.clone(), birth).await;
+        if started.is_err() {
+            endpoint.close().await;
+        }
+        started
+    })
 }
 
 async fn start_now(
@@ -161,14 +168,10 @@ async fn start_now(
     })
     .detach();
     let mut consensus = None;
-    if let Some((store, log)) = &engine {
-        let own = (membership.key(), membership.election_timeout());
-        let first = birth.is_some().then(|| membership.advertise.clone());
-        let engine = start_engine(Arc::clone(store), log.clone(), own, &endpoint, first);
-        consensus = Some(engine.await?);
-    }
-    if let Some(birth) = birth {
-        bootstrap(handle.clone(), birth).await?;
+    let begun = begin(engine.as_ref(), &membership, &endpoint, (&handle, birth), &mut consensus);
+    if let Err(error) = begun.await {
+        end(&handle, &ended, consensus.as_ref()).await;
+        return Err(error);
     }
     let watch = containers.watch();
     endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
@@ -192,6 +195,27 @@ async fn start_now(
         ended,
         _background: background,
     })
+}
+
+/// Starts the engine where there is a log, and makes the cluster that is to be made. `consensus` is
+/// what was started, also where the rest fails.
+async fn begin(
+    engine: Option<&(Arc<ManagerStore>, LogPort)>,
+    membership: &Membership,
+    endpoint: &Endpoint,
+    (handle, birth): (&Handle, Option<Birth>),
+    consensus: &mut Option<Consensus<OnSmol>>,
+) -> Result<(), DaemonError> {
+    if let Some((store, log)) = engine {
+        let own = (membership.key(), membership.election_timeout());
+        let first = birth.is_some().then(|| membership.advertise.clone());
+        let engine = start_engine(Arc::clone(store), log.clone(), own, endpoint, first);
+        *consensus = Some(engine.await?);
+    }
+    match birth {
+        Some(birth) => bootstrap(handle.clone(), birth).await,
+        None => Ok(()),
+    }
 }
 
 /// Gives the endpoint what others know this node by.
@@ -308,17 +332,26 @@ async fn bootstrap(handle: Handle, birth: Birth) -> Result<(), DaemonError> {
     handle.bootstrap(command, BOOTSTRAP_LIMIT).await.map(|_| ()).map_err(DaemonError::from)
 }
 
+/// Ends the node's loop and its engine.
+async fn end(
+    handle: &Handle,
+    ended: &async_channel::Receiver<Ended>,
+    consensus: Option<&Consensus<OnSmol>>,
+) {
+    handle.stop();
+    ended.recv().await.ok();
+    if let Some(consensus) = consensus {
+        consensus.shutdown().await;
+    }
+}
+
 impl Member {
     /// Ends the member; containers go on running. What is on disk stays.
     pub(super) async fn stop(&self) {
         if let Some(consensus) = &self.consensus {
             consensus.hand_over(HAND_OVER_LIMIT).await;
         }
-        self.handle.stop();
-        self.ended.recv().await.ok();
-        if let Some(consensus) = &self.consensus {
-            consensus.shutdown().await;
-        }
+        end(&self.handle, &self.ended, self.consensus.as_ref()).await;
         self.endpoint.close().await;
     }
 }

@@ -193,8 +193,8 @@ async fn make(
     let certificate = pki::sign(&root, &csr, &identity, date, options.spec.node_cert_expiry)?;
     let key_digest = pki::request_key_digest(&csr)?;
     let files = NodeFiles { trust: root_only(&root.certificate), certificate, key };
-    let endpoint = bind(shared, listen).await?;
     CertificateFiles::under(&shared.options.data_dir).save(&files)?;
+    let endpoint = bind(shared, listen).await?;
     let mut membership = Membership::new(node.clone(), cluster.clone(), Role::Manager, date);
     membership.listen = address::kept_listen(&options.listen, listen);
     let advertise = told.address.clone();
@@ -351,13 +351,16 @@ async fn joined(
     membership.joined.clone_from(&options.remotes);
     let trust = root_only(&admitted.root);
     let node_files = NodeFiles { trust, certificate: admission.certificate, key };
-    let member = async {
-        files.save(&node_files)?;
-        let member = member::start(shared, membership.clone(), node_files, endpoint, None).await?;
-        membership.save(data_dir)?;
-        Ok::<_, DaemonError>(member)
-    };
+    if let Err(error) = files.save(&node_files) {
+        endpoint.close().await;
+        return Err(failed(error.into()));
+    }
+    let member = member::start(shared, membership.clone(), node_files, endpoint, None);
     let member = member.await.map_err(failed)?;
+    if let Err(error) = membership.save(data_dir) {
+        member.stop().await;
+        return Err(failed(error.into()));
+    }
     let consensus = member.consensus.clone();
     install(shared, member);
     // Whoever is told that a manager joined may take another one down.

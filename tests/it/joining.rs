@@ -66,6 +66,31 @@ fn a_join_that_cannot_be_meant_changes_nothing() {
     assert!(says.contains("already part of a swarm"), "{says}");
 }
 
+/// What could not be started lets go of the port and of the files.
+#[test]
+fn a_join_that_fails_on_its_own_machine_is_tried_again() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::new(2);
+    for host in &mut network.hosts {
+        host.start_daemon();
+    }
+    let [first, second] = &network.hosts[..] else { unreachable!("two hosts") };
+    first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
+    let token = first.ok(&["swarm", "join-token", "-q", "manager"]);
+    let manager = format!("{}:2377", first.address);
+    let join = ["swarm", "join", "--token", token.trim(), &manager];
+    let in_the_way = second.dir.join("data/agent.redb");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let says = second.refused(&join);
+    assert!(says.contains("agent.redb"), "{says}");
+    assert_eq!(second.refused(&join), says, "the second attempt comes as far as the first");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    second.ok(&join);
+    assert_eq!(first.ok(&["node", "ls", "-q"]).lines().count(), 2);
+}
+
 #[test]
 fn a_node_leaves_and_is_removed() {
     if !can_run() {
