@@ -221,10 +221,12 @@ impl<R: Runtime> Consensus<R> {
         };
         let watcher = consensus.clone();
         drop(R::spawn(async move { watcher.watch(&notices.0).await }));
-        let listener = consensus.clone();
+        // Holds nothing that keeps the writer going.
+        let (raft, clock) = (consensus.raft.clone(), Arc::clone(&consensus.clock));
+        let hangs = consensus.writer.hangs.clone();
         drop(R::spawn(async move {
-            while let Ok(disk_hangs) = listener.writer.hangs.recv().await {
-                listener.set_clock(|clock| clock.disk_hangs = disk_hangs);
+            while let Ok(disk_hangs) = hangs.recv().await {
+                set_clock(&raft, &clock, |clock| clock.disk_hangs = disk_hangs);
             }
         }));
         consensus.elect_if_alone().await;
@@ -473,13 +475,6 @@ impl<R: Runtime> Consensus<R> {
         let _closed = self.writer.ended.recv().await;
     }
 
-    /// Has the engine's clock run or stand still.
-    fn set_clock(&self, set: impl FnOnce(&mut Clock)) {
-        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        set(&mut clock);
-        self.raft.runtime_config().tick(!clock.alone && !clock.disk_hangs);
-    }
-
     /// Tells the driver of each change of leadership, and of the engine's end; has a snapshot made
     /// when it is time.
     async fn watch(&self, notices: &Sender<Notice>) {
@@ -518,7 +513,7 @@ impl<R: Runtime> Consensus<R> {
                 // An error is the engine's end, which the next look at it tells.
                 self.raft.trigger().snapshot().await.ok();
             }
-            self.set_clock(|clock| clock.alone = alone);
+            set_clock(&self.raft, &self.clock, |clock| clock.alone = alone);
             if now != told {
                 told = now;
                 if notices.send(Notice::Leadership(now)).await.is_err() {
@@ -530,6 +525,17 @@ impl<R: Runtime> Consensus<R> {
             }
         }
     }
+}
+
+/// Has the engine's clock run or stand still.
+fn set_clock<R: Runtime>(
+    raft: &Raft<Types<R>, Machine<R>>,
+    clock: &Mutex<Clock>,
+    set: impl FnOnce(&mut Clock),
+) {
+    let mut clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
+    set(&mut clock);
+    raft.runtime_config().tick(!clock.alone && !clock.disk_hangs);
 }
 
 fn is_joint(membership: &Membership<u64, BasicNode>) -> bool {

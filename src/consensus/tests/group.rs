@@ -556,7 +556,7 @@ fn a_leader_follows_again(
 }
 
 /// Longer than the engine's queue takes its ticks, of which there are fifty a second here.
-const LONG_STALL: Duration = Duration::from_secs(1_800);
+const LONG_STALL: Duration = Duration::from_secs(1_400);
 
 #[test]
 fn a_leader_whose_disk_hung_for_long_follows_again() {
