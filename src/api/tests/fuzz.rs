@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::{
         convert::{service, show},
-        dto,
+        decode, dto,
         local::*,
         serve,
     },
@@ -83,7 +83,7 @@ fn service_specs() {
         .map(|exchange| exchange.body.into_bytes())
         .collect();
     fuzz::check("service_specs", &bodies, |bytes| {
-        let dto: dto::ServiceSpec = serde_json::from_slice(bytes).ok()?;
+        let dto: dto::ServiceSpec = decode::from_slice(bytes).ok()?;
         let spec = service::to_spec(&dto, None).ok()?;
         // What a client reads and sends back is what was there.
         for defaults in [false, true] {
