@@ -134,6 +134,8 @@ struct Manager<H, L, P, A> {
     /// What the peers' side was told of it.
     roster: Roster,
     leadership: Leadership,
+    /// The term of the last leader that was derived here.
+    led: Option<u64>,
     /// The member that led last: between two leaders there is none.
     last_leader: Option<u64>,
     leader: Option<Leader>,
@@ -172,6 +174,7 @@ pub(super) async fn run<H: Host, L: Log, P: Peers, A: Authority>(
         state: State::default(),
         roster: Roster::default(),
         leadership: Leadership::default(),
+        led: None,
         last_leader: None,
         leader: None,
         requests: Requests::default(),
@@ -412,6 +415,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             self.leader = None;
             self.proposals.next = None;
         }
+        if !leadership.leading || before.term != leadership.term {
+            self.is_no_longer_cut_off();
+        }
         self.point_at_leader();
         if leadership.leading && (!before.leading || before.term != leadership.term) {
             tracing::info!(term = leadership.term, "this manager leads");
@@ -438,7 +444,12 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             return;
         }
         let (now, date, seed) = (self.host.now(), self.host.date(), self.host.random());
-        let (leader, effects) = Leader::new(&self.state, now, date, self.leadership.term, seed);
+        let term = self.leadership.term;
+        let (leader, effects) = if self.led.replace(term) == Some(term) {
+            Leader::again(&self.state, now, date, term, seed)
+        } else {
+            Leader::new(&self.state, now, date, term, seed)
+        };
         self.leader = Some(leader);
         self.carry_out(effects);
         self.forward_held();

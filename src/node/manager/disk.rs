@@ -105,11 +105,6 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         }
     }
 
-    /// Tells whether the other managers have to do without this one.
-    pub(super) fn has_fallen_out(&self) -> bool {
-        self.disk.is_stuck() && self.log.members().len() > 1
-    }
-
     /// Tells whether a read must do without the barrier. The engine does not answer while it
     /// writes; but where this manager is the only one, nothing was committed that it has not
     /// applied.

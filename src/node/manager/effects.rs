@@ -63,8 +63,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         }
         self.proposals.under_way = None;
         self.look_at_disk();
+        let cut_off = matches!(result, Err(ProposeError::Timeout(_))) && self.lacks_quorum();
         let health = match &result {
-            Err(ProposeError::Timeout(_)) if self.lacks_quorum() => Some(NO_LEADER.to_owned()),
+            _ if cut_off => Some(NO_LEADER.to_owned()),
             Err(ProposeError::Timeout(limit)) => {
                 Some(format!("a change of the cluster was not on disk after {limit:?}"))
             }
@@ -75,6 +76,9 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         }
         if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.proposed) {
             self.bootstrap_ended(&result);
+        }
+        if cut_off {
+            self.note_cut_off();
         }
         if let Some(commands) = self.proposals.next.take() {
             // Kept once more where the disk hangs.

@@ -49,8 +49,11 @@ pub(super) struct Group {
     node: Option<NodeId>,
     /// Since when nobody leads.
     headless: Option<Moment>,
-    /// When to look whether enough managers answer this one, while it leads and somebody waits.
+    /// When to look whether enough managers answer this one, while it leads and somebody waits, or
+    /// while it is cut off.
     quorum_at: Option<Moment>,
+    /// Whether this one leads as far as the engine knows, and too few managers answer it.
+    cut_off: bool,
     /// The group that is to be, until it is.
     wanted: Option<BTreeMap<u64, String>>,
     under_way: bool,
@@ -228,17 +231,45 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         self.group.quorum_at.get_or_insert(at);
     }
 
-    /// Tells whether this one leads and too few managers have answered it for long. It goes on
-    /// leading, since nobody else can.
+    /// Tells whether this one leads and too few managers have answered it for long.
     pub(super) fn lacks_quorum(&self) -> bool {
         let alone = self.log.members().len() < 2;
         !alone && self.log.without_quorum().is_some_and(|time| time >= NO_QUORUM_LIMIT)
     }
 
+    /// Tells whether the other managers have to do without this one, whatever its engine says.
+    pub(super) fn has_fallen_out(&self) -> bool {
+        (self.disk.is_stuck() || self.group.cut_off) && self.log.members().len() > 1
+    }
+
+    /// A change was not committed, since too few managers answer. Nothing comes of anything that is
+    /// decided here from now on, and the others may have another leader, or other roots: nodes that
+    /// have a session here look for that one, or do without a manager, this node among them.
+    pub(super) fn note_cut_off(&mut self) {
+        self.group.cut_off = true;
+        self.group.quorum_at = Some(self.host.now() + QUORUM_LOOK);
+        self.leader = None;
+        self.proposals.next = None;
+        self.point_at_leader();
+    }
+
+    pub(super) fn is_no_longer_cut_off(&mut self) {
+        if std::mem::take(&mut self.group.cut_off) && !self.disk.is_stuck() {
+            self.shared.set(|status| status.manager_health = None);
+        }
+    }
+
     fn look_for_quorum(&mut self, now: Moment) {
+        let lacks = self.lacks_quorum();
+        if self.group.cut_off && !lacks {
+            tracing::info!("enough managers answer again");
+            self.is_no_longer_cut_off();
+            self.point_at_leader();
+            self.begin_leading();
+        }
         let waits = self.leader.is_some() && !self.requests.is_empty();
-        self.group.quorum_at = waits.then(|| now + QUORUM_LOOK);
-        if waits && self.lacks_quorum() {
+        self.group.quorum_at = (waits || self.group.cut_off).then(|| now + QUORUM_LOOK);
+        if waits && lacks {
             let refusal = unavailable(NO_LEADER);
             self.requests.refuse_since(now - NO_LEADER_LIMIT, &refusal);
         }
