@@ -4,7 +4,7 @@
 //! gets a complete one again. What a node needs to know of a task is that it is there and how far
 //! it should come: its other changes are not sent.
 
-use super::{Effect, Leader, State};
+use super::{Effect, Leader, State, rotation::Told};
 use crate::types::{
     Assignments, Desired, FromManager, NodeId, Role, Sequence, Task, TaskId, TaskState,
 };
@@ -41,8 +41,8 @@ pub(super) struct Session {
     pub(super) place: Option<(Role, Vec<String>)>,
     /// How many heartbeats came since.
     pub(super) place_age: u32,
-    /// The digests of the roots that it was told of, and how many heartbeats came since.
-    pub(super) trust: Option<(RootDigests, u32)>,
+    /// What it was told of the roots.
+    pub(super) trust: Option<Told>,
     /// What is wrong with the node's manager, as of its last heartbeat.
     pub(super) unwell: Option<String>,
     /// What it said of that since.
@@ -102,8 +102,8 @@ impl Leader {
         let Some(session) = self.sessions.get_mut(node) else { return };
         session.place_age = session.place_age.saturating_add(1);
         self.due.told.insert(node.clone());
-        if let Some((_, age)) = &mut session.trust {
-            *age = age.saturating_add(1);
+        if let Some(told) = &mut session.trust {
+            told.grow_older();
         }
         let heartbeat = super::liveness::heartbeat_period(state);
         let message = FromManager::Beat { session: session.id, heartbeat };

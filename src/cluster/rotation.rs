@@ -12,9 +12,27 @@ use std::{
     time::Duration,
 };
 
-/// After so many heartbeats a node that has not said that it follows is told again: either message
-/// may be lost. At the usual pace this is every nine seconds.
+/// After so many heartbeats a node is told again: either message may be lost. At the usual pace this
+/// is every nine seconds; of one that has said that it follows, each time after twice as long, since
+/// that it let go of the root of before it does not say.
 const TELL_AGAIN: u32 = 5;
+
+/// What a node was told of the roots.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    digests: RootDigests,
+    /// How many heartbeats ago.
+    age: u32,
+    /// After how many it is told again.
+    again: u32,
+}
+
+impl Told {
+    /// The node has beaten once more.
+    pub(super) fn grow_older(&mut self) {
+        self.age = self.age.saturating_add(1);
+    }
+}
 
 /// What the cluster's nodes spread their requests over, for each of them: a manager signs several
 /// hundred certificates a second, and does other things besides.
@@ -56,11 +74,13 @@ impl Leader {
         for id in told {
             let Some(session) = self.sessions.get_mut(id) else { continue };
             let follows = self.certified.get(id) == Some(&newest);
-            let knows = session
-                .trust
-                .is_some_and(|(told, age)| told == digests && (follows || age < TELL_AGAIN));
-            if !knows {
-                session.trust = Some((digests, 0));
+            let before = session.trust.filter(|told| told.digests == digests);
+            if before.is_none_or(|told| told.age >= told.again) {
+                let again = match before {
+                    Some(told) if follows => told.again.saturating_mul(2),
+                    _ => TELL_AGAIN,
+                };
+                session.trust = Some(Told { digests, age: 0, again });
                 let message = FromManager::Trust { trust: Box::new(cluster.trust()), within };
                 effects.push(Effect::Send { node: id.clone(), message });
             }
