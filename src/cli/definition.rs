@@ -209,7 +209,7 @@ fn told(error: &Error, words: &[String]) -> Option<String> {
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let argument = argument()?;
-            let flag = argument.split([' ', '=']).next()?.to_owned();
+            let flag = argument.split([' ', '=', '[']).next()?.to_owned();
             let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
             let reason = match std::error::Error::source(error) {
                 Some(source) => source.to_string(),
@@ -411,7 +411,7 @@ mod tests {
         let twice = "midge service create --replicas 1 -e A=1 --replicas 3 -e B=2 -d -d bb:1 a b";
         assert_eq!(last(twice, "replicas"), ["3"]);
         assert_eq!(last(twice, "env"), ["A=1", "B=2"]);
-        assert_eq!(last(twice, "args"), ["a", "b"]);
+        assert_eq!(last(twice, "image"), ["bb:1", "a", "b"]);
         assert_eq!(last("midge service update --init=false --init web", "init"), ["true"]);
         assert_eq!(last("midge service rm a b", "services"), ["a", "b"]);
     }

@@ -12,11 +12,10 @@ use serde_json::{Value, json};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CreateArgs {
-    /// The image
-    image: String,
-    /// What runs instead of the image's arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARG")]
-    args: Vec<String>,
+    // One list, so that whatever stands behind the image is the container's, as of Docker's.
+    /// The image, and what runs instead of its arguments
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "ARG"], num_args = 1..)]
+    image: Vec<String>,
     /// What the service is called
     #[arg(long)]
     name: Option<String>,
@@ -71,6 +70,10 @@ pub(in crate::cli) struct CreateArgs {
 }
 
 impl CreateArgs {
+    fn image(&self) -> &str {
+        self.image.first().map_or("", String::as_str)
+    }
+
     fn spec(&self) -> Result<Value, CliError> {
         let mode = match self.mode.as_str() {
             "replicated" => json!({"Replicated": {"Replicas": 1}}),
@@ -87,7 +90,7 @@ impl CreateArgs {
             "Name": self.name.as_deref().unwrap_or(""),
             "Labels": merge_labels(&Value::Null, &self.label, &[]),
             "TaskTemplate": {
-                "ContainerSpec": {"Image": self.image},
+                "ContainerSpec": {"Image": self.image()},
                 "Resources": {"Limits": {}, "Reservations": {}},
                 "Placement": {},
                 "ForceUpdate": 0,
@@ -105,7 +108,8 @@ impl CreateArgs {
                 target[field] = Value::Array(values);
             }
         };
-        set(container, "Args", self.args.iter().cloned().map(Value::from).collect());
+        let arguments = self.image.iter().skip(1).cloned();
+        set(container, "Args", arguments.map(Value::from).collect());
         set(container, "Env", merge_env(&file_variables, &self.env, &[]));
         set(container, "Mounts", self.mount.clone());
         self.lists.apply(container)?;
@@ -131,7 +135,7 @@ impl CreateArgs {
 
 pub(super) fn run(client: &Client, args: &CreateArgs) -> Result<Exit, CliError> {
     let mut spec = args.spec()?;
-    let auth = if args.with_registry_auth { resolve::registry_auth(&args.image)? } else { None };
+    let auth = if args.with_registry_auth { resolve::registry_auth(args.image())? } else { None };
     let unpinned = match args.no_resolve_image {
         true => None,
         false => resolve::pin(client, &mut spec, auth.as_ref())?,
@@ -145,4 +149,36 @@ pub(super) fn run(client: &Client, args: &CreateArgs) -> Result<Exit, CliError> 
     let id = text(&answer, "/ID");
     output::line(id)?;
     progress::wait(client, id, args.wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: CreateArgs,
+    }
+
+    #[test]
+    fn what_stands_behind_the_image_is_the_containers() {
+        for (words, arguments) in [
+            ("bb:1", json!(null)),
+            ("bb:1 top -d 1", json!(["top", "-d", "1"])),
+            (
+                "bb:1 --name inner -p 80 --env a",
+                json!(["--name", "inner", "-p", "80", "--env", "a"]),
+            ),
+            ("bb:1 -- --help", json!(["--", "--help"])),
+        ] {
+            let words = format!("create --name outer -p mode=host,target=8080 {words}");
+            let spec = Line::parse_from(words.split(' ')).args.spec().unwrap();
+            assert_eq!(spec["Name"], "outer", "{words}");
+            assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Args"], arguments, "{words}");
+            assert_eq!(spec["EndpointSpec"]["Ports"].as_array().unwrap().len(), 1, "{words}");
+        }
+        assert!(Line::try_parse_from(["create", "--nope", "bb:1"]).is_err());
+    }
 }
