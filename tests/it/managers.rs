@@ -62,6 +62,37 @@ fn every_manager_answers_and_the_cluster_outlives_its_leader() {
     assert_eq!(names(&network.hosts[0]), ["after", "made-0", "made-1", "made-2"]);
 }
 
+/// The engine of a leader that is cut off goes on leading: it cannot know of another.
+#[test]
+fn a_leader_that_is_cut_off_restarts_its_containers_and_comes_back() {
+    if !can_run() {
+        return;
+    }
+    let network = Network::managers(3, 0);
+    network.load_busybox();
+    let made = ["service", "create", "-q", "--name", "web", "--mode", "global"];
+    network.hosts[0].ok(&[&made[..], &BUSY].concat());
+    network.hosts[0].wait_running("web", 3);
+    let led = network.hosts[0].leader().unwrap() - 1;
+    let (cut_off, other) = (&network.hosts[led], &network.hosts[(led + 1) % 3]);
+    cut_off.link(false);
+    let other_leads = || other.leader().filter(|leader| *leader != led + 1);
+    eventually("another leader", other_leads);
+
+    let before = cut_off.containers();
+    let [(_, pid)] = before[..] else { panic!("{before:?}") };
+    cut_off.sh(&format!("kill -9 {pid}"));
+    let after = eventually("its container to be restarted", || {
+        let now = cut_off.containers();
+        (now.len() == 1 && now != before).then_some(now)
+    });
+    cut_off.link(true);
+    network.await_nodes(3, 0);
+    other.wait_running("web", 3);
+    assert_eq!(cut_off.containers(), after, "what it restarted is taken over");
+    assert_eq!(cut_off.leader(), other.leader());
+}
+
 #[test]
 fn roles_change_without_a_container_noticing() {
     if !can_run() {
