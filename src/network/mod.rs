@@ -14,7 +14,7 @@
 //! - For each published port a socket that holds it against other programs.
 //!
 //! One table more is left where the network was the first of the machine to forward packets
-//! ([`forwarding`]).
+//! (`forwarding`).
 //!
 //! Version 6 of IP is switched on only for tasks that publish a port at an address of version 6 of
 //! the node: they get a unique local address beside the other, and a table of their own.
