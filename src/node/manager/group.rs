@@ -246,8 +246,10 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     /// decided here from now on, and the others may have another leader, or other roots: nodes that
     /// have a session here look for that one, or do without a manager, this node among them.
     pub(super) fn note_cut_off(&mut self) {
+        let now = self.host.now();
+        self.requests.refuse_since(now - NO_LEADER_LIMIT, &unavailable(NO_LEADER));
         self.group.cut_off = true;
-        self.group.quorum_at = Some(self.host.now() + QUORUM_LOOK);
+        self.group.quorum_at = Some(now + QUORUM_LOOK);
         self.leader = None;
         self.proposals.next = None;
         self.point_at_leader();
