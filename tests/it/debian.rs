@@ -259,16 +259,16 @@ fn the_script_installs_and_takes_away_what_it_installed() {
         machine.ok("systemctl is-active midge; systemctl is-enabled midge"),
         "active\nenabled\n"
     );
+    let deb = machine.give(&dist.join(format!("midge_{version}_amd64.deb")));
+    let refused = machine.inside(&format!("dpkg --install {deb}"));
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && error.contains("install.sh --uninstall"), "{error}");
     let before = machine.form_cluster();
     let daemon = machine.daemon();
     machine.ok(&format!("sh {script} --archive {archive}"));
     machine.await_daemon_after(&daemon);
     assert_eq!(machine.containers(), before);
     machine.ok("sh /usr/local/share/midge/install.sh --uninstall");
-    let deb = machine.give(&dist.join(format!("midge_{version}_amd64.deb")));
-    let refused = machine.inside(&format!("dpkg --install {deb}"));
-    let error = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && error.contains("install.sh --uninstall"), "{error}");
     assert_eq!(machine.containers(), before, "containers run on, and the state is there");
     machine.ok(&format!("sh {script} --archive {archive}"));
     machine.await_daemon_after("0");
