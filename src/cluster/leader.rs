@@ -148,36 +148,15 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// Takes over: everything is looked at once, and every node has to be heard of again.
+    /// Takes over: everything is looked at once, and every node has to be heard of again. `again` tells
+    /// whether a leader of this term was thrown away: what that one proposed last may be committed yet.
     #[must_use]
     pub fn new(
         state: &State,
         now: Moment,
         date: Date,
-        term: u64,
+        (term, again): (u64, bool),
         seed: u64,
-    ) -> (Self, Vec<Effect>) {
-        Self::begin(state, (now, date), (term, seed), false)
-    }
-
-    /// Takes over once more within a term, from a leader that was thrown away: what that one proposed
-    /// last may be committed yet.
-    #[must_use]
-    pub fn again(
-        state: &State,
-        now: Moment,
-        date: Date,
-        term: u64,
-        seed: u64,
-    ) -> (Self, Vec<Effect>) {
-        Self::begin(state, (now, date), (term, seed), true)
-    }
-
-    fn begin(
-        state: &State,
-        (now, date): (Moment, Date),
-        (term, seed): (u64, u64),
-        doubt: bool,
     ) -> (Self, Vec<Effect>) {
         let mut leader = Self {
             term,
@@ -202,7 +181,7 @@ impl Leader {
             certified: BTreeMap::new(),
             queue: VecDeque::new(),
             in_flight: None,
-            doubt,
+            doubt: again,
             retry_at: None,
         };
         leader.doubt_all_nodes(state);

@@ -412,11 +412,10 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             if before.leading {
                 tracing::warn!(term = leadership.term, "this manager no longer leads");
             }
-            self.leader = None;
-            self.proposals.next = None;
+            self.drop_leader();
         }
         if !leadership.leading || before.term != leadership.term {
-            self.is_no_longer_cut_off();
+            self.end_cut_off();
         }
         self.point_at_leader();
         if leadership.leading && (!before.leading || before.term != leadership.term) {
@@ -424,6 +423,12 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
             self.rebuild();
             self.propose_bootstrap();
         }
+    }
+
+    /// Throws the leader away, with what it wanted to propose.
+    fn drop_leader(&mut self) {
+        self.leader = None;
+        self.proposals.next = None;
     }
 
     /// Throws the leader away, and derives it anew where this member leads.
@@ -445,11 +450,8 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         }
         let (now, date, seed) = (self.host.now(), self.host.date(), self.host.random());
         let term = self.leadership.term;
-        let (leader, effects) = if self.led.replace(term) == Some(term) {
-            Leader::again(&self.state, now, date, term, seed)
-        } else {
-            Leader::new(&self.state, now, date, term, seed)
-        };
+        let again = self.led.replace(term) == Some(term);
+        let (leader, effects) = Leader::new(&self.state, now, date, (term, again), seed);
         self.leader = Some(leader);
         self.carry_out(effects);
         self.forward_held();

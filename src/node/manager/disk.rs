@@ -80,8 +80,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 self.requests.refuse_changes(&unavailable(&refusal));
                 self.step_down();
                 if self.has_fallen_out() {
-                    self.leader = None;
-                    self.proposals.next = None;
+                    self.drop_leader();
                     self.point_at_leader();
                 }
             }

@@ -250,12 +250,11 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         self.requests.refuse_since(now - NO_LEADER_LIMIT, &unavailable(NO_LEADER));
         self.group.cut_off = true;
         self.group.quorum_at = Some(now + QUORUM_LOOK);
-        self.leader = None;
-        self.proposals.next = None;
+        self.drop_leader();
         self.point_at_leader();
     }
 
-    pub(super) fn is_no_longer_cut_off(&mut self) {
+    pub(super) fn end_cut_off(&mut self) {
         if std::mem::take(&mut self.group.cut_off) && !self.disk.is_stuck() {
             self.shared.set(|status| status.manager_health = None);
         }
@@ -265,7 +264,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
         let lacks = self.lacks_quorum();
         if self.group.cut_off && !lacks {
             tracing::info!("enough managers answer again");
-            self.is_no_longer_cut_off();
+            self.end_cut_off();
             self.point_at_leader();
             self.begin_leading();
         }

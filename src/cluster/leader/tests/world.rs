@@ -149,7 +149,7 @@ impl World {
             assert!(applied.is_ok(), "{applied:?}");
         }
         let now = Moment::ZERO + Duration::from_secs(100);
-        let (leader, effects) = Leader::new(&state, now, date, 1, 7);
+        let (leader, effects) = Leader::new(&state, now, date, (1, false), 7);
         let mut world = Self {
             state,
             leader,
@@ -357,7 +357,8 @@ impl World {
     pub(crate) fn fail_over(&mut self, term: u64) {
         self.pending = None;
         self.seed += 1;
-        let (leader, effects) = Leader::new(&self.state, self.now, self.date, term, self.seed);
+        let (leader, effects) =
+            Leader::new(&self.state, self.now, self.date, (term, false), self.seed);
         self.leader = leader;
         self.carry_out(effects);
     }
