@@ -36,7 +36,7 @@ fn enforce_node(state: &State, node: &Node, date: Date) -> Vec<(TaskId, TaskStat
     let mut generic = GenericLeft::of(&node.description.generic);
     let mut rejected = Vec::new();
     let is_live = |task: &&Task| {
-        (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+        task.status.state.is_given()
             && task.desired.is_wanted()
             && task.node.as_ref() == Some(&node.id)
     };

@@ -1,7 +1,7 @@
 //! What must hold of the cluster's state after every command; checked by the simulation.
 
 use super::{SlotKey, State, state::check_slot};
-use crate::types::{Desired, GenericResource, NodeId, REASONS_MAX, Task, TaskState};
+use crate::types::{Desired, GenericResource, NodeId, REASONS_MAX, Task};
 use std::collections::BTreeMap;
 
 /// Checks the whole state.
@@ -46,8 +46,7 @@ pub fn check(state: &State) -> Result<(), String> {
 fn check_generic(state: &State) -> Result<(), String> {
     let mut users: BTreeMap<(&NodeId, &GenericResource), &Task> = BTreeMap::new();
     for task in state.tasks() {
-        let uses = (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
-            && task.desired.may_run();
+        let uses = task.status.state.is_given() && task.desired.may_run();
         let Some(node) = task.node.as_ref().filter(|_| uses) else { continue };
         let named = |resource: &&GenericResource| matches!(resource, GenericResource::Named { .. });
         for resource in task.generic.iter().filter(named) {
@@ -81,7 +80,7 @@ fn check_task(state: &State, task: &Task) -> Result<(), String> {
     {
         return Err(format!("node {node} is gone"));
     }
-    let given = (TaskState::Assigned..=TaskState::Running).contains(&task.status.state);
+    let given = task.status.state.is_given();
     if given && task.node.is_none() {
         return Err(format!("{} without a node", task.status.state));
     }

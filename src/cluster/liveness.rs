@@ -288,8 +288,7 @@ impl Leader {
 
     fn orphan_tasks(&mut self, state: &State, id: &NodeId) {
         for task in state.tasks_on_node(id) {
-            let given = TaskState::Assigned..=TaskState::Running;
-            if given.contains(&task.status.state) {
+            if task.status.state.is_given() {
                 let status = TaskStatus {
                     state: TaskState::Orphaned,
                     message: "the node has been down for 24 hours".to_owned(),

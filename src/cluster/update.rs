@@ -170,9 +170,8 @@ impl<'a> Pass<'a> {
         let refused = |task: &Task| {
             self.observed(task) <= TaskState::Pending && !task.status.error.is_empty()
         };
-        let given = TaskState::Assigned..=TaskState::Running;
         slot.all.iter().any(|it| it.id == *task && refused(it))
-            && !slot.all.iter().any(|it| given.contains(&self.observed(it)))
+            && !slot.all.iter().any(|it| self.observed(it).is_given())
     }
 
     /// Ends the update where more failed than may. Nothing else is decided then: what becomes of

@@ -92,7 +92,7 @@ fn is_stuck(state: &State, before: &impl Before, task: &Task) -> bool {
     let lives = |other: &Task| {
         other.id != task.id
             && SlotKey::of(other) == SlotKey::of(task)
-            && (TaskState::Assigned..=TaskState::Running).contains(&other.status.state)
+            && other.status.state.is_given()
     };
     refused && !state.tasks_of_service(&task.service).any(lives)
 }

@@ -58,6 +58,12 @@ impl TaskState {
         self <= Self::Running
     }
 
+    /// Tells whether the task was given to a node and has not ended there.
+    #[must_use]
+    pub fn is_given(self) -> bool {
+        (Self::Assigned..=Self::Running).contains(&self)
+    }
+
     /// Tells whether the state goes through the consensus log. The steps between ASSIGNED and
     /// RUNNING stay in the leader's memory, so that starting a task is two writes and not seven.
     #[must_use]

@@ -94,8 +94,7 @@ fn confirm(nodes: &mut NodeSet<'_>, checks: &Checks<'_>, task: &Task, out: &mut 
         {
             None => {
                 let generic = nodes.take(task, index);
-                let node = Some(id.clone());
-                out.push(Decision { task: task.id.clone(), node, error: String::new(), generic });
+                out.push(placed(nodes, task, (index, generic)));
                 return;
             }
             Some(failure) => filter::explain(&BTreeMap::from([(failure, 1)]), checks),

@@ -7,7 +7,7 @@ use crate::{
     cluster::State,
     types::{
         GenericResource, Moment, NetworkMode, Node, NodeId, PortProtocol, PublishMode, Resources,
-        ServiceId, Task, TaskId, TaskState, Version,
+        ServiceId, Task, TaskId, Version,
     },
 };
 use std::{
@@ -113,7 +113,7 @@ impl<'a> NodeSet<'a> {
     /// Tells whether the task uses its node: from ASSIGNED until it has ended.
     fn holds(&self, task: &Task) -> bool {
         let state = self.volatile.state_of(task);
-        (TaskState::Assigned..=TaskState::Running).contains(&state)
+        state.is_given()
     }
 
     /// Turns the service's own counts to this service and spec.
@@ -131,22 +131,25 @@ impl<'a> NodeSet<'a> {
         }
     }
 
+    /// Returns the task's predecessor, ended or not.
+    fn before(&self, task: &Task) -> Option<&'a Task> {
+        self.state.task(task.predecessor.as_ref()?)
+    }
+
+    /// Returns the task's predecessor while that uses its node.
     fn predecessor(&self, task: &Task) -> Option<&'a Task> {
-        let predecessor = self.state.task(task.predecessor.as_ref()?)?;
-        self.holds(predecessor).then_some(predecessor)
+        self.before(task).filter(|before| self.holds(before))
     }
 
     /// Returns the node of the task's predecessor, whether that has ended or not.
     pub(super) fn home(&self, task: &Task) -> Option<usize> {
-        let predecessor = self.state.task(task.predecessor.as_ref()?)?;
-        self.find(predecessor.node.as_ref()?)
+        self.find(self.before(task)?.node.as_ref()?)
     }
 
     /// Tells whether the task was made to be placed anew: by force, or since its predecessor was
     /// placed by other preferences.
     pub(super) fn is_placed_anew(&self, task: &Task) -> bool {
-        let predecessor = task.predecessor.as_ref().and_then(|id| self.state.task(id));
-        predecessor.is_some_and(|before| {
+        self.before(task).is_some_and(|before| {
             before.spec.force_update != task.spec.force_update
                 || before.spec.placement.spread != task.spec.placement.spread
         })

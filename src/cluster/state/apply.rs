@@ -575,7 +575,7 @@ impl State {
 
     fn report_one(&mut self, at: At, id: &TaskId, status: &TaskStatus) {
         let Some(task) = self.tables.tasks.get_mut(id) else { return };
-        let needs_node = (TaskState::Assigned..=TaskState::Running).contains(&status.state);
+        let needs_node = status.state.is_given();
         let falls = status.state < task.status.state;
         if falls || task.status == *status || (needs_node && task.node.is_none()) {
             return;
