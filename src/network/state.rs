@@ -2,12 +2,15 @@
 //! files, nothing of the kernel's network.
 
 use super::{error::NetworkError, subnet::Subnet};
-use crate::types::{NetworkMode, PortStatus, TaskId};
+use crate::{
+    types::{NetworkMode, PortStatus, TaskId},
+    util::disk,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
@@ -87,7 +90,7 @@ impl Paths {
 
     /// Removes the folders, where nothing is left in them, and the subnet.
     pub(super) fn delete(&self) -> Result<(), NetworkError> {
-        remove_file(&self.node_file())?;
+        remove(&self.node_file())?;
         for dir in [self.netns_dir(), self.tasks_dir()] {
             match fs::remove_dir(&dir) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -107,13 +110,12 @@ impl Paths {
 
     /// Keeps the subnet.
     pub(super) fn save_subnet(&self, subnet: Subnet) -> Result<(), NetworkError> {
-        write_json(&self.node_file(), &NodeFile { subnet }, Survives::PowerCut)
+        write_json(&self.node_file(), &NodeFile { subnet })
     }
 
     /// Keeps a task's record.
     pub(super) fn save(&self, task: &TaskId, record: &Record) -> Result<(), NetworkError> {
-        // It says what is in the kernel, which forgets as well.
-        write_json(&self.record(task), record, Survives::Daemon)
+        write_json(&self.record(task), record)
     }
 
     /// Forgets a task: its files and, last of all, its record.
@@ -125,7 +127,7 @@ impl Paths {
             }
             _ => {}
         }
-        remove_file(&self.record(task))
+        remove(&self.record(task))
     }
 
     /// Reads every record. One that cannot be read is left out: its task is prepared anew, and
@@ -150,7 +152,8 @@ impl Paths {
     pub(super) fn traces(&self) -> Result<Vec<TaskId>, NetworkError> {
         let mut names = file_names(&self.tasks_dir())?;
         names.extend(file_names(&self.netns_dir())?);
-        let ids = names.iter().map(|name| name.strip_suffix(".json").unwrap_or(name));
+        // Also of one whose record was being written.
+        let ids = names.iter().filter_map(|name| name.split('.').next());
         let mut tasks: Vec<TaskId> = ids.filter_map(|id| TaskId::parse(id).ok()).collect();
         tasks.sort();
         tasks.dedup();
@@ -171,13 +174,8 @@ fn file_names(dir: &Path) -> Result<Vec<String>, NetworkError> {
     Ok(names)
 }
 
-fn remove_file(path: &Path) -> Result<(), NetworkError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(NetworkError::file("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
+fn remove(path: &Path) -> Result<(), NetworkError> {
+    disk::remove(path).map_err(NetworkError::file("remove", path))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetworkError> {
@@ -192,34 +190,8 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetworkError
     Ok(Some(value))
 }
 
-/// What a file must survive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Survives {
-    /// The daemon's end, however it comes.
-    Daemon,
-    /// The machine's as well.
-    PowerCut,
-}
-
-fn write_json<T: Serialize>(
-    path: &Path,
-    value: &T,
-    survives: Survives,
-) -> Result<(), NetworkError> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| NetworkError::file("write", path)(error.into()))?;
-    write_atomically(path, &bytes, survives)
-}
-
-/// Writes a file such that a reader, also after what it must survive, sees either the old or the
-/// new content.
-fn write_atomically(path: &Path, bytes: &[u8], survives: Survives) -> Result<(), NetworkError> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new).map_err(NetworkError::file("create", &new))?;
-    let written = file.write_all(bytes).and_then(|()| match survives {
-        Survives::Daemon => Ok(()),
-        Survives::PowerCut => file.sync_all(),
-    });
-    written.map_err(NetworkError::file("write", &new))?;
-    fs::rename(&new, path).map_err(NetworkError::file("replace", path))
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), NetworkError> {
+    let written = serde_json::to_vec(value).map_err(io::Error::from);
+    let written = written.and_then(|bytes| disk::replace(path, &bytes, 0o644));
+    written.map_err(NetworkError::file("write", path))
 }

@@ -5,12 +5,12 @@
 //! first), `swarm-node.key` (PEM, 0600), and the key that seals the log (0600). Every file is
 //! written beside its place, synced and renamed, so that a power cut leaves the old or the new one.
 
-use crate::types::Trust;
+use crate::{types::Trust, util::disk};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     fmt, fs,
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    io::{self, Read as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -146,11 +146,11 @@ impl CertificateFiles {
     pub fn remove(&self) -> Result<(), FileError> {
         for name in [CERTIFICATE, KEY, ROOT] {
             let path = self.folder.join(name);
-            match fs::remove_file(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(FileError::Io { doing: "remove", path, source }),
-            }
+            disk::remove(&path).map_err(|source| FileError::Io {
+                doing: "remove",
+                path,
+                source,
+            })?;
         }
         Ok(())
     }
@@ -186,24 +186,7 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(
     let failed = |source| FileError::Io { doing: "write", path: path.to_owned(), source };
     let folder = path.parent().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    // A leftover of a crash may have another mode: never write a key into it.
-    match fs::remove_file(&beside) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&beside)
-        .map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&beside, path).map_err(failed)?;
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    disk::replace(path, bytes, mode).map_err(failed)
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

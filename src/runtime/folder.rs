@@ -4,11 +4,10 @@
 //! containerd forgets how a process ended when its shim is deleted or the machine restarts; these
 //! files are what survives.
 
-use crate::{agent::Phase, types::Date};
+use crate::{agent::Phase, types::Date, util::disk};
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// The folder of one container.
@@ -45,7 +44,7 @@ impl Folder {
     ) -> io::Result<()> {
         fs::create_dir_all(&self.path)?;
         if let Some(snapshotter) = snapshotter {
-            fs::write(self.path.join("snapshotter"), snapshotter)?;
+            disk::replace(&self.path.join("snapshotter"), snapshotter.as_bytes(), 0o644)?;
         }
         match hostname {
             Some(hostname) => fs::write(self.hostname(), format!("{hostname}\n")),
@@ -68,27 +67,21 @@ impl Folder {
 
     /// Takes that back: the start failed before anything ran.
     pub(super) fn unmark_started(&self) -> io::Result<()> {
-        match fs::remove_file(self.path.join("started")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        disk::remove(&self.path.join("started"))
     }
 
     pub(super) fn was_started(&self) -> bool {
         self.path.join("started").exists()
     }
 
-    /// Notes how the container ended; the first note stays.
+    /// Notes, durably, how the container ended; the first note stays.
     pub(super) fn write_exit(&self, exit: &Exit) -> io::Result<()> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         if self.read_exit().is_some() {
             return Ok(());
         }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let fresh = self.path.join(format!("exit.{number}"));
         let date = exit.date.map_or(0, Date::unix_nanos);
-        fs::write(&fresh, format!("{} {date} {}\n", exit.code, u8::from(exit.out_of_memory)))?;
-        fs::rename(fresh, self.path.join("exit"))
+        let text = format!("{} {date} {}\n", exit.code, u8::from(exit.out_of_memory));
+        disk::replace(&self.path.join("exit"), text.as_bytes(), 0o644)
     }
 
     /// Returns how the container ended, where that was noted.

@@ -1,6 +1,7 @@
 //! midge's own executable in the places where others start it: as logger by the shim, as init
 //! inside a container.
 
+use crate::util::disk;
 use std::{
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -35,17 +36,13 @@ pub fn install_helper(executable: &Path, data_dir: &Path) -> io::Result<PathBuf>
             return Ok(path);
         }
     }
-    let fresh = data_dir.join("logger.new");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    if fs::hard_link(executable, &fresh).is_err() {
-        fs::copy(executable, &fresh)?;
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
-        fs::File::open(&fresh)?.sync_all()?;
-    }
-    fs::rename(&fresh, &path)?;
+    disk::replace_by(&path, |fresh| {
+        if fs::hard_link(executable, fresh).is_err() {
+            fs::copy(executable, fresh)?;
+            fs::set_permissions(fresh, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(())
+    })?;
     Ok(path)
 }
 

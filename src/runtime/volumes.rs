@@ -7,13 +7,15 @@
 
 mod mounts;
 
-use crate::types::{Date, Labels, StoredVolume, VolumeOptions, is_volume_name};
+use crate::{
+    types::{Date, Labels, StoredVolume, VolumeOptions, is_volume_name},
+    util::disk::{remove, replace},
+};
 use mounts::MountPlan;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::SystemTime,
@@ -268,7 +270,7 @@ impl Volumes {
         let folder = self.inner.containers.join(container);
         let names: Vec<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
         if !names.is_empty() {
-            write_whole(&folder, USES, names.join("\n").as_bytes())
+            replace(&folder.join(USES), names.join("\n").as_bytes(), 0o644)
                 .map_err(disk("note the use of", &names.join(", ")))?;
         }
         for wanted in wanted {
@@ -306,12 +308,7 @@ impl Volumes {
             }
         }
         let noted = self.inner.containers.join(container).join(USES);
-        match fs::remove_file(noted) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(disk("note the end of the use of", &uses.join(", "))(error));
-            }
-            _ => {}
-        }
+        remove(&noted).map_err(disk("note the end of the use of", &uses.join(", ")))?;
         uses.iter().for_each(|name| self.unmount_unused(name));
         Ok(())
     }
@@ -358,8 +355,9 @@ impl Volumes {
         let folder = self.inner.dir.join(name);
         let made = text.and_then(|text| {
             fs::create_dir_all(&folder)?;
-            // The record first: a folder with content and without one would be somebody's data.
-            write_whole(&folder, "record.json", &text)?;
+            // The record first: a folder with content and without one would be somebody's data. Its
+            // options may hold the password of a file server.
+            replace(&folder.join("record.json"), &text, 0o600)?;
             fs::create_dir(&content)
         });
         made.map_err(disk("make", name))?;
@@ -503,16 +501,6 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     };
     let name = |entry: io::Result<fs::DirEntry>| Some(entry.ok()?.file_name().into_string());
     Ok(entries.filter_map(name).filter_map(Result::ok).collect())
-}
-
-/// Writes a file that is there as a whole, or not at all, also after a power cut.
-fn write_whole(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let fresh = folder.join(format!("{name}.new"));
-    let mut file = fs::File::create(&fresh)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(fresh, folder.join(name))?;
-    fs::File::open(folder)?.sync_all()
 }
 
 /// Adds up what is below a folder, on its own file system; none where that is too much to count.

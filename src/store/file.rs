@@ -4,13 +4,13 @@
 //! database is closed and opened anew, with redb's own repair, by the next call: a disk that was full
 //! for a while costs no restart.
 
-use crate::util::disk::{advice, may_pass};
+use crate::util::disk::{advice, may_pass, replace_by};
 use redb::{
     Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction,
 };
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -304,20 +304,10 @@ fn open_file(path: &Path) -> io::Result<File> {
 /// Makes an empty file of this format. Under another name first: redb refuses a file whose making
 /// a power cut interrupted, and nobody would dare to delete it.
 fn create(path: &Path) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
-    let unfinished = PathBuf::from(unfinished);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let database = builder().create_file(open_file(&unfinished)?).map_err(disk)?;
-    write_format(&database)?;
-    drop(database);
-    File::open(&unfinished)?.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    replace_by(path, |unfinished| {
+        let database = builder().create_file(open_file(unfinished)?).map_err(disk)?;
+        write_format(&database)
+    })
 }
 
 fn check_format(database: Database, path: &Path) -> Result<Open, Unopened> {

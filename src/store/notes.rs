@@ -3,10 +3,8 @@
 //!
 //! On flash a commit costs some thirty kilobytes; this costs none, since such a folder is in memory.
 
+use crate::util::disk;
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
-
-/// What ends the name of a file that is being written.
-const FRESH: &str = ".new";
 
 /// The folder.
 #[derive(Debug)]
@@ -17,9 +15,8 @@ impl Notes {
     /// old note or the new one.
     pub(super) fn write(&self, id: &str, note: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
-        let fresh = self.0.join(format!("{id}{FRESH}"));
-        fs::write(&fresh, note)?;
-        fs::rename(fresh, self.0.join(id))
+        // A task's environment may hold secrets.
+        disk::replace(&self.0.join(id), note, 0o600)
     }
 
     /// Returns what is noted of `id`, where anything is.

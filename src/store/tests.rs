@@ -354,6 +354,9 @@ fn that_a_task_runs_is_noted_beside_the_disk() {
     let written = disk.writes();
     store.commit(&[note(1, running), note(2, running), note(3, running)]).unwrap();
     assert_eq!(disk.writes(), written, "none of it on the disk");
+    let file = std::fs::metadata(notes.path().join("it").join(stored(1, running).task.id.as_str()));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds the task's environment");
     store
         .commit(&[put(2, TaskState::Failed), Record::RemoveTask(stored(3, running).task.id)])
         .unwrap();

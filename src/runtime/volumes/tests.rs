@@ -70,6 +70,9 @@ fn volumes_are_made_once_and_removed_when_unused() {
     let made = volumes.create(&wanted("data", &[])).unwrap();
     assert_eq!((made.labels["a"].as_str(), made.users.len()), ("1", 0));
     assert!(made.created > Date::EPOCH && Path::new(&made.path).is_dir());
+    let record = fs::metadata(world.dir.path().join("volumes/data/record.json")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&record.permissions());
+    assert_eq!(mode & 0o777, 0o600, "options may hold a password");
     let other = VolumeWanted { name: "data".to_owned(), ..VolumeWanted::default() };
     assert_eq!(volumes.create(&other).unwrap(), made, "what is there stays as it is");
 
