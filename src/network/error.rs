@@ -1,7 +1,7 @@
 //! What can go wrong with a task's network, and how a user reads it.
 
-use crate::{agent::Failure, types::PortProtocol};
-use std::{error::Error, fmt::Write as _, io, net::IpAddr, path::PathBuf};
+use crate::{agent::Failure, types::PortProtocol, util::error::chain};
+use std::{io, net::IpAddr, path::PathBuf};
 
 /// The network of a task or of the node could not be made or unmade.
 #[derive(Debug, thiserror::Error)]
@@ -155,12 +155,6 @@ fn shown(address: Option<IpAddr>, port: u16) -> String {
 
 impl From<NetworkError> for Failure {
     fn from(error: NetworkError) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            write!(message, ": {cause}").expect("writing to a string never fails");
-            source = cause.source();
-        }
-        Self { message, temporary: error.is_temporary() }
+        Self { message: chain(&error), temporary: error.is_temporary() }
     }
 }

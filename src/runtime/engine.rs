@@ -14,7 +14,6 @@ use super::{
     },
     exec,
     folder::{Exit, Folder, LOST},
-    image::chain,
     log_config::LogSetup,
     logs,
     oci::OciChoice,
@@ -26,6 +25,7 @@ use super::{
 use crate::{
     agent::{self, Failure, Phase},
     types::{Date, ImageHealth, Labels, Platform, Task, TaskId, signal},
+    util::error::chain,
 };
 use containerd_client::services::v1::{
     PluginsRequest, introspection_client::IntrospectionClient, version_client::VersionClient,

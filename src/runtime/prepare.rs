@@ -12,7 +12,6 @@ use super::{
     engine::{Runtime, SNAPSHOTTER, Shared, disk, permanent},
     folder::Folder,
     host,
-    image::chain,
     log_config::{LogSetup, Origin},
     mountinfo,
     plan::{self, Abilities, Need, Places, Planned, VolumeUse},
@@ -25,6 +24,7 @@ use super::{
 use crate::{
     agent::{Failure, Prepared},
     types::{Device, ImageHealth, NamespaceMode, Platform, Task},
+    util::error::chain,
 };
 use std::{
     collections::HashMap,

@@ -7,6 +7,7 @@ pub mod command;
 pub mod disk;
 pub mod dns;
 pub mod docker_config;
+pub mod error;
 #[cfg(test)]
 pub(crate) mod fuzz;
 pub mod hello;

@@ -4,7 +4,7 @@
 //! Must not know what the calls are for.
 
 use super::client::{Channel, ConnectError, ORIGIN};
-use crate::{agent::Failure, types::Date};
+use crate::{agent::Failure, types::Date, util::error::chain};
 use futures_lite::{FutureExt, future};
 use std::{error::Error as _, future::Future, sync::Arc, time::Duration};
 use tonic::{Code, Request, Status};
@@ -70,14 +70,7 @@ impl CallError {
 
     /// Renders the error for the agent, saying what was tried.
     pub(in crate::runtime) fn failure(&self, what: &str) -> Failure {
-        let mut message = format!("{what}: {self}");
-        let mut source = self.source();
-        while let Some(error) = source {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            source = error.source();
-        }
-        Failure { message, temporary: self.is_temporary() }
+        Failure { message: format!("{what}: {}", chain(self)), temporary: self.is_temporary() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Asks a containerd for its version, for whoever has no use for it otherwise.
 
 use super::client::{Channel, ORIGIN};
+use crate::util::error::chain;
 use containerd_client::services::v1::version_client::VersionClient;
 use std::time::Duration;
 
@@ -11,8 +12,7 @@ use std::time::Duration;
 /// Why nothing there says one within `limit`, as a sentence.
 pub async fn version(socket: &str, limit: Duration) -> Result<String, String> {
     let ask = async {
-        let channel =
-            Channel::connect(socket).await.map_err(|error| crate::runtime::image::chain(&error))?;
+        let channel = Channel::connect(socket).await.map_err(|error| chain(&error))?;
         let answer =
             VersionClient::with_origin(channel, http::Uri::from_static(ORIGIN)).version(()).await;
         answer.map(|answer| answer.into_inner().version).map_err(|status| {

@@ -5,6 +5,8 @@
 
 pub mod document;
 
+pub use crate::util::error::chain;
+
 use crate::types::{Date, Labels, Platform, image::InvalidReference};
 use std::fmt;
 
@@ -335,17 +337,4 @@ pub enum ImageError {
 fn megabytes(bytes: u64) -> String {
     let tenths = bytes / 100_000;
     format!("{}.{} MB", tenths / 10, tenths % 10)
-}
-
-/// Returns an error with its causes, as one line for a user.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

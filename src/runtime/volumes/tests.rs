@@ -188,7 +188,7 @@ fn a_folder_of_the_node_is_bound_and_survives_the_volume() {
     let missing = [("type", "none"), ("device", "/nonexistent/midge"), ("o", "bind")];
     world.container("c2");
     let error = world.volumes.attach("c2", &[wanted("gone", &missing)]).unwrap_err();
-    let text = super::super::image::chain(&error);
+    let text = crate::util::error::chain(&error);
     assert!(text.contains("failed to mount local volume: mount /nonexistent/midge:"), "{text}");
     assert!(text.contains("No such file or directory"), "{text}");
 }

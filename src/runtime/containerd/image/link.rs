@@ -1,9 +1,12 @@
 //! Calls to containerd: one connection that is made again when it broke, a deadline for each
 //! call, the namespace and the lease on each request.
 
-use crate::runtime::{
-    containerd::client::{Channel, ORIGIN},
-    image::RuntimeError,
+use crate::{
+    runtime::{
+        containerd::client::{Channel, ORIGIN},
+        image::RuntimeError,
+    },
+    util::error::chain,
 };
 use containerd_client::services::v1::{
     CreateRequest, DeleteRequest, ListRequest, content_client::ContentClient,
@@ -67,7 +70,7 @@ impl Link {
             return Ok(channel.clone());
         }
         let channel = Channel::connect(&self.socket).await;
-        let channel = channel.map_err(|e| RuntimeError::Away(crate::runtime::image::chain(&e)))?;
+        let channel = channel.map_err(|e| RuntimeError::Away(chain(&e)))?;
         *slot = Some(channel.clone());
         Ok(channel)
     }

@@ -12,7 +12,7 @@ use crate::{
     runtime::{
         PreparedImage,
         image::{
-            ImageError, Progress, PullError, RuntimeError, chain,
+            ImageError, Progress, PullError, RuntimeError,
             document::{
                 self, CONFIG_BYTES_MAX, Config, Descriptor, MANIFEST_BYTES_MAX, Manifest, Root,
             },
@@ -20,6 +20,7 @@ use crate::{
         registry::RegistryError,
     },
     types::{Platform, RegistryCredential, image::Reference},
+    util::error::chain,
 };
 use containerd_client::services::v1::{
     CreateImageRequest, GetImageRequest, Image, UpdateImageRequest,

@@ -322,7 +322,7 @@ fn archives_of_both_kinds_are_loaded() {
         let lie = build("amd64", "", &[b"other"], true);
         let lie = Built { layers: lie.layers, ..build("amd64", "", &[b"claimed"], true) };
         let lied = load(docker_archive(&lie)).await.unwrap_err();
-        assert!(crate::runtime::image::chain(&lied).contains("unpacked layer"), "{lied:?}");
+        assert!(crate::util::error::chain(&lied).contains("unpacked layer"), "{lied:?}");
         for name in ["bb:1", "bb:2", "multi:1", "x.y/z:2", foreign.root().as_str()] {
             images.remove(name, true).await.unwrap();
         }
