@@ -44,7 +44,7 @@ impl Subscription {
             format!("namespace=={namespace:?},topic=={PING:?}"),
         ];
         let request = link.request(SubscribeRequest { filters });
-        let channel = link.channel().await?;
+        let channel = link.channel().await.map_err(CallError::Connect)?;
         let subscribe = link.call("events.subscribe", LIVE_LIMIT, |channel| async move {
             EventsClient::with_origin(channel, Link::origin()).subscribe(request).await
         });

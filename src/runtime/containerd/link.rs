@@ -127,12 +127,12 @@ impl Link {
     }
 
     /// Returns the connection, made anew where it ended.
-    pub(in crate::runtime) async fn channel(&self) -> Result<Channel, CallError> {
+    pub(in crate::runtime) async fn channel(&self) -> Result<Channel, ConnectError> {
         let mut slot = self.shared.channel.lock().await;
         if let Some(channel) = slot.as_ref().filter(|channel| !channel.is_closed()) {
             return Ok(channel.clone());
         }
-        let channel = Channel::connect(&self.shared.socket).await.map_err(CallError::Connect)?;
+        let channel = Channel::connect(&self.shared.socket).await?;
         *slot = Some(channel.clone());
         Ok(channel)
     }
@@ -147,7 +147,7 @@ impl Link {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let channel = self.channel().await?;
+        let channel = self.channel().await.map_err(CallError::Connect)?;
         let answer = async { Some(send(channel.clone()).await) };
         let answer = answer.or(async {
             smol::Timer::after(limit).await;

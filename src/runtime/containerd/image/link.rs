@@ -1,9 +1,12 @@
-//! Calls to containerd: one connection that is made again when it broke, a deadline for each
-//! call, the namespace and the lease on each request.
+//! Calls to containerd about images, over a [`link`] of their own: a deadline for each, the lease
+//! on each request, what its failure means for a transfer.
 
 use crate::{
     runtime::{
-        containerd::client::{Channel, ORIGIN},
+        containerd::{
+            client::{Channel, ORIGIN},
+            link,
+        },
         image::RuntimeError,
     },
     util::error::chain,
@@ -44,35 +47,22 @@ const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
 pub(super) type Origin = tonic::transport::Uri;
 
 pub(super) struct Link {
-    socket: String,
-    namespace: MetadataValue<Ascii>,
-    channel: Mutex<Option<Channel>>,
+    calls: link::Link,
     keys: std::sync::Mutex<BTreeMap<String, Weak<Mutex<()>>>>,
 }
 
 impl Link {
-    pub(super) fn new(socket: &str, namespace: MetadataValue<Ascii>) -> Self {
-        Self {
-            socket: socket.to_owned(),
-            namespace,
-            channel: Mutex::new(None),
-            keys: std::sync::Mutex::default(),
-        }
+    pub(super) fn new(socket: &str, namespace: &str) -> Self {
+        let calls = link::Link::new(socket.to_owned(), namespace);
+        Self { calls, keys: std::sync::Mutex::default() }
     }
 
     pub(super) fn namespace(&self) -> &str {
-        self.namespace.to_str().unwrap_or("")
+        self.calls.namespace()
     }
 
     pub(super) async fn channel(&self) -> Result<Channel, RuntimeError> {
-        let mut slot = self.channel.lock().await;
-        if let Some(channel) = slot.as_ref().filter(|channel| !channel.is_closed()) {
-            return Ok(channel.clone());
-        }
-        let channel = Channel::connect(&self.socket).await;
-        let channel = channel.map_err(|e| RuntimeError::Away(chain(&e)))?;
-        *slot = Some(channel.clone());
-        Ok(channel)
+        self.calls.channel().await.map_err(|error| RuntimeError::Away(chain(&error)))
     }
 
     pub(super) async fn content(&self) -> Result<ContentClient<Channel>, RuntimeError> {
@@ -96,9 +86,7 @@ impl Link {
     }
 
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
-        request
+        self.calls.request(message)
     }
 
     pub(super) fn leased<T>(&self, message: T, lease: &Lease) -> Request<T> {

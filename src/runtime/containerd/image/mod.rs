@@ -37,7 +37,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
-use tonic::metadata::{Ascii, MetadataValue};
 
 /// How many parsed documents are remembered, so that a list does not read everything again: three
 /// an image, for more images than a node has.
@@ -92,10 +91,11 @@ impl Images {
     ) -> Result<Self, InvalidNamespace> {
         let word = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let fits = (1..=76).contains(&namespace.len()) && namespace.bytes().all(word);
-        let name: Option<MetadataValue<Ascii>> = namespace.parse().ok().filter(|_| fits);
-        let name = name.ok_or_else(|| InvalidNamespace(namespace.to_owned()))?;
+        if !fits {
+            return Err(InvalidNamespace(namespace.to_owned()));
+        }
         Ok(Self {
-            link: Arc::new(Link::new(socket, name)),
+            link: Arc::new(Link::new(socket, namespace)),
             registry: Registry::new(registries, resolve),
             documents: Arc::default(),
             room: Arc::default(),
