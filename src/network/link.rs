@@ -3,6 +3,7 @@
 //! Each function opens a socket, which belongs to the namespace of the calling thread.
 
 use super::{error::NetworkError, subnet::Subnet};
+use crate::util::deadline::within;
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
     Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
@@ -66,11 +67,8 @@ pub(super) fn with_netlink<T>(
             source: io::ErrorKind::BrokenPipe.into(),
         })
     };
-    let late = async {
-        smol::Timer::after(CALL_TIME_MAX).await;
-        Err(NetworkError::Timeout("change the node's links"))
-    };
-    smol::block_on(smol::future::or(f(&netlink), smol::future::or(ended, late)))
+    let done = smol::block_on(within(CALL_TIME_MAX, smol::future::or(f(&netlink), ended)));
+    done.unwrap_or_else(|| Err(NetworkError::Timeout("change the node's links")))
 }
 
 /// Turns netlink's error into one that says what was being done.

@@ -46,7 +46,7 @@ use self::{
 use crate::{
     agent::Failure,
     types::{NodeId, PortStatus, Task, TaskId},
-    util::answer::answered,
+    util::{answer::answered, deadline::within},
 };
 use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, thread, time::Duration};
 
@@ -209,10 +209,7 @@ impl Network {
             self.calls.send(call).await.map_err(|_| NetworkError::Stopped)?;
             answered(&self.calls, &answer).await.ok_or(NetworkError::Stopped)?
         };
-        let late = async {
-            smol::Timer::after(CALL_TIME_MAX).await;
-            Err(NetworkError::Timeout("change the node's network"))
-        };
-        smol::future::or(asked, late).await
+        let late = || Err(NetworkError::Timeout("change the node's network"));
+        within(CALL_TIME_MAX, asked).await.unwrap_or_else(late)
     }
 }

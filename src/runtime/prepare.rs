@@ -5,7 +5,7 @@ use super::{
     containerd::{
         container::{self, Record},
         labels,
-        link::{CallError, within},
+        link::CallError,
         snapshot,
     },
     device,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     agent::{Failure, Prepared},
     types::{Device, ImageHealth, NamespaceMode, Platform, Task},
-    util::error::chain,
+    util::{deadline::within, error::chain},
 };
 use std::{
     collections::HashMap,

@@ -1,10 +1,12 @@
 //! Streams of bytes and messages between two nodes, or of a node with itself.
 
 use super::tls::explain;
-use crate::wire::{self, DecodeError, EncodeError, HEADER_LEN, Message};
+use crate::{
+    util::deadline,
+    wire::{self, DecodeError, EncodeError, HEADER_LEN, Message},
+};
 use async_channel::{Receiver, Sender};
 use bytes::Bytes;
-use futures_lite::FutureExt as _;
 use std::{future::Future, time::Duration};
 
 /// The largest piece that is handed on at once.
@@ -47,11 +49,7 @@ pub(super) async fn within<T>(
     limit: Duration,
     future: impl Future<Output = Result<T, StreamError>>,
 ) -> Result<T, StreamError> {
-    let late = async {
-        let _at = smol::Timer::after(limit).await;
-        Err(StreamError::Timeout(limit))
-    };
-    future.or(late).await
+    deadline::within(limit, future).await.unwrap_or(Err(StreamError::Timeout(limit)))
 }
 
 enum Piece {

@@ -13,7 +13,7 @@ use crate::{
         ClusterId, Date, FromManager, FromWorker, JoinToken, LeaderAt, NodeId, PeerInput, Role,
         RootCa, Sequence, Trust,
     },
-    util::dns::Resolver,
+    util::{deadline, dns::Resolver},
     wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
 };
 use async_channel::Receiver;
@@ -101,11 +101,8 @@ fn worker(cluster: &Cluster, node: u128, manager: &Endpoint) -> Endpoint {
 #[track_caller]
 fn bounded<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
-    let late = async move {
-        let _at = smol::Timer::after(BOUND).await;
-        panic!("nothing within {BOUND:?} at {caller}")
-    };
-    future.or(late)
+    let done = deadline::within(BOUND, future);
+    async move { done.await.unwrap_or_else(|| panic!("nothing within {BOUND:?} at {caller}")) }
 }
 
 async fn next(endpoint: &Endpoint) -> PeerInput {

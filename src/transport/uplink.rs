@@ -13,7 +13,7 @@ use crate::{
     cluster::Class,
     pki::MANAGER_NAME,
     types::{FromManager, LeaderAt, PeerInput},
-    util::address::own_towards,
+    util::{address::own_towards, deadline},
     wire::{StreamReply, StreamRequest},
 };
 use futures_lite::{FutureExt as _, StreamExt as _};
@@ -121,15 +121,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
                     };
                     let _unplanned = unplanned.or(asked).await;
                 }
-                let woken = async {
-                    changed(&inner, number).await;
-                    true
-                };
-                let wait = async {
-                    let _at = smol::Timer::after(backoff(failures, rand::random())).await;
-                    false
-                };
-                let _woken = woken.or(wait).await;
+                let pause = backoff(failures, rand::random());
+                deadline::within(pause, changed(&inner, number)).await;
             }
         }
     }
@@ -195,15 +188,12 @@ where
             None if tried.is_empty() => return Err(last),
             None => {}
         }
-        let more = waiting.len() > 0;
-        let turn = async {
-            if !more {
-                return std::future::pending().await;
-            }
-            let _at = smol::Timer::after(TURN).await;
-            None
+        let outcome = if waiting.len() > 0 {
+            deadline::within(TURN, tried.next()).await.flatten()
+        } else {
+            tried.next().await
         };
-        match async { tried.next().await }.or(turn).await {
+        match outcome {
             Some(Ok(done)) => return Ok(done),
             Some(Err(error)) => last = error,
             None => {}

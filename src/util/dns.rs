@@ -9,9 +9,8 @@ mod config;
 mod fuzz;
 mod query;
 
-use super::address::without_brackets;
+use super::{address::without_brackets, deadline::within};
 use config::{Config, hosts_entries};
-use futures_lite::FutureExt as _;
 use std::{
     fs, io,
     io::Read as _,
@@ -148,11 +147,8 @@ impl Resolver {
             return Ok(known);
         }
         let config = Config::parse(&read(&self.resolv_conf)?, self.port);
-        let late = async {
-            let _at = smol::Timer::after(LIMIT).await;
-            Err(ResolveError::Timeout { host: host.to_owned(), limit: LIMIT })
-        };
-        query::search(&config, host).or(late).await
+        let late = || Err(ResolveError::Timeout { host: host.to_owned(), limit: LIMIT });
+        within(LIMIT, query::search(&config, host)).await.unwrap_or_else(late)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod address;
 pub mod answer;
 pub mod board;
 pub mod command;
+pub mod deadline;
 pub mod disk;
 pub mod dns;
 pub mod docker_config;

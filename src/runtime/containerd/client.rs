@@ -1,5 +1,6 @@
 //! One HTTP/2 connection to containerd's socket, on smol.
 
+use crate::util::deadline::within;
 use std::{
     future::Future,
     pin::Pin,
@@ -68,11 +69,9 @@ impl Channel {
     pub async fn connect(path: &str) -> Result<Self, ConnectError> {
         let socket_error = |source| ConnectError::Socket { path: path.to_owned(), source };
         let connect = smol::Async::<std::os::unix::net::UnixStream>::connect(path);
-        let late = async {
-            smol::Timer::after(CONNECT_LIMIT).await;
-            Err(std::io::ErrorKind::TimedOut.into())
-        };
-        let stream = futures_lite::future::or(connect, late).await.map_err(socket_error)?;
+        let late = || Err(std::io::ErrorKind::TimedOut.into());
+        let stream = within(CONNECT_LIMIT, connect).await.unwrap_or_else(late);
+        let stream = stream.map_err(socket_error)?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(SmolExecutor)
             .timer(smol_hyper::rt::SmolTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)

@@ -2,8 +2,8 @@
 //!
 //! Knows how to tell that a subscription is live; must not know what an exit means to a task.
 
-use super::link::{CALL_LIMIT, CallError, Link, date, within};
-use crate::types::Date;
+use super::link::{CALL_LIMIT, CallError, Link, date};
+use crate::{types::Date, util::deadline::within};
 use containerd_client::{
     events::{NamespaceUpdate, TaskExit},
     services::v1::{PublishRequest, SubscribeRequest, events_client::EventsClient},

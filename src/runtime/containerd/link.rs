@@ -4,8 +4,11 @@
 //! Must not know what the calls are for.
 
 use super::client::{Channel, ConnectError, ORIGIN};
-use crate::{agent::Failure, types::Date, util::error::chain};
-use futures_lite::{FutureExt, future};
+use crate::{
+    agent::Failure,
+    types::Date,
+    util::{deadline::within, error::chain},
+};
 use std::{error::Error as _, future::Future, sync::Arc, time::Duration};
 use tonic::{Code, Request, Status};
 
@@ -148,12 +151,7 @@ impl Link {
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let channel = self.channel().await.map_err(CallError::Connect)?;
-        let answer = async { Some(send(channel.clone()).await) };
-        let answer = answer.or(async {
-            smol::Timer::after(limit).await;
-            None
-        });
-        match answer.await {
+        match within(limit, send(channel.clone())).await {
             Some(Ok(response)) => Ok(response.into_inner()),
             Some(Err(status)) => {
                 let broken = status.source().is_some() || channel.is_closed();
@@ -162,18 +160,6 @@ impl Link {
             None => Err(CallError::Late { call, limit }),
         }
     }
-}
-
-/// Waits for `work`, but no longer than `limit`.
-pub(in crate::runtime) async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    let late = async {
-        smol::Timer::after(limit).await;
-        None
-    };
-    future::or(async { Some(work.await) }, late).await
 }
 
 /// Turns protobuf's time into ours; none for the unset and the impossible.

@@ -1,7 +1,7 @@
 //! Asks a containerd for its version, for whoever has no use for it otherwise.
 
 use super::client::{Channel, ORIGIN};
-use crate::util::error::chain;
+use crate::util::{deadline::within, error::chain};
 use containerd_client::services::v1::version_client::VersionClient;
 use std::time::Duration;
 
@@ -20,9 +20,5 @@ pub async fn version(socket: &str, limit: Duration) -> Result<String, String> {
             if text.is_empty() { status.code().to_string() } else { text.to_owned() }
         })
     };
-    let late = async {
-        smol::Timer::after(limit).await;
-        Err(format!("no answer within {limit:?}"))
-    };
-    futures_lite::future::or(ask, late).await
+    within(limit, ask).await.unwrap_or_else(|| Err(format!("no answer within {limit:?}")))
 }

@@ -27,11 +27,10 @@ use super::{
 use crate::{
     agent::Failure,
     types::{ExecSpec, TaskId, TerminalSize},
-    util::tree::Root,
+    util::{deadline::within, tree::Root},
 };
 use async_channel::Receiver;
 use fifo::{Ends, Folder, Wanted};
-use futures_lite::future;
 use std::{io, path::Path, sync::Arc, time::Duration};
 use streams::Guard;
 
@@ -226,16 +225,12 @@ impl Runtime {
                         let room = PROBE_OUTPUT_MAX.saturating_sub(output.len());
                         output.extend_from_slice(&bytes[..bytes.len().min(room)]);
                     }
-                    ExecEvent::Exited(exit) => return Ok::<_, ExecError>(Some(exit?.code)),
+                    ExecEvent::Exited(exit) => return Ok::<_, ExecError>(exit?.code),
                 }
             }
         };
-        let late = async {
-            smol::Timer::after(deadline).await;
-            Ok(None)
-        };
         // What is dropped at the deadline kills and reaps the process.
-        let code = future::or(ran, late).await?;
+        let code = within(deadline, ran).await.transpose()?;
         Ok(ProbeOutput { code, output })
     }
 

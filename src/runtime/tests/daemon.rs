@@ -5,10 +5,10 @@ use super::super::{
     containerd::{link::Link, snapshot},
     spec,
 };
+use crate::util::deadline;
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, snapshots_client::SnapshotsClient,
 };
-use futures_lite::FutureExt;
 use std::{
     fs,
     future::Future,
@@ -29,11 +29,7 @@ const OCI: &str = "MIDGE_TEST_OCI_RUNTIME";
 const LAYER: &str = "test-layer";
 
 pub(super) async fn within<T>(work: impl Future<Output = T>) -> Option<T> {
-    let late = async {
-        smol::Timer::after(LIMIT).await;
-        None
-    };
-    async { Some(work.await) }.or(late).await
+    deadline::within(LIMIT, work).await
 }
 
 pub(super) struct Daemon {

@@ -1,8 +1,8 @@
 //! Questions to name servers, and what their answers say.
 
 use super::{ResolveError, config::Config};
-use crate::util::address::any_like;
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _};
+use crate::util::{address::any_like, deadline::within};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, RecordType},
@@ -76,11 +76,9 @@ async fn ask_in_time(
     name: &Name,
     kind: RecordType,
 ) -> io::Result<Answer> {
-    let late = async {
-        let _at = smol::Timer::after(config.timeout).await;
+    within(config.timeout, ask(server, name, kind)).await.unwrap_or_else(|| {
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("{server} does not answer")))
-    };
-    ask(server, name, kind).or(late).await
+    })
 }
 
 async fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> io::Result<Answer> {

@@ -9,13 +9,14 @@ use crate::{
         },
         image::RuntimeError,
     },
-    util::error::chain,
+    util::{deadline, error::chain},
 };
 use containerd_client::services::v1::{
     CreateRequest, DeleteRequest, ListRequest, content_client::ContentClient,
     diff_client::DiffClient, images_client::ImagesClient, leases_client::LeasesClient,
     snapshots::snapshots_client::SnapshotsClient,
 };
+use futures_util::FutureExt as _;
 use smol::lock::Mutex;
 use std::{
     collections::BTreeMap,
@@ -222,12 +223,10 @@ pub(super) fn within<'a, T: Send + 'a>(
     limit: Duration,
     answer: impl Future<Output = Result<T, Status>> + Send + 'a,
 ) -> Calling<'a, T> {
-    let answer = async move { answer.await.map_err(|status| refusal(action, &status)) };
-    let late = async move {
-        smol::Timer::after(limit).await;
-        Err(RuntimeError::Late { action, seconds: limit.as_secs() }.into())
-    };
-    Box::pin(futures_lite::future::or(answer, late))
+    Box::pin(deadline::within(limit, answer).map(move |answer| match answer {
+        Some(answer) => answer.map_err(|status| refusal(action, &status)),
+        None => Err(RuntimeError::Late { action, seconds: limit.as_secs() }.into()),
+    }))
 }
 
 /// Turns a failure that the caller expects into `None`.

@@ -15,6 +15,7 @@ use crate::{
         registry::{Fetched, RegistryError},
     },
     types::{Platform, RegistryCredential, image::Reference},
+    util::deadline::within,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{io::Read, time::Duration};
@@ -58,12 +59,10 @@ impl Images {
     ) -> Result<PulledImage, PullError> {
         let source = Source { reference, credential };
         let pull = Box::pin(self.pull_now(source, platform, &progress));
-        let late = async {
-            smol::Timer::after(PULL_LIMIT).await;
+        within(PULL_LIMIT, pull).await.unwrap_or_else(|| {
             let hours = PULL_LIMIT.as_secs() / 3_600;
             Err(PullError::Late { image: reference.to_string(), hours })
-        };
-        futures_lite::future::or(pull, late).await
+        })
     }
 
     async fn pull_now(
@@ -332,15 +331,11 @@ async fn next_chunk(
         registry: reference.registry.clone(),
         source: kind.into(),
     };
-    let next = async {
-        let end = || Err(broken(std::io::ErrorKind::UnexpectedEof));
-        chunks.recv().await.unwrap_or_else(|_| end())
-    };
-    let late = async {
-        smol::Timer::after(CHUNK_LIMIT).await;
-        Err(broken(std::io::ErrorKind::TimedOut))
-    };
-    Ok(futures_lite::future::or(next, late).await?)
+    match within(CHUNK_LIMIT, chunks.recv()).await {
+        Some(Ok(chunk)) => Ok(chunk?),
+        Some(Err(_)) => Err(broken(std::io::ErrorKind::UnexpectedEof).into()),
+        None => Err(broken(std::io::ErrorKind::TimedOut).into()),
+    }
 }
 
 fn report(progress: Report<'_>, layer: &Descriptor, step: Step, current: u64) {

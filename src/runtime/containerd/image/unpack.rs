@@ -5,12 +5,12 @@ use super::{
     Images, SNAPSHOTTER,
     link::{CALL_LIMIT, CallError, Lease, SLOW_CALL_LIMIT, absent, call, code_is, refused},
 };
-use crate::runtime::{
-    containerd::link::within,
-    image::{
+use crate::{
+    runtime::image::{
         Progress, PullError, RuntimeError, Step,
         document::{self, Config, Descriptor, Manifest, short},
     },
+    util::deadline::within,
 };
 use containerd_client::{
     services::v1::{

@@ -1,6 +1,7 @@
 //! Tells that images changed, whoever changed them.
 
 use super::{Images, link::origin};
+use crate::util::deadline::within;
 use containerd_client::services::v1::{SubscribeRequest, events_client::EventsClient};
 use std::time::Duration;
 
@@ -21,11 +22,7 @@ impl Images {
                 if let Err(error) = images.follow(&sender).await {
                     tracing::debug!(%error, "image events ended");
                 }
-                let closed = async { sender.closed().await };
-                let wait = async {
-                    smol::Timer::after(AGAIN).await;
-                };
-                futures_lite::future::or(closed, wait).await;
+                within(AGAIN, sender.closed()).await;
                 let _full = sender.try_send(());
             }
         })
