@@ -14,7 +14,7 @@ use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
     consensus::Consensus,
     node::{Ended, LocalTask},
-    pki::{TokenText, unlock_key_text},
+    pki::{TokenText, to_pem, unlock_key_text},
     runtime::{
         ContainerInfo, Mounted,
         apparmor::{self, AppArmor},
@@ -27,7 +27,6 @@ use crate::{
     },
     util::board::Reading,
 };
-use base64::Engine as _;
 use bytes::Bytes;
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -117,7 +116,7 @@ impl LocalNode for Local {
     }
 
     fn root_pem(&self, cluster: &Cluster) -> String {
-        pem(&cluster.root.certificate)
+        to_pem("CERTIFICATE", &cluster.root.certificate)
     }
 
     fn images(&self) -> Answer<'_, Vec<Image>> {
@@ -245,21 +244,6 @@ fn no_manager(unreached: &BTreeMap<String, String>) -> String {
         unreached.iter().map(|(address, why)| format!("{address}: {why}")).collect();
     let colon = if tries.is_empty() { "" } else { ": " };
     format!("no manager answers{colon}{}", tries.join("; "))
-}
-
-/// Returns a certificate as PEM.
-fn pem(der: &[u8]) -> String {
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = tail;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
 }
 
 impl Local {

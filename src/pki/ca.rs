@@ -1,6 +1,6 @@
 //! The certificate authority: the root, requests and signatures.
 
-use super::{Identity, MANAGER_NAME};
+use super::{Identity, MANAGER_NAME, pem::from_pem};
 use crate::types::{Date, Role, RootCa};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
@@ -119,7 +119,7 @@ pub fn root_digest(certificate: &[u8]) -> [u8; 32] {
 /// is not its key; or it is not one that midge works with, of ECDSA on P-256.
 pub fn adopt_root(certificate: &str, key: &str, date: Date) -> Result<RootCa, AdoptError> {
     let one = |text: &str, labels: &[&str]| {
-        let found = labels.iter().find_map(|label| super::files::from_pem(label, text));
+        let found = labels.iter().find_map(|label| from_pem(label, text));
         found.filter(|found| found.len() == 1).and_then(|mut found| found.pop())
     };
     let certificate = one(certificate, &["CERTIFICATE"]).ok_or(AdoptError::Pem("certificate"))?;

@@ -5,8 +5,8 @@
 //! first), `swarm-node.key` (PEM, 0600), and the key that seals the log (0600). Every file is
 //! written beside its place, synced and renamed, so that a power cut leaves the old or the new one.
 
+use super::pem::{from_pem, to_pem};
 use crate::{types::Trust, util::disk};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     fmt, fs,
     io::{self, Read as _},
@@ -118,7 +118,7 @@ impl CertificateFiles {
     ///
     /// The file cannot be written.
     pub fn save_key(&self, key: &[u8]) -> Result<(), FileError> {
-        self.write(KEY, &pem("PRIVATE KEY", key), 0o600)
+        self.write(KEY, &to_pem("PRIVATE KEY", key), 0o600)
     }
 
     /// Writes the identity, the certificate last.
@@ -129,7 +129,7 @@ impl CertificateFiles {
     pub fn save(&self, files: &NodeFiles) -> Result<(), FileError> {
         self.save_key(&files.key)?;
         let pems = |ders: &[&Vec<u8>]| -> String {
-            ders.iter().map(|der| pem("CERTIFICATE", der)).collect()
+            ders.iter().map(|der| to_pem("CERTIFICATE", der)).collect()
         };
         let roots: Vec<_> = files.trust.roots.iter().collect();
         self.write(ROOT, &pems(&roots), 0o644)?;
@@ -187,29 +187,4 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(
     let folder = path.parent().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     disk::replace(path, bytes, mode).map_err(failed)
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for line in body.as_bytes().chunks(64) {
-        text.extend(line.iter().map(|byte| char::from(*byte)));
-        text.push('\n');
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text
-}
-
-/// Reads what stands one after another in a text; none where that is nothing, or anything else.
-pub(super) fn from_pem(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
-    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
-    let mut rest = text.trim();
-    let mut found = Vec::new();
-    while !rest.is_empty() {
-        let (body, after) = rest.strip_prefix(&begin)?.split_once(&end)?;
-        let body: String = body.split_whitespace().collect();
-        found.push(STANDARD.decode(body).ok()?);
-        rest = after.trim_start();
-    }
-    (!found.is_empty()).then_some(found)
 }

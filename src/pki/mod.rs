@@ -10,6 +10,7 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 mod identity;
+mod pem;
 mod renewal;
 mod seal_key;
 mod token;
@@ -22,6 +23,7 @@ pub use ca::{
 pub use clock::{BUILD_DATE, TrustedClock};
 pub use files::{CertificateFiles, FileError, NodeFiles};
 pub use identity::{Identity, IdentityError, Validity, issued, key_digest, validity};
+pub use pem::to_pem;
 pub use renewal::{RenewalPoint, renewal_point};
 pub use seal_key::{KeptKey, SealFile, SealKey, parse_unlock_key, unlock_key_text};
 pub use token::{TokenError, TokenText};

@@ -125,12 +125,7 @@ fn authority(name: rcgen::DnValue, life: i32) -> (String, String, Vec<u8>) {
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(life, 1, 1);
     let der = params.self_signed(&key).unwrap().der().to_vec();
-    let text = |label: &str, der: &[u8]| {
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
-        let body = STANDARD.encode(der);
-        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
-    };
-    (text("CERTIFICATE", &der), text("PRIVATE KEY", &key.serialize_der()), der)
+    (to_pem("CERTIFICATE", &der), to_pem("PRIVATE KEY", &key.serialize_der()), der)
 }
 
 #[test]
