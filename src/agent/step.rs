@@ -12,9 +12,12 @@ use super::{
     session::{Say, Session},
     task::{At, Entry, Next, Work},
 };
-use crate::types::{
-    Date, FromManager, FromWorker, HeldImage, Moment, NodeDescription, Register, STOP_GRACE,
-    Sequence, Task, TaskId, TaskReport, TaskState, TaskStatus,
+use crate::{
+    types::{
+        Date, FromManager, FromWorker, HeldImage, Moment, NodeDescription, Register, STOP_GRACE,
+        Sequence, Task, TaskId, TaskReport, TaskState, TaskStatus,
+    },
+    util::random::draw,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -365,13 +368,9 @@ impl Agent {
         }
     }
 
-    /// Draws a session's number (splitmix64).
+    /// Draws a session's number.
     pub(super) fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        draw(&mut self.random)
     }
 
     fn begin_session(&mut self, now: Moment) {

@@ -20,9 +20,12 @@ use super::{
     Applied, Change, Command, Effect, Event, Rejected, Request, State, Ticket, dispatch::Session,
     join, keep::Keep, liveness::Liveness, reconcile::Memory, schedule::Volatile,
 };
-use crate::types::{
-    Date, Entropy, LocalSuccessor, Moment, Node, NodeDescription, NodeId, NodeState, Role,
-    ServiceId, TaskId, TaskStatus,
+use crate::{
+    types::{
+        Date, Entropy, LocalSuccessor, Moment, Node, NodeDescription, NodeId, NodeState, Role,
+        ServiceId, TaskId, TaskStatus,
+    },
+    util::random::draw,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -41,7 +44,7 @@ const PROPOSAL_RETRY: Duration = Duration::from_millis(250);
 /// on, which another look mends unless we are wrong.
 const REJECTED_RETRY: Duration = Duration::from_secs(1);
 
-/// A small generator for ids (SplitMix64): the seed comes from the driver, so that a simulation
+/// A small generator for ids: the seed comes from the driver, so that a simulation
 /// repeats exactly.
 #[derive(Debug)]
 pub(super) struct Random(u64);
@@ -54,11 +57,7 @@ impl Random {
 
 impl Entropy for Random {
     fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        draw(&mut self.0)
     }
 }
 

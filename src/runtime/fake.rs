@@ -11,6 +11,7 @@ use crate::{
         Date, ImageHealth, Moment, NetworkMode, PortConfig, PortProtocol, PortStatus, PublishMode,
         Task, TaskId,
     },
+    util::random::draw,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -288,13 +289,8 @@ impl Fake {
         self.containers.is_empty()
     }
 
-    /// Draws the next number (splitmix64).
     fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        draw(&mut self.random)
     }
 
     fn chance(&mut self, thousandths: u32) -> bool {

@@ -4,7 +4,7 @@
 //! next timer. Every task belongs to an owner, which the tasks it spawns inherit; killing an owner
 //! drops its tasks between two polls, as a crash would. Knows nothing of nodes or clusters.
 
-use crate::types::Moment;
+use crate::{types::Moment, util::random::draw};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -83,15 +83,6 @@ impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(self.key);
     }
-}
-
-/// Draws the next number of a stream (splitmix64).
-pub(super) fn draw(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 impl Executor {

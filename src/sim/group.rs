@@ -2,11 +2,12 @@
 //! it; all have one history, and one state at one version; what a user was told is done is in it,
 //! and seen by whoever reads afterwards.
 
-use super::{executor::draw, world::World};
+use super::world::World;
 use crate::{
     cluster::{Request, State},
     consensus::Leadership,
     types::{NodeId, NodeState, RequestId, Role, Service, ServiceId, Version},
+    util::random::draw,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

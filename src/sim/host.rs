@@ -1,7 +1,7 @@
 //! One node's ports on the simulated world: clock, log, disk, containers, certificates.
 
 use super::{
-    executor::{Executor, draw, running},
+    executor::{Executor, running},
     on_sim::OnSim,
     world::World,
 };
@@ -13,6 +13,7 @@ use crate::{
     runtime::fake::Fake,
     store::AgentStore,
     types::{Cluster, Date, HealthState, Moment, NodeId, Sequence, TaskId},
+    util::random::draw,
 };
 use async_channel::Receiver;
 use std::{

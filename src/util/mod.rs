@@ -14,6 +14,7 @@ pub(crate) mod fuzz;
 pub mod hello;
 pub mod interfaces;
 pub mod notify;
+pub mod random;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod tree;
