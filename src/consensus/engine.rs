@@ -168,9 +168,8 @@ impl<R: Runtime> std::fmt::Debug for Consensus<R> {
 }
 
 impl<R: Runtime> Consensus<R> {
-    /// Starts a member on its log. What it tells the driver comes through
-    /// [`Consensus::notices`], beginning with the snapshot on disk: whoever calls this must be
-    /// reading those, or read them soon.
+    /// Starts a member on its log. What it tells the driver comes through `notices`, beginning with
+    /// the snapshot on disk: whoever calls this must be reading those, or read them soon.
     ///
     /// # Errors
     ///
@@ -237,12 +236,6 @@ impl<R: Runtime> Consensus<R> {
     #[must_use]
     pub fn channel() -> (Sender<Notice>, Receiver<Notice>) {
         async_channel::bounded(NOTICES_MAX)
-    }
-
-    /// What the driver must carry out.
-    #[must_use]
-    pub fn notices(&self) -> Receiver<Notice> {
-        self.notices.clone()
     }
 
     /// Makes a new group of this one member. Does nothing where it has a group.

@@ -24,7 +24,9 @@ pub(crate) use anew::newest_place;
 pub use anew::{make_alone, make_from_snapshot};
 pub use engine::{Approach, Consensus, Members, Settings, SnapshotInterval, StartError};
 pub use on_smol::OnSmol;
-pub use peer::{NoPeers, PeerCall};
+#[cfg(test)]
+pub(crate) use peer::NoPeers;
+pub use peer::PeerCall;
 pub use storage::{ENTRY_MAX, Extent, LogStore, SNAPSHOT_MAX};
 
 use async_channel::Sender;

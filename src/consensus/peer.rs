@@ -43,9 +43,11 @@ pub trait PeerCall: Send + Sync + Debug + 'static {
 }
 
 /// A group of one calls nobody.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy)]
-pub struct NoPeers;
+pub(crate) struct NoPeers;
 
+#[cfg(test)]
 impl PeerCall for NoPeers {
     fn call(&self, target: u64, _: String, _: Vec<u8>) -> BoxFuture<'static, io::Result<Vec<u8>>> {
         let error = io::Error::other(format!("there is no connection to member {target}"));

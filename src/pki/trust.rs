@@ -23,14 +23,6 @@ pub struct Standing {
     pub former: bool,
 }
 
-impl Standing {
-    /// Tells whether the certificate is good now, under a root of now.
-    #[must_use]
-    pub fn is_full(self) -> bool {
-        self == Self::default()
-    }
-}
-
 /// What certificates are checked against. Cheap to clone.
 #[derive(Clone)]
 pub struct Anchors {

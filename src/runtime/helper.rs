@@ -14,12 +14,6 @@ pub const LOGGER_MODE: &str = "__logger";
 /// The first argument that makes the executable an init; the container's command follows `--`.
 pub const INIT_MODE: &str = "__init";
 
-/// Returns where [`install_helper`] puts the executable.
-#[must_use]
-pub fn helper_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("logger")
-}
-
 /// Puts the executable under a path that upgrades do not change, by a hard link or else a copy,
 /// and returns that path. What runs already keeps the file it was started from.
 ///
@@ -27,7 +21,7 @@ pub fn helper_path(data_dir: &Path) -> PathBuf {
 ///
 /// The executable cannot be read or the data directory not written.
 pub fn install_helper(executable: &Path, data_dir: &Path) -> io::Result<PathBuf> {
-    let path = helper_path(data_dir);
+    let path = data_dir.join("logger");
     fs::create_dir_all(data_dir)?;
     let own = fs::metadata(executable)?;
     if let Ok(old) = fs::metadata(&path) {

@@ -48,7 +48,7 @@ pub use exec::{
     Exec, ExecControl, ExecError, ExecEvent, ExecExit, ExecOutput, ExecStdin, Inside,
     PROBE_OUTPUT_MAX, ProbeOutput,
 };
-pub use helper::{INIT_MODE, LOGGER_MODE, helper_path, install_helper};
+pub use helper::{INIT_MODE, LOGGER_MODE, install_helper};
 pub use image_config::{ImageConfig, PreparedImage};
 pub use init::init_main;
 pub use log_format::LogLine;

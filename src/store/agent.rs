@@ -8,7 +8,7 @@ use crate::{
     agent::{Record, StoredTask},
     types::Sequence,
 };
-use redb::{ReadableTable, StorageBackend, TableDefinition};
+use redb::{ReadableTable, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io,
@@ -52,7 +52,8 @@ impl AgentStore {
     /// # Errors
     ///
     /// As [`AgentStore::open`].
-    pub fn open_on(backend: impl StorageBackend + Clone) -> Result<Self, OpenError> {
+    #[cfg(test)]
+    pub(crate) fn open_on(backend: impl redb::StorageBackend + Clone) -> Result<Self, OpenError> {
         Ok(Self { file: StoreFile::open_on(backend)?, notes: None })
     }
 

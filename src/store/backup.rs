@@ -9,9 +9,6 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 /// The largest content: the largest state that a manager reads back, and what belongs to it.
 pub const CONTENT_MAX: usize = crate::consensus::SNAPSHOT_MAX + (64 << 10);
 
-/// The largest file.
-pub const FILE_MAX: usize = CONTENT_MAX + HEADER_LEN + CHACHA20_POLY1305_TAG;
-
 const CHACHA20_POLY1305_TAG: usize = 16;
 
 const MAGIC: [u8; 8] = *b"mgBACKUP";

@@ -5,9 +5,7 @@
 //! for a while costs no restart.
 
 use crate::util::disk::{advice, may_pass, replace_by};
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use std::{
     fmt,
     fs::{File, OpenOptions},
@@ -165,7 +163,8 @@ impl StoreFile {
 
     /// Opens, or makes, a file on a disk that is not the file system's: on a clone of `backend`, now
     /// and again after each failure.
-    pub(super) fn open_on(backend: impl StorageBackend + Clone) -> Result<Self, OpenError> {
+    #[cfg(test)]
+    pub(super) fn open_on(backend: impl redb::StorageBackend + Clone) -> Result<Self, OpenError> {
         Self::open_by(Box::new(move || {
             let path = Path::new("(backend)");
             let database = builder().create_with_backend(backend.clone());

@@ -1,4 +1,4 @@
-//! The manager's file: the log, the vote, the snapshot and the cluster's epoch.
+//! The manager's file: the log, the vote, the snapshot.
 
 use super::{
     file::{OpenError, StoreFile, disk, existing},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::consensus::{Extent, LogStore, SNAPSHOT_MAX};
 use bytes::Bytes;
-use redb::{ReadTransaction, ReadableTable, StorageBackend, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path, time::Duration};
 
@@ -17,7 +17,6 @@ const CHUNKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot")
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 const SNAPSHOT: &str = "snapshot";
-const EPOCH: &str = "epoch";
 
 /// A snapshot is kept in pieces of this size: redb finds room for a value in one run of pages, and
 /// a run of many megabytes makes the file grow and stay large.
@@ -61,8 +60,9 @@ impl ManagerStore {
     /// # Errors
     ///
     /// As [`ManagerStore::open`].
-    pub fn open_on(
-        backend: impl StorageBackend + Clone,
+    #[cfg(test)]
+    pub(crate) fn open_on(
+        backend: impl redb::StorageBackend + Clone,
         sealer: Sealer,
     ) -> Result<Self, OpenError> {
         Ok(Self { file: StoreFile::open_on(backend)?, sealer })
@@ -78,26 +78,6 @@ impl ManagerStore {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.file.failure()
-    }
-
-    /// Returns the cluster's epoch, once one was written.
-    ///
-    /// # Errors
-    ///
-    /// The disk failed.
-    pub fn epoch(&self) -> io::Result<Option<u64>> {
-        let bytes = self.file.read(|read| state(read, EPOCH))?;
-        let number = |bytes: Vec<u8>| bytes.try_into().map(u64::from_le_bytes);
-        bytes.map(number).transpose().map_err(|_| damaged("the epoch is no number"))
-    }
-
-    /// Replaces the cluster's epoch.
-    ///
-    /// # Errors
-    ///
-    /// The disk failed.
-    pub fn set_epoch(&self, epoch: u64) -> io::Result<()> {
-        self.save_state(EPOCH, &epoch.to_le_bytes())
     }
 
     fn save_state(&self, key: &str, value: &[u8]) -> io::Result<()> {

@@ -19,7 +19,7 @@ mod power_cuts;
 mod tests;
 
 pub use agent::AgentStore;
-pub use backup::{CONTENT_MAX, FILE_MAX, OpenFileError, open_file, seal_file};
+pub use backup::{CONTENT_MAX, OpenFileError, open_file, seal_file};
 pub use file::{FORMAT, OpenError};
 pub use manager::ManagerStore;
 pub use seal::Sealer;

@@ -5,7 +5,6 @@
 
 use ring::aead::{self, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use std::{
-    collections::BTreeMap,
     fmt, io,
     sync::{Mutex, PoisonError},
 };
@@ -16,10 +15,10 @@ const ENVELOPE: u8 = 1;
 /// Format, key id and nonce.
 const HEADER_LEN: usize = 1 + 4 + NONCE_LEN;
 
-/// Seals with one key, and opens with it and with those it replaced.
+/// Seals with a key, and opens what was sealed with it.
 pub struct Sealer {
     id: u32,
-    keys: BTreeMap<u32, LessSafeKey>,
+    key: LessSafeKey,
     random: Box<dyn Fn() -> [u8; NONCE_LEN] + Send + Sync>,
     nonces: Mutex<Nonces>,
 }
@@ -62,15 +61,7 @@ impl Sealer {
         random: impl Fn() -> [u8; NONCE_LEN] + Send + Sync + 'static,
     ) -> Self {
         let nonces = Mutex::new(Nonces { prefix: prefix(random()), counter: 0 });
-        Self { id, keys: BTreeMap::from([(id, key(bytes))]), random: Box::new(random), nonces }
-    }
-
-    /// Opens with an older key as well, so that a key can be replaced without rewriting everything
-    /// at once.
-    #[must_use]
-    pub fn with_older(mut self, id: u32, bytes: &[u8; 32]) -> Self {
-        self.keys.entry(id).or_insert_with(|| key(bytes));
-        self
+        Self { id, key: key(bytes), random: Box::new(random), nonces }
     }
 
     fn nonce(&self) -> [u8; NONCE_LEN] {
@@ -94,7 +85,7 @@ impl Sealer {
         sealed.extend_from_slice(&nonce);
         let mut body = plain.to_vec();
         let aad = Aad::from(place.bytes());
-        self.keys[&self.id]
+        self.key
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut body)
             .expect("a record is far shorter than the cipher's limit of 256 GiB");
         sealed.append(&mut body);
@@ -113,13 +104,14 @@ impl Sealer {
             return Err(damaged("it was sealed by a newer midge"));
         }
         let id = u32::from_le_bytes([header[1], header[2], header[3], header[4]]);
-        let Some(key) = self.keys.get(&id) else {
+        if id != self.id {
             return Err(damaged("it was sealed with another key"));
-        };
+        }
         let nonce = Nonce::try_assume_unique_for_key(&header[5..])
             .map_err(|_| damaged("it is cut short"))?;
         let mut body = body.to_vec();
-        let plain = key
+        let plain = self
+            .key
             .open_in_place(nonce, Aad::from(place.bytes()), &mut body)
             .map_err(|_| damaged("it was changed, or its key is not this node's"))?;
         let length = plain.len();
@@ -200,14 +192,6 @@ mod tests {
             assert!(sealer(1, 1).open(&Place::Snapshot, &changed).is_err(), "byte {at}");
             assert!(sealer(1, 1).open(&Place::Snapshot, &sealed[..at]).is_err(), "cut at {at}");
         }
-    }
-
-    #[test]
-    fn a_replaced_key_still_opens_what_it_sealed() {
-        let sealed = sealer(1, 1).seal(&Place::Entry(1), b"x");
-        let both = sealer(2, 2).with_older(1, &[1; 32]);
-        assert_eq!(both.open(&Place::Entry(1), &sealed).unwrap(), b"x");
-        assert_eq!(both.seal(&Place::Entry(1), b"y")[1], 2, "the new key writes");
     }
 
     #[test]

@@ -244,17 +244,6 @@ fn reading_writes_nothing() {
 }
 
 #[test]
-fn an_epoch_stays() {
-    let disk = FaultyDisk::default();
-    let store = open(&disk);
-    assert_eq!(store.epoch().unwrap(), None);
-    store.set_epoch(7).unwrap();
-    drop(store);
-    disk.crash(stream(3));
-    assert_eq!(open(&disk).epoch().unwrap(), Some(7));
-}
-
-#[test]
 fn pieces_of_another_snapshot_do_not_pass_for_this_ones() {
     let disk = FaultyDisk::default();
     let store = open(&disk);

@@ -24,10 +24,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
     net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -123,7 +120,6 @@ pub(super) struct Inner {
     /// Holds a word where a manager wants this node's certificate renewed.
     pub(super) outdated: (Sender<()>, Receiver<()>),
     pub(super) judge: Arc<Judge>,
-    pub(super) dropped: AtomicU64,
 }
 
 /// What changes while the endpoint runs. Locked for moments only, never across a wait.
@@ -213,11 +209,9 @@ impl Inner {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Puts in what a node says to itself, or drops and counts it where its loop is behind.
+    /// Puts in what a node says to itself, or drops it where its loop is behind.
     fn put_local(&self, input: PeerInput) {
-        if self.inputs.try_send(input).is_err() {
-            let _before = self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        drop(self.inputs.try_send(input));
     }
 
     /// Returns the way to a node, and whether another manager is on it; none where this manager
@@ -275,7 +269,6 @@ impl Endpoint {
             inputs,
             incoming,
             wake: async_channel::bounded(1),
-            dropped: AtomicU64::new(0),
         });
         smol::spawn(serve::accept(inner.clone())).detach();
         smol::spawn(uplink::run(inner.clone())).detach();
@@ -439,12 +432,6 @@ impl Endpoint {
         self.inner.incoming.clone()
     }
 
-    /// Returns how many messages were dropped because a peer, or this node's own loop, was slow.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.inner.dropped.load(Ordering::Relaxed)
-    }
-
     /// Sends to a worker; dropped where it is not connected or too slow. Never waits.
     pub fn send_to_worker(&self, node: &NodeId, message: FromManager) {
         let state = self.inner.state();
@@ -457,7 +444,7 @@ impl Endpoint {
         let outbox = state.workers.get(node).map(|worker| worker.outbox.clone());
         drop(state);
         if let Some(outbox) = outbox {
-            outbox.put(&message, &self.inner.dropped);
+            outbox.put(&message);
         }
     }
 
@@ -468,7 +455,7 @@ impl Endpoint {
             (Uplink::Up { outbox, .. }, _, _) => {
                 let outbox = outbox.clone();
                 drop(state);
-                outbox.put(&message, &self.inner.dropped);
+                outbox.put(&message);
             }
             (Uplink::Local, Managers::Local { address, .. }, Some(ready)) => {
                 let (node, address) = (ready.identity.node.clone(), address.clone());

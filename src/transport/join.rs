@@ -161,18 +161,6 @@ impl Endpoint {
         })
     }
 
-    /// Returns the root certificate that a manager shows, unchecked.
-    ///
-    /// # Errors
-    ///
-    /// Nobody answers there, or with something else.
-    pub async fn fetch_root(&self, address: SocketAddr) -> Result<Vec<u8>, JoinError> {
-        let connection = self.dial(address).await?;
-        let shown = root(&connection).await;
-        Close::Done.apply(&connection);
-        shown.map(|(root, _)| root).map_err(failed(address, None))
-    }
-
     async fn dial(&self, address: SocketAddr) -> Result<quinn::Connection, JoinError> {
         connect(&self.inner, address, &self.inner.stranger).await.map_err(|error| {
             JoinError::Unreachable { address, limit: CONNECT_LIMIT, error: error.to_string() }

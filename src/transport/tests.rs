@@ -192,8 +192,6 @@ fn a_node_joins_and_then_has_a_session() {
         let joined = bounded(joiner.join(&managers, &cluster.token(), request)).await.unwrap();
         assert_eq!(joined.admission.node, NodeId::from_bits(9));
         assert_eq!(joined.root, cluster.root.certificate);
-        let root = bounded(joiner.fetch_root(joined.manager)).await.unwrap();
-        assert_eq!(root, cluster.root.certificate);
         let certificate = joined.admission.certificate;
         joiner.set_managers(Managers::Remote(managers));
         let credentials = Credentials { certificate, key, trust: root_only(&joined.root) };
@@ -547,7 +545,7 @@ fn a_manager_talks_to_itself_without_a_packet() {
         for number in 0..3_000 {
             manager.send_to_manager(beat(number));
         }
-        assert!(manager.dropped() > 0);
+        assert!(manager.inputs().len() < 3_000);
     });
 }
 

@@ -102,16 +102,6 @@ impl ExecControl {
         let sent = exec::kill(&self.link, &self.key, signal::HANG_UP).await;
         sent.map(|_| ()).map_err(|error| error.failure("cannot end the command").into())
     }
-
-    /// Kills it.
-    ///
-    /// # Errors
-    ///
-    /// containerd is away.
-    pub async fn kill(&self) -> Result<(), ExecError> {
-        let sent = exec::kill(&self.link, &self.key, signal::KILL).await;
-        sent.map(|_| ()).map_err(|error| error.failure("cannot end the command").into())
-    }
 }
 
 /// The input of a process.

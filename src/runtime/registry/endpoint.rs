@@ -88,7 +88,7 @@ impl RegistryConfig {
 
 /// Returns the host of `host[:port]`, an IPv6 address without its brackets.
 #[must_use]
-pub fn host_of(authority: &str) -> &str {
+fn host_of(authority: &str) -> &str {
     if let Some(rest) = authority.strip_prefix('[') {
         return rest.split_once(']').map_or(rest, |(host, _)| host);
     }

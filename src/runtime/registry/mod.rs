@@ -8,7 +8,7 @@ pub mod auth;
 mod endpoint;
 
 pub use agent::Resolve;
-pub use endpoint::{Endpoint, RegistryConfig, host_of};
+pub use endpoint::{Endpoint, RegistryConfig};
 
 use crate::{
     runtime::image::document::{

@@ -3,17 +3,12 @@
 use super::{
     Images,
     link::{SLOW_CALL_LIMIT, absent, call, code_is},
-    local::record_name,
 };
 use crate::{
-    runtime::image::{
-        ImageError, Removal, RuntimeError,
-        document::{Descriptor, short},
-    },
+    runtime::image::{ImageError, Removal, RuntimeError, document::short},
     types::image::Reference,
 };
 use containerd_client::services::v1::DeleteImageRequest;
-use std::collections::BTreeMap;
 use tonic::Code;
 
 impl Images {
@@ -65,26 +60,6 @@ impl Images {
             removals.push(Removal::Deleted(id));
         }
         Ok(removals)
-    }
-
-    /// Gives an image another name, which it takes from whatever had it.
-    ///
-    /// # Errors
-    ///
-    /// There is no such image, the name is none, or containerd fails.
-    pub async fn tag(&self, name: &str, tag: &str) -> Result<(), ImageError> {
-        let reference = Reference::parse(tag)?;
-        let found = self.find(name).await?;
-        let digest = found.target().to_owned();
-        let Some((_, media_type)) = self.root(&digest).await? else {
-            return Err(ImageError::NotFound(name.to_owned()));
-        };
-        let size = self.link.blobs().await?.get(&digest).copied().unwrap_or(0);
-        let media_type = media_type.to_string();
-        let (platform, annotations) = (None, BTreeMap::new());
-        let target = Descriptor { media_type, digest, size, platform, annotations };
-        self.name(&record_name(&reference), &target, true).await?;
-        Ok(())
     }
 
     async fn refuse_in_use(

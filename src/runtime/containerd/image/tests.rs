@@ -2,8 +2,8 @@
 
 mod world;
 
-use super::*;
-use crate::runtime::image::{LoadError, Progress, Removal, Step};
+use super::{local::record_name, *};
+use crate::runtime::image::{ImageError, LoadError, Progress, Removal, Step, document::Descriptor};
 use std::io::Cursor;
 use world::{
     Behaviour, Built, Containerd, RealRegistry, SmallRegistry, archive, build, index, noise,
@@ -18,6 +18,24 @@ fn parse(text: &str) -> Reference {
 }
 
 fn quiet(_: Progress) {}
+
+impl Images {
+    /// Gives an image another name, as whoever else works with the containerd may.
+    async fn tag(&self, name: &str, tag: &str) -> Result<(), ImageError> {
+        let reference = Reference::parse(tag)?;
+        let found = self.find(name).await?;
+        let digest = found.target().to_owned();
+        let Some((_, media_type)) = self.root(&digest).await? else {
+            return Err(ImageError::NotFound(name.to_owned()));
+        };
+        let size = self.link.blobs().await?.get(&digest).copied().unwrap_or(0);
+        let media_type = media_type.to_string();
+        let (platform, annotations) = (None, BTreeMap::new());
+        let target = Descriptor { media_type, digest, size, platform, annotations };
+        self.name(&record_name(&reference), &target, true).await?;
+        Ok(())
+    }
+}
 
 fn credential(username: &str, secret: &str, is_token: bool) -> RegistryCredential {
     RegistryCredential { username: username.into(), secret: secret.into(), is_token }
