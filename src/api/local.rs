@@ -101,6 +101,9 @@ pub trait LocalNode: Send + Sync + 'static {
         credential: Option<RegistryCredential>,
     ) -> Answer<'_, Resolved>;
 
+    /// Asks a registry (`docker.io`, `host:port`) whether it takes a login.
+    fn registry_login(&self, registry: String, credential: RegistryCredential) -> Answer<'_, ()>;
+
     /// Lists the containers of tasks on this node.
     fn containers(&self) -> Answer<'_, Vec<Container>>;
 

@@ -104,6 +104,7 @@ static ROUTES: &[Route] = routes![
     GET "version" 1 . 24 => system::version,
     GET "info" 1 . 24 => system::info,
     GET "events" 1 . 24 => events::follow,
+    POST "auth" 1 . 24 => login::check,
     GET "system/df" 1 . 25 => volume::disk_usage,
     GET "swarm" 1 . 24 => swarm::inspect,
     POST "swarm/init" 1 . 24 => swarm::init,

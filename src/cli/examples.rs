@@ -294,6 +294,17 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "login",
+        &[
+            ("midge login -u fleet registry.lan:5000", "the terminal asks for the password"),
+            (
+                "midge login -u fleet --password-stdin registry.lan:5000",
+                "for a script, with the password on standard input",
+            ),
+        ],
+    ),
+    ("logout", &[("midge logout registry.lan:5000", "")]),
+    (
         "exec",
         &[
             ("midge exec -it web.1 sh", "a shell in a task, on whichever node it runs"),

@@ -21,6 +21,7 @@ mod exit;
 mod human;
 mod image;
 mod info;
+mod login;
 mod node;
 mod nodes;
 mod output;
@@ -94,6 +95,14 @@ enum Command {
     /// Look at what takes the disk
     #[command(subcommand)]
     System(df::SystemCommand),
+    /// Log in to a registry
+    ///
+    /// Asks the registry whether it takes user and password, and keeps them where Docker does:
+    /// `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`. Commands of the same user send them
+    /// along: `midge image pull`, and `midge service create --with-registry-auth` to the nodes.
+    Login(login::LoginArgs),
+    /// Forget the login to a registry
+    Logout(login::LogoutArgs),
     /// Tell what happens, as it happens
     Events(events::EventsArgs),
     /// List the containers of this node
@@ -163,6 +172,8 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Image(command) => image::run(&client, command),
         Command::Volume(command) => volume::run(&client, command),
         Command::System(command) => df::run(&client, &command),
+        Command::Login(args) => login::login(&client, args),
+        Command::Logout(args) => login::logout(&args),
         Command::Events(args) => events::run(&client, &args),
         Command::Ps(args) => system::ps(&client, &args),
         Command::Exec(args) => exec::run(&client, &args),

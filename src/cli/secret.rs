@@ -17,6 +17,9 @@ use std::{
 /// The longest that is read: beyond any passphrase, and short enough to notice a wrong file.
 const LEN_MAX: u64 = 4096;
 
+/// The longest that is read where it may have several lines; a key file of a cloud has some 3 KiB.
+const INPUT_MAX: u64 = 64 << 10;
+
 /// Reads a secret: from the first line of `file`, else from the environment, else from the terminal,
 /// `twice` where a mistake would only show when it is too late.
 pub(super) fn read(
@@ -53,10 +56,34 @@ pub(super) fn from_input(question: &str) -> Result<String, CliError> {
     if io::stdin().is_terminal() {
         return ask(question);
     }
+    from_lines(io::stdin().lock())
+}
+
+/// Reads all of standard input as one secret, without the line's end after it: some registries take a
+/// file of several lines as the password.
+pub(super) fn all_input() -> Result<String, CliError> {
+    let failed =
+        |error: io::Error| CliError::failure(format!("cannot read standard input: {error}"));
+    let mut text = String::new();
+    let read = io::stdin().lock().take(INPUT_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if read as u64 > INPUT_MAX {
+        return Err(CliError::usage(format!("standard input has more than {INPUT_MAX} bytes")));
+    }
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    Ok(text)
+}
+
+/// Reads what need not be hidden from the terminal.
+pub(super) fn visible(question: &str) -> Result<String, CliError> {
+    output::raw_note(question.as_bytes());
+    from_lines(io::stdin().lock())
+}
+
+fn from_lines(input: impl io::BufRead) -> Result<String, CliError> {
     let failed =
         |error: io::Error| CliError::failure(format!("cannot read standard input: {error}"));
     let mut line = String::new();
-    let _read = io::stdin().lock().take(LEN_MAX).read_line(&mut line).map_err(failed)?;
+    let _read = input.take(LEN_MAX).read_line(&mut line).map_err(failed)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 

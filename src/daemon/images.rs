@@ -305,6 +305,18 @@ pub(super) async fn resolve(
     })
 }
 
+/// Asks a registry whether it takes a login.
+pub(super) async fn login(
+    shared: &Shared,
+    registry: String,
+    credential: RegistryCredential,
+) -> Result<(), Refusal> {
+    containers(shared).images().check_login(registry, credential).await.map_err(|error| {
+        let class = if error.is_refusal() { Class::Unauthorized } else { Class::Unavailable };
+        Refusal::new(class, chain(&error))
+    })
+}
+
 fn refusal(error: &ImageError) -> Refusal {
     let class = match error {
         ImageError::NotFound(_) => Class::NotFound,

@@ -161,6 +161,10 @@ impl LocalNode for Local {
         })
     }
 
+    fn registry_login(&self, registry: String, credential: RegistryCredential) -> Answer<'_, ()> {
+        Box::pin(images::login(&self.0, registry, credential))
+    }
+
     fn containers(&self) -> Answer<'_, Vec<Container>> {
         Box::pin(self.list_containers())
     }

@@ -1,24 +1,35 @@
-//! Docker's client configuration: which login belongs to a registry.
+//! Docker's client configuration: which login belongs to a registry, and putting one there.
 //!
 //! For the command line, which runs as the user whose file it is.
 
+use super::disk;
 use base64::{
     Engine as _,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeMap,
+    fs::DirBuilder,
     io::Read as _,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 /// The largest file that is read; a hundred logins have some 20 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Under which names the Docker Hub's login is kept.
+/// The Docker Hub, as references name it.
+const HUB: &str = "docker.io";
+
+/// Under which names the Docker Hub's login is kept; the first is the one that Docker writes.
 const HUB_KEYS: [&str; 4] =
-    ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"];
+    ["https://index.docker.io/v1/", "index.docker.io", HUB, "registry-1.docker.io"];
+
+/// The mode of the file, and of its folder where that is made: base64 hides nothing.
+const FILE_MODE: u32 = 0o600;
+const FOLDER_MODE: u32 = 0o700;
 
 /// A login.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,7 +49,7 @@ impl std::fmt::Debug for Login {
     }
 }
 
-/// The login of a registry could not be read.
+/// The login of a registry could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerConfigError {
     /// The file is there and cannot be read.
@@ -50,6 +61,18 @@ pub enum DockerConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// The file cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is no place for it.
+    #[error("neither DOCKER_CONFIG nor HOME is set: there is no place for a login")]
+    NoHome,
     /// It is not what Docker writes.
     #[error("cannot parse {path}")]
     Parse {
@@ -109,13 +132,27 @@ struct Entry {
 ///
 /// The file cannot be read or understood, or names a credential helper.
 pub fn credential_for(registry: &str) -> Result<Option<Login>, DockerConfigError> {
+    path().map_or(Ok(None), |path| credential_in(&path, registry))
+}
+
+/// Returns where the user's configuration is, or would be; `None` where nothing says so.
+#[must_use]
+pub fn path() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let dir = set("DOCKER_CONFIG").map(PathBuf::from);
     let dir = dir.or_else(|| set("HOME").map(|home| Path::new(&home).join(".docker")));
-    match dir {
-        Some(dir) => credential_in(&dir.join("config.json"), registry),
-        None => Ok(None),
+    dir.map(|dir| dir.join("config.json"))
+}
+
+/// Returns the registry that an address stands for, as Docker's users and its client write it: the
+/// Docker Hub's old URL, a scheme before the name, a path behind it.
+#[must_use]
+pub fn registry_of(address: &str) -> &str {
+    let host = host(address);
+    if address.is_empty() || HUB_KEYS.contains(&address) || HUB_KEYS.contains(&host) {
+        return HUB;
     }
+    host
 }
 
 /// As [`credential_for`], from a file of that name.
@@ -124,6 +161,60 @@ pub fn credential_for(registry: &str) -> Result<Option<Login>, DockerConfigError
 ///
 /// As [`credential_for`].
 pub fn credential_in(path: &Path, registry: &str) -> Result<Option<Login>, DockerConfigError> {
+    let Some(bytes) = content(path)? else { return Ok(None) };
+    login(&parse(path, &bytes)?, path, registry)
+}
+
+/// Puts the login for a registry into the user's configuration, in the place of any that is there;
+/// `None` only removes that. All else in the file stays. Returns the file, and whether there was a
+/// login before.
+///
+/// # Errors
+///
+/// The file cannot be read, understood or written, or says that a credential helper keeps the logins
+/// of this registry.
+pub fn store(registry: &str, login: Option<&Login>) -> Result<(PathBuf, bool), DockerConfigError> {
+    let path = path().ok_or(DockerConfigError::NoHome)?;
+    let had = store_in(&path, registry, login)?;
+    Ok((path, had))
+}
+
+fn store_in(path: &Path, registry: &str, login: Option<&Login>) -> Result<bool, DockerConfigError> {
+    let bytes = content(path)?.unwrap_or_else(|| b"{}".to_vec());
+    // What is no configuration is not written over.
+    let known: File = parse(path, &bytes)?;
+    if let Some(helper) = known.helper(registry) {
+        return Err(helped(path, registry, helper));
+    }
+    let mut file: Map<String, Value> = parse(path, &bytes)?;
+    let auths = file.entry("auths").or_insert_with(|| json!({}));
+    let auths = auths.as_object_mut().expect("it was read as a map of logins");
+    let before = auths.len();
+    let keys = keys(registry);
+    auths.retain(|key, _| !is_for(key, &keys));
+    let had = auths.len() < before;
+    if let Some(login) = login {
+        let plain = if login.is_token { "" } else { &login.secret };
+        let mut entry = json!({"auth": STANDARD.encode(format!("{}:{plain}", login.username))});
+        if login.is_token {
+            entry["identitytoken"] = json!(login.secret);
+        }
+        auths.insert(keys[0].clone(), entry);
+    } else if !had {
+        return Ok(false);
+    }
+    let text = serde_json::to_string_pretty(&file).expect("a map of texts is JSON") + "\n";
+    // The name may lead elsewhere, to where somebody keeps all such files.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = real.parent().unwrap_or_else(|| Path::new("/"));
+    let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
+    made.and_then(|()| disk::replace(&real, text.as_bytes(), FILE_MODE))
+        .map_err(|source| DockerConfigError::Write { path: path.to_owned(), source })?;
+    Ok(had)
+}
+
+/// Reads the file; `None` where there is none.
+fn content(path: &Path) -> Result<Option<Vec<u8>>, DockerConfigError> {
     let read = |source| DockerConfigError::Read { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -135,26 +226,39 @@ pub fn credential_in(path: &Path, registry: &str) -> Result<Option<Login>, Docke
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(DockerConfigError::TooLarge(path.to_owned()));
     }
-    let file: File = serde_json::from_slice(&bytes)
-        .map_err(|source| DockerConfigError::Parse { path: path.to_owned(), source })?;
-    login(&file, path, registry)
+    Ok(Some(bytes))
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, DockerConfigError> {
+    serde_json::from_slice(bytes)
+        .map_err(|source| DockerConfigError::Parse { path: path.to_owned(), source })
+}
+
+impl File {
+    /// Returns the program that keeps the logins of this registry alone.
+    fn helper(&self, registry: &str) -> Option<&str> {
+        let keys = keys(registry);
+        let helper = keys.iter().find_map(|key| self.cred_helpers.get(key));
+        helper.map(String::as_str).filter(|helper| !helper.is_empty())
+    }
+}
+
+fn helped(path: &Path, registry: &str, helper: &str) -> DockerConfigError {
+    DockerConfigError::Helper {
+        registry: registry.to_owned(),
+        helper: helper.to_owned(),
+        path: path.to_owned(),
+    }
 }
 
 fn login(file: &File, path: &Path, registry: &str) -> Result<Option<Login>, DockerConfigError> {
     let keys = keys(registry);
-    let helper = keys.iter().find_map(|key| file.cred_helpers.get(key)).filter(|h| !h.is_empty());
-    let helped = |helper: &str| DockerConfigError::Helper {
-        registry: registry.to_owned(),
-        helper: helper.to_owned(),
-        path: path.to_owned(),
-    };
-    if let Some(helper) = helper {
-        return Err(helped(helper));
+    if let Some(helper) = file.helper(registry) {
+        return Err(helped(path, registry, helper));
     }
     let entry = keys.iter().find_map(|key| file.auths.get(key)).or_else(|| {
-        // Older clients wrote the host with scheme and path.
         let mut entries = file.auths.iter();
-        entries.find(|(key, _)| keys.iter().any(|k| k == host(key))).map(|(_, entry)| entry)
+        entries.find(|(key, _)| is_for(key, &keys)).map(|(_, entry)| entry)
     });
     let Some(entry) = entry else { return Ok(None) };
     if !entry.identitytoken.is_empty() {
@@ -167,7 +271,11 @@ fn login(file: &File, path: &Path, registry: &str) -> Result<Option<Login>, Dock
     }
     if entry.auth.is_empty() {
         // With a store, "auths" only lists the registries that have a login there.
-        return if file.creds_store.is_empty() { Ok(None) } else { Err(helped(&file.creds_store)) };
+        return if file.creds_store.is_empty() {
+            Ok(None)
+        } else {
+            Err(helped(path, registry, &file.creds_store))
+        };
     }
     let broken =
         || DockerConfigError::Login { registry: registry.to_owned(), path: path.to_owned() };
@@ -192,6 +300,12 @@ fn keys(registry: &str) -> Vec<String> {
     vec![registry.to_owned()]
 }
 
+/// Tells whether a login under `key` is one for the registry of `keys`: older clients wrote the host
+/// with scheme and path.
+fn is_for(key: &str, keys: &[String]) -> bool {
+    keys.iter().any(|known| known == key || known == host(key))
+}
+
 fn host(key: &str) -> &str {
     let key = key.split_once("://").map_or(key, |(_, rest)| rest);
     key.split_once('/').map_or(key, |(host, _)| host)
@@ -200,6 +314,7 @@ fn host(key: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn find(text: &str, registry: &str) -> Result<Option<(String, String, bool)>, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -234,6 +349,84 @@ mod tests {
         assert!(find(text, "a.lan").unwrap_err().contains("docker-credential-pass"));
         assert!(find(text, "b.lan").unwrap_err().contains("docker-credential-desktop"));
         assert_eq!(find(text, "c.lan"), Ok(None));
+    }
+
+    #[test]
+    fn a_login_takes_the_place_of_any_before_it_and_nothing_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/config.json");
+        let login = |secret: &str, is_token| {
+            let username = if is_token { "" } else { "u" };
+            Login { username: username.to_owned(), secret: secret.to_owned(), is_token }
+        };
+        assert!(!store_in(&path, "reg.lan:5000", None).unwrap());
+        assert!(!path.exists(), "to remove nothing makes no file");
+        assert!(!store_in(&path, "reg.lan:5000", Some(&login("p:q", false))).unwrap());
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, FILE_MODE);
+        let found = |registry: &str| credential_in(&path, registry).unwrap();
+        assert_eq!(found("reg.lan:5000"), Some(login("p:q", false)));
+
+        let text = r#"{"auths":{"https://reg.lan/v2/":{"auth":"dTpw"},"docker.io":{"auth":"dTpw"},
+            "index.docker.io":{}},"currentContext":"x","HttpHeaders":{"A":"b"}}"#;
+        std::fs::write(&path, text).unwrap();
+        assert!(store_in(&path, "reg.lan", Some(&login("new", false))).unwrap());
+        assert!(store_in(&path, "docker.io", Some(&login("token", true))).unwrap());
+        let written: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let expected = json!({
+            "auths": {
+                "reg.lan": {"auth": "dTpuZXc="},
+                "https://index.docker.io/v1/": {"auth": "Og==", "identitytoken": "token"},
+            },
+            "currentContext": "x", "HttpHeaders": {"A": "b"},
+        });
+        assert_eq!(written, expected);
+        assert_eq!(found("docker.io"), Some(login("token", true)));
+        assert!(store_in(&path, "docker.io", None).unwrap());
+        assert!(!store_in(&path, "docker.io", None).unwrap());
+        assert_eq!(found("docker.io"), None);
+    }
+
+    #[test]
+    fn a_file_that_is_a_link_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, real) = (dir.path().join("config.json"), dir.path().join("real"));
+        std::fs::write(&real, "{}").unwrap();
+        std::os::unix::fs::symlink(&real, &path).unwrap();
+        let login = Login { username: "u".into(), secret: "p".into(), is_token: false };
+        store_in(&path, "a.lan", Some(&login)).unwrap();
+        assert!(path.is_symlink());
+        assert_eq!(credential_in(&real, "a.lan").unwrap(), Some(login));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_right_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let login = Login { username: "u".into(), secret: "p".into(), is_token: false };
+        for (text, complaint) in [
+            ("no json", "cannot parse"),
+            (r#"{"auths":[]}"#, "cannot parse"),
+            (r#"{"credHelpers":{"a.lan":"pass"}}"#, "docker-credential-pass"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = store_in(&path, "a.lan", Some(&login)).unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn addresses_stand_for_registries() {
+        for (address, registry) in [
+            ("", "docker.io"),
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("docker.io", "docker.io"),
+            ("https://docker.io", "docker.io"),
+            ("ghcr.io", "ghcr.io"),
+            ("http://reg.lan:5000/v2/", "reg.lan:5000"),
+        ] {
+            assert_eq!(registry_of(address), registry, "{address}");
+        }
     }
 
     #[test]

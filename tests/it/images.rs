@@ -1,21 +1,21 @@
 //! Images: from a registry that asks for a login, and by hand to nodes of one's choice.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
-
 use crate::{
-    host::{Network, busybox_archive, can_run, eventually, which},
+    host::{Host, Network, busybox_archive, can_run, eventually, midge_binary, which},
     registry::{Access, push, start_registry},
 };
-use std::{fs, path::Path};
+use std::path::Path;
 
-/// Writes a Docker client configuration with the login for the registry.
-fn docker_config(dir: &Path, registry: &str) -> String {
-    let folder = dir.join("docker");
-    fs::create_dir_all(&folder).unwrap();
-    // "fleet:secret" in base 64.
-    let text = format!(r#"{{"auths":{{"{registry}":{{"auth":"ZmxlZXQ6c2VjcmV0"}}}}}}"#);
-    fs::write(folder.join("config.json"), text).unwrap();
-    folder.display().to_string()
+/// Runs `client login` as the user `fleet`, with this password on standard input, and returns what it
+/// says.
+fn log_in(host: &Host, client: &Path, config: &str, registry: &str, password: &str) -> String {
+    host.sh(&format!(
+        "printf '{password}\n' | DOCKER_CONFIG={config} MIDGE_HOST=unix://{dir}/midge.sock \
+           DOCKER_HOST=unix://{dir}/midge.sock \
+           {client} login --username fleet --password-stdin {registry} 2>&1 || echo \"exit $?\"",
+        dir = host.dir.display(),
+        client = client.display(),
+    ))
 }
 
 #[test]
@@ -40,7 +40,18 @@ fn a_service_pulls_from_a_registry_with_the_users_login() {
     let says = manager.refused(&["image", "pull", &format!("{registry}/app:none")]);
     assert!(says.contains("app:none"), "{says}");
 
-    let login = docker_config(&manager.dir, &registry);
+    let login = manager.dir.join("docker").display().to_string();
+    for client in [Some(midge_binary()), which("docker")].into_iter().flatten() {
+        let says = log_in(manager, &client, &login, &registry, "wrong");
+        assert!(says.contains("exit 1") && says.contains("denied"), "{says}");
+        let says = log_in(manager, &client, &login, &registry, "secret");
+        assert!(says.contains("Login Succeeded"), "{says}");
+        let says = manager.ok_with(&[("DOCKER_CONFIG", &login)], &["logout", &registry]);
+        assert!(says.contains("Removed"), "{says}");
+    }
+    let says = manager.refused(&["login", "--username", "fleet", "--password", "x", &registry]);
+    assert!(says.contains("--password-stdin"), "{says}");
+    log_in(manager, &midge_binary(), &login, &registry, "secret");
     let create = ["service", "create", "-d", "--name", "web", "--mode", "global"];
     let what = ["--with-registry-auth", &image, "sh", "-c", "while :; do sleep 1; done"];
     manager.ok_with(&[("DOCKER_CONFIG", login.as_str())], &[&create[..], &what[..]].concat());

@@ -5,6 +5,16 @@ use crate::types::Labels;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// `POST /auth`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LoggedIn {
+    /// `Login Succeeded`.
+    pub status: String,
+    /// Empty.
+    pub identity_token: String,
+}
+
 /// An image in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

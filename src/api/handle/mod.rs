@@ -7,6 +7,7 @@ pub(super) mod container;
 pub(super) mod events;
 pub(super) mod exec;
 pub(super) mod image;
+pub(super) mod login;
 pub(super) mod network;
 pub(super) mod node;
 mod select;
@@ -116,16 +117,33 @@ fn read_version(call: &Call, kind: &str) -> Result<Version, Refusal> {
     Ok(Version::from_api(number))
 }
 
+/// A login to a registry, as Docker's clients send it.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Auth {
+    username: String,
+    password: String,
+    identitytoken: String,
+    registrytoken: String,
+    serveraddress: String,
+}
+
+impl Auth {
+    /// The login; none where it holds none.
+    fn credential(self) -> Option<RegistryCredential> {
+        let token =
+            if self.identitytoken.is_empty() { self.registrytoken } else { self.identitytoken };
+        let is_token = !token.is_empty();
+        if !is_token && self.username.is_empty() {
+            return None;
+        }
+        let secret = if is_token { token } else { self.password };
+        Some(RegistryCredential { username: self.username, secret, is_token })
+    }
+}
+
 /// The login of a request's `X-Registry-Auth`; none where it holds none.
 fn credential(call: &Call) -> Result<Option<RegistryCredential>, Refusal> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Auth {
-        username: String,
-        password: String,
-        identitytoken: String,
-        registrytoken: String,
-    }
     let wrong = || invalid("invalid X-Registry-Auth header: base64url of JSON is expected");
     let Some(header) = call.headers.get("x-registry-auth") else { return Ok(None) };
     let text = header.to_str().map_err(|_| wrong())?;
@@ -134,16 +152,5 @@ fn credential(call: &Call) -> Result<Option<RegistryCredential>, Refusal> {
     }
     let json = super::route::decode_base64url(text).ok_or_else(wrong)?;
     let auth: Auth = decode::from_slice(&json).map_err(|_| wrong())?;
-    let token = if auth.identitytoken.is_empty() { auth.registrytoken } else { auth.identitytoken };
-    Ok(match (token.is_empty(), auth.username.is_empty()) {
-        (false, _) => {
-            Some(RegistryCredential { username: auth.username, secret: token, is_token: true })
-        }
-        (true, false) => Some(RegistryCredential {
-            username: auth.username,
-            secret: auth.password,
-            is_token: false,
-        }),
-        (true, true) => None,
-    })
+    Ok(auth.credential())
 }

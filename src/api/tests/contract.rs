@@ -126,6 +126,24 @@ fn logins_are_kept_and_never_shown() {
 }
 
 #[test]
+fn a_login_is_tried_at_the_registry_that_its_address_stands_for() {
+    let server = Server::start();
+    let login = |body: Value| server.send("POST /auth", &body.to_string());
+    let good = json!({"Status": "Login Succeeded", "IdentityToken": ""});
+    for address in ["reg.example", "https://reg.example", "http://reg.example/v2/"] {
+        let body = json!({"username": "fleet", "password": "secret", "serveraddress": address});
+        assert_eq!(login(body), (200, good.clone()), "{address}");
+    }
+    for address in ["", "https://index.docker.io/v1/"] {
+        let body = json!({"IdentityToken": "token", "ServerAddress": address});
+        assert_eq!(login(body), (200, good.clone()), "{address}");
+    }
+    let wrong = json!({"username": "fleet", "password": "x", "serveraddress": "reg.example"});
+    assert_eq!(login(wrong).0, 401);
+    assert_eq!(login(json!({"password": "secret"})).0, 400);
+}
+
+#[test]
 fn logins_are_read_as_docker_py_spells_them() {
     let server = Server::start();
     // {"ServerAddress":"x","Username":"u","Password":"hidden"}

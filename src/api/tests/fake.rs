@@ -342,6 +342,14 @@ impl LocalNode for Fake {
         ready(Err(Refusal::new(Class::Internal, "Get \"https://registry-1.docker.io/v2/\": no")))
     }
 
+    fn registry_login(&self, registry: String, login: RegistryCredential) -> Answer<'_, ()> {
+        let (registry, user) = (registry.as_str(), login.username.as_str());
+        ready(match (registry, user, login.secret.as_str(), login.is_token) {
+            ("reg.example", "fleet", "secret", false) | ("docker.io", "", "token", true) => Ok(()),
+            _ => Err(Refusal::new(Class::Unauthorized, format!("{registry}: no {user}"))),
+        })
+    }
+
     fn containers(&self) -> Answer<'_, Vec<Container>> {
         ready(Ok(self.containers.lock().unwrap().clone()))
     }

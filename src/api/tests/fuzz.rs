@@ -204,6 +204,10 @@ impl LocalNode for Reluctant {
         refused()
     }
 
+    fn registry_login(&self, _: String, _: RegistryCredential) -> Answer<'_, ()> {
+        refused()
+    }
+
     fn containers(&self) -> Answer<'_, Vec<Container>> {
         Box::pin(async { Ok(Vec::new()) })
     }

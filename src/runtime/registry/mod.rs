@@ -112,6 +112,12 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Tells whether the registry knows who asks, or should, and does not let them.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::Authentication { temporary: false, .. })
+    }
+
     /// Tells whether trying again may help.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
@@ -201,7 +207,7 @@ impl Registry {
         self.each_endpoint(reference, |endpoint| {
             let request = Request {
                 endpoint,
-                reference,
+                repository: &reference.repository,
                 credential,
                 path: &path,
                 what: &what,
@@ -230,11 +236,39 @@ impl Registry {
         self.each_endpoint(reference, |endpoint| {
             let what = blob;
             let accept = "*/*";
+            let repository = &reference.repository;
             let request =
-                Request { endpoint, reference, credential, path: &path, what, accept, offset };
+                Request { endpoint, repository, credential, path: &path, what, accept, offset };
             let response = self.get(&request)?;
             open_blob(response, endpoint, offset)
         })
+    }
+
+    /// Asks a registry whether it takes a login; one that lets everybody in takes any. Mirrors are
+    /// not asked. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// It does not take it ([`RegistryError::is_refusal`]), is away, or answers nonsense.
+    pub fn check_login(
+        &self,
+        registry: &str,
+        credential: &RegistryCredential,
+    ) -> Result<(), RegistryError> {
+        let mut endpoints = self.inner.config.endpoints(registry);
+        let origin = endpoints.pop().expect("the registry itself is always the last endpoint");
+        let request = Request {
+            endpoint: &origin,
+            repository: "",
+            credential: Some(credential),
+            path: "/v2/",
+            what: "the registry",
+            accept: "*/*",
+            offset: 0,
+        };
+        // What is remembered of this login may be from before the password was changed.
+        self.forget(&request.scope());
+        self.get(&request).map(drop)
     }
 
     /// Tries the mirrors in order, then the registry, whose error is the one that counts.
@@ -312,7 +346,10 @@ impl Registry {
     ) -> Result<Authorization, RegistryError> {
         let find = |scheme: &str| challenges.iter().find(|c| c.scheme == scheme);
         if let Some(challenge) = find("bearer") {
-            let scope = format!("repository:{}:pull", request.reference.repository);
+            let scope = match request.repository {
+                "" => String::new(),
+                repository => format!("repository:{repository}:pull"),
+            };
             let Some(token) = TokenRequest::from_challenge(challenge, &scope) else {
                 return Err(request.unauthenticated("it names no token server", false));
             };
@@ -362,7 +399,10 @@ impl Registry {
                 post.send_form(form)
             }
             credential => {
-                let mut get = self.agent().get(&token.realm).query("scope", &token.scope);
+                let mut get = self.agent().get(&token.realm);
+                if !token.scope.is_empty() {
+                    get = get.query("scope", &token.scope);
+                }
                 if !token.service.is_empty() {
                     get = get.query("service", &token.service);
                 }
@@ -419,7 +459,8 @@ impl Registry {
 
 struct Request<'a> {
     endpoint: &'a Endpoint,
-    reference: &'a Reference,
+    /// Empty where it is about the registry as a whole.
+    repository: &'a str,
     credential: Option<&'a RegistryCredential>,
     path: &'a str,
     what: &'a str,
@@ -439,7 +480,7 @@ impl Request<'_> {
             .map(|c| digest(format!("{}\0{}\0{}", c.username, c.secret, c.is_token).as_bytes()));
         Scope {
             base: self.endpoint.base.clone(),
-            repository: self.reference.repository.clone(),
+            repository: self.repository.to_owned(),
             credential: credential.unwrap_or_default(),
         }
     }

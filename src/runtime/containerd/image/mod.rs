@@ -27,7 +27,7 @@ mod tests;
 
 use super::super::{
     image::{PullError, Resolved, document},
-    registry::{Registry, RegistryConfig, Resolve},
+    registry::{Registry, RegistryConfig, RegistryError, Resolve},
 };
 use crate::types::{Platform, RegistryCredential, image::Reference};
 use document::{Config, Root};
@@ -125,6 +125,20 @@ impl Images {
         };
         let platforms = platforms.iter().map(normalized).collect();
         Ok(Resolved { digest: fetched.digest, media_type, size, platforms })
+    }
+
+    /// Asks a registry (`docker.io`, `host:port`) whether it takes a login.
+    ///
+    /// # Errors
+    ///
+    /// It does not, or does not answer.
+    pub async fn check_login(
+        &self,
+        registry: String,
+        credential: RegistryCredential,
+    ) -> Result<(), RegistryError> {
+        let client = self.registry.clone();
+        smol::unblock(move || client.check_login(&registry, &credential)).await
     }
 
     /// Says whom to ask, before a pull, whether there is room for it; once.
