@@ -2,7 +2,7 @@
 
 use super::{
     API_VERSION, API_VERSION_MIN, decode,
-    error::{invalid, not_found, status},
+    error::{invalid, not_found, status, unsupported},
     handle,
     local::{BoxFuture, LocalNode},
     query::{self, Query},
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     api::dto,
     cluster::{Class, Refusal},
+    types::absent,
 };
 use base64::{
     Engine as _,
@@ -149,6 +150,9 @@ static ROUTES: &[Route] = routes![
     GET "containers/{}/top" 1 . 24 => stats::top,
     GET "networks" 1 . 24 => network::list,
     GET "networks/{}" 1 . 24 => network::inspect,
+    GET "secrets" 1 . 25 => system::none,
+    GET "configs" 1 . 30 => system::none,
+    GET "plugins" 1 . 25 => system::none,
     GET "volumes" 1 . 24 => volume::list,
     POST "volumes/create" 1 . 24 => volume::create,
     POST "volumes/prune" 1 . 25 => volume::prune,
@@ -252,6 +256,10 @@ pub(crate) async fn dispatch(
             Err(refusal) => refused(&refusal),
         };
     }
+    let absent = absent::request(parts.method.as_str(), |known| fit(known, &path).is_some());
+    if let Some(absent) = absent {
+        return refused(&unsupported(absent.advice));
+    }
     if other_method {
         let mut response = refused(&not_found("page not found"));
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -353,6 +361,14 @@ mod tests {
         assert_eq!(fit("nodes/{}", &path("nodes/a/b")), None);
         assert_eq!(fit("nodes/{}", &path("nodes/")), None);
         assert_eq!(fit("nodes", &path("nodes")), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_answered_is_not_called_absent() {
+        for route in ROUTES {
+            let absent = absent::request(route.method.as_str(), |known| known == route.path);
+            assert!(absent.is_none(), "{} {}", route.method, route.path);
+        }
     }
 
     #[test]

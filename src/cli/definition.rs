@@ -161,9 +161,10 @@ pub(super) fn usage(error: &Error, words: &[OsString]) -> Exit {
             Err(error) => error.exit,
         };
     }
-    if let Some(message) = unsupported::explain(error) {
-        output::note(&message);
-        return Exit::Usage;
+    let (path, mut named) = named(&words);
+    if let Some(error) = unsupported::explain(error, &path) {
+        output::error(&error);
+        return error.exit;
     }
     let Some(message) = told(error, &words) else {
         output::raw_note(rendered.to_string().as_bytes());
@@ -174,7 +175,6 @@ pub(super) fn usage(error: &Error, words: &[OsString]) -> Exit {
         let word = style::paint(style::enabled(&std::io::stderr()), style::Tone::Hint, "hint:");
         output::note(&format!("{word} {hint}"));
     }
-    let (path, mut named) = named(&words);
     let usage = named.render_usage().to_string();
     let usage = usage.trim().strip_prefix("Usage:").unwrap_or(&usage).trim();
     output::note(&format!("\nUsage:  {usage}\n\nRun '{path} --help' for more information"));

@@ -20,6 +20,7 @@
 //! - **assignment**: a task that was given to a node; a node's set of them is sent as
 //!   [`Assignments`].
 
+pub mod absent;
 mod assignment;
 mod capability;
 mod cluster;

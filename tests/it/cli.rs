@@ -100,7 +100,10 @@ fn wrong_command_lines_and_a_missing_daemon_have_their_exit_codes() {
         (&["servcie", "ls"], 2, "hint: did you mean service?"),
         (&["service", "rm"], 2, "Run 'midge service rm --help' for more information"),
         (&["service", "ls"], 3, "hint: is the daemon running?"),
-        (&["stack", "ls"], 2, "stack is not supported yet"),
+        (&["stack", "ls"], 2, "hint: midge has no stacks yet"),
+        (&["run", "-it", "alpine"], 2, "hint: midge runs services"),
+        (&["image", "push", "app"], 2, "hint: midge brings images to nodes"),
+        (&["service", "create", "--secret", "a", "app"], 2, "hint: midge has no secrets yet"),
     ] {
         let output = midge(&socket, args, &[]);
         assert_eq!(output.status.code(), Some(code), "{args:?}");

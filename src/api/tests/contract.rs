@@ -33,6 +33,22 @@ fn every_version_prefix_and_none_is_answered() {
     assert_eq!(server.send("GET /v1.12/info", "").0, 400);
     assert_eq!(server.send("GET /nope", ""), (404, json!({"message": "page not found"})));
     assert_eq!(server.send("DELETE /version", "").0, 405);
+    for list in ["secrets", "configs?filters=%7B%7D", "plugins"] {
+        assert_eq!(server.send(&format!("GET /v1.41/{list}"), ""), (200, json!([])), "{list}");
+    }
+    for (request, advice) in [
+        ("POST /v1.41/containers/create?name=a", "use midge service create"),
+        ("POST /containers/web.1.abc/kill?signal=HUP", "midge exec TASK kill -HUP 1"),
+        ("DELETE /containers/abc?force=1", "service update --force"),
+        ("POST /v1.47/networks/create", "publish mode=host"),
+        ("POST /secrets/create", "--mount type=bind"),
+        ("POST /images/reg.lan:5000/app/push?tag=1", "where there is a Docker"),
+        ("POST /build?t=a", "midge image load --nodes all"),
+    ] {
+        let (status, answer) = server.send(request, "");
+        let message = answer["message"].as_str().unwrap();
+        assert!(status == 501 && message.contains(advice), "{request}: {status} {message}");
+    }
     assert_eq!(server.send("GET /v1.24/distribution/a/json", "").0, 404, "came with 1.30");
 }
 
