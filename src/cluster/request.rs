@@ -69,25 +69,7 @@ pub enum Request {
         force: bool,
     },
     /// Changes the cluster's options, and replaces join tokens.
-    UpdateCluster {
-        /// Names the request for retries.
-        request: RequestId,
-        /// The version that the user read.
-        version: Version,
-        /// What is wanted.
-        spec: ClusterSpec,
-        /// Whether to replace the workers' token.
-        rotate_worker_token: bool,
-        /// Whether to replace the managers' token.
-        rotate_manager_token: bool,
-        /// Whether to replace the unlock key, where managers lock themselves.
-        rotate_unlock_key: bool,
-        /// The unlock key to take where one is needed: drawn where there is true randomness, which
-        /// the leader has none of.
-        fresh_unlock_key: UnlockKey,
-        /// The root to begin to replace the present one with: made where its keys can be.
-        next_root: Option<Box<RootRotation>>,
-    },
+    UpdateCluster(Box<ClusterUpdate>),
     /// Admits a node that proved a join token. The token was compared by the leader before any
     /// certificate was signed.
     Join(Box<JoinRequest>),
@@ -102,6 +84,76 @@ pub enum Request {
         /// The root's digest.
         root: [u8; 32],
     },
+}
+
+impl Request {
+    /// Returns the name under which what came of it is remembered; none where nothing is, since a
+    /// second time does no harm.
+    #[must_use]
+    pub fn id(&self) -> Option<&RequestId> {
+        match self {
+            Self::CreateService { request, .. }
+            | Self::UpdateService { request, .. }
+            | Self::RollbackService { request, .. }
+            | Self::RemoveService { request, .. }
+            | Self::UpdateNode { request, .. }
+            | Self::RemoveNode { request, .. } => Some(request),
+            Self::UpdateCluster(update) => Some(&update.request),
+            Self::Read(_)
+            | Self::Join(_)
+            | Self::Renew(_)
+            | Self::TakeRole(_)
+            | Self::Certified { .. } => None,
+        }
+    }
+
+    /// Tells whether it only reads.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Read(_))
+    }
+
+    /// Tells whether no other change may be decided on the same state: what two of them decide would
+    /// contradict itself.
+    #[must_use]
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self, Self::UpdateNode { .. } | Self::UpdateCluster(_))
+    }
+
+    /// Returns the signing request that its answer's certificate is made of.
+    #[must_use]
+    pub fn into_csr(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Join(join) => Some(join.csr),
+            Self::Renew(renew) => Some(renew.csr),
+            Self::TakeRole(asked) => Some(asked.csr),
+            _ => None,
+        }
+    }
+}
+
+/// What the cluster is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+// Under the name that the recorded bytes have its fields by: those of the variant.
+#[serde(rename = "Request::UpdateCluster")]
+pub struct ClusterUpdate {
+    /// Names the request for retries.
+    pub request: RequestId,
+    /// The version that the user read.
+    pub version: Version,
+    /// What is wanted.
+    pub spec: ClusterSpec,
+    /// Whether to replace the workers' token.
+    pub rotate_worker_token: bool,
+    /// Whether to replace the managers' token.
+    pub rotate_manager_token: bool,
+    /// Whether to replace the unlock key, where managers lock themselves.
+    pub rotate_unlock_key: bool,
+    /// The unlock key to take where one is needed: drawn where there is true randomness, which
+    /// the leader has none of.
+    pub fresh_unlock_key: UnlockKey,
+    /// The root to begin to replace the present one with: made where its keys can be.
+    pub next_root: Option<Box<RootRotation>>,
 }
 
 /// What a member that asks for its next certificate shows.

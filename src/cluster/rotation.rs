@@ -92,7 +92,7 @@ impl Leader {
 mod tests {
     use super::*;
     use crate::{
-        cluster::{Change, Request, leader::tests::World},
+        cluster::{Change, ClusterUpdate, Request, leader::tests::World},
         types::{JoinToken, JoinTokens, RootCa, RootRotation},
     };
 
@@ -150,7 +150,7 @@ mod tests {
         let mut world = World::new(2);
         let cluster = world.state.cluster().expect("a cluster").clone();
         let spec = crate::types::ClusterSpec { force_rotate: 1, ..cluster.spec.clone() };
-        let asked = Request::UpdateCluster {
+        let asked = Request::UpdateCluster(Box::new(ClusterUpdate {
             request: crate::types::RequestId::from_bits(9_001),
             version: cluster.version,
             spec,
@@ -159,7 +159,7 @@ mod tests {
             rotate_unlock_key: false,
             fresh_unlock_key: crate::types::UnlockKey([9; 32]),
             next_root: Some(rotation(80)),
-        };
+        }));
         assert!(world.request(asked).is_ok());
         let during = world.state.cluster().expect("a cluster").clone();
         assert_ne!(during.tokens.worker, cluster.tokens.worker, "no change of a request is lost");

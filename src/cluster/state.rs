@@ -14,6 +14,7 @@ mod rotation;
 #[cfg(test)]
 mod tests;
 
+pub(super) use codec::encoded_len;
 pub use codec::{
     DecodeError, ENTRY_MAX, SNAPSHOT_MAX, decode_entry, decode_snapshot, encode_entry,
 };

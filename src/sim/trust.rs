@@ -4,7 +4,7 @@
 
 use super::world::World;
 use crate::{
-    cluster::{Admission, Query, RenewRequest, Request, Response},
+    cluster::{Admission, ClusterUpdate, Query, RenewRequest, Request, Response},
     types::{ClusterSpec, Date, NodeId, NodeState, Role, RootCa, RootRotation, Trust, UnlockKey},
 };
 use async_channel::Receiver;
@@ -276,7 +276,7 @@ impl World {
             cross_signed: [cluster.root.certificate, root(next).certificate].concat(),
             tokens: cluster.tokens,
         };
-        let request = Request::UpdateCluster {
+        let request = Request::UpdateCluster(Box::new(ClusterUpdate {
             request: self.request_id(),
             version: cluster.version,
             spec,
@@ -285,7 +285,7 @@ impl World {
             rotate_unlock_key: false,
             fresh_unlock_key: UnlockKey([0; 32]),
             next_root: Some(Box::new(rotation)),
-        };
+        }));
         let _conflict = self.ask(request).await;
     }
 

@@ -8,7 +8,7 @@ use super::super::{
     route::{Call, Reply, empty, json, request_id},
 };
 use crate::{
-    cluster::{Request, Response},
+    cluster::{ClusterUpdate, Request, Response},
     types::{ClusterSpec, UnlockKey},
 };
 use http::StatusCode;
@@ -81,7 +81,7 @@ pub(crate) async fn update(mut call: Call) -> Reply {
         Some(given) => Some(Box::new(call.node.next_root(&current, given)?)),
         None => None,
     };
-    let request = Request::UpdateCluster {
+    let request = Request::UpdateCluster(Box::new(ClusterUpdate {
         request: request_id(),
         version,
         spec: cluster::to_spec(&body, &current.spec)?,
@@ -90,7 +90,7 @@ pub(crate) async fn update(mut call: Call) -> Reply {
         rotate_unlock_key: call.query.flag("rotateManagerUnlockKey"),
         fresh_unlock_key: UnlockKey(rand::random()),
         next_root,
-    };
+    }));
     match call.node.request(request).await? {
         Response::Done => Ok(empty(StatusCode::OK)),
         _ => Err(unexpected("an update of the cluster")),

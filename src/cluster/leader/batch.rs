@@ -8,7 +8,7 @@ use super::{Asked, InFlight, Leader, PROPOSAL_RETRY, Waiting, request::Prepared}
 use crate::{
     cluster::{
         Change, Class, Command, Decision, Effect, Refusal, Request, State, enforce, join, reap,
-        reconcile, rotation, schedule,
+        reconcile, rotation, schedule, state::encoded_len,
     },
     types::{Date, Moment, RequestId, ServiceId, Version},
 };
@@ -48,7 +48,7 @@ impl<'a> Draft<'a> {
 
     fn add(&mut self, change: Change) -> bool {
         let command = Command { request: None, term: self.term, date: self.date, change };
-        let size = crate::cluster::state::encode_entry(std::slice::from_ref(&command)).len();
+        let size = encoded_len(&command);
         if self.full || (self.bytes + size > BATCH_BYTES_MAX && !self.commands.is_empty()) {
             self.full = true;
             return false;
@@ -128,13 +128,12 @@ impl Leader {
             let Some(Waiting { ticket, request, failures }) = self.queue.pop_front() else { break };
             // What two of a kind would decide on the same state contradicts itself: the second
             // waits for what comes of the first.
-            let alone = match &request {
+            let exclusive = request.is_exclusive();
+            let fits = match &request {
                 // Whether a manager may go depends on which others there are and answer. What was
                 // proposed before, and may be committed yet, may say that one of them does not.
                 Request::UpdateNode { .. } if self.doubt => false,
-                Request::UpdateCluster { .. } | Request::UpdateNode { .. } => {
-                    flight.commands.is_empty()
-                }
+                _ if exclusive => flight.commands.is_empty(),
                 // How many managers there may be is judged on the state, too.
                 Request::Join(join) if join::is_of_manager(state, join) => {
                     !self.doubt && flight.commands.is_empty() && joins.insert(join.key_digest)
@@ -142,7 +141,7 @@ impl Leader {
                 Request::Join(join) => joins.insert(join.key_digest),
                 _ => true,
             };
-            if !alone {
+            if !fits {
                 self.queue.push_front(Waiting { ticket, request, failures });
                 break;
             }
@@ -157,22 +156,13 @@ impl Leader {
                         Some(id.as_ref().map(derived_request))
                     });
                     for (change, request) in changes.into_iter().zip(ids) {
-                        let term = self.term;
-                        flight.commands.push(Command { request, term, date, change });
+                        let command = Command { request, term: self.term, date, change };
+                        bytes += encoded_len(&command);
+                        flight.commands.push(command);
                     }
-                    bytes = crate::cluster::state::encode_entry(&flight.commands).len();
                     let waiting = Waiting { ticket, request, failures };
                     flight.asked.push(Asked { waiting, command, answer });
-                    if matches!(
-                        flight.asked.last(),
-                        Some(Asked {
-                            waiting: Waiting {
-                                request: Request::UpdateCluster { .. } | Request::UpdateNode { .. },
-                                ..
-                            },
-                            ..
-                        })
-                    ) {
+                    if exclusive {
                         break;
                     }
                 }

@@ -3,8 +3,8 @@
 use super::{Leader, QUEUE_MAX, Waiting};
 use crate::{
     cluster::{
-        Applied, Change, Class, Effect, Refusal, Rejected, Request, Response, State, Ticket, join,
-        managers, validate,
+        Applied, Change, Class, ClusterUpdate, Effect, Refusal, Rejected, Request, Response, State,
+        Ticket, join, managers, validate,
     },
     types::{
         ClusterSpec, Date, JoinToken, JoinTokens, Moment, NODE_CERT_EXPIRY_MIN, NodeId, NodeSpec,
@@ -79,41 +79,41 @@ impl Leader {
         if let Some((answer, outcome)) = remembered(state, request) {
             return Self::answer(state, answer, outcome).map(Prepared::Answer);
         }
-        let one = |id: &RequestId, change, answer| {
-            Ok(Prepared::Propose { id: Some(id.clone()), changes: vec![change], answer })
+        let one = |change, answer| {
+            Ok(Prepared::Propose { id: request.id().cloned(), changes: vec![change], answer })
         };
         match request {
             Request::Read(query) => self.read(state, (now, date), query).map(Prepared::Answer),
-            Request::CreateService { request, spec } => {
+            Request::CreateService { spec, .. } => {
                 check_spec(spec)?;
                 let id = ServiceId::generate(&mut self.random);
                 let service = Box::new(new_service(id, (**spec).clone(), date));
-                one(request, Change::CreateService { service }, Answer::Created)
+                one(Change::CreateService { service }, Answer::Created)
             }
-            Request::UpdateService { request, id, version, spec } => {
+            Request::UpdateService { id, version, spec, .. } => {
                 check_update(find_service(state, id)?, *version, spec)?;
                 let (id, expected, spec) = (id.clone(), *version, spec.clone());
-                one(request, Change::UpdateService { id, expected, spec }, Answer::Done)
+                one(Change::UpdateService { id, expected, spec }, Answer::Done)
             }
-            Request::RollbackService { request, id, version } => {
+            Request::RollbackService { id, version, .. } => {
                 let _: &Service = find_service(state, id)?;
                 let change = Change::RollbackService { id: id.clone(), expected: *version };
-                one(request, change, Answer::Done)
+                one(change, Answer::Done)
             }
-            Request::RemoveService { request, id } => {
+            Request::RemoveService { id, .. } => {
                 let _: &Service = find_service(state, id)?;
-                one(request, Change::RemoveService { id: id.clone() }, Answer::Done)
+                one(Change::RemoveService { id: id.clone() }, Answer::Done)
             }
-            Request::UpdateNode { request, id, version, spec } => {
+            Request::UpdateNode { id, version, spec, .. } => {
                 check_node_spec(state, id, spec)?;
                 let (id, expected, spec) = (id.clone(), *version, Box::new(spec.clone()));
-                one(request, Change::UpdateNode { id, expected, spec }, Answer::Done)
+                one(Change::UpdateNode { id, expected, spec }, Answer::Done)
             }
-            Request::RemoveNode { request, id, force } => {
+            Request::RemoveNode { id, force, .. } => {
                 check_node_removal(state, id, *force)?;
-                one(request, Change::RemoveNode { id: id.clone(), force: *force }, Answer::Done)
+                one(Change::RemoveNode { id: id.clone(), force: *force }, Answer::Done)
             }
-            Request::UpdateCluster { .. } => self.prepare_cluster(state, request),
+            Request::UpdateCluster(asked) => self.prepare_cluster(state, asked),
             Request::Join(join) => join::prepare(state, &mut self.random, date, join),
             Request::Renew(renew) => join::renew(state, date, renew).map(Prepared::Answer),
             Request::TakeRole(asked) => managers::take_role(state, asked),
@@ -127,69 +127,52 @@ impl Leader {
         }
     }
 
-    fn prepare_cluster(&mut self, state: &State, request: &Request) -> Result<Prepared, Refusal> {
-        let Request::UpdateCluster {
-            request,
-            version,
-            spec,
-            rotate_worker_token,
-            rotate_manager_token,
-            rotate_unlock_key,
-            fresh_unlock_key,
-            next_root,
-        } = request
-        else {
-            return Err(Refusal::new(Class::Internal, "not a request to update the cluster"));
-        };
+    fn prepare_cluster(
+        &mut self,
+        state: &State,
+        asked: &ClusterUpdate,
+    ) -> Result<Prepared, Refusal> {
         let cluster = join::cluster(state)?;
-        if cluster.version != *version {
+        if cluster.version != asked.version {
             return Err(Rejected::OutOfSequence.into());
         }
-        check_cluster_spec(spec)?;
-        let mut changes =
-            vec![Change::UpdateCluster { expected: *version, spec: Box::new(spec.clone()) }];
+        check_cluster_spec(&asked.spec)?;
+        let spec = Box::new(asked.spec.clone());
+        let mut changes = vec![Change::UpdateCluster { expected: asked.version, spec }];
         let unlock_key = match cluster.unlock_key {
-            _ if !spec.autolock => None,
-            Some(key) if !*rotate_unlock_key => Some(key),
-            _ => Some(*fresh_unlock_key),
+            _ if !asked.spec.autolock => None,
+            Some(key) if !asked.rotate_unlock_key => Some(key),
+            _ => Some(asked.fresh_unlock_key),
         };
         if unlock_key != cluster.unlock_key {
             changes.push(Change::SetUnlockKey { key: unlock_key });
         }
-        if *rotate_worker_token || *rotate_manager_token {
+        if asked.rotate_worker_token || asked.rotate_manager_token {
             use crate::types::Entropy;
             let mut draw = |rotate: bool, token: JoinToken| {
                 if rotate { JoinToken(self.random.next_u128()) } else { token }
             };
             let tokens = JoinTokens {
-                worker: draw(*rotate_worker_token, cluster.tokens.worker),
-                manager: draw(*rotate_manager_token, cluster.tokens.manager),
+                worker: draw(asked.rotate_worker_token, cluster.tokens.worker),
+                manager: draw(asked.rotate_manager_token, cluster.tokens.manager),
             };
             changes.push(Change::RotateTokens { tokens });
         }
-        if let Some(rotation) = next_root {
+        if let Some(rotation) = &asked.next_root {
             let (base, rotation) = (cluster.root.digest, rotation.clone());
             changes.push(Change::RotateRoot { base, rotation });
         }
-        Ok(Prepared::Propose { id: Some(request.clone()), changes, answer: Answer::Done })
+        let id = Some(asked.request.clone());
+        Ok(Prepared::Propose { id, changes, answer: Answer::Done })
     }
 }
 
 /// Returns what became of a request that was carried out before, where it is remembered.
 fn remembered(state: &State, request: &Request) -> Option<(Answer, Result<Applied, Rejected>)> {
-    let (id, answer) = match request {
-        Request::CreateService { request, .. } => (request, Answer::Created),
-        Request::UpdateService { request, .. }
-        | Request::RollbackService { request, .. }
-        | Request::RemoveService { request, .. }
-        | Request::UpdateNode { request, .. }
-        | Request::RemoveNode { request, .. }
-        | Request::UpdateCluster { request, .. } => (request, Answer::Done),
-        Request::Read(_)
-        | Request::Join(_)
-        | Request::Renew(_)
-        | Request::TakeRole(_)
-        | Request::Certified { .. } => return None,
+    let id = request.id()?;
+    let answer = match request {
+        Request::CreateService { .. } => Answer::Created,
+        _ => Answer::Done,
     };
     state.outcome(id).map(|outcome| (answer, outcome.clone()))
 }

@@ -55,6 +55,11 @@ pub fn encode_entry(commands: &[Command]) -> Vec<u8> {
     encode(ENTRY_MAGIC, commands)
 }
 
+/// Returns how many bytes a command takes in an entry, which has a handful more around them all.
+pub(in crate::cluster) fn encoded_len(command: &Command) -> usize {
+    postcard::experimental::serialized_size(command).expect("every type in it has a length")
+}
+
 /// Decodes a log entry.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use crate::{
     cluster::{
         Applied, Change, Command, Decision, Rejected, invariants,
         leader::tests::{World, replicated},
-        state::{DecodeError, OUTCOMES_MAX},
+        state::{DecodeError, OUTCOMES_MAX, encoded_len},
     },
     types::{
         Availability, Date, Desired, JoinToken, JoinTokens, ManagerStatus, Mode, Node, NodeId,
@@ -290,6 +290,8 @@ fn the_bytes_of_an_entry_stay_what_they_are() {
     let commands = fixed_commands();
     let bytes = encode_entry(&commands);
     assert_eq!(decode_entry(&bytes).as_deref(), Ok(&commands[..]));
+    let envelope = encode_entry(&[]).len();
+    assert_eq!(envelope + commands.iter().map(encoded_len).sum::<usize>(), bytes.len());
     expect![[r#"
         6d67454e02030119303030303030303030303030303030303030303030303030
         350380a094a58d1d061930303030303030303030303030303030303030303030

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     cluster::{
-        self, Admission, Applied, Class, Command, Effect, Event, Refusal, Rejected, Request,
-        Response, Ticket,
+        self, Admission, Applied, Class, Command, Effect, Event, Refusal, Rejected, Response,
+        Ticket,
     },
     consensus::ProposeError,
     node::{
@@ -97,7 +97,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
                 }
                 if let Some(refusal) = self.disk.refusal()
                     && self.leadership.leading
-                    && !matches!(request, Request::Read(_))
+                    && !request.is_read()
                 {
                     return answer(&reply, Err(refusal));
                 }

@@ -123,8 +123,7 @@ impl Requests {
 
     /// Tells whether the request only reads.
     pub(super) fn is_read(&self, ticket: Ticket) -> bool {
-        let pending = self.pending.get(&ticket);
-        pending.is_some_and(|pending| matches!(pending.request, Request::Read(_)))
+        self.pending.get(&ticket).is_some_and(|pending| pending.request.is_read())
     }
 
     /// Returns until when somebody waits for this one.
@@ -135,13 +134,7 @@ impl Requests {
     /// Takes out whoever waits for this answer.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
         let Pending { request, reply, .. } = self.pending.remove(&ticket)?;
-        let csr = match request {
-            Request::Join(join) => Some(join.csr),
-            Request::Renew(renew) => Some(renew.csr),
-            Request::TakeRole(asked) => Some(asked.csr),
-            _ => None,
-        };
-        Some(Waiting { csr, reply })
+        Some(Waiting { csr: request.into_csr(), reply })
     }
 
     /// Refuses one.
@@ -153,8 +146,8 @@ impl Requests {
 
     /// Refuses everything that is more than a read.
     pub(super) fn refuse_changes(&mut self, refusal: &Refusal) {
-        let is_change = |pending: &Pending| !matches!(pending.request, Request::Read(_));
-        for (_, pending) in self.pending.extract_if(.., |_, pending| is_change(pending)) {
+        let changes = self.pending.extract_if(.., |_, pending| !pending.request.is_read());
+        for (_, pending) in changes {
             answer(&pending.reply, Err(refusal.clone()));
         }
     }

@@ -45,6 +45,24 @@ fn a_flood_of_requests_is_refused() {
 }
 
 #[test]
+fn large_requests_come_in_several_entries() {
+    let mut world = World::new(1);
+    world.commits = false;
+    for number in 0..12 {
+        let mut spec = replicated(&format!("s{number}"), 0);
+        spec.labels.insert("large".to_owned(), "x".repeat(200 << 10));
+        let request = world.request_id();
+        world.ask(Request::CreateService { request, spec: Box::new(spec) });
+    }
+    // The first alone, then as many as make a megabyte, then the rest.
+    for together in [1, 6, 5] {
+        assert_eq!(world.pending.as_ref().map(Vec::len), Some(together));
+        world.commit();
+    }
+    assert_eq!(world.state.services().count(), 12);
+}
+
+#[test]
 fn many_tasks_come_in_several_entries() {
     let mut world = World::new(3);
     world.create(replicated("web", 3_000));

@@ -3,8 +3,8 @@
 use super::{World, replicated, world::id};
 use crate::{
     cluster::{
-        Change, Class, Command, Event, JoinRequest, Query, Refusal, RenewRequest, Request,
-        Response, RoleRequest,
+        Change, Class, ClusterUpdate, Command, Event, JoinRequest, Query, Refusal, RenewRequest,
+        Request, Response, RoleRequest,
     },
     types::{
         Availability, Desired, FromManager, FromWorker, JoinToken, LocalSuccessor, Mode,
@@ -606,7 +606,7 @@ fn rotating_a_token_replaces_it_once() {
     let mut world = World::new(0);
     let request = world.request_id();
     let cluster = world.state.cluster().expect("a cluster").clone();
-    let rotate = Request::UpdateCluster {
+    let rotate = Request::UpdateCluster(Box::new(ClusterUpdate {
         request,
         version: cluster.version,
         spec: cluster.spec.clone(),
@@ -615,7 +615,7 @@ fn rotating_a_token_replaces_it_once() {
         rotate_unlock_key: false,
         fresh_unlock_key: crate::types::UnlockKey([9; 32]),
         next_root: None,
-    };
+    }));
     assert_eq!(world.request(rotate.clone()), Ok(Response::Done));
     let rotated = world.state.cluster().expect("a cluster").clone();
     assert_ne!(rotated.tokens.worker, cluster.tokens.worker);
@@ -949,7 +949,7 @@ fn a_certificate_that_ran_out_is_renewed_within_the_grace() {
     let node = world.state.node(&id(1)).expect("a node").clone();
     let cluster = world.state.cluster().expect("a cluster").clone();
     let grace = Duration::from_secs(5 * 86_400);
-    let shorter = Request::UpdateCluster {
+    let shorter = Request::UpdateCluster(Box::new(ClusterUpdate {
         request: crate::types::RequestId::from_bits(9_001),
         version: cluster.version,
         spec: crate::types::ClusterSpec { rejoin_grace: grace, ..cluster.spec },
@@ -958,7 +958,7 @@ fn a_certificate_that_ran_out_is_renewed_within_the_grace() {
         rotate_unlock_key: false,
         fresh_unlock_key: crate::types::UnlockKey([9; 32]),
         next_root: None,
-    };
+    }));
     assert_eq!(world.request(shorter), Ok(Response::Done));
     let date = world.date;
     let mut renew = |ago: Duration| {
