@@ -9,8 +9,8 @@ mod templates;
 
 use super::*;
 use crate::types::{
-    Assignments, ContainerSpec, Date, Desired, Endpoint, FromManager, FromWorker, ImageHealth,
-    Moment, NodeId, Sequence, ServiceId, Task, TaskId, TaskSpec, TaskState, TaskStatus, Version,
+    Assignments, ContainerSpec, Date, Desired, FromManager, FromWorker, ImageHealth, Moment,
+    NodeId, Sequence, Task, TaskId, TaskSpec, TaskState, TaskStatus,
 };
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -21,28 +21,12 @@ fn id(n: u128) -> TaskId {
 fn task(n: u128, desired: Desired) -> Task {
     let container = ContainerSpec { image: "bb:1".into(), ..ContainerSpec::default() };
     Task {
-        id: id(n),
-        version: Version::ZERO,
-        created: Date::EPOCH,
-        updated: Date::EPOCH,
-        service: ServiceId::from_bits(1),
-        service_name: "web".into(),
-        service_labels: BTreeMap::new(),
         slot: u64::try_from(n).unwrap(),
         node: Some(NodeId::from_bits(1)),
         spec: TaskSpec { container, ..TaskSpec::default() }.into(),
-        endpoint: Endpoint::default(),
-        spec_version: Version::ZERO,
         status: TaskStatus { state: TaskState::Assigned, ..TaskStatus::default() },
         desired,
-        predecessor: None,
-        overlap: false,
-        delay: Duration::ZERO,
-        failures: 0,
-        job_iteration: None,
-        generic: Vec::new(),
-        reasons: Vec::new(),
-        attachments: Vec::new(),
+        ..Task::sample(n)
     }
 }
 

@@ -2,10 +2,7 @@
 //! the tests say so and pass.
 
 use super::*;
-use crate::types::{
-    Date, Desired, Endpoint, Labels, NetworkMode, PortConfig, PortProtocol, PublishMode, ServiceId,
-    TaskSpec, TaskStatus, Version,
-};
+use crate::types::{Endpoint, NetworkMode, PortConfig, PortProtocol, PublishMode, TaskSpec};
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -122,28 +119,9 @@ fn task(number: u128, mode: NetworkMode, ports: &[(PortProtocol, u16, u16)]) -> 
         mode: PublishMode::Host,
     });
     Task {
-        id: TaskId::from_bits(number),
-        version: Version::default(),
-        created: Date::EPOCH,
-        updated: Date::EPOCH,
-        service: ServiceId::from_bits(1),
-        service_name: "web".into(),
-        service_labels: Labels::new(),
-        slot: 1,
-        node: None,
         spec: TaskSpec { network: mode, ..TaskSpec::default() }.into(),
         endpoint: Endpoint { ports: ports.collect(), ..Endpoint::default() },
-        spec_version: Version::default(),
-        status: TaskStatus::default(),
-        desired: Desired::Running,
-        predecessor: None,
-        overlap: false,
-        delay: Duration::ZERO,
-        failures: 0,
-        job_iteration: None,
-        generic: Vec::new(),
-        reasons: Vec::new(),
-        attachments: Vec::new(),
+        ..Task::sample(number)
     }
 }
 

@@ -7,10 +7,7 @@ mod options;
 use super::*;
 use crate::{
     agent::{Event, Failure, Phase},
-    types::{
-        BindOptions, Desired, Endpoint, Labels, Mount, MountKind, ServiceId, Task, TaskId,
-        TaskSpec, TaskStatus, TmpfsOptions, VolumeOptions,
-    },
+    types::{BindOptions, Mount, MountKind, Task, TaskSpec, TmpfsOptions, VolumeOptions},
 };
 use daemon::{Daemon, within};
 use std::{
@@ -27,30 +24,7 @@ const ALL: LogOptions =
 pub(super) fn task(number: u128, script: &str) -> Task {
     let mut spec = TaskSpec::default();
     spec.container.command = vec!["/bin/sh".into(), "-c".into(), script.into()];
-    Task {
-        id: TaskId::from_bits(number),
-        version: crate::types::Version::default(),
-        created: crate::types::Date::EPOCH,
-        updated: crate::types::Date::EPOCH,
-        service: ServiceId::from_bits(1),
-        service_name: "web".into(),
-        service_labels: Labels::new(),
-        slot: 1,
-        node: None,
-        spec: spec.into(),
-        endpoint: Endpoint::default(),
-        spec_version: crate::types::Version::default(),
-        status: TaskStatus::default(),
-        desired: Desired::Running,
-        predecessor: None,
-        overlap: false,
-        delay: Duration::ZERO,
-        failures: 0,
-        job_iteration: None,
-        generic: Vec::new(),
-        reasons: Vec::new(),
-        attachments: Vec::new(),
-    }
+    Task { spec: spec.into(), ..Task::sample(number) }
 }
 
 async fn run(runtime: &Runtime, daemon: &Daemon, task: &Task) -> Result<u32, Failure> {

@@ -498,6 +498,37 @@ pub struct Task {
     pub generic: Vec<GenericResource>,
 }
 
+#[cfg(test)]
+impl Task {
+    /// A new task of the service `web`, in its first slot, of the least spec and without a node.
+    pub(crate) fn sample(id: u128) -> Self {
+        Self {
+            id: TaskId::from_bits(id),
+            version: Version::ZERO,
+            created: Date::EPOCH,
+            updated: Date::EPOCH,
+            service: ServiceId::from_bits(1),
+            service_name: "web".to_owned(),
+            service_labels: Labels::new(),
+            slot: 1,
+            node: None,
+            spec: Arc::default(),
+            endpoint: Endpoint::default(),
+            spec_version: Version::ZERO,
+            job_iteration: None,
+            status: TaskStatus::default(),
+            desired: Desired::Running,
+            predecessor: None,
+            overlap: false,
+            delay: Duration::ZERO,
+            failures: 0,
+            reasons: Vec::new(),
+            attachments: Vec::new(),
+            generic: Vec::new(),
+        }
+    }
+}
+
 impl Task {
     /// Returns the spec as this task's own, to be changed: no other task sees it.
     pub fn spec_mut(&mut self) -> &mut TaskSpec {

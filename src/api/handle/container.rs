@@ -254,7 +254,7 @@ fn mount_point(mount: &MountPoint) -> dto::MountPoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{PortProtocol, PublishMode};
+    use crate::api::tests::fake;
 
     #[test]
     fn durations_are_rounded_as_docker_does() {
@@ -273,14 +273,7 @@ mod tests {
 
     #[test]
     fn a_port_is_listed_where_it_listens() {
-        let mut port = PortConfig {
-            name: String::new(),
-            protocol: PortProtocol::Tcp,
-            target: 80,
-            published: 8080,
-            host_ip: None,
-            mode: PublishMode::Host,
-        };
+        let mut port = fake::port(8080, 80);
         assert_eq!(listed(&port).ip, "0.0.0.0");
         for at in ["127.0.0.1", "::"] {
             port.host_ip = Some(at.parse().expect("an address"));

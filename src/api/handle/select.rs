@@ -144,8 +144,8 @@ mod tests {
     use crate::{
         api::{local::MountPoint, tests::fake},
         types::{
-            Health, HealthState, NetworkMode, NodeId, PortProtocol, PublishMode, Service,
-            ServiceId, ServiceSpec, TaskState, Version,
+            Health, HealthState, NetworkMode, NodeId, Service, ServiceId, ServiceSpec, TaskState,
+            Version,
         },
     };
     use serde_json::{Value, json};
@@ -176,14 +176,7 @@ mod tests {
         let mut web =
             container(1, "web", &format!("nginx:1.25@sha256:{digest}"), TaskState::Running);
         web.image_id = format!("sha256:{}", "c".repeat(64));
-        web.ports = vec![PortConfig {
-            name: String::new(),
-            protocol: PortProtocol::Tcp,
-            target: 80,
-            published: 8080,
-            host_ip: None,
-            mode: PublishMode::Host,
-        }];
+        web.ports = vec![fake::port(8080, 80)];
         let mount = |kind, name: &str, source: &str, target: &str| MountPoint {
             kind,
             name: name.to_owned(),

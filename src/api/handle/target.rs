@@ -108,35 +108,14 @@ fn pick(name: &str, mut all: Vec<Target>) -> Result<Target, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{
-        Date, Desired, Endpoint, Labels, NodeId, ServiceId, TaskId, TaskState, TaskStatus, Version,
-    };
-    use std::{sync::Arc, time::Duration};
+    use crate::types::{Date, NodeId, TaskState, TaskStatus};
 
     fn target(bits: u128, state: TaskState, created: u64) -> Target {
         let task = Task {
-            id: TaskId::from_bits(bits),
-            version: Version::default(),
             created: Date::from_unix_seconds(created),
-            updated: Date::EPOCH,
-            service: ServiceId::from_bits(1),
-            service_name: "web".into(),
-            service_labels: Labels::new(),
-            slot: 1,
             node: Some(NodeId::from_bits(7)),
-            spec: Arc::default(),
-            endpoint: Endpoint::default(),
-            spec_version: Version::default(),
             status: TaskStatus { state, ..TaskStatus::default() },
-            desired: Desired::Running,
-            predecessor: None,
-            overlap: false,
-            delay: Duration::ZERO,
-            failures: 0,
-            reasons: Vec::new(),
-            attachments: Vec::new(),
-            generic: Vec::new(),
-            job_iteration: None,
+            ..Task::sample(bits)
         };
         of_task(&task).unwrap()
     }

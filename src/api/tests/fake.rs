@@ -168,7 +168,6 @@ impl Fake {
 
 pub(in crate::api) fn task(service: &Service, slot: u64, node: &NodeId) -> Task {
     Task {
-        id: TaskId::from_bits(u128::from(slot) + (u128::from(service.version.index) << 60)),
         version: service.version,
         created: service.created,
         updated: service.updated,
@@ -181,15 +180,19 @@ pub(in crate::api) fn task(service: &Service, slot: u64, node: &NodeId) -> Task 
         endpoint: service.spec.endpoint.clone(),
         spec_version: service.spec_version,
         status: TaskStatus { state: TaskState::Running, ..Default::default() },
-        desired: Desired::Running,
-        predecessor: None,
-        overlap: false,
-        delay: Duration::ZERO,
-        failures: 0,
-        job_iteration: None,
-        generic: Vec::new(),
-        reasons: Vec::new(),
-        attachments: Vec::new(),
+        ..Task::sample(u128::from(slot) + (u128::from(service.version.index) << 60))
+    }
+}
+
+/// A TCP port that is published at every address of its node.
+pub(in crate::api) fn port(published: u16, target: u16) -> PortConfig {
+    PortConfig {
+        name: String::new(),
+        host_ip: None,
+        protocol: PortProtocol::Tcp,
+        target,
+        published,
+        mode: PublishMode::Host,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every option of a service on its way from JSON to the spec and back.
 
+use super::fake::port;
 use crate::{
     api::{
         convert::{older, service, show},
@@ -388,14 +389,8 @@ fn what_is_said_is_meant() {
     container.pid = NamespaceMode::Host;
     container.ipc = NamespaceMode::Host;
     container.security = vec!["no-new-privileges".into(), "apparmor=profile".into()];
-    spec.endpoint.ports = vec![PortConfig {
-        name: String::new(),
-        protocol: PortProtocol::Tcp,
-        target: 80,
-        published: 8080,
-        host_ip: Some("10.0.0.1".parse().unwrap()),
-        mode: PublishMode::Host,
-    }];
+    let host_ip = Some("10.0.0.1".parse().unwrap());
+    spec.endpoint.ports = vec![PortConfig { host_ip, ..port(8080, 80) }];
     let mut json = shown(&spec, false);
     let own = &mut json["TaskTemplate"]["ContainerSpec"];
     for (field, value) in [

@@ -5,9 +5,9 @@ use crate::{
     cluster::{Change, Command},
     types::{
         Availability, CgroupSupport, Cluster, ClusterId, ClusterSpec, Constraint, ContainerSpec,
-        Date, Desired, Endpoint, ImagePin, JoinToken, JoinTokens, Labels, Mode, Node,
-        NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, PortConfig, PublishMode,
-        Resources, Role, RootCa, Service, ServiceSpec, TaskSpec,
+        Date, Desired, ImagePin, JoinToken, JoinTokens, Labels, Mode, Node, NodeDescription,
+        NodeSpec, NodeState, NodeStatus, Platform, PortConfig, PublishMode, Resources, Role,
+        RootCa, Service, ServiceSpec, TaskSpec,
     },
 };
 use expect_test::expect;
@@ -131,28 +131,13 @@ impl Bench {
         let status = TaskStatus { state: TaskState::Pending, ..TaskStatus::default() };
         let spec_version = self.state.service(service).expect("made").spec_version;
         let mut task = Task {
-            id: TaskId::from_bits(self.next),
-            version: Version::ZERO,
-            created: Date::EPOCH,
-            updated: Date::EPOCH,
             service: service.clone(),
             service_name: "s".into(),
-            service_labels: Labels::new(),
             slot,
-            node: None,
             spec: spec.into(),
-            endpoint: Endpoint::default(),
             spec_version,
             status,
-            desired: Desired::Running,
-            predecessor: None,
-            overlap: false,
-            delay: Duration::ZERO,
-            failures: 0,
-            job_iteration: None,
-            generic: Vec::new(),
-            reasons: Vec::new(),
-            attachments: Vec::new(),
+            ..Task::sample(self.next)
         };
         change(&mut task);
         let id = task.id.clone();

@@ -7,38 +7,10 @@ use super::{
 use crate::{
     agent::{Action, Record},
     types::{
-        Date, Desired, Endpoint, FromWorker, Labels, NodeDescription, Register, Sequence,
-        ServiceId, Task, TaskId, TaskReport, TaskStatus, Version,
+        FromWorker, NodeDescription, Register, Sequence, Task, TaskId, TaskReport, TaskStatus,
     },
 };
-use std::{sync::Arc, time::Duration};
-
-fn task(id: u128) -> Task {
-    Task {
-        id: TaskId::from_bits(id),
-        version: Version::ZERO,
-        created: Date::EPOCH,
-        updated: Date::EPOCH,
-        service: ServiceId::from_bits(1),
-        service_name: "web".to_owned(),
-        service_labels: Labels::new(),
-        slot: 1,
-        node: None,
-        spec: Arc::default(),
-        endpoint: Endpoint::default(),
-        spec_version: Version::ZERO,
-        status: TaskStatus::default(),
-        desired: Desired::Running,
-        predecessor: None,
-        overlap: false,
-        delay: Duration::ZERO,
-        failures: 0,
-        job_iteration: None,
-        generic: Vec::new(),
-        reasons: Vec::new(),
-        attachments: Vec::new(),
-    }
-}
+use std::time::Duration;
 
 fn sequence(term: u64) -> Sequence {
     Sequence { epoch: 1, term, number: 1 }
@@ -178,7 +150,7 @@ fn a_repetition_takes_the_place_of_what_waits() {
 #[test]
 fn stopping_ends_what_prepares() {
     let mut lanes = Lanes::default();
-    let task = task(1);
+    let task = Task::sample(1);
     lanes.push(Action::Prepare { task: Box::new(task.clone()) });
     let job = lanes.next().expect("nothing runs");
     let mut prepared = std::pin::pin!(futures_util::future::Abortable::new(

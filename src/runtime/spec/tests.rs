@@ -1,38 +1,11 @@
 use super::{mount::Access, *};
-use crate::types::{
-    CgroupSupport, Date, Desired, Endpoint, Labels, ServiceId, TaskId, TaskSpec, TaskStatus,
-    Version,
-};
+use crate::types::{CgroupSupport, TaskSpec};
 use expect_test::{Expect, expect};
-use std::time::Duration;
 
 mod options;
 
 fn task(spec: TaskSpec) -> Task {
-    Task {
-        id: TaskId::from_bits(1),
-        version: Version::default(),
-        created: Date::EPOCH,
-        updated: Date::EPOCH,
-        service: ServiceId::from_bits(1),
-        service_name: "web".into(),
-        service_labels: Labels::new(),
-        slot: 1,
-        node: None,
-        spec: spec.into(),
-        endpoint: Endpoint::default(),
-        spec_version: Version::default(),
-        status: TaskStatus::default(),
-        desired: Desired::Running,
-        predecessor: None,
-        overlap: false,
-        delay: Duration::ZERO,
-        failures: 0,
-        job_iteration: None,
-        generic: Vec::new(),
-        reasons: Vec::new(),
-        attachments: Vec::new(),
-    }
+    Task { spec: spec.into(), ..Task::sample(1) }
 }
 
 fn facts(memory: bool) -> Facts {
