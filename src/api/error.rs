@@ -1,16 +1,13 @@
 //! From the class of a refusal to an HTTP status: the only such map.
 
+pub use crate::cluster::NOT_A_MANAGER;
+
 use crate::cluster::{Class, Refusal};
 use http::StatusCode;
 
 /// What a node that is in no cluster answers. The text is Docker's.
 pub const NOT_IN_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \
      \"docker swarm join\" to connect this node to swarm and try again.";
-
-/// What a worker answers. The text is Docker's.
-pub const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to \
-     view or modify cluster state. Please run this command on a manager node or promote the \
-     current node to a manager.";
 
 /// What a manager answers that waits for its unlock key. The text is Docker's.
 pub const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please \

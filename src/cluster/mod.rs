@@ -34,8 +34,8 @@ pub use command::{Applied, Change, Command, Decision, Rejected};
 pub use event::{Effect, Event, Ticket};
 pub use leader::{Leader, check_cluster_spec};
 pub use request::{
-    Admission, Class, ClusterUpdate, JoinRequest, Planned, PlannedTask, Query, Refusal,
-    RenewRequest, Request, Response, RoleRequest,
+    Admission, Class, ClusterUpdate, JoinRequest, NOT_A_MANAGER, Planned, PlannedTask, Query,
+    Refusal, RenewRequest, Request, Response, RoleRequest,
 };
 pub use state::{
     SlotKey, State, decode_entry, decode_snapshot, encode_entry, forced_anew, restored_anew,

@@ -9,6 +9,12 @@ use crate::types::{
 };
 use serde::{Deserialize, Serialize};
 
+/// What a worker answers whoever asks for the cluster. Docker's own words, so that scripts that look
+/// for them go on working.
+pub const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to \
+     view or modify cluster state. Please run this command on a manager node or promote the \
+     current node to a manager.";
+
 /// A request to the leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {

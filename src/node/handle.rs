@@ -5,7 +5,7 @@
 
 use super::{Ended, ports::Host};
 use crate::{
-    cluster::{Applied, Class, Command, Refusal, Request, Response},
+    cluster::{Applied, Class, Command, NOT_A_MANAGER, Refusal, Request, Response},
     types::{Health, Moment, NodeId, Task, TaskStatus},
     util::answer::answered,
 };
@@ -28,11 +28,6 @@ const WORKER_CALLS_MAX: usize = 16;
 
 /// How much longer the handle waits than the loop: the loop's own refusal says more than ours.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// Docker's own words, so that scripts that look for them go on working.
-const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to view \
-                             or modify cluster state. Please run this command on a manager node \
-                             or promote the current node to a manager.";
 
 /// A task as this node's agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
