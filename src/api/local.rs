@@ -14,10 +14,6 @@ use bytes::Bytes;
 use futures_lite::Stream;
 use std::{future::Future, io, net::IpAddr, pin::Pin, sync::Arc};
 
-pub use crate::types::{
-    RemovedImage as Removed, StoredImage as Image, StoredImageDetail as ImageDetail,
-};
-
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -75,15 +71,6 @@ pub trait LocalNode: Send + Sync + 'static {
     /// Returns the root certificate as PEM.
     fn root_pem(&self, cluster: &Cluster) -> String;
 
-    /// Lists the images of this node.
-    fn images(&self) -> Answer<'_, Vec<Image>>;
-
-    /// Returns one image, by name, digest or the beginning of its id.
-    fn image(&self, name: String) -> Answer<'_, ImageDetail>;
-
-    /// Removes a name of an image, and the image with its last one.
-    fn image_remove(&self, name: String, force: bool) -> Answer<'_, Vec<Removed>>;
-
     /// Pulls an image.
     fn image_pull(&self, options: PullOptions) -> Answer<'_, BoxStream<Progress>>;
 
@@ -104,8 +91,11 @@ pub trait LocalNode: Send + Sync + 'static {
     /// Asks a registry (`docker.io`, `host:port`) whether it takes a login.
     fn registry_login(&self, registry: String, credential: RegistryCredential) -> Answer<'_, ()>;
 
-    /// Lists the containers of tasks on this node.
+    /// Lists the containers of tasks on this node, without the ids of their images.
     fn containers(&self) -> Answer<'_, Vec<Container>>;
+
+    /// Lists them with those ids, for which containerd has to be asked about all images.
+    fn containers_with_images(&self) -> Answer<'_, Vec<Container>>;
 
     /// Does something with what nodes store, on each of the nodes.
     fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>>;
@@ -497,7 +487,7 @@ pub struct Container {
     pub task: TaskId,
     /// The service.
     pub service: ServiceId,
-    /// The id of the image's content; empty where it is not known.
+    /// The id of the image's content; empty where it is not known, or was not asked for.
     pub image_id: String,
     /// The whole command line.
     pub command: Vec<String>,

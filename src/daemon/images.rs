@@ -2,11 +2,13 @@
 
 use super::{Shared, logs::streams_of, member::containers};
 use crate::{
-    api::local::{self, BoxStream, ImageDetail, Progress, PullOptions, Removed, Resolved},
+    api::local::{BoxStream, Progress, PullOptions, Resolved},
     cluster::{Class, Refusal},
     runtime::image::{self, ImageError, ImageSummary, PullError, Removal, Step, chain},
     transport::{ByteReceiver, ByteSender, Endpoint, StreamError},
-    types::{NodeId, RegistryCredential, image::Reference},
+    types::{
+        NodeId, RegistryCredential, RemovedImage, StoredImage, StoredImageDetail, image::Reference,
+    },
     wire::{ArchiveFrame, LoadFrame, StreamRequest},
 };
 use async_channel::{Receiver, Sender};
@@ -327,8 +329,8 @@ fn refusal(error: &ImageError) -> Refusal {
     Refusal::new(class, chain(error))
 }
 
-pub(super) fn summary(image: ImageSummary) -> local::Image {
-    local::Image {
+pub(super) fn summary(image: ImageSummary) -> StoredImage {
+    StoredImage {
         id: image.id,
         tags: image.names,
         digests: image.digests,
@@ -342,18 +344,18 @@ pub(super) fn summary(image: ImageSummary) -> local::Image {
 }
 
 /// Lists the images of this node.
-pub(super) async fn list(shared: &Shared) -> Result<Vec<local::Image>, Refusal> {
+pub(super) async fn list(shared: &Shared) -> Result<Vec<StoredImage>, Refusal> {
     let images = containers(shared).images().list().await;
     let images = images.map_err(|error| Refusal::new(Class::Internal, chain(&error)))?;
     Ok(images.into_iter().map(summary).collect())
 }
 
 /// Shows one image.
-pub(super) async fn inspect(shared: &Shared, name: &str) -> Result<ImageDetail, Refusal> {
+pub(super) async fn inspect(shared: &Shared, name: &str) -> Result<StoredImageDetail, Refusal> {
     let detail =
         containers(shared).images().inspect(name).await.map_err(|error| refusal(&error))?;
     let config = detail.config;
-    Ok(ImageDetail {
+    Ok(StoredImageDetail {
         image: summary(detail.summary),
         platform: detail.platform,
         author: String::new(),
@@ -374,14 +376,14 @@ pub(super) async fn remove(
     shared: &Shared,
     name: &str,
     force: bool,
-) -> Result<Vec<Removed>, Refusal> {
+) -> Result<Vec<RemovedImage>, Refusal> {
     let removed = containers(shared).images().remove(name, force).await;
     let removed = removed.map_err(|error| refusal(&error))?;
     Ok(told(shared, removed))
 }
 
 /// Tells what was removed, and returns it.
-pub(super) fn told(shared: &Shared, removed: Vec<Removal>) -> Vec<Removed> {
+pub(super) fn told(shared: &Shared, removed: Vec<Removal>) -> Vec<RemovedImage> {
     let teller = containers(shared).teller();
     let ids = removed.iter().find_map(|removal| match removal {
         Removal::Deleted(id) => Some(id.clone()),
@@ -390,11 +392,11 @@ pub(super) fn told(shared: &Shared, removed: Vec<Removal>) -> Vec<Removed> {
     let tell = |removal: Removal| match removal {
         Removal::Untagged(name) => {
             teller.image("untag", ids.as_deref().unwrap_or(&name), &name);
-            Removed::Untagged(name)
+            RemovedImage::Untagged(name)
         }
         Removal::Deleted(id) => {
             teller.image("delete", &id, &id);
-            Removed::Deleted(id)
+            RemovedImage::Deleted(id)
         }
     };
     removed.into_iter().map(tell).collect()

@@ -5,10 +5,10 @@ use crate::{
     api::{
         error::{LOCKED, NOT_A_MANAGER, NOT_IN_SWARM},
         local::{
-            Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Image,
-            ImageDetail, Info, InitOptions, JoinOptions, LastEntry, LocalNode, LogItem, LogOptions,
-            MountPoint, NodeAnswer, NodeSelector, Place, Progress, PullOptions, Removed, Resolved,
-            RestoreOptions, StartOptions, Started, SwarmState,
+            Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Info,
+            InitOptions, JoinOptions, LastEntry, LocalNode, LogItem, LogOptions, MountPoint,
+            NodeAnswer, NodeSelector, Place, Progress, PullOptions, Resolved, RestoreOptions,
+            StartOptions, Started, SwarmState,
         },
     },
     cluster::{Class, Query, Refusal, Request, Response},
@@ -119,18 +119,6 @@ impl LocalNode for Local {
         to_pem("CERTIFICATE", &cluster.root.certificate)
     }
 
-    fn images(&self) -> Answer<'_, Vec<Image>> {
-        Box::pin(images::list(&self.0))
-    }
-
-    fn image(&self, name: String) -> Answer<'_, ImageDetail> {
-        Box::pin(async move { images::inspect(&self.0, &name).await })
-    }
-
-    fn image_remove(&self, name: String, force: bool) -> Answer<'_, Vec<Removed>> {
-        Box::pin(async move { images::remove(&self.0, &name, force).await })
-    }
-
     fn image_pull(&self, options: PullOptions) -> Answer<'_, BoxStream<Progress>> {
         Box::pin(async move {
             let reference = parse(&options.image)?;
@@ -166,7 +154,18 @@ impl LocalNode for Local {
     }
 
     fn containers(&self) -> Answer<'_, Vec<Container>> {
-        Box::pin(self.list_containers())
+        Box::pin(self.list_containers(BTreeMap::new()))
+    }
+
+    fn containers_with_images(&self) -> Answer<'_, Vec<Container>> {
+        Box::pin(async move {
+            // A container is of use without the id of its image.
+            let images = self.0.containers.images().ids().await.unwrap_or_else(|error| {
+                tracing::debug!(error = chain(&error), "the images of containers are not known");
+                BTreeMap::new()
+            });
+            self.list_containers(images).await
+        })
     }
 
     fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>> {
@@ -386,15 +385,14 @@ impl Local {
         }
     }
 
-    async fn list_containers(&self) -> Result<Vec<Container>, Refusal> {
+    /// Lists the containers of this node's tasks; `images` are ids by the names of records.
+    async fn list_containers(
+        &self,
+        images: BTreeMap<String, String>,
+    ) -> Result<Vec<Container>, Refusal> {
         let unavailable =
             |failure: crate::agent::Failure| Refusal::new(Class::Unavailable, failure.message);
         let list = self.0.containers.runtime().list().await.map_err(unavailable)?;
-        // A container is of use without the id of its image.
-        let images = self.0.containers.images().ids().await.unwrap_or_else(|error| {
-            tracing::debug!(error = chain(&error), "the images of containers are not known");
-            BTreeMap::new()
-        });
         let tasks = match self.0.member() {
             Some(member) => member.handle.agent_tasks(TASKS_LIMIT).await?,
             None => Vec::new(),

@@ -38,20 +38,20 @@ pub(super) fn nodes(call: &Call) -> Result<Option<NodeSelector>, Refusal> {
 
 /// Has a chore done and renders what came of it: as `render` says for this node; for several, a
 /// list of answers, among which may be refusals.
-pub(super) async fn ask(
+pub(super) async fn ask<T: Serialize>(
     call: &Call,
     chore: Chore,
-    render: impl Fn(ChoreDone) -> Result<Value, Refusal>,
+    render: impl Fn(ChoreDone) -> Result<T, Refusal>,
 ) -> Reply {
     ask_with(call, chore, StatusCode::OK, render).await
 }
 
 /// The same with another status than 200 for this node's success.
-pub(super) async fn ask_with(
+pub(super) async fn ask_with<T: Serialize>(
     call: &Call,
     chore: Chore,
     success: StatusCode,
-    render: impl Fn(ChoreDone) -> Result<Value, Refusal>,
+    render: impl Fn(ChoreDone) -> Result<T, Refusal>,
 ) -> Reply {
     let Some(nodes) = nodes(call)? else {
         let answers = call.node.chore(NodeSelector::Local, chore).await?;
@@ -61,7 +61,10 @@ pub(super) async fn ask_with(
     let answers = call.node.chore(nodes, chore).await?;
     let shown = answers.into_iter().map(|NodeAnswer { node, name, result }| {
         let id = node.map(|node| node.to_string()).unwrap_or_default();
-        let (error, answer) = match result.and_then(&render) {
+        let rendered = result
+            .and_then(&render)
+            .and_then(|answer| serde_json::to_value(answer).map_err(|_| odd("an answer")));
+        let (error, answer) = match rendered {
             Ok(answer) => (String::new(), answer),
             Err(refusal) => (refusal.message, Value::Null),
         };
@@ -73,11 +76,6 @@ pub(super) async fn ask_with(
 /// For an answer of a node that does not fit the question.
 pub(super) fn odd(question: &str) -> Refusal {
     Refusal::new(Class::Internal, format!("unexpected answer of a node to {question}"))
-}
-
-/// Renders an answer as JSON.
-pub(super) fn value(answer: &impl Serialize) -> Result<Value, Refusal> {
-    serde_json::to_value(answer).map_err(|_| odd("an answer"))
 }
 
 /// Reads what is to be pruned out of the filters `until`, `label` and `label!`.

@@ -20,7 +20,7 @@ use std::{
 };
 
 pub(crate) async fn list(call: Call) -> Reply {
-    let containers = select::select(&call.query, call.node.containers().await?)?;
+    let containers = select::select(&call.query, call.node.containers_with_images().await?)?;
     json(&containers.iter().map(|container| summary(container, now())).collect::<Vec<_>>())
 }
 
@@ -137,7 +137,7 @@ fn human(duration: Duration) -> String {
 }
 
 pub(crate) async fn inspect(call: Call) -> Reply {
-    let found = target::find(call.node.as_ref(), call.name()).await?.container;
+    let found = target::find_with_image(call.node.as_ref(), call.name()).await?.container;
     let running = found.state == ContainerState::Running;
     let mut shown = value!({
         "Id": found.id,

@@ -6,16 +6,16 @@ use super::{
         dto,
         error::{invalid, unsupported},
         filter::Filters,
-        local::{Image, ImageDetail, PullOptions, Removed},
+        local::PullOptions,
         route::{Call, Reply, json, streaming},
         stream::{progress_lines, streamed, upload},
     },
-    chore::{self, odd, value},
+    chore::{self, odd},
 };
 use crate::{
     cluster::Refusal,
     types::{
-        Chore, ChoreDone, Platform,
+        Chore, ChoreDone, Platform, RemovedImage, StoredImage, StoredImageDetail,
         image::{Reference, is_digest},
     },
 };
@@ -25,10 +25,14 @@ const FILTERS: &[&str] = &["reference", "label", "dangling"];
 
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
-    json(&listed(call.node.images().await?, &filters))
+    chore::ask(&call, Chore::Images, |done| match done {
+        ChoreDone::Images(images) => Ok(listed(images, &filters)),
+        _ => Err(odd("a list of images")),
+    })
+    .await
 }
 
-fn listed(mut images: Vec<Image>, filters: &Filters) -> Vec<dto::ImageSummary> {
+fn listed(mut images: Vec<StoredImage>, filters: &Filters) -> Vec<dto::ImageSummary> {
     images.retain(|image| {
         filters.fits("reference", |wanted| {
             image.tags.iter().any(|tag| {
@@ -40,16 +44,6 @@ fn listed(mut images: Vec<Image>, filters: &Filters) -> Vec<dto::ImageSummary> {
     images.iter().map(summary).collect()
 }
 
-/// The same on several nodes.
-pub(crate) async fn list_nodes(call: Call) -> Reply {
-    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
-    chore::ask(&call, Chore::Images, |done| match done {
-        ChoreDone::Images(images) => value(&listed(images, &filters)),
-        _ => Err(odd("a list of images")),
-    })
-    .await
-}
-
 /// Removes what nothing uses: without a tag, or all where `dangling` says so.
 pub(crate) async fn prune(call: Call) -> Reply {
     let filters =
@@ -59,14 +53,14 @@ pub(crate) async fn prune(call: Call) -> Reply {
     let prune = chore::prune(&filters, all)?;
     chore::ask(&call, Chore::PruneImages(prune), |done| match done {
         ChoreDone::ImagesRemoved { removed, freed } => {
-            value(&dto::ImagesPruned { images_deleted: gone(removed), space_reclaimed: freed })
+            Ok(dto::ImagesPruned { images_deleted: gone(removed), space_reclaimed: freed })
         }
         _ => Err(odd("pruned images")),
     })
     .await
 }
 
-pub(super) fn summary(image: &Image) -> dto::ImageSummary {
+pub(super) fn summary(image: &StoredImage) -> dto::ImageSummary {
     dto::ImageSummary {
         id: image.id.clone(),
         parent_id: String::new(),
@@ -82,20 +76,15 @@ pub(super) fn summary(image: &Image) -> dto::ImageSummary {
 }
 
 pub(crate) async fn inspect(call: Call) -> Reply {
-    json(&inspected(call.node.image(call.name().to_owned()).await?))
-}
-
-/// The same on several nodes.
-pub(crate) async fn inspect_nodes(call: Call) -> Reply {
     let chore = Chore::Image { name: call.name().to_owned() };
     chore::ask(&call, chore, |done| match done {
-        ChoreDone::Image(detail) => value(&inspected(*detail)),
+        ChoreDone::Image(detail) => Ok(inspected(*detail)),
         _ => Err(odd("an image")),
     })
     .await
 }
 
-fn inspected(detail: ImageDetail) -> dto::ImageInspect {
+fn inspected(detail: StoredImageDetail) -> dto::ImageInspect {
     let keys = |names: Vec<String>| names.into_iter().map(|name| (name, dto::Empty {})).collect();
     dto::ImageInspect {
         id: detail.image.id,
@@ -125,24 +114,20 @@ fn inspected(detail: ImageDetail) -> dto::ImageInspect {
 }
 
 pub(crate) async fn remove(call: Call) -> Reply {
-    let removed = call.node.image_remove(call.name().to_owned(), call.query.flag("force")).await?;
-    json(&gone(removed))
-}
-
-/// The same on several nodes.
-pub(crate) async fn remove_nodes(call: Call) -> Reply {
     let (name, force) = (call.name().to_owned(), call.query.flag("force"));
     chore::ask(&call, Chore::RemoveImage { name, force }, |done| match done {
-        ChoreDone::ImagesRemoved { removed, .. } => value(&gone(removed)),
+        ChoreDone::ImagesRemoved { removed, .. } => Ok(gone(removed)),
         _ => Err(odd("removed images")),
     })
     .await
 }
 
-fn gone(removed: Vec<Removed>) -> Vec<dto::ImageRemoved> {
+fn gone(removed: Vec<RemovedImage>) -> Vec<dto::ImageRemoved> {
     let shown = removed.into_iter().map(|what| match what {
-        Removed::Untagged(name) => dto::ImageRemoved { untagged: name, ..Default::default() },
-        Removed::Deleted(digest) => dto::ImageRemoved { deleted: digest, ..Default::default() },
+        RemovedImage::Untagged(name) => dto::ImageRemoved { untagged: name, ..Default::default() },
+        RemovedImage::Deleted(digest) => {
+            dto::ImageRemoved { deleted: digest, ..Default::default() }
+        }
     });
     shown.collect()
 }

@@ -33,8 +33,21 @@ impl Target {
 
 /// Finds a container by id, name or the beginning of its id.
 pub(super) async fn find(node: &dyn LocalNode, name: &str) -> Result<Target, Refusal> {
+    find_among(node, name, node.containers().await).await
+}
+
+/// Finds it with the id of its image, which only its own node knows.
+pub(super) async fn find_with_image(node: &dyn LocalNode, name: &str) -> Result<Target, Refusal> {
+    find_among(node, name, node.containers_with_images().await).await
+}
+
+/// Finds a container among this node's and those of the cluster.
+async fn find_among(
+    node: &dyn LocalNode,
+    name: &str,
+    local: Result<Vec<Container>, Refusal>,
+) -> Result<Target, Refusal> {
     let name = name.trim_start_matches('/');
-    let local = node.containers().await;
     let here = |container: Container| Target {
         place: Place { task: container.task.clone(), node: None },
         container,

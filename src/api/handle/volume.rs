@@ -8,7 +8,7 @@ use super::{
         filter::Filters,
         route::{Call, Reply, empty},
     },
-    chore::{self, odd, value},
+    chore::{self, odd},
 };
 use crate::types::{
     Chore, ChoreDone, NewVolume, StorageUse, StoredContainer, StoredVolume, VolumeOptions,
@@ -42,7 +42,7 @@ pub(crate) async fn list(call: Call) -> Reply {
             && filters.labels("label", &volume.labels)
     };
     chore::ask(&call, Chore::Volumes, |done| match done {
-        ChoreDone::Volumes(volumes) => value(&dto::VolumeList {
+        ChoreDone::Volumes(volumes) => Ok(dto::VolumeList {
             volumes: volumes.iter().filter(fits).map(|v| volume(v, false)).collect(),
             warnings: None,
         }),
@@ -54,7 +54,7 @@ pub(crate) async fn list(call: Call) -> Reply {
 pub(crate) async fn inspect(call: Call) -> Reply {
     let chore = Chore::Volume { name: call.name().to_owned() };
     chore::ask(&call, chore, |done| match done {
-        ChoreDone::Volume(found) => value(&volume(&found, false)),
+        ChoreDone::Volume(found) => Ok(volume(&found, false)),
         _ => Err(odd("a volume")),
     })
     .await
@@ -73,7 +73,7 @@ pub(crate) async fn create(mut call: Call) -> Reply {
     };
     let chore = Chore::CreateVolume(NewVolume { name: wanted.name, options });
     chore::ask_with(&call, chore, StatusCode::CREATED, |done| match done {
-        ChoreDone::Volume(made) => value(&volume(&made, false)),
+        ChoreDone::Volume(made) => Ok(volume(&made, false)),
         _ => Err(odd("a new volume")),
     })
     .await
@@ -97,7 +97,7 @@ pub(crate) async fn prune(call: Call) -> Reply {
     let prune = chore::prune(&filters, all)?;
     chore::ask(&call, Chore::PruneVolumes(prune), |done| match done {
         ChoreDone::VolumesRemoved { removed, freed } => {
-            value(&dto::VolumesPruned { volumes_deleted: removed, space_reclaimed: freed })
+            Ok(dto::VolumesPruned { volumes_deleted: removed, space_reclaimed: freed })
         }
         _ => Err(odd("pruned volumes")),
     })
@@ -106,7 +106,7 @@ pub(crate) async fn prune(call: Call) -> Reply {
 
 pub(crate) async fn disk_usage(call: Call) -> Reply {
     chore::ask(&call, Chore::Usage, |done| match done {
-        ChoreDone::Usage(usage) => value(&shown(&usage)),
+        ChoreDone::Usage(usage) => Ok(shown(&usage)),
         _ => Err(odd("disk use")),
     })
     .await

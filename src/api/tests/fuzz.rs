@@ -176,18 +176,6 @@ impl LocalNode for Reluctant {
         String::new()
     }
 
-    fn images(&self) -> Answer<'_, Vec<Image>> {
-        refused()
-    }
-
-    fn image(&self, _: String) -> Answer<'_, ImageDetail> {
-        refused()
-    }
-
-    fn image_remove(&self, _: String, _: bool) -> Answer<'_, Vec<Removed>> {
-        refused()
-    }
-
     fn image_pull(&self, _: PullOptions) -> Answer<'_, BoxStream<Progress>> {
         refused()
     }
@@ -210,6 +198,10 @@ impl LocalNode for Reluctant {
 
     fn containers(&self) -> Answer<'_, Vec<Container>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn containers_with_images(&self) -> Answer<'_, Vec<Container>> {
+        self.containers()
     }
 
     fn chore(&self, _: NodeSelector, _: Chore) -> Answer<'_, Vec<NodeAnswer>> {
