@@ -85,6 +85,28 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
     endpoint::check(&spec.endpoint, spec.task.network)
 }
 
+/// Checks everything of what a service's spec is to be replaced by that can be judged without the
+/// cluster.
+///
+/// # Errors
+///
+/// As [`service_spec`]; what no update changes is [`Class::Unsupported`].
+pub fn service_update(before: &ServiceSpec, after: &ServiceSpec) -> Result<(), Refusal> {
+    fixed(before, after).map_err(|text| Refusal::new(Class::Unsupported, text))?;
+    service_spec(after)
+}
+
+/// Refuses to change what a service has for good.
+pub(super) fn fixed(before: &ServiceSpec, after: &ServiceSpec) -> Result<(), &'static str> {
+    if before.name != after.name {
+        return Err("renaming services is not supported");
+    }
+    if !before.mode.is_like(after.mode) {
+        return Err("service mode change is not allowed");
+    }
+    Ok(())
+}
+
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(Class::Invalid, message)
 }

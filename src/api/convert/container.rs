@@ -13,24 +13,15 @@ use crate::{
     cluster::Refusal,
     types::{
         ContainerSpec, Device, DnsConfig, HealthCheck, HealthTest, Mount, NamespaceMode, Ulimit,
-        capability_name, image::Reference,
+        capability_name,
     },
 };
 use std::time::Duration;
-
-/// The shortest time of a health check that is not its default, as Docker's.
-const HEALTH_TIME_MIN: Duration = Duration::from_millis(1);
 
 pub(super) fn to_container(
     dto: &dto::ContainerSpec,
     previous: Option<&ContainerSpec>,
 ) -> Result<ContainerSpec, Refusal> {
-    if dto.image.is_empty() {
-        return Err(invalid("ContainerSpec: image reference must be provided"));
-    }
-    Reference::parse(&dto.image).map_err(|_| {
-        invalid(format!("ContainerSpec: {:?} is not a valid repository/tag", dto.image))
-    })?;
     if !matches!(dto.isolation.as_str(), "" | "default") {
         let isolation = &dto.isolation;
         return Err(invalid(format!(
@@ -142,9 +133,7 @@ fn to_namespace(
 /// None where it says nothing.
 fn to_health(dto: &dto::Healthcheck) -> Result<Option<HealthCheck>, Refusal> {
     let time = |nanos: i64, what: &str| {
-        let time = u64::try_from(nanos).ok().map(Duration::from_nanos);
-        let fits = time.filter(|time| time.is_zero() || *time >= HEALTH_TIME_MIN);
-        fits.ok_or_else(|| {
+        u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| {
             invalid(format!("ContainerSpec: {what} in HealthConfig cannot be less than 1ms"))
         })
     };

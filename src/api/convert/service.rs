@@ -18,15 +18,6 @@ use std::{
     time::Duration,
 };
 
-/// Docker's smallest share of a processor, 0.001.
-const NANO_CPUS_MIN: i64 = 1_000_000;
-
-/// Docker's smallest amount of memory.
-const MEMORY_MIN: i64 = 4 * 1024 * 1024;
-
-/// The kernel's greatest swappiness for a group of processes.
-const SWAPPINESS_MAX: u8 = 100;
-
 /// The driver that options without one are for.
 const LOG_DRIVER: &str = "json-file";
 
@@ -63,7 +54,7 @@ fn refuse_unsupported(spec: &dto::ServiceSpec) -> Result<(), Refusal> {
     refuse(resources.reservations.pids != 0, "--reserve-pids", "Resources.Reservations.Pids")
 }
 
-/// Makes the spec that a client asks for. With the `previous` one, what clients lose on the way
+/// Makes the spec that a client asks for; whether it holds together is the leader's to judge. With the `previous` one, what clients lose on the way
 /// from GET to POST is kept: the registry login, the cut of the restart delay, the time that
 /// replacements have to run, midge's own options of the container and its limit of swap, the
 /// addresses of ports, the variants of platforms and, while the image stays the same, its pin.
@@ -129,11 +120,6 @@ fn to_limits(
     let memory_swap = match dto.swap_bytes.or(kept) {
         None => None,
         Some(-1) => Some(-1),
-        Some(_) if memory_bytes == 0 => {
-            return Err(invalid(
-                "You should always set the Memory limit when using Memoryswap limit, see usage",
-            ));
-        }
         Some(swap) if swap < 0 => {
             return Err(invalid(format!("invalid swap value {swap}: at least -1 is expected")));
         }
@@ -145,12 +131,9 @@ fn to_limits(
     let swappiness = match dto.memory_swappiness {
         None => previous.and_then(|limits| limits.swappiness),
         Some(-1) => None,
-        Some(value) => {
-            let fits = u8::try_from(value).ok().filter(|value| *value <= SWAPPINESS_MAX);
-            Some(fits.ok_or_else(|| {
-                invalid(format!("Invalid value: {value}, valid memory swappiness range is 0-100"))
-            })?)
-        }
+        Some(value) => Some(u8::try_from(value).map_err(|_| {
+            invalid(format!("Invalid value: {value}, valid memory swappiness range is 0-100"))
+        })?),
     };
     Ok(ResourceLimits {
         nano_cpus: to_cpus(dto.limits.nano_cpus)?,
@@ -172,23 +155,16 @@ fn to_log(dto: &dto::Driver) -> Option<LogConfig> {
 }
 
 fn to_cpus(nano_cpus: i64) -> Result<u64, Refusal> {
-    match u64::try_from(nano_cpus) {
-        Ok(0) => Ok(0),
-        Ok(cpus) if nano_cpus >= NANO_CPUS_MIN => Ok(cpus),
-        _ => {
-            let (whole, rest) = (nano_cpus / 1_000_000_000, nano_cpus % 1_000_000_000);
-            let text = if rest == 0 { whole.to_string() } else { format!("{nano_cpus}e-9") };
-            Err(invalid(format!("invalid cpu value {text}: Must be at least 0.001")))
-        }
-    }
+    u64::try_from(nano_cpus).map_err(|_| {
+        let (whole, rest) = (nano_cpus / 1_000_000_000, nano_cpus % 1_000_000_000);
+        let text = if rest == 0 { whole.to_string() } else { format!("{nano_cpus}e-9") };
+        invalid(format!("invalid cpu value {text}: Must be at least 0.001"))
+    })
 }
 
 fn to_memory(bytes: i64) -> Result<u64, Refusal> {
-    match u64::try_from(bytes) {
-        Ok(0) => Ok(0),
-        Ok(fits) if bytes >= MEMORY_MIN => Ok(fits),
-        _ => Err(invalid(format!("invalid memory value {bytes}: Must be at least 4MiB"))),
-    }
+    u64::try_from(bytes)
+        .map_err(|_| invalid(format!("invalid memory value {bytes}: Must be at least 4MiB")))
 }
 
 fn to_restart(

@@ -3,7 +3,7 @@
 use super::super::{
     convert::{older, service, show},
     dto,
-    error::{invalid, unexpected, unsupported},
+    error::{invalid, unexpected},
     filter::Filters,
     local::{Holders, LocalNode},
     route::{Call, Reply, empty, json, json_with, request_id},
@@ -203,12 +203,6 @@ pub(crate) async fn update(mut call: Call) -> Reply {
     let body = body?;
     let mut spec = service::to_spec(&body, Some(&found.spec))?;
     older::keep_unknown(&mut spec, &body, &found.spec, call.version);
-    if spec.name != found.spec.name {
-        return Err(unsupported("renaming services is not supported"));
-    }
-    if !spec.mode.is_like(found.spec.mode) {
-        return Err(unsupported("service mode change is not allowed"));
-    }
     spec.task.credential = match super::credential(&call)? {
         Some(credential) => Some(credential),
         None => kept_credential(&call, &found)?,

@@ -186,6 +186,7 @@ fn modes_are_read_as_docker_py_spells_them() {
         server.node.services.lock().unwrap().clear();
         let mut spec: Value = serde_json::from_str(CREATE).unwrap();
         spec["Mode"] = mode;
+        spec["TaskTemplate"]["Placement"]["MaxReplicas"] = json!(0);
         spec["Labels"] = json!({"Tier": "a", "tier": "b"});
         create(&server, &spec.to_string());
         let (_, shown) = server.send("GET /services/hw", "");

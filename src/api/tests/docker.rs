@@ -52,7 +52,7 @@ fn the_docker_command_works() {
                 "-e",
                 "A=1",
                 "--publish",
-                "mode=host,target=80,published=8080",
+                "mode=host,target=80,published=80",
                 "bb:1",
                 "httpd",
             ],

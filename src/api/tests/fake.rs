@@ -2,7 +2,7 @@
 
 use crate::{
     api::local::*,
-    cluster::{Class, Query, Refusal, Rejected, Request, Response},
+    cluster::{Class, Query, Refusal, Rejected, Request, Response, validate},
     types::*,
     util::board::{Board, BoardLimits, Reading},
 };
@@ -131,6 +131,7 @@ impl Fake {
                 Ok(Response::HeldImages(held.filter(|(_, held)| held.name == image).collect()))
             }
             Request::CreateService { spec, .. } => {
+                validate::service_spec(&spec)?;
                 let version = self.next();
                 let service = Service {
                     id: ServiceId::from_bits(u128::from(version.index) << 90),
@@ -152,6 +153,7 @@ impl Fake {
                 if service.version != version {
                     return Err(Rejected::OutOfSequence.into());
                 }
+                validate::service_update(&service.spec, &spec)?;
                 service.version = self.next();
                 service.spec_version = service.version;
                 service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, *spec)));
@@ -341,14 +343,14 @@ impl LocalNode for Fake {
     }
 
     fn containers(&self) -> Answer<'_, Vec<Container>> {
-        ready(Ok(self.containers.lock().unwrap().clone()))
-    }
         let mut containers = self.containers.lock().unwrap().clone();
         containers.iter_mut().for_each(|container| container.image_id.clear());
         ready(Ok(containers))
     }
 
     fn containers_with_images(&self) -> Answer<'_, Vec<Container>> {
+        ready(Ok(self.containers.lock().unwrap().clone()))
+    }
 
     fn exec_create(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {
         self.execs.lock().unwrap().push((place, spec));

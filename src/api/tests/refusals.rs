@@ -1,6 +1,7 @@
 use crate::{
     api::{convert::service, dto},
-    cluster::Class,
+    cluster::{Class, validate},
+    types::ServiceSpec,
 };
 use serde_json::{Value, json};
 
@@ -246,7 +247,10 @@ fn wrong_resources_and_ports_are_refused() {
 }
 
 fn wrong(path: &str, value: Value, message: &str) {
-    let refusal = service::to_spec(&with(path, value), None).expect_err(path);
+    // As the leader judges what can be told of it at all.
+    let judged = service::to_spec(&with(path, value), None)
+        .and_then(|spec| validate::service_spec(&ServiceSpec { name: "web".to_owned(), ..spec }));
+    let refusal = judged.expect_err(path);
     assert_eq!(refusal.class, Class::Invalid, "{path}");
     assert!(refusal.message.contains(message), "{path}: {}", refusal.message);
 }

@@ -85,7 +85,8 @@ impl Leader {
         match request {
             Request::Read(query) => self.read(state, (now, date), query).map(Prepared::Answer),
             Request::CreateService { spec, .. } => {
-                check_spec(spec)?;
+                validate::service_spec(spec)?;
+                check_size(spec)?;
                 let id = ServiceId::generate(&mut self.random);
                 let service = Box::new(new_service(id, (**spec).clone(), date));
                 one(Change::CreateService { service }, Answer::Created)
@@ -199,8 +200,7 @@ pub(in crate::cluster) fn find_service<'a>(
     state.service(id).ok_or_else(missing)
 }
 
-fn check_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
-    validate::service_spec(spec)?;
+fn check_size(spec: &ServiceSpec) -> Result<(), Refusal> {
     let size = postcard::experimental::serialized_size(spec).unwrap_or(usize::MAX);
     if size > SPEC_BYTES_MAX {
         let message = format!("the service spec has {size} bytes, {SPEC_BYTES_MAX} are allowed");
@@ -217,13 +217,8 @@ pub(in crate::cluster) fn check_update(
     if service.version != version {
         return Err(Rejected::OutOfSequence.into());
     }
-    if service.spec.name != spec.name {
-        return Err(Refusal::new(Class::Unsupported, "renaming services is not supported"));
-    }
-    if !service.spec.mode.is_like(spec.mode) {
-        return Err(Refusal::new(Class::Unsupported, "service mode change is not allowed"));
-    }
-    check_spec(spec)
+    validate::service_update(&service.spec, spec)?;
+    check_size(spec)
 }
 
 fn check_node_spec(state: &State, id: &NodeId, spec: &NodeSpec) -> Result<(), Refusal> {

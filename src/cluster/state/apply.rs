@@ -6,7 +6,10 @@
 
 use super::{OUTCOMES_MAX, SlotKey, State, check_slot};
 use crate::{
-    cluster::command::{Applied, Change, Command, Decision, Rejected},
+    cluster::{
+        command::{Applied, Change, Command, Decision, Rejected},
+        validate,
+    },
     types::{
         Availability, Cluster, Date, Desired, JobStatus, ManagerStatus, NODE_CERT_EXPIRY, Node,
         NodeId, NodeSpec, NodeState, REASONS_MAX, ReasonCode, Role, Service, ServiceId,
@@ -348,12 +351,8 @@ impl State {
         spec: &ServiceSpec,
     ) -> Result<Applied, Rejected> {
         let service = self.service_as_read(id, expected)?;
-        if service.spec.name != spec.name {
-            return Err(Rejected::Precondition("renaming services is not supported".to_owned()));
-        }
-        if !service.spec.mode.is_like(spec.mode) {
-            return Err(Rejected::Precondition("service mode change is not allowed".to_owned()));
-        }
+        validate::fixed(&service.spec, spec)
+            .map_err(|text| Rejected::Precondition(text.to_owned()))?;
         if service.spec.has_same_tasks(spec) && resume(service, at.date) {
             // What the update came from stays what a rollback goes back to.
             service.spec = spec.clone();
