@@ -10,6 +10,7 @@ use clap::{
     Arg, ArgAction, ArgMatches, Command, CommandFactory, Error, Id,
     builder::{PossibleValue, TypedValueParser, ValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
 };
 use std::{
     ffi::{OsStr, OsString},
@@ -30,12 +31,38 @@ pub(super) fn command() -> Command {
 
 /// Reads a command line.
 pub(super) fn parse(words: &[OsString]) -> Result<ArgMatches, Error> {
-    match command().try_get_matches_from(words) {
+    let matches = match command().try_get_matches_from(words) {
         Err(error) if is_flag_with_value(&error) => {
-            with_truths(command()).try_get_matches_from(words)
+            with_truths(command()).try_get_matches_from(words)?
         }
-        parsed => parsed,
+        parsed => parsed?,
+    };
+    check_rollback(&matches)?;
+    Ok(matches)
+}
+
+/// Refuses whatever goes with `--rollback` but how to wait: the previous spec comes back as it was.
+/// That it is not wanted may be said beside anything.
+fn check_rollback(matches: &ArgMatches) -> Result<(), Error> {
+    const FITS: [&str; 4] = ["service", "rollback", "detach", "quiet"];
+    let path = ["service", "update"];
+    let Some(given) =
+        path.iter().try_fold(matches, |matches, name| matches.subcommand_matches(name))
+    else {
+        return Ok(());
+    };
+    let definition = command();
+    let update = path.iter().try_fold(&definition, |command, name| command.find_subcommand(name));
+    let mut options = update.into_iter().flat_map(Command::get_arguments).map(Arg::get_id);
+    let is_given = |id: &Id| given.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    if !given.get_flag("rollback")
+        || !options.any(|id| !FITS.contains(&id.as_str()) && is_given(id))
+    {
+        return Ok(());
     }
+    let mut error = Error::new(ErrorKind::ArgumentConflict);
+    error.insert(ContextKind::InvalidArg, ContextValue::String("--rollback".to_owned()));
+    Err(error)
 }
 
 /// Tells whether a command line was refused for the value of a flag: `--force=true`, `-f=true`.
@@ -111,14 +138,6 @@ fn as_dockers(argument: Arg) -> Arg {
     if argument.is_positional() || !takes { argument } else { argument.allow_hyphen_values(true) }
 }
 
-/// Lets `--rollback` stand alone, but for how to wait: the previous spec comes back as it was.
-fn rollback_alone(command: Command) -> Command {
-    let fits = ["service", "rollback", "detach", "quiet"];
-    let ids = command.get_arguments().map(|argument| argument.get_id().clone());
-    let others: Vec<Id> = ids.filter(|id| !fits.contains(&id.as_str())).collect();
-    command.mut_arg("rollback", |argument| argument.conflicts_with_all(others))
-}
-
 /// How lists and objects can be printed.
 const FORMATS: &str = "
 Formats:
@@ -135,9 +154,6 @@ fn decorated(command: Command, path: &str) -> Command {
     let names: Vec<String> =
         command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
     let mut command = command.mut_args(|argument| complete::attach(as_dockers(argument)));
-    if path == "service update" {
-        command = rollback_alone(command);
-    }
     if let Some(text) = examples::of(path) {
         command = command.after_help(text);
     }
@@ -237,10 +253,7 @@ fn told(error: &Error, words: &[String]) -> Option<String> {
             }
         }
         ErrorKind::ArgumentConflict => {
-            let both = [ContextKind::InvalidArg, ContextKind::PriorArg];
-            let rollback = both.into_iter().any(|kind| {
-                text(error, kind).is_some_and(|names| names.split(' ').any(|n| n == "--rollback"))
-            });
+            let rollback = argument()? == "--rollback";
             rollback.then(|| "other flags may not be combined with --rollback".to_owned())
         }
         _ => None,
@@ -337,12 +350,14 @@ mod tests {
     fn nothing_goes_with_a_rollback_but_how_to_wait() {
         let message = "other flags may not be combined with --rollback";
         for option in ["--image bb:2", "--force", "--replicas 1", "--update-delay 1s", "-t"] {
-            check(&format!("midge service update --rollback {option} web"), message, None);
-            check(&format!("midge service update {option} --rollback web"), message, None);
+            check_parsed(&format!("midge service update --rollback {option} web"), message);
+            check_parsed(&format!("midge service update {option} --rollback=true web"), message);
+            let line = format!("midge service update {option} --rollback=false web");
+            read(&line).expect("it is a command line");
         }
         for options in ["", "-d ", "--quiet "] {
             let line = format!("midge service update {options}--rollback web");
-            command().try_get_matches_from(line.split(' ')).expect("it is a command line");
+            read(&line).expect("it is a command line");
         }
     }
 
