@@ -324,19 +324,25 @@ const TRIES_MAX: u32 = 10;
 fn set_role(client: &Client, node: &str, role: &str) -> Result<bool, CliError> {
     let id = resolve_self(client, node)?;
     let mut tries = 0;
+    let mut refused: Option<(u64, CliError)> = None;
     loop {
         let node = client.get(&format!("/nodes/{}", encode(&id)))?;
         if text(&node, "/Spec/Role") == role {
             return Ok(false);
         }
+        let version = number(&node, "/Version/Index");
+        match refused.take() {
+            // Nobody wrote it meanwhile: that is not why.
+            Some((before, error)) if before == version || tries == TRIES_MAX => return Err(error),
+            _ => tries += 1,
+        }
         let mut spec = node["Spec"].clone();
         spec["Role"] = json!(role);
-        let version = number(&node, "/Version/Index");
         let path = format!("/nodes/{}/update?version={version}", encode(text(&node, "/ID")));
-        tries += 1;
         match client.post(&path, spec) {
-            Err(error) if tries < TRIES_MAX && error.message.contains("out of sequence") => {}
-            outcome => return outcome.map(|_| true),
+            Ok(_) => return Ok(true),
+            Err(error) if error.exit == Exit::Failure => refused = Some((version, error)),
+            Err(error) => return Err(error),
         }
     }
 }
