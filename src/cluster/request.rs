@@ -119,6 +119,13 @@ impl Request {
         matches!(self, Self::Read(_))
     }
 
+    /// Tells whether only a manager may answer it that leads for certain. What nodes hold is known from
+    /// their sessions and not from the log, and what is made of it has to be committed anyway.
+    #[must_use]
+    pub fn needs_barrier(&self) -> bool {
+        matches!(self, Self::Read(query) if !matches!(query, Query::HeldImages { .. }))
+    }
+
     /// Tells whether no other change may be decided on the same state: what two of them decide would
     /// contradict itself.
     #[must_use]

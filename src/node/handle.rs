@@ -181,8 +181,8 @@ pub(super) fn new<H: Host>(host: H, is_manager: bool) -> (Handle, Arc<Shared>, C
 }
 
 impl Handle {
-    /// Asks the leader. A read waits for the read barrier, so it is linearizable; a change is
-    /// answered once it is committed.
+    /// Asks the leader. A read of what is committed waits for the read barrier, so it is
+    /// linearizable; a change is answered once it is committed.
     ///
     /// # Errors
     ///

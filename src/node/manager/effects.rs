@@ -134,7 +134,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     /// Gives a request to the leader; a read only once the barrier is passed.
     pub(super) fn pass_on(&mut self, ticket: Ticket) {
         self.expect_quorum();
-        if !self.requests.is_read(ticket) || self.reads_at_once() {
+        if !self.requests.needs_barrier(ticket) || self.reads_at_once() {
             if let Some(request) = self.requests.release(ticket) {
                 self.step(Event::Request { ticket, request });
             }

@@ -121,9 +121,9 @@ impl Requests {
         held.map(|(ticket, _)| *ticket).collect()
     }
 
-    /// Tells whether the request only reads.
-    pub(super) fn is_read(&self, ticket: Ticket) -> bool {
-        self.pending.get(&ticket).is_some_and(|pending| pending.request.is_read())
+    /// Tells whether the request waits for the barrier.
+    pub(super) fn needs_barrier(&self, ticket: Ticket) -> bool {
+        self.pending.get(&ticket).is_some_and(|pending| pending.request.needs_barrier())
     }
 
     /// Returns until when somebody waits for this one.
