@@ -62,7 +62,7 @@ pub enum Phase {
     },
 }
 
-/// Why an action on a container failed.
+/// Why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// What went wrong, as a user should read it.
@@ -75,7 +75,7 @@ pub struct Failure {
 /// Something that happened to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// [`Action::TakeInventory`] ended. Complete: a task without an entry has no container.
+    /// [`Operation::TakeInventory`] ended. Complete: a task without an entry has no container.
     Inventory {
         /// The number it was asked under: it says nothing of what was learnt since.
         asked: u64,
@@ -101,14 +101,14 @@ pub enum Event {
         /// Its images.
         images: Vec<HeldImage>,
     },
-    /// [`Action::Prepare`] ended.
+    /// [`Operation::Prepare`] ended.
     Prepared {
         /// The task.
         task: TaskId,
         /// The container.
         result: Result<Prepared, Failure>,
     },
-    /// [`Action::Start`] ended.
+    /// [`Operation::Start`] ended.
     Started {
         /// The task.
         task: TaskId,
@@ -122,21 +122,21 @@ pub enum Event {
         /// How; always [`Phase::Exited`].
         phase: Phase,
     },
-    /// [`Action::Stop`] could not be carried out. (Success is an [`Event::Exited`].)
+    /// [`Operation::Stop`] could not be carried out. (Success is an [`Event::Exited`].)
     StopFailed {
         /// The task.
         task: TaskId,
         /// Why.
         failure: Failure,
     },
-    /// [`Action::Remove`] ended.
+    /// [`Operation::Remove`] ended.
     Removed {
         /// The task.
         task: TaskId,
         /// Nothing is left, or why something is.
         result: Result<(), Failure>,
     },
-    /// [`Action::Probe`] ended.
+    /// [`Operation::Probe`] ended.
     Probed {
         /// The task.
         task: TaskId,
@@ -156,6 +156,35 @@ pub enum Event {
 /// in a crash is asked for again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// Have the runtime do this. Answered by an event, whatever comes of it.
+    Perform(Operation),
+    /// Tell whoever listens on this node that a container's health changed. Not answered.
+    Tell {
+        /// The task.
+        task: TaskId,
+        /// How it is now.
+        state: HealthState,
+    },
+    /// Send to the manager; lost where there is no connection.
+    Send(FromWorker),
+    /// End the connection to the manager and look for another one.
+    Reconnect {
+        /// Why, for the log.
+        reason: String,
+    },
+    /// Commit to disk, before anything after it in the same step is carried out.
+    Persist(Vec<Record>),
+    /// The cluster removed this node, or it left and nothing of it is left: forget the
+    /// membership and end.
+    Retire {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a container runtime does. Idempotent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
     /// Make the task's network, volumes, image and container. Answered by [`Event::Prepared`].
     Prepare {
         /// The task.
@@ -197,28 +226,6 @@ pub enum Action {
         command: Vec<String>,
         /// When it is killed.
         timeout: Duration,
-    },
-    /// Tell whoever listens on this node that a container's health changed. Not answered.
-    Tell {
-        /// The task.
-        task: TaskId,
-        /// How it is now.
-        state: HealthState,
-    },
-    /// Send to the manager; lost where there is no connection.
-    Send(FromWorker),
-    /// End the connection to the manager and look for another one.
-    Reconnect {
-        /// Why, for the log.
-        reason: String,
-    },
-    /// Commit to disk, before anything after it in the same step is carried out.
-    Persist(Vec<Record>),
-    /// The cluster removed this node, or it left and nothing of it is left: forget the
-    /// membership and end.
-    Retire {
-        /// Why.
-        reason: String,
     },
 }
 

@@ -20,7 +20,7 @@ mod step;
 mod task;
 
 pub use event::{
-    Action, Event, Failure, Observed, Phase, Prepared, ProbeResult, Record, StoredTask,
+    Action, Event, Failure, Observed, Operation, Phase, Prepared, ProbeResult, Record, StoredTask,
 };
 pub use probe::PROBES_MAX;
 pub use restart::{LOCAL_HISTORY_MAX, OFFLINE_AFTER};

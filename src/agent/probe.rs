@@ -4,7 +4,7 @@
 //! While the runtime is away nothing is probed.
 
 use super::{
-    event::{Action, Failure, ProbeResult},
+    event::{Action, Failure, Operation, ProbeResult},
     health::Verdict,
     step::Agent,
     task::{At, Container, Entry},
@@ -75,11 +75,12 @@ impl Agent {
         let Some(entry) = self.tasks.get_mut(&id) else { return };
         if let Some((command, timeout)) = entry.health.start(number, at.now, at.date) {
             self.probes.not_before = at.now + PROBE_GAP;
-            self.out.push(Action::Probe { task: id, number, command, timeout });
+            let probe = Operation::Probe { task: id, number, command, timeout };
+            self.out.push(Action::Perform(probe));
         }
     }
 
-    /// [`Action::Probe`] was answered.
+    /// [`Operation::Probe`] was answered.
     pub(super) fn take_probe(
         &mut self,
         id: &TaskId,

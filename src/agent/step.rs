@@ -5,7 +5,7 @@
 
 use super::{
     assign::Stray,
-    event::{Action, Event, Observed, Record, StoredTask},
+    event::{Action, Event, Observed, Operation, Record, StoredTask},
     probe::{PROBES_MAX, Probes},
     report::Reports,
     restart::{OFFLINE_AFTER, Restarts},
@@ -351,7 +351,7 @@ impl Agent {
         if self.inventory_due.is_some_and(|due| due <= now) {
             self.inventory_asked = self.step;
             self.inventory_due = Some(now + INVENTORY_RETRY);
-            self.out.push(Action::TakeInventory { asked: self.step });
+            self.out.push(Action::Perform(Operation::TakeInventory { asked: self.step }));
         }
     }
 
@@ -493,11 +493,11 @@ impl Agent {
                 **left = fewer;
             }
             if let Next::Do(work) = entry.next() {
-                let action = entry.begin(work, self.description.as_deref(), at);
-                if let (None, Some(left)) = (&action, &mut budget) {
+                let operation = entry.begin(work, self.description.as_deref(), at);
+                if let (None, Some(left)) = (&operation, &mut budget) {
                     **left += 1;
                 }
-                self.out.extend(action);
+                self.out.extend(operation.map(Action::Perform));
             }
         }
         for id in forget {
@@ -517,12 +517,11 @@ impl Agent {
         for (id, stray) in &mut self.strays {
             let Next::Do(work) = stray.body.clear_away() else { continue };
             stray.body.begin(work, now, STOP_GRACE);
-            self.out.push(match work {
-                Work::Stop => {
-                    Action::Stop { task: id.clone(), signal: String::new(), grace: STOP_GRACE }
-                }
-                Work::Prepare | Work::Start | Work::Remove => Action::Remove { task: id.clone() },
-            });
+            let task = id.clone();
+            self.out.push(Action::Perform(match work {
+                Work::Stop => Operation::Stop { task, signal: String::new(), grace: STOP_GRACE },
+                Work::Prepare | Work::Start | Work::Remove => Operation::Remove { task },
+            }));
         }
     }
 

@@ -3,7 +3,7 @@
 //! Knows one task and its container; nothing of sessions, other tasks or the disk.
 
 use super::{
-    event::{Action, Failure, Observed, Phase, Prepared, StoredTask},
+    event::{Failure, Observed, Operation, Phase, Prepared, StoredTask},
     health::Watch,
 };
 use crate::types::{
@@ -360,46 +360,46 @@ impl Entry {
         }
     }
 
-    /// Begins what [`Entry::next`] said, and returns the action; none where the task cannot be
+    /// Begins what [`Entry::next`] said, and returns the operation; none where the task cannot be
     /// what its templates say on this node.
     pub(super) fn begin(
         &mut self,
         work: Work,
         node: Option<&NodeDescription>,
         at: At,
-    ) -> Option<Action> {
+    ) -> Option<Operation> {
         let At { now, date, .. } = at;
         let grace = self.task.spec.container.stop_grace.unwrap_or(STOP_GRACE);
-        let action = match work {
+        let operation = match work {
             Work::Prepare => {
                 let task = self.expand_for(work, node, at)?;
                 if self.status.state < TaskState::Preparing {
                     self.advance(TaskState::Preparing, date, "preparing", "");
                 }
-                Action::Prepare { task }
+                Operation::Prepare { task }
             }
             Work::Start => {
                 let task = self.expand_for(work, node, at)?;
                 if self.status.state < TaskState::Starting {
                     self.advance(TaskState::Starting, date, "starting", "");
                 }
-                Action::Start { task }
+                Operation::Start { task }
             }
             Work::Stop => {
                 self.stopping = true;
-                Action::Stop {
+                Operation::Stop {
                     task: self.task.id.clone(),
                     signal: self.task.spec.container.stop_signal.clone(),
                     grace,
                 }
             }
-            Work::Remove => Action::Remove { task: self.task.id.clone() },
+            Work::Remove => Operation::Remove { task: self.task.id.clone() },
         };
         self.body.begin(work, now, grace);
-        Some(action)
+        Some(operation)
     }
 
-    /// [`Action::Prepare`] was answered.
+    /// [`Operation::Prepare`] was answered.
     pub(super) fn prepared(&mut self, result: Result<Prepared, Failure>, at: At) {
         if !self.body.end(Work::Prepare) {
             return;
@@ -432,7 +432,7 @@ impl Entry {
         }
     }
 
-    /// [`Action::Start`] was answered.
+    /// [`Operation::Start`] was answered.
     pub(super) fn started(&mut self, result: Result<(u32, Vec<PortStatus>), Failure>, at: At) {
         // It may have ended, or been seen running, before this answer came.
         if !self.body.end(Work::Start) || self.body.container != Container::Created {
@@ -545,7 +545,7 @@ impl Entry {
         }
     }
 
-    /// [`Action::Stop`] failed.
+    /// [`Operation::Stop`] failed.
     pub(super) fn stop_failed(&mut self, failure: &Failure, at: At) {
         if self.body.end(Work::Stop) {
             // Also where it is called permanent: a container that must not run is never left.
@@ -558,7 +558,7 @@ impl Entry {
         }
     }
 
-    /// [`Action::Remove`] was answered.
+    /// [`Operation::Remove`] was answered.
     pub(super) fn removed(&mut self, result: &Result<(), Failure>, at: At) {
         if !self.body.end(Work::Remove) {
             return;

@@ -71,7 +71,7 @@ impl Bench {
         for action in actions {
             match action {
                 Action::Send(FromWorker::Register(register)) => self.session = register.session,
-                Action::TakeInventory { asked } => self.asked = *asked,
+                Action::Perform(Operation::TakeInventory { asked }) => self.asked = *asked,
                 _ => {}
             }
         }
@@ -154,13 +154,17 @@ fn show(actions: &[Action]) -> String {
     let mut text = String::new();
     for action in actions {
         match action {
-            Action::Prepare { task } => writeln!(text, "prepare {}", task.slot),
-            Action::Start { task } => writeln!(text, "start {}", task.slot),
-            Action::Stop { task, grace, .. } => writeln!(text, "stop {} {grace:?}", tail(task)),
-            Action::Remove { task } => writeln!(text, "remove {}", tail(task)),
-            Action::Probe { task, number, .. } => writeln!(text, "probe {} #{number}", tail(task)),
+            Action::Perform(Operation::Prepare { task }) => writeln!(text, "prepare {}", task.slot),
+            Action::Perform(Operation::Start { task }) => writeln!(text, "start {}", task.slot),
+            Action::Perform(Operation::Stop { task, grace, .. }) => {
+                writeln!(text, "stop {} {grace:?}", tail(task))
+            }
+            Action::Perform(Operation::Remove { task }) => writeln!(text, "remove {}", tail(task)),
+            Action::Perform(Operation::Probe { task, number, .. }) => {
+                writeln!(text, "probe {} #{number}", tail(task))
+            }
             Action::Tell { task, state } => writeln!(text, "tell {} {state}", tail(task)),
-            Action::TakeInventory { .. } => writeln!(text, "inventory"),
+            Action::Perform(Operation::TakeInventory { .. }) => writeln!(text, "inventory"),
             Action::Send(message) => writeln!(text, "send {}", show_message(message)),
             Action::Reconnect { reason } => writeln!(text, "reconnect: {reason}"),
             Action::Retire { reason } => writeln!(text, "retire: {reason}"),

@@ -2,7 +2,7 @@
 
 use super::{describe::Machine, garbage::Collector, teller::Teller};
 use crate::{
-    agent::{Action, Event, Failure, Observed, Phase, Prepared, ProbeResult},
+    agent::{Event, Failure, Observed, Phase, Prepared, ProbeResult},
     network::Network,
     node::ports::Workload,
     runtime::{self, ContainerSetup, ExecError, ProbeOutput, Runtime, containerd::image::Images},
@@ -207,45 +207,18 @@ impl Containers {
         &self.inner.machine
     }
 
-    /// Adds what the network knows; the first time, tells the network which tasks are left, so
-    /// that it takes its ports again and clears away what belongs to no task.
-    async fn with_network(&self, asked: u64, mut containers: Vec<Observed>) -> Event {
-        let network = &self.inner.network;
+    /// The first time, tells the network which tasks are left, so that it takes its ports again and
+    /// clears away what belongs to no task.
+    async fn retain(&self, containers: &[Observed]) {
         let mut retained = self.inner.retained.lock().await;
-        if !*retained {
-            for info in self.inner.runtime.list().await.unwrap_or_default() {
-                self.inner.teller.adopt(&info);
-            }
-            network.retain(&containers.iter().map(|c| c.task.clone()).collect()).await;
-            *retained = true;
+        if *retained {
+            return;
         }
-        drop(retained);
-        for container in &mut containers {
-            match &mut container.phase {
-                Phase::Running { ports, .. } => *ports = network.ports(&container.task),
-                Phase::Exited { .. } => {
-                    self.inner.teller.died(&container.task, &container.phase);
-                    network.unpublish(&container.task).await;
-                }
-                Phase::Created => {}
-            }
+        for info in self.inner.runtime.list().await.unwrap_or_default() {
+            self.inner.teller.adopt(&info);
         }
-        Event::Inventory { asked, containers }
-    }
-
-    /// Makes the task's network, image and container. Where it fails, the network that was made
-    /// for it goes too; one that was there before may be that of a container that runs.
-    async fn prepare(&self, task: &Task) -> Result<Prepared, Failure> {
-        let network = &self.inner.network;
-        let was_known = network.knows(&task.id);
-        let made = self.make(task).await;
-        if made.is_err()
-            && !was_known
-            && let Err(failure) = network.remove(&task.id).await
-        {
-            tracing::warn!(task = %task.id, "a task's network is left: {}", failure.message);
-        }
-        made
+        self.inner.network.retain(&containers.iter().map(|c| c.task.clone()).collect()).await;
+        *retained = true;
     }
 
     async fn make(&self, task: &Task) -> Result<Prepared, Failure> {
@@ -290,6 +263,23 @@ impl Containers {
         }
         Ok(container)
     }
+}
+
+impl Workload for Containers {
+    /// Where it fails, the network that was made for the task goes too; one that was there before
+    /// may be that of a container that runs.
+    async fn prepare(&self, task: &Task) -> Result<Prepared, Failure> {
+        let network = &self.inner.network;
+        let was_known = network.knows(&task.id);
+        let made = self.make(task).await;
+        if made.is_err()
+            && !was_known
+            && let Err(failure) = network.remove(&task.id).await
+        {
+            tracing::warn!(task = %task.id, "a task's network is left: {}", failure.message);
+        }
+        made
+    }
 
     async fn start(&self, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
         let ports = self.inner.network.publish(task).await?;
@@ -303,6 +293,43 @@ impl Containers {
                 Err(failure)
             }
         }
+    }
+
+    async fn stop(&self, task: &TaskId, signal: &str, grace: Duration) -> Result<Phase, Failure> {
+        let teller = &self.inner.teller;
+        let (runs, begun) = (teller.runs(task), Instant::now());
+        teller.stopping(task, signal);
+        let phase = self.inner.runtime.stop(task, signal, grace).await?;
+        if runs {
+            teller.stopped(task, &phase, begun.elapsed(), grace);
+        }
+        self.inner.network.unpublish(task).await;
+        Ok(phase)
+    }
+
+    async fn remove(&self, task: &TaskId) -> Result<(), Failure> {
+        self.inner.runtime.remove(task).await?;
+        self.inner.teller.removed(task);
+        self.inner.network.remove(task).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<Observed>, Failure> {
+        let mut containers = self.inner.runtime.inventory().await.inspect_err(|failure| {
+            tracing::debug!(error = failure.message, "containerd does not answer");
+        })?;
+        self.retain(&containers).await;
+        let network = &self.inner.network;
+        for container in &mut containers {
+            match &mut container.phase {
+                Phase::Running { ports, .. } => *ports = network.ports(&container.task),
+                Phase::Exited { .. } => {
+                    self.inner.teller.died(&container.task, &container.phase);
+                    network.unpublish(&container.task).await;
+                }
+                Phase::Created => {}
+            }
+        }
+        Ok(containers)
     }
 
     async fn probe(
@@ -321,65 +348,6 @@ impl Containers {
                 Err(Failure { message: error.to_string(), temporary: true })
             }
             Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn stop(&self, task: TaskId, signal: &str, grace: Duration) -> Event {
-        let teller = &self.inner.teller;
-        let (runs, begun) = (teller.runs(&task), Instant::now());
-        teller.stopping(&task, signal);
-        match self.inner.runtime.stop(&task, signal, grace).await {
-            Ok(phase) => {
-                if runs {
-                    teller.stopped(&task, &phase, begun.elapsed(), grace);
-                }
-                self.inner.network.unpublish(&task).await;
-                Event::Exited { task, phase }
-            }
-            Err(failure) => Event::StopFailed { task, failure },
-        }
-    }
-
-    async fn remove(&self, task: &TaskId) -> Result<(), Failure> {
-        self.inner.runtime.remove(task).await?;
-        self.inner.teller.removed(task);
-        self.inner.network.remove(task).await
-    }
-}
-
-impl Workload for Containers {
-    async fn perform(&self, action: Action) -> Event {
-        match action {
-            Action::Prepare { task } => {
-                let result = self.prepare(&task).await;
-                Event::Prepared { task: task.id, result }
-            }
-            Action::Start { task } => {
-                let result = self.start(&task).await;
-                Event::Started { task: task.id, result }
-            }
-            Action::Stop { task, signal, grace } => self.stop(task, &signal, grace).await,
-            Action::Remove { task } => {
-                let result = self.remove(&task).await;
-                Event::Removed { task, result }
-            }
-            Action::TakeInventory { asked } => match self.inner.runtime.inventory().await {
-                Ok(containers) => self.with_network(asked, containers).await,
-                Err(failure) => {
-                    tracing::debug!(error = failure.message, "containerd does not answer");
-                    Event::RuntimeLost
-                }
-            },
-            Action::Probe { task, number, command, timeout } => {
-                let result = self.probe(&task, &command, timeout).await;
-                Event::Probed { task, number, result }
-            }
-            // The driver carries out the rest itself.
-            Action::Send(_)
-            | Action::Tell { .. }
-            | Action::Reconnect { .. }
-            | Action::Persist(_)
-            | Action::Retire { .. } => Event::Tick,
         }
     }
 

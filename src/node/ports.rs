@@ -1,12 +1,12 @@
 //! What a node needs of the outside.
 
 use crate::{
-    agent,
+    agent::{self, Failure, Observed, Phase, Prepared, ProbeResult},
     cluster::{Admission, Refusal, Request, Response},
     consensus::{Approach, Notice, ProposeError},
     types::{
         Cluster, Date, FromManager, FromWorker, HealthState, LeaderAt, Moment, NodeId, PeerInput,
-        Role, Roster, Sequence, TaskId, Trust, UnlockKey, Version,
+        PortStatus, Role, Roster, Sequence, Task, TaskId, Trust, UnlockKey, Version,
     },
 };
 use async_channel::Receiver;
@@ -165,11 +165,43 @@ pub trait Peers: Clone + Send + Sync + 'static {
     fn inputs(&self) -> Receiver<PeerInput>;
 }
 
-/// The containers of this node, their network and their images.
+/// The containers of this node, their network and their images. Carries out every
+/// [`agent::Operation`]: different tasks' run side by side; one task's come in order, but for
+/// probes, which run beside the rest. What is repeated does no harm.
 pub trait Workload: Clone + Send + Sync + 'static {
-    /// Carries out one of `Prepare`, `Start`, `Stop`, `Remove`, `Probe`, `TakeInventory`, and
-    /// returns what came of it. Different tasks' actions run side by side; one task's come in order.
-    fn perform(&self, action: agent::Action) -> impl Future<Output = agent::Event> + Send;
+    /// Makes the task's network, volumes, image and container; dropped where the task is to go
+    /// before that is done.
+    fn prepare(&self, task: &Task) -> impl Future<Output = Result<Prepared, Failure>> + Send;
+
+    /// Starts the task's container; returns its process and the host ports it holds.
+    fn start(
+        &self,
+        task: &Task,
+    ) -> impl Future<Output = Result<(u32, Vec<PortStatus>), Failure>> + Send;
+
+    /// Sends the stop signal, empty for the image's, then SIGKILL after the grace period. Returns
+    /// how the container ended, always [`Phase::Exited`]; at once where nothing runs.
+    fn stop(
+        &self,
+        task: &TaskId,
+        signal: &str,
+        grace: Duration,
+    ) -> impl Future<Output = Result<Phase, Failure>> + Send;
+
+    /// Removes container, snapshot, network, log and anonymous volumes.
+    fn remove(&self, task: &TaskId) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Returns every container of this node.
+    fn inventory(&self) -> impl Future<Output = Result<Vec<Observed>, Failure>> + Send;
+
+    /// Runs a program in the task's container, and kills it after `timeout`. A temporary failure
+    /// says nothing of the container's health.
+    fn probe(
+        &self,
+        task: &TaskId,
+        command: &[String],
+        timeout: Duration,
+    ) -> impl Future<Output = Result<ProbeResult, Failure>> + Send;
 
     /// Tells whoever listens on this node that a container's health changed. Never waits.
     fn tell(&self, task: &TaskId, state: HealthState);

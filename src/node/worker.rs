@@ -1,7 +1,7 @@
 //! The worker loop: owns the agent, and carries out what it wants done.
 //!
 //! Knows the order of things: what has to survive is on disk before anything that follows from it
-//! is done or said; one task's actions run in order. It takes no decision about containers.
+//! is done or said; one task's operations run in order. It takes no decision about containers.
 //!
 //! A disk that is full or does not answer ends nothing: containers run on, heartbeats go on, and
 //! whatever would follow from what is not written waits. A disk that is broken ends the node.
@@ -19,14 +19,17 @@ use super::{
     wait,
 };
 use crate::{
-    agent::{self, Action, Agent, Event, Failure, Record},
+    agent::{self, Action, Agent, Event, Failure, Operation, Record},
     types::{FromManager, FromWorker, Moment},
 };
 use async_channel::{Receiver, Sender};
-use futures_util::{FutureExt as _, future::Abortable};
+use futures_util::{
+    FutureExt as _,
+    future::{AbortRegistration, Abortable},
+};
 use lanes::{Job, Key, Lanes, RUNNING_MAX};
-use outbox::{Next, Outbox};
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use outbox::Outbox;
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// How many events are taken in one turn before deadlines are looked at again: a step is
 /// microseconds, so a turn stays far below a heartbeat.
@@ -41,9 +44,9 @@ const WRITE_RETRY_MAX: Duration = Duration::from_secs(10);
 /// From when on a commit that does not return is worth a message: SD cards stall for seconds.
 const WRITE_SLOW: Duration = Duration::from_secs(10);
 
-/// The backstop for an action that has a limit of its own or none: twelve hours is a large image
+/// The backstop for an operation that has a limit of its own or none: twelve hours is a large image
 /// over a very slow link. Whoever carries it out knows better limits and keeps to them.
-const ACTION_LIMIT: Duration = Duration::from_secs(12 * 3_600);
+const OPERATION_LIMIT: Duration = Duration::from_secs(12 * 3_600);
 
 /// The least time between two ticks: a deadline that a step does not move must not become a loop.
 const TICK_FLOOR: Duration = Duration::from_millis(10);
@@ -74,11 +77,11 @@ pub(super) enum Input {
     Disconnected,
 }
 
-/// What came of an operation of the loop's own.
+/// What came of something that the loop began.
 #[derive(Debug)]
 enum News {
     Written(Result<(), DiskError>),
-    /// An action ended; without an event where it was ended.
+    /// An operation ended; without an event where it was ended.
     Done {
         lane: Key,
         number: u64,
@@ -138,7 +141,7 @@ pub(super) async fn run<H: Host, D: AgentDisk, P: Peers, W: Workload>(
     let host = &ports.host;
     let (now, date, seed) = (host.now(), host.date(), host.random());
     let (agent, actions) = Agent::new(options, sequence, stored, now, date, seed);
-    // Every action and the commit have room, so that none waits for the loop.
+    // Every operation and the commit have room, so that none waits for the loop.
     let (news_tx, news) = async_channel::bounded(RUNNING_MAX + 1);
     let mut worker = Worker {
         shared,
@@ -236,7 +239,7 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
             if !full && let Ok(event) = events.recv().await {
                 return Wake::Workload(event);
             }
-            // Nothing happens by itself any more; actions still say what is wrong.
+            // Nothing happens by itself any more; operations still say what is wrong.
             std::future::pending().await
         };
         let late = async {
@@ -302,18 +305,17 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
 
     /// Carries out everything that does not wait for the disk.
     fn carry_out(&mut self) {
-        loop {
-            match self.outbox.next() {
-                Next::Nothing => break,
-                Next::Write(records) => self.write(records),
-                Next::Do(action) => self.act(action),
-            }
+        while let Some(action) = self.outbox.next() {
+            self.act(action);
         }
         self.run_lanes();
     }
 
     fn act(&mut self, action: Action) {
         match action {
+            Action::Persist(records) => self.write(records),
+            Action::Perform(operation) => self.lanes.push(operation),
+            Action::Tell { task, state } => self.ports.workload.tell(&task, state),
             Action::Send(message) => {
                 if let FromWorker::Heartbeat { session, .. } = message
                     && let Some(message) = self.shared.get().complaint()
@@ -327,14 +329,6 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
                 self.ports.peers.reconnect();
             }
             Action::Retire { reason } => self.ended = Some(Ended::Retired { reason }),
-            Action::Prepare { .. }
-            | Action::Start { .. }
-            | Action::Stop { .. }
-            | Action::Remove { .. }
-            | Action::Probe { .. }
-            | Action::TakeInventory { .. } => self.lanes.push(action),
-            Action::Tell { task, state } => self.ports.workload.tell(&task, state),
-            Action::Persist(records) => self.write(records),
         }
     }
 
@@ -407,45 +401,79 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
     }
 }
 
-/// Performs one action and tells what came of it. An action that panics fails like any other: a
-/// defect that one container meets must not end the node, and the rest of its containers with it.
+/// Performs one operation and tells what came of it.
 async fn perform<H: Host, W: Workload>(host: H, workload: W, job: Job, news: Sender<News>) {
-    let Job { number, lane, action, registration } = job;
-    let described = action.clone();
-    let run = Abortable::new(workload.perform(action), registration);
-    let run = wait::within(&host, ACTION_LIMIT, AssertUnwindSafe(run).catch_unwind());
-    let event = match run.await {
-        Some(Ok(Ok(event))) => Some(event),
-        // Ended by a later action on the same task, which is what gets answered.
-        Some(Ok(Err(_aborted))) => None,
-        Some(Err(panic)) => {
-            let message = format!("internal error: {}", panic_message(panic.as_ref()));
-            tracing::error!(action = ?described, message, "an action on a container panicked");
-            failed(described, Failure { message, temporary: false })
-        }
-        None => {
-            let message = format!("no end within {ACTION_LIMIT:?}");
-            failed(described, Failure { message, temporary: true })
-        }
-    };
+    let Job { number, lane, operation, registration } = job;
+    let attempt = Attempt { host, lane: lane.clone(), registration };
+    let event = answer(&workload, operation, attempt).await;
     let _ended = news.send(News::Done { lane, number, event }).await;
 }
 
-/// Returns the event that says that an action failed.
-fn failed(action: Action, failure: Failure) -> Option<Event> {
-    match action {
-        Action::Prepare { task } => Some(Event::Prepared { task: task.id, result: Err(failure) }),
-        Action::Start { task } => Some(Event::Started { task: task.id, result: Err(failure) }),
-        Action::Stop { task, .. } => Some(Event::StopFailed { task, failure }),
-        Action::Remove { task } => Some(Event::Removed { task, result: Err(failure) }),
-        Action::Probe { task, number, .. } => {
-            Some(Event::Probed { task, number, result: Err(failure) })
+/// Returns the event that answers an operation; none where it was ended by a later one on the same
+/// task, which is what gets answered.
+async fn answer<H: Host, W: Workload>(
+    workload: &W,
+    operation: Operation,
+    attempt: Attempt<H>,
+) -> Option<Event> {
+    Some(match operation {
+        Operation::Prepare { task } => {
+            let result = attempt.run(workload.prepare(&task)).await?;
+            Event::Prepared { task: task.id, result }
         }
-        Action::TakeInventory { .. } => Some(Event::RuntimeLost),
-        Action::Send(_)
-        | Action::Tell { .. }
-        | Action::Reconnect { .. }
-        | Action::Persist(_)
-        | Action::Retire { .. } => None,
+        Operation::Start { task } => {
+            let result = attempt.run(workload.start(&task)).await?;
+            Event::Started { task: task.id, result }
+        }
+        Operation::Stop { task, signal, grace } => {
+            match attempt.run(workload.stop(&task, &signal, grace)).await? {
+                Ok(phase) => Event::Exited { task, phase },
+                Err(failure) => Event::StopFailed { task, failure },
+            }
+        }
+        Operation::Remove { task } => {
+            let result = attempt.run(workload.remove(&task)).await?;
+            Event::Removed { task, result }
+        }
+        Operation::TakeInventory { asked } => match attempt.run(workload.inventory()).await? {
+            Ok(containers) => Event::Inventory { asked, containers },
+            Err(_) => Event::RuntimeLost,
+        },
+        Operation::Probe { task, number, command, timeout } => {
+            let result = attempt.run(workload.probe(&task, &command, timeout)).await?;
+            Event::Probed { task, number, result }
+        }
+    })
+}
+
+/// One operation under way.
+struct Attempt<H> {
+    host: H,
+    lane: Key,
+    registration: AbortRegistration,
+}
+
+impl<H: Host> Attempt<H> {
+    /// Waits for `operation`; none where it was ended. One that panics fails like any other: a
+    /// defect that one container meets must not end the node, and the rest of its containers with
+    /// it.
+    async fn run<T>(
+        self,
+        operation: impl Future<Output = Result<T, Failure>>,
+    ) -> Option<Result<T, Failure>> {
+        let run = Abortable::new(operation, self.registration);
+        let run = AssertUnwindSafe(run).catch_unwind();
+        match wait::within(&self.host, OPERATION_LIMIT, run).await {
+            Some(Ok(ended)) => ended.ok(),
+            Some(Err(panic)) => {
+                let message = format!("internal error: {}", panic_message(panic.as_ref()));
+                tracing::error!(lane = ?self.lane, message, "an operation panicked");
+                Some(Err(Failure { message, temporary: false }))
+            }
+            None => {
+                let message = format!("no end within {OPERATION_LIMIT:?}");
+                Some(Err(Failure { message, temporary: true }))
+            }
+        }
     }
 }

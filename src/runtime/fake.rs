@@ -2,11 +2,12 @@
 //!
 //! Deterministic: time comes in as an argument, chance from the seed. The machine is this value:
 //! whoever holds it lets a daemon crash by forgetting what it was waiting for, while the
-//! containers in here live on. To carry out an action, wait for [`Fake::delay`], then call
-//! [`Fake::perform`]: an action whose wait is cut short by a crash has not happened.
+//! containers in here live on. To carry out an operation, wait for [`Fake::delay`], then call
+//! [`Fake::poll`] and the method of its name: one whose wait is cut short by a crash has not
+//! happened.
 
 use crate::{
-    agent::{Action, Event, Failure, Observed, Phase, Prepared, ProbeResult},
+    agent::{Event, Failure, Observed, Operation, Phase, Prepared, ProbeResult},
     types::{
         Date, ImageHealth, Moment, NetworkMode, PortConfig, PortProtocol, PortStatus, PublishMode,
         Task, TaskId,
@@ -49,7 +50,7 @@ pub struct Faults {
     pub inventory: (Duration, Duration),
     /// A container that is asked to stop takes between these, at most its grace period.
     pub stop: (Duration, Duration),
-    /// The chance that an action fails and may be tried again.
+    /// The chance that an operation fails and may be tried again.
     pub temporary: u32,
     /// The chance that preparing or starting fails for good.
     pub permanent: u32,
@@ -138,58 +139,31 @@ impl Fake {
         self.faults = faults;
     }
 
-    /// Returns how long the action takes.
-    pub fn delay(&mut self, action: &Action) -> Duration {
-        let range = match action {
-            Action::Prepare { task } if image_name(task) == SLOW => return SLOW_PREPARE,
-            Action::Prepare { .. } => self.faults.prepare,
-            Action::Stop { grace, .. } => {
+    /// Returns how long the operation takes.
+    pub fn delay(&mut self, operation: &Operation) -> Duration {
+        let range = match operation {
+            Operation::Prepare { task } if image_name(task) == SLOW => return SLOW_PREPARE,
+            Operation::Prepare { .. } => self.faults.prepare,
+            Operation::Stop { grace, .. } => {
                 let (least, most) = self.faults.stop;
                 (least.min(*grace), most.min(*grace))
             }
-            Action::Probe { timeout, .. } => {
+            Operation::Probe { timeout, .. } => {
                 let (least, most) = self.faults.probe;
                 (least.min(*timeout), most.min(*timeout))
             }
-            _ => self.faults.start,
+            Operation::Start { .. }
+            | Operation::Remove { .. }
+            | Operation::TakeInventory { .. } => self.faults.start,
         };
         self.between(range)
     }
 
-    /// Returns how long the answer to an action is under way.
-    pub fn lag(&mut self, action: &Action) -> Duration {
-        match action {
-            Action::TakeInventory { .. } => self.between(self.faults.inventory),
+    /// Returns how long the answer to an operation is under way.
+    pub fn lag(&mut self, operation: &Operation) -> Duration {
+        match operation {
+            Operation::TakeInventory { .. } => self.between(self.faults.inventory),
             _ => Duration::ZERO,
-        }
-    }
-
-    /// Carries the action out and returns what came of it; [`Event::Tick`] for actions that are
-    /// not a runtime's.
-    pub fn perform(&mut self, now: Moment, date: Date, action: &Action) -> Event {
-        self.settle(now, date);
-        match action {
-            Action::Prepare { task } => {
-                Event::Prepared { task: task.id.clone(), result: self.prepare(task) }
-            }
-            Action::Start { task } => {
-                Event::Started { task: task.id.clone(), result: self.start(now, task) }
-            }
-            Action::Stop { task, .. } => self.stop(task, date),
-            Action::Remove { task } => {
-                let result = self.answers("remove");
-                if result.is_ok() {
-                    self.containers.remove(task);
-                }
-                Event::Removed { task: task.clone(), result }
-            }
-            Action::Probe { task, number, command, .. } => {
-                let result = self.probe(now, task, command);
-                Event::Probed { task: task.clone(), number: *number, result }
-            }
-            Action::TakeInventory { asked } if self.up => self.inventory(*asked),
-            Action::TakeInventory { .. } => Event::RuntimeLost,
-            _ => Event::Tick,
         }
     }
 
@@ -304,8 +278,7 @@ impl Fake {
 
     fn answers(&mut self, what: &str) -> Result<(), Failure> {
         if !self.up {
-            let message = format!("cannot {what}: containerd does not answer");
-            return Err(Failure { message, temporary: true });
+            return Err(no_answer(what));
         }
         if self.chance(self.faults.temporary) {
             let message = format!("cannot {what}: try again");
@@ -314,7 +287,12 @@ impl Fake {
         Ok(())
     }
 
-    fn prepare(&mut self, task: &Task) -> Result<Prepared, Failure> {
+    /// Makes the task's container.
+    ///
+    /// # Errors
+    ///
+    /// By chance, and where the image cannot be had.
+    pub fn prepare(&mut self, task: &Task) -> Result<Prepared, Failure> {
         self.answers("prepare")?;
         if image_name(task) == MISSING || self.chance(self.faults.permanent) {
             let message = format!("No such image: {}", task.spec.container.image);
@@ -329,7 +307,12 @@ impl Fake {
         Ok(Prepared { container: container_id(&task.id), health: ImageHealth::default() })
     }
 
-    fn start(&mut self, now: Moment, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
+    /// Starts the task's container; returns its process and the host ports it holds.
+    ///
+    /// # Errors
+    ///
+    /// By chance, and where there is none that could be started or a port is taken.
+    pub fn start(&mut self, now: Moment, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
         self.answers("start")?;
         if self.chance(self.faults.permanent) {
             let message = "exec format error".to_owned();
@@ -366,7 +349,11 @@ impl Fake {
 
     /// Runs a probe: `after N` is well once the container has run for so many seconds, `until N` as
     /// long as it has not, `never` never.
-    fn probe(
+    ///
+    /// # Errors
+    ///
+    /// By chance, and where the container does not run.
+    pub fn probe(
         &mut self,
         now: Moment,
         task: &TaskId,
@@ -419,17 +406,31 @@ impl Fake {
         Ok(held)
     }
 
-    fn stop(&mut self, task: &TaskId, date: Date) -> Event {
-        if let Err(failure) = self.answers("stop") {
-            return Event::StopFailed { task: task.clone(), failure };
-        }
+    /// Ends the task's container; returns how it ended.
+    ///
+    /// # Errors
+    ///
+    /// By chance.
+    pub fn stop(&mut self, task: &TaskId, date: Date) -> Result<Phase, Failure> {
+        self.answers("stop")?;
         if let Some(container) = self.containers.get_mut(task)
             && !matches!(container.life, Life::Exited { .. })
         {
             container.life = Life::Exited { code: Some(0), date: Some(date) };
         }
         let none = Phase::Exited { code: None, date: None, out_of_memory: false };
-        Event::Exited { task: task.clone(), phase: self.phase(task).unwrap_or(none) }
+        Ok(self.phase(task).unwrap_or(none))
+    }
+
+    /// Removes the task's container.
+    ///
+    /// # Errors
+    ///
+    /// By chance.
+    pub fn remove(&mut self, task: &TaskId) -> Result<(), Failure> {
+        self.answers("remove")?;
+        let _container = self.containers.remove(task);
+        Ok(())
     }
 
     fn settle(&mut self, now: Moment, date: Date) -> Vec<TaskId> {
@@ -455,15 +456,26 @@ impl Fake {
         })
     }
 
-    fn inventory(&self, asked: u64) -> Event {
+    /// Returns every container.
+    ///
+    /// # Errors
+    ///
+    /// The runtime is down.
+    pub fn inventory(&self) -> Result<Vec<Observed>, Failure> {
+        if !self.up {
+            return Err(no_answer("take an inventory"));
+        }
         let observe = |task: &TaskId| {
             let phase = self.phase(task)?;
             let health = ImageHealth::default();
             Some(Observed { task: task.clone(), container: container_id(task), phase, health })
         };
-        let containers = self.containers.keys().filter_map(observe).collect();
-        Event::Inventory { asked, containers }
+        Ok(self.containers.keys().filter_map(observe).collect())
     }
+}
+
+fn no_answer(to: &str) -> Failure {
+    Failure { message: format!("cannot {to}: containerd does not answer"), temporary: true }
 }
 
 /// Returns the image's name without its tag.

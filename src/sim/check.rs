@@ -6,7 +6,7 @@ use super::{
     world::World,
 };
 use crate::{
-    agent::Action,
+    agent::Operation,
     cluster::{Change, State, decode_entry, invariants},
     consensus::Committed,
     types::{
@@ -120,8 +120,10 @@ impl World {
     }
 
     /// A daemon is about to do something to a container.
-    pub(super) fn check_action(&self, node: &NodeId, action: &Action) {
-        let (Action::Stop { task, .. } | Action::Remove { task }) = action else { return };
+    pub(super) fn check_operation(&self, node: &NodeId, operation: &Operation) {
+        let (Operation::Stop { task, .. } | Operation::Remove { task }) = operation else {
+            return;
+        };
         let (runs, failed) = {
             let machines = self.machines();
             let fake = machines[node].fake.lock().unwrap();

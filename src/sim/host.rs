@@ -6,18 +6,19 @@ use super::{
     world::World,
 };
 use crate::{
-    agent::{self, Action, Event},
+    agent::{self, Event, Failure, Observed, Operation, Phase, Prepared, ProbeResult},
     cluster::{Admission, Refusal},
     consensus::{Approach, Consensus, Notice, ProposeError},
     node::ports::{AgentDisk, Authority, DiskError, Host, Log, Workload, Write},
     runtime::fake::Fake,
     store::AgentStore,
-    types::{Cluster, Date, HealthState, Moment, NodeId, Sequence, TaskId},
+    types::{Cluster, Date, HealthState, Moment, NodeId, PortStatus, Sequence, Task, TaskId},
     util::random::draw,
 };
 use async_channel::Receiver;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     future::Future,
     io,
     sync::{Arc, Mutex, OnceLock},
@@ -195,27 +196,65 @@ impl SimWorkload {
             let _ended = self.events.0.send(event).await;
         }
     }
+
+    /// Carries an operation out once its time has come.
+    async fn perform<T: fmt::Debug>(
+        &self,
+        operation: Operation,
+        perform: impl FnOnce(&mut Fake) -> T,
+    ) -> T {
+        let executor = &self.host.executor;
+        let delay = self.fake.lock().unwrap().delay(&operation);
+        executor.sleep(delay).await;
+        self.world.check_operation(&self.node, &operation);
+        // What has ended by now says so before anything else is seen of it.
+        self.tell_exits().await;
+        let result = perform(&mut self.fake.lock().unwrap());
+        self.world.trace(|| format!("{} {operation:?} -> {result:?}", self.world.name(&self.node)));
+        if matches!(operation, Operation::Start { .. }) {
+            self.watch();
+        }
+        let lag = self.fake.lock().unwrap().lag(&operation);
+        executor.sleep(lag).await;
+        result
+    }
 }
 
 impl Workload for SimWorkload {
-    async fn perform(&self, action: Action) -> Event {
-        let executor = &self.host.executor;
-        let delay = self.fake.lock().unwrap().delay(&action);
-        executor.sleep(delay).await;
-        self.world.check_action(&self.node, &action);
-        // What has ended by now says so before anything else is seen of it.
-        self.tell_exits().await;
-        let event = {
-            let mut fake = self.fake.lock().unwrap();
-            fake.perform(executor.now(), self.host.date(), &action)
-        };
-        self.world.trace(|| format!("{} {action:?} -> {event:?}", self.world.name(&self.node)));
-        if matches!(action, Action::Start { .. }) {
-            self.watch();
-        }
-        let lag = self.fake.lock().unwrap().lag(&action);
-        executor.sleep(lag).await;
-        event
+    async fn prepare(&self, task: &Task) -> Result<Prepared, Failure> {
+        let operation = Operation::Prepare { task: Box::new(task.clone()) };
+        self.perform(operation, |fake| fake.prepare(task)).await
+    }
+
+    async fn start(&self, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
+        let operation = Operation::Start { task: Box::new(task.clone()) };
+        self.perform(operation, |fake| fake.start(self.host.executor.now(), task)).await
+    }
+
+    async fn stop(&self, task: &TaskId, signal: &str, grace: Duration) -> Result<Phase, Failure> {
+        let operation = Operation::Stop { task: task.clone(), signal: signal.to_owned(), grace };
+        self.perform(operation, |fake| fake.stop(task, self.host.date())).await
+    }
+
+    async fn remove(&self, task: &TaskId) -> Result<(), Failure> {
+        let operation = Operation::Remove { task: task.clone() };
+        self.perform(operation, |fake| fake.remove(task)).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<Observed>, Failure> {
+        let operation = Operation::TakeInventory { asked: 0 };
+        self.perform(operation, |fake| fake.inventory()).await
+    }
+
+    async fn probe(
+        &self,
+        task: &TaskId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ProbeResult, Failure> {
+        let operation =
+            Operation::Probe { task: task.clone(), number: 0, command: command.to_vec(), timeout };
+        self.perform(operation, |fake| fake.probe(self.host.executor.now(), task, command)).await
     }
 
     fn tell(&self, task: &TaskId, state: HealthState) {

@@ -2,7 +2,9 @@
 
 use async_channel::Receiver;
 use midge::{
-    agent::{self, Action, Event, Record, StoredTask},
+    agent::{
+        self, Event, Failure, Observed, Operation, Phase, Prepared, ProbeResult, Record, StoredTask,
+    },
     cluster::{Admission, JoinRequest, Refusal, Request, Response},
     consensus::{Approach, Notice, ProposeError},
     node::{
@@ -14,8 +16,8 @@ use midge::{
     transport::{Config, Credentials, Endpoint, Joined, Managers},
     types::{
         Availability, Cluster, Date, FromManager, FromWorker, HealthState, LeaderAt, Moment,
-        NodeDescription, NodeId, PeerInput, Platform, Resources, Role, Sequence, TaskId, Trust,
-        Version,
+        NodeDescription, NodeId, PeerInput, Platform, PortStatus, Resources, Role, Sequence, Task,
+        TaskId, Trust, Version,
     },
     util::{
         board::{Board, BoardLimits},
@@ -193,11 +195,49 @@ struct Containers {
     description: NodeDescription,
 }
 
-impl Workload for Containers {
-    async fn perform(&self, action: Action) -> Event {
-        let delay = self.fake.lock().unwrap().delay(&action);
+impl Containers {
+    /// Carries an operation out once its time has passed.
+    async fn perform<T>(&self, operation: Operation, perform: impl FnOnce(&mut Fake) -> T) -> T {
+        let delay = self.fake.lock().unwrap().delay(&operation);
         smol::Timer::after(delay).await;
-        self.fake.lock().unwrap().perform(self.host.now(), self.host.date(), &action)
+        perform(&mut self.fake.lock().unwrap())
+    }
+}
+
+impl Workload for Containers {
+    async fn prepare(&self, task: &Task) -> Result<Prepared, Failure> {
+        let operation = Operation::Prepare { task: Box::new(task.clone()) };
+        self.perform(operation, |fake| fake.prepare(task)).await
+    }
+
+    async fn start(&self, task: &Task) -> Result<(u32, Vec<PortStatus>), Failure> {
+        let operation = Operation::Start { task: Box::new(task.clone()) };
+        self.perform(operation, |fake| fake.start(self.host.now(), task)).await
+    }
+
+    async fn stop(&self, task: &TaskId, signal: &str, grace: Duration) -> Result<Phase, Failure> {
+        let operation = Operation::Stop { task: task.clone(), signal: signal.to_owned(), grace };
+        self.perform(operation, |fake| fake.stop(task, self.host.date())).await
+    }
+
+    async fn remove(&self, task: &TaskId) -> Result<(), Failure> {
+        let operation = Operation::Remove { task: task.clone() };
+        self.perform(operation, |fake| fake.remove(task)).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<Observed>, Failure> {
+        self.perform(Operation::TakeInventory { asked: 0 }, |fake| fake.inventory()).await
+    }
+
+    async fn probe(
+        &self,
+        task: &TaskId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ProbeResult, Failure> {
+        let operation =
+            Operation::Probe { task: task.clone(), number: 0, command: command.to_vec(), timeout };
+        self.perform(operation, |fake| fake.probe(self.host.now(), task, command)).await
     }
 
     fn tell(&self, _task: &TaskId, _state: HealthState) {}

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 #[derive(Debug, Clone)]
 enum Move {
-    /// Carry out the n-th action that waits, perhaps twice, perhaps never.
+    /// Carry out the n-th operation that waits, perhaps twice, perhaps never.
     Perform(usize, u8),
     Wait(u16),
     Connect,
@@ -18,7 +18,7 @@ enum Move {
     Register,
     Complete(u8, u8),
     Increment(u8, u8),
-    Stale(u8),
+    Stale,
     LoseRuntime,
     RestoreRuntime,
     CrashAgent,
@@ -36,7 +36,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => Just(Move::Register),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Move::Complete(a, b)),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Move::Increment(a, b)),
-        1 => any::<u8>().prop_map(Move::Stale),
+        1 => Just(Move::Stale),
         1 => Just(Move::LoseRuntime),
         2 => Just(Move::RestoreRuntime),
         1 => Just(Move::CrashAgent),
@@ -49,7 +49,7 @@ fn moves() -> impl Strategy<Value = Move> {
 struct World {
     bench: Bench,
     fake: Fake,
-    waiting: Vec<Action>,
+    waiting: Vec<Operation>,
     disk: BTreeMap<TaskId, StoredTask>,
     sequence: Sequence,
     /// The highest state seen of each task, since the agent started.
@@ -80,17 +80,17 @@ impl World {
         for action in &actions {
             match action {
                 Action::Persist(records) => records.iter().for_each(|record| self.write(record)),
-                Action::Stop { task, .. } => {
+                Action::Perform(Operation::Stop { task, .. }) => {
                     let over = self.disk.get(task).is_some_and(|s| !s.status.state.is_live());
                     assert!(over || self.stoppable.contains(task), "stopped without a reason");
                 }
-                Action::Prepare { task } => {
+                Action::Perform(Operation::Prepare { task }) => {
                     let count = self.preparing.entry(task.id.clone()).or_default();
                     *count += 1;
                     assert_eq!(*count, 1, "one preparation at a time");
                     assert!(self.disk.contains_key(&task.id), "done before it was written");
                 }
-                Action::Remove { task } => {
+                Action::Perform(Operation::Remove { task }) => {
                     self.preparing.remove(task);
                 }
                 Action::Send(FromWorker::Report { tasks, .. }) => {
@@ -104,18 +104,10 @@ impl World {
                 _ => {}
             }
         }
-        let runtime = |action: &Action| {
-            matches!(
-                action,
-                Action::Prepare { .. }
-                    | Action::Start { .. }
-                    | Action::Stop { .. }
-                    | Action::Remove { .. }
-                    | Action::Probe { .. }
-                    | Action::TakeInventory { .. }
-            )
-        };
-        self.waiting.extend(actions.into_iter().filter(runtime));
+        self.waiting.extend(actions.into_iter().filter_map(|action| match action {
+            Action::Perform(operation) => Some(operation),
+            _ => None,
+        }));
         for (task, status) in self.bench.agent.tasks() {
             let before = self.seen.insert(task.id.clone(), status.state);
             assert!(before <= Some(status.state), "{} fell from {before:?}", task.id);
@@ -217,8 +209,8 @@ impl World {
         if self.waiting.is_empty() {
             return;
         }
-        let action = self.waiting.remove(n % self.waiting.len());
-        let event = self.fake.perform(self.bench.now, Date::EPOCH, &action);
+        let operation = self.waiting.remove(n % self.waiting.len());
+        let event = answer(&mut self.fake, self.bench.now, operation);
         if times != 1 && matches!(event, Event::Inventory { .. }) {
             self.late.push(event);
             return;
@@ -265,10 +257,9 @@ impl World {
                 let set = self.set(false, listed.into(), stop.into());
                 self.assign(set);
             }
-            Move::Stale(listed) => {
+            Move::Stale => {
                 let session = self.bench.session.wrapping_sub(1);
                 let sequence = Sequence { epoch: 9, term: 9, number: 1 };
-                let _ = listed;
                 let (complete, tasks, removed, images) = (true, Vec::new(), Vec::new(), None);
                 self.assign(Assignments { session, sequence, complete, tasks, removed, images });
             }
@@ -318,6 +309,31 @@ impl World {
             self.make(Move::Taken(number));
             let (session, heartbeat) = (self.bench.session, Duration::from_secs(60));
             self.step(Event::Message(FromManager::Beat { session, heartbeat }));
+        }
+    }
+}
+
+/// Carries out an operation; returns its answer.
+fn answer(fake: &mut Fake, now: Moment, operation: Operation) -> Event {
+    match operation {
+        Operation::Prepare { task } => {
+            Event::Prepared { result: fake.prepare(&task), task: task.id }
+        }
+        Operation::Start { task } => {
+            Event::Started { result: fake.start(now, &task), task: task.id }
+        }
+        Operation::Stop { task, .. } => match fake.stop(&task, Date::EPOCH) {
+            Ok(phase) => Event::Exited { task, phase },
+            Err(failure) => Event::StopFailed { task, failure },
+        },
+        Operation::Remove { task } => Event::Removed { result: fake.remove(&task), task },
+        Operation::TakeInventory { asked } => match fake.inventory() {
+            Ok(containers) => Event::Inventory { asked, containers },
+            Err(_) => Event::RuntimeLost,
+        },
+        Operation::Probe { task, number, command, .. } => {
+            let result = fake.probe(now, &task, &command);
+            Event::Probed { task, number, result }
         }
     }
 }

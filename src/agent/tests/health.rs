@@ -18,7 +18,7 @@ fn checked(n: u128) -> Task {
 /// Returns the last probe that the actions ask for.
 fn probe_of(actions: &[Action]) -> Option<(TaskId, u64)> {
     actions.iter().rev().find_map(|action| match action {
-        Action::Probe { task, number, .. } => Some((task.clone(), *number)),
+        Action::Perform(Operation::Probe { task, number, .. }) => Some((task.clone(), *number)),
         _ => None,
     })
 }
@@ -197,7 +197,9 @@ fn probes_are_spread_and_few_at_once() {
         }
         bench.now = next;
         let actions = bench.step(Event::Tick);
-        let probes = actions.iter().filter(|action| matches!(action, Action::Probe { .. }));
+        let probes = actions
+            .iter()
+            .filter(|action| matches!(action, Action::Perform(Operation::Probe { .. })));
         assert!(probes.count() <= 1, "one at a time");
         if let Some(probe) = probe_of(&actions) {
             let gap = last.map(|last| bench.now.since(last));

@@ -57,7 +57,7 @@ fn what_failed_is_run_again_without_a_manager() {
     bench.exit(1, 3);
     let actions = bench.wait(Duration::from_secs(30));
     let prepared = actions.iter().find_map(|action| match action {
-        Action::Prepare { task } => Some((**task).clone()),
+        Action::Perform(Operation::Prepare { task }) => Some((**task).clone()),
         _ => None,
     });
     let next = prepared.expect("a successor");

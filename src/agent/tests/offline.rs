@@ -21,18 +21,20 @@ fn fail_always(bench: &mut Bench, limit: u64) -> Vec<u64> {
     for _ in 0..10_000 {
         while let Some(action) = todo.pop() {
             let event = match action {
-                Action::Prepare { task } => {
+                Action::Perform(Operation::Prepare { task }) => {
                     at.push(bench.now.since_origin().as_secs());
                     Event::Prepared { task: task.id.clone(), result: Ok(made()) }
                 }
-                Action::Start { task } => {
+                Action::Perform(Operation::Start { task }) => {
                     let started = Ok((1, Vec::new()));
                     todo.extend(
                         bench.step(Event::Started { task: task.id.clone(), result: started }),
                     );
                     Event::Exited { task: task.id.clone(), phase: exited(Some(1)) }
                 }
-                Action::Remove { task } => Event::Removed { task, result: Ok(()) },
+                Action::Perform(Operation::Remove { task }) => {
+                    Event::Removed { task, result: Ok(()) }
+                }
                 _ => continue,
             };
             todo.extend(bench.step(event));
@@ -111,7 +113,7 @@ fn restarted() -> (Bench, Task) {
     bench.exit(1, 1);
     let actions = bench.wait(Duration::from_secs(30));
     let prepared = actions.iter().find_map(|action| match action {
-        Action::Prepare { task } => Some((**task).clone()),
+        Action::Perform(Operation::Prepare { task }) => Some((**task).clone()),
         _ => None,
     });
     let next = prepared.expect("a successor");
@@ -197,7 +199,7 @@ fn an_answer_to_a_register_without_the_successor_is_not_heard() {
         actions.extend(bench.wait(Duration::from_secs(1)));
     }
     let prepared = |action: &Action| match action {
-        Action::Prepare { task } => Some(task.id.clone()),
+        Action::Perform(Operation::Prepare { task }) => Some(task.id.clone()),
         _ => None,
     };
     let next = actions.iter().find_map(prepared).expect("a successor is made");
@@ -216,7 +218,8 @@ fn an_answer_to_a_register_without_the_successor_is_not_heard() {
         images: None,
     };
     let actions = bench.step(Event::Message(FromManager::Assignments(Box::new(set))));
-    let stops = actions.iter().any(|action| matches!(action, Action::Stop { .. }));
+    let stops =
+        actions.iter().any(|action| matches!(action, Action::Perform(Operation::Stop { .. })));
     assert!(!stops, "{actions:?}");
     assert!(bench.agent.tasks().any(|(task, status)| {
         task.id == next && status.state == TaskState::Running && task.desired == Desired::Running

@@ -24,7 +24,7 @@ fn templated(n: u128, hostname: &str) -> Task {
 /// The task as the runtime is given it.
 fn given(actions: &[Action]) -> Option<&Task> {
     actions.iter().find_map(|action| match action {
-        Action::Prepare { task } | Action::Start { task } => Some(&**task),
+        Action::Perform(Operation::Prepare { task } | Operation::Start { task }) => Some(&**task),
         _ => None,
     })
 }

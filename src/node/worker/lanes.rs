@@ -1,20 +1,20 @@
-//! Actions on containers: one task's in order, different tasks' side by side.
+//! Operations on containers: one task's in order, different tasks' side by side.
 //!
 //! Knows what may run when and what ends what; knows nothing of containers.
 
-use crate::{agent::Action, types::TaskId};
+use crate::{agent::Operation, types::TaskId};
 use futures_util::future::{AbortHandle, AbortRegistration};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How many actions run at once. Preparing and starting is bounded lower by the agent; what is
+/// How many operations run at once. Preparing and starting is bounded lower by the agent; what is
 /// left is mostly waiting for grace periods, which costs a descriptor and some kilobytes each.
 pub(super) const RUNNING_MAX: usize = 64;
 
-/// One task's actions.
+/// One task's operations.
 #[derive(Debug, Default)]
 struct Lane {
     /// At most one of a kind: a repetition takes the place of what it repeats.
-    waiting: VecDeque<Action>,
+    waiting: VecDeque<Operation>,
     running: Option<Running>,
 }
 
@@ -25,7 +25,7 @@ struct Running {
     abort: AbortHandle,
 }
 
-/// All tasks' actions. The inventory has a lane of its own, and each task's probes have.
+/// All tasks' operations. The inventory has a lane of its own, and each task's probes have.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: BTreeMap<Key, Lane>,
@@ -35,13 +35,13 @@ pub(super) struct Lanes {
     last: u64,
 }
 
-/// An action that may run now.
+/// An operation that may run now.
 #[derive(Debug)]
 pub(super) struct Job {
     /// Names it for [`Lanes::finished`].
     pub(super) number: u64,
     pub(super) lane: Key,
-    pub(super) action: Action,
+    pub(super) operation: Operation,
     pub(super) registration: AbortRegistration,
 }
 
@@ -57,55 +57,56 @@ pub(super) enum Key {
 }
 
 impl Key {
-    fn of(action: &Action) -> Self {
-        match action {
-            Action::Prepare { task } | Action::Start { task } => Self::Task(task.id.clone()),
-            Action::Stop { task, .. } | Action::Remove { task } => Self::Task(task.clone()),
-            Action::Probe { task, .. } => Self::Probe(task.clone()),
-            _ => Self::Inventory,
+    fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::Prepare { task } | Operation::Start { task } => Self::Task(task.id.clone()),
+            Operation::Stop { task, .. } | Operation::Remove { task } => Self::Task(task.clone()),
+            Operation::Probe { task, .. } => Self::Probe(task.clone()),
+            Operation::TakeInventory { .. } => Self::Inventory,
         }
     }
 }
 
 impl Lanes {
-    /// Takes an action in. Stopping or removing ends preparations under way, and whatever still
+    /// Takes an operation in. Stopping or removing ends preparations under way, and whatever still
     /// waits to be done before it.
-    pub(super) fn push(&mut self, action: Action) {
-        let key = Key::of(&action);
+    pub(super) fn push(&mut self, operation: Operation) {
+        let key = Key::of(&operation);
         let lane = self.lanes.entry(key.clone()).or_default();
-        if matches!(action, Action::Stop { .. } | Action::Remove { .. }) {
-            lane.waiting
-                .retain(|other| !matches!(other, Action::Prepare { .. } | Action::Start { .. }));
+        if matches!(operation, Operation::Stop { .. } | Operation::Remove { .. }) {
+            lane.waiting.retain(|other| {
+                !matches!(other, Operation::Prepare { .. } | Operation::Start { .. })
+            });
             if let Some(running) = lane.running.as_ref().filter(|running| running.is_prepare) {
                 running.abort.abort();
             }
         }
-        let kind = std::mem::discriminant(&action);
+        let kind = std::mem::discriminant(&operation);
         lane.waiting.retain(|other| std::mem::discriminant(other) != kind);
-        lane.waiting.push_back(action);
+        lane.waiting.push_back(operation);
         if lane.running.is_none() && !self.ready.contains(&key) {
             self.ready.push_back(key);
         }
     }
 
-    /// Returns the next action that may run, as long as there is room.
+    /// Returns the next operation that may run, as long as there is room.
     pub(super) fn next(&mut self) -> Option<Job> {
         if self.running >= RUNNING_MAX {
             return None;
         }
         let key = self.ready.pop_front()?;
         let lane = self.lanes.get_mut(&key).expect("a lane that is ready exists");
-        let action = lane.waiting.pop_front().expect("in a lane that is ready something waits");
-        assert!(lane.running.is_none(), "one action of a task runs at a time");
+        let operation = lane.waiting.pop_front().expect("in a lane that is ready something waits");
+        assert!(lane.running.is_none(), "one operation of a task runs at a time");
         let (abort, registration) = AbortHandle::new_pair();
         self.last += 1;
-        let is_prepare = matches!(action, Action::Prepare { .. });
+        let is_prepare = matches!(operation, Operation::Prepare { .. });
         lane.running = Some(Running { number: self.last, is_prepare, abort });
         self.running += 1;
-        Some(Job { number: self.last, lane: key, action, registration })
+        Some(Job { number: self.last, lane: key, operation, registration })
     }
 
-    /// An action ended, or was ended.
+    /// An operation ended, or was ended.
     pub(super) fn finished(&mut self, key: &Key, number: u64) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         if lane.running.as_ref().is_none_or(|running| running.number != number) {

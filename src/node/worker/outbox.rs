@@ -26,15 +26,6 @@ pub(super) struct Outbox {
     introduced: Option<u64>,
 }
 
-/// What to do next.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    Nothing,
-    /// Write these, then call [`Outbox::written`], or [`Outbox::again`] where that failed.
-    Write(Vec<Record>),
-    Do(Action),
-}
-
 impl Outbox {
     pub(super) fn new(stored: Sequence) -> Self {
         Self { stored, ..Self::default() }
@@ -59,27 +50,25 @@ impl Outbox {
         self.writing.is_some()
     }
 
-    /// Returns what to do next.
-    pub(super) fn next(&mut self) -> Next {
+    /// Returns what to do next, if anything. After [`Action::Persist`], call [`Outbox::written`],
+    /// or [`Outbox::again`] where that failed.
+    pub(super) fn next(&mut self) -> Option<Action> {
         if self.is_writing() {
             return self.next_sign_of_life();
         }
-        match self.actions.pop_front() {
-            None => Next::Nothing,
-            Some(Action::Persist(mut records)) => {
-                records.append(&mut self.gather());
-                self.writing = Some(records.clone());
-                Next::Write(records)
-            }
-            Some(action) => Next::Do(action),
+        let mut next = self.actions.pop_front()?;
+        if let Action::Persist(records) = &mut next {
+            records.append(&mut self.gather());
+            self.writing = Some(records.clone());
         }
+        Some(next)
     }
 
     /// The node lives while its disk does not answer, so heartbeats pass, and a register where its
     /// manager is lost meanwhile; but they claim nothing that is not on disk: the whole register
     /// follows when it is. One with tasks of the node's own making has to wait: without them they
     /// would be stopped. Of several sessions that were begun, the last is the one there is.
-    fn next_sign_of_life(&mut self) -> Next {
+    fn next_sign_of_life(&mut self) -> Option<Action> {
         let latest = self.actions.iter().rev().find_map(|action| match action {
             Action::Send(FromWorker::Register(register)) => Some(register.session),
             _ => None,
@@ -92,19 +81,17 @@ impl Outbox {
             }
             _ => false,
         };
-        let Some(at) = self.actions.iter().position(lives) else { return Next::Nothing };
-        if let Some(Action::Send(FromWorker::Register(register))) = self.actions.get(at) {
+        let at = self.actions.iter().position(lives)?;
+        if let Action::Send(FromWorker::Register(register)) = &self.actions[at] {
             self.introduced = Some(register.session);
             let register = Register { tasks: Vec::new(), ..(**register).clone() };
-            return Next::Do(Action::Send(FromWorker::Register(Box::new(register))));
+            return Some(Action::Send(FromWorker::Register(Box::new(register))));
         }
-        match self.actions.remove(at) {
-            Some(Action::Send(FromWorker::Heartbeat { session, applied })) => {
-                let applied = applied.min(self.stored);
-                Next::Do(Action::Send(FromWorker::Heartbeat { session, applied }))
-            }
-            _ => Next::Nothing,
+        let mut sign = self.actions.remove(at)?;
+        if let Action::Send(FromWorker::Heartbeat { applied, .. }) = &mut sign {
+            *applied = self.stored.min(*applied);
         }
+        Some(sign)
     }
 
     /// What was being written is on disk.

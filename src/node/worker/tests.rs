@@ -2,10 +2,10 @@
 
 use super::{
     lanes::{Lanes, RUNNING_MAX},
-    outbox::{Next, Outbox},
+    outbox::Outbox,
 };
 use crate::{
-    agent::{Action, Record},
+    agent::{Action, Operation, Record},
     types::{
         FromWorker, NodeDescription, Register, Sequence, Task, TaskId, TaskReport, TaskStatus,
     },
@@ -24,13 +24,17 @@ fn beat(term: u64) -> Action {
     Action::Send(FromWorker::Heartbeat { session: 1, applied: sequence(term) })
 }
 
-fn remove(task: u128) -> Action {
-    Action::Remove { task: TaskId::from_bits(task) }
+fn remove(task: u128) -> Operation {
+    Operation::Remove { task: TaskId::from_bits(task) }
 }
 
-fn stop(task: u128) -> Action {
+fn removal(task: u128) -> Action {
+    Action::Perform(remove(task))
+}
+
+fn stop(task: u128) -> Operation {
     let task = TaskId::from_bits(task);
-    Action::Stop { task, signal: String::new(), grace: Duration::from_secs(10) }
+    Operation::Stop { task, signal: String::new(), grace: Duration::from_secs(10) }
 }
 
 fn register(session: u64, tasks: Vec<TaskReport>) -> Action {
@@ -42,40 +46,40 @@ fn register(session: u64, tasks: Vec<TaskReport>) -> Action {
 #[test]
 fn what_follows_a_record_waits_until_it_is_written() {
     let mut outbox = Outbox::new(Sequence::default());
-    outbox.push(vec![remove(1), persist(1), remove(2)]);
-    assert_eq!(outbox.next(), Next::Do(remove(1)));
-    assert_eq!(outbox.next(), Next::Write(vec![Record::Sequence(sequence(1))]));
-    assert_eq!(outbox.next(), Next::Nothing);
+    outbox.push(vec![removal(1), persist(1), removal(2)]);
+    assert_eq!(outbox.next(), Some(removal(1)));
+    assert_eq!(outbox.next(), Some(persist(1)));
+    assert_eq!(outbox.next(), None);
     outbox.written();
-    assert_eq!(outbox.next(), Next::Do(remove(2)));
-    assert_eq!(outbox.next(), Next::Nothing);
+    assert_eq!(outbox.next(), Some(removal(2)));
+    assert_eq!(outbox.next(), None);
 }
 
 #[test]
 fn a_failed_write_is_repeated_with_what_gathered() {
     let mut outbox = Outbox::new(Sequence::default());
     outbox.push(vec![persist(1)]);
-    assert!(matches!(outbox.next(), Next::Write(_)));
-    outbox.push(vec![persist(2), remove(1)]);
-    assert_eq!(outbox.next(), Next::Nothing);
+    assert!(matches!(outbox.next(), Some(Action::Persist(_))));
+    outbox.push(vec![persist(2), removal(1)]);
+    assert_eq!(outbox.next(), None);
     let both = vec![Record::Sequence(sequence(1)), Record::Sequence(sequence(2))];
     assert_eq!(outbox.again(), both);
     outbox.written();
-    assert_eq!(outbox.next(), Next::Do(remove(1)), "both records are on disk by now");
+    assert_eq!(outbox.next(), Some(removal(1)), "both records are on disk by now");
 }
 
 #[test]
 fn heartbeats_pass_a_slow_disk_and_claim_nothing_that_is_not_on_it() {
     let mut outbox = Outbox::new(sequence(1));
     outbox.push(vec![persist(2)]);
-    assert!(matches!(outbox.next(), Next::Write(_)));
-    outbox.push(vec![remove(1), beat(2)]);
-    assert_eq!(outbox.next(), Next::Do(beat(1)));
-    assert_eq!(outbox.next(), Next::Nothing);
+    assert!(matches!(outbox.next(), Some(Action::Persist(_))));
+    outbox.push(vec![removal(1), beat(2)]);
+    assert_eq!(outbox.next(), Some(beat(1)));
+    assert_eq!(outbox.next(), None);
     outbox.written();
     outbox.push(vec![beat(2)]);
-    assert_eq!(outbox.next(), Next::Do(remove(1)));
-    assert_eq!(outbox.next(), Next::Do(beat(2)));
+    assert_eq!(outbox.next(), Some(removal(1)));
+    assert_eq!(outbox.next(), Some(beat(2)));
 }
 
 #[test]
@@ -84,23 +88,23 @@ fn a_session_begins_past_a_slow_disk_and_tells_the_rest_once_that_is_written() {
     let report = TaskReport { task: TaskId::from_bits(1), status };
     let mut outbox = Outbox::new(sequence(1));
     outbox.push(vec![persist(2)]);
-    assert!(matches!(outbox.next(), Next::Write(_)));
+    assert!(matches!(outbox.next(), Some(Action::Persist(_))));
     outbox.push(vec![register(7, vec![report.clone()])]);
-    assert_eq!(outbox.next(), Next::Do(register(7, Vec::new())));
-    assert_eq!(outbox.next(), Next::Nothing, "once");
+    assert_eq!(outbox.next(), Some(register(7, Vec::new())));
+    assert_eq!(outbox.next(), None, "once");
     outbox.written();
-    assert_eq!(outbox.next(), Next::Do(register(7, vec![report])));
+    assert_eq!(outbox.next(), Some(register(7, vec![report])));
 }
 
 #[test]
 fn of_sessions_begun_past_a_slow_disk_each_is_told_of_once() {
     let mut outbox = Outbox::new(sequence(1));
     outbox.push(vec![persist(2)]);
-    assert!(matches!(outbox.next(), Next::Write(_)));
+    assert!(matches!(outbox.next(), Some(Action::Persist(_))));
     for session in [7, 8] {
         outbox.push(vec![register(session, Vec::new())]);
-        assert_eq!(outbox.next(), Next::Do(register(session, Vec::new())));
-        assert_eq!(outbox.next(), Next::Nothing);
+        assert_eq!(outbox.next(), Some(register(session, Vec::new())));
+        assert_eq!(outbox.next(), None);
     }
 }
 
@@ -108,13 +112,13 @@ fn of_sessions_begun_past_a_slow_disk_each_is_told_of_once() {
 fn a_disk_that_never_answers_holds_back_a_bounded_number_of_actions() {
     let mut outbox = Outbox::new(Sequence::default());
     outbox.push(vec![persist(1)]);
-    assert!(matches!(outbox.next(), Next::Write(_)));
+    assert!(matches!(outbox.next(), Some(Action::Persist(_))));
     for _ in 0..5_000 {
         outbox.push(vec![beat(1)]);
     }
     assert!(!outbox.is_full(), "what is repeated anyway is dropped");
     for task in 0..5_000 {
-        outbox.push(vec![remove(task)]);
+        outbox.push(vec![removal(task)]);
     }
     assert!(outbox.is_full());
 }
@@ -122,15 +126,15 @@ fn a_disk_that_never_answers_holds_back_a_bounded_number_of_actions() {
 #[test]
 fn one_task_waits_for_itself_and_not_for_others() {
     let mut lanes = Lanes::default();
-    for action in [stop(1), remove(1), stop(2)] {
-        lanes.push(action);
+    for operation in [stop(1), remove(1), stop(2)] {
+        lanes.push(operation);
     }
     let first = lanes.next().expect("nothing runs");
     let second = lanes.next().expect("the other task's runs beside it");
-    assert_eq!((first.action, second.action), (stop(1), stop(2)));
+    assert_eq!((first.operation, second.operation), (stop(1), stop(2)));
     assert!(lanes.next().is_none(), "the first task is busy");
     lanes.finished(&first.lane, first.number);
-    assert_eq!(lanes.next().expect("it is free").action, remove(1));
+    assert_eq!(lanes.next().expect("it is free").operation, remove(1));
 }
 
 #[test]
@@ -151,7 +155,7 @@ fn a_repetition_takes_the_place_of_what_waits() {
 fn stopping_ends_what_prepares() {
     let mut lanes = Lanes::default();
     let task = Task::sample(1);
-    lanes.push(Action::Prepare { task: Box::new(task.clone()) });
+    lanes.push(Operation::Prepare { task: Box::new(task.clone()) });
     let job = lanes.next().expect("nothing runs");
     let mut prepared = std::pin::pin!(futures_util::future::Abortable::new(
         std::future::pending::<()>(),
@@ -161,11 +165,11 @@ fn stopping_ends_what_prepares() {
         futures_lite::future::block_on(futures_lite::future::poll_once(future))
     };
     assert!(poll(prepared.as_mut()).is_none(), "it prepares");
-    lanes.push(Action::Start { task: Box::new(task) });
+    lanes.push(Operation::Start { task: Box::new(task) });
     lanes.push(stop(1));
     assert!(poll(prepared).is_some_and(|ended| ended.is_err()), "it was ended");
     lanes.finished(&job.lane, job.number);
-    assert_eq!(lanes.next().expect("it is free").action, stop(1), "nothing is started any more");
+    assert_eq!(lanes.next().expect("it is free").operation, stop(1), "nothing is started any more");
 }
 
 #[test]
