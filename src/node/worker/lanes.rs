@@ -67,6 +67,11 @@ impl Key {
     }
 }
 
+/// Tells whether one is the other once more, so that either may stand for both.
+pub(super) fn repeats(one: &Operation, other: &Operation) -> bool {
+    std::mem::discriminant(one) == std::mem::discriminant(other) && Key::of(one) == Key::of(other)
+}
+
 impl Lanes {
     /// Takes an operation in. Stopping or removing ends preparations under way, and whatever still
     /// waits to be done before it.
@@ -81,8 +86,7 @@ impl Lanes {
                 running.abort.abort();
             }
         }
-        let kind = std::mem::discriminant(&operation);
-        lane.waiting.retain(|other| std::mem::discriminant(other) != kind);
+        lane.waiting.retain(|other| !repeats(&operation, other));
         lane.waiting.push_back(operation);
         if lane.running.is_none() && !self.ready.contains(&key) {
             self.ready.push_back(key);

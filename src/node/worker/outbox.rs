@@ -2,8 +2,10 @@
 //!
 //! Knows which actions wait for a commit and which may pass it; knows nothing of how either is
 //! carried out. Records that gather while a commit is under way go into the next one together, so
-//! a slow disk is written to less often and never more.
+//! a slow disk is written to less often and never more. Of what the agent asks for and says again
+//! meanwhile only the last is kept.
 
+use super::lanes;
 use crate::{
     agent::{Action, Record},
     types::{FromWorker, Register, Sequence},
@@ -11,7 +13,8 @@ use crate::{
 use std::collections::VecDeque;
 
 /// How many actions are held back while the disk does not answer. A node runs some hundred tasks
-/// with a handful of actions each; beyond this the agent is not asked for more until there is room.
+/// with a handful of actions each, repetitions aside; beyond this the agent is not asked for more
+/// until there is room.
 const HELD_MAX: usize = 4_096;
 
 /// The actions that are to be carried out.
@@ -33,10 +36,13 @@ impl Outbox {
 
     /// Takes in the actions of one step.
     pub(super) fn push(&mut self, actions: Vec<Action>) {
-        self.actions.extend(actions);
-        if self.is_full() {
-            // What is said is repeated until it is answered; what is done is not.
-            self.actions.retain(|action| !matches!(action, Action::Send(_)));
+        for action in actions {
+            // A disk can be full for days, and what waits for it is not answered: without this a
+            // node that only waits would hold more and more, and fall silent.
+            if self.is_writing() {
+                self.actions.retain(|held| !repeats(&action, held));
+            }
+            self.actions.push_back(action);
         }
     }
 
@@ -64,20 +70,15 @@ impl Outbox {
         Some(next)
     }
 
-    /// The node lives while its disk does not answer, so heartbeats pass, and a register where its
-    /// manager is lost meanwhile; but they claim nothing that is not on disk: the whole register
-    /// follows when it is. One with tasks of the node's own making has to wait: without them they
-    /// would be stopped. Of several sessions that were begun, the last is the one there is.
+    /// The node lives while its disk does not answer, so heartbeats pass, and where its manager is
+    /// lost meanwhile, the search for another and a register; but they claim nothing that is not on
+    /// disk: the whole register follows when it is. One with tasks of the node's own making has to
+    /// wait: without them they would be stopped.
     fn next_sign_of_life(&mut self) -> Option<Action> {
-        let latest = self.actions.iter().rev().find_map(|action| match action {
-            Action::Send(FromWorker::Register(register)) => Some(register.session),
-            _ => None,
-        });
-        let to_introduce = latest.filter(|latest| self.introduced != Some(*latest));
         let lives = |action: &Action| match action {
-            Action::Send(FromWorker::Heartbeat { .. }) => true,
+            Action::Send(FromWorker::Heartbeat { .. }) | Action::Reconnect { .. } => true,
             Action::Send(FromWorker::Register(register)) => {
-                register.successors.is_empty() && to_introduce == Some(register.session)
+                register.successors.is_empty() && self.introduced != Some(register.session)
             }
             _ => false,
         };
@@ -123,5 +124,16 @@ impl Outbox {
             _ => true,
         });
         gathered
+    }
+}
+
+/// Tells whether what `held` asks for or says is asked for or said anew by `action`.
+fn repeats(action: &Action, held: &Action) -> bool {
+    match (action, held) {
+        (Action::Send(new), Action::Send(old)) => {
+            std::mem::discriminant(new) == std::mem::discriminant(old)
+        }
+        (Action::Perform(new), Action::Perform(old)) => lanes::repeats(new, old),
+        _ => false,
     }
 }

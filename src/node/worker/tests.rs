@@ -124,6 +124,35 @@ fn a_disk_that_never_answers_holds_back_a_bounded_number_of_actions() {
 }
 
 #[test]
+fn what_is_repeated_while_the_disk_does_not_answer_is_held_once() {
+    let report =
+        |number| Action::Send(FromWorker::Report { session: 1, number, tasks: Vec::new() });
+    let inventory = |asked| Action::Perform(Operation::TakeInventory { asked });
+    let mut outbox = Outbox::new(Sequence::default());
+    outbox.push(vec![persist(1), removal(1)]);
+    assert_eq!(outbox.next(), Some(persist(1)));
+    for number in 1..=5_000 {
+        outbox.push(vec![removal(1), removal(2), inventory(number), report(number)]);
+    }
+    assert!(!outbox.is_full(), "the node goes on being asked how it is");
+    assert_eq!(outbox.next(), None);
+    outbox.written();
+    let held: Vec<Action> = std::iter::from_fn(|| outbox.next()).collect();
+    assert_eq!(held, [removal(1), removal(2), inventory(5_000), report(5_000)]);
+}
+
+#[test]
+fn a_manager_that_is_lost_is_looked_for_past_a_slow_disk() {
+    let reconnect = || Action::Reconnect { reason: "no answer".to_owned() };
+    let mut outbox = Outbox::new(Sequence::default());
+    outbox.push(vec![persist(1), removal(1)]);
+    assert_eq!(outbox.next(), Some(persist(1)));
+    outbox.push(vec![reconnect()]);
+    assert_eq!(outbox.next(), Some(reconnect()));
+    assert_eq!(outbox.next(), None, "the rest waits");
+}
+
+#[test]
 fn one_task_waits_for_itself_and_not_for_others() {
     let mut lanes = Lanes::default();
     for operation in [stop(1), remove(1), stop(2)] {
