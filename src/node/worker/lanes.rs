@@ -2,13 +2,21 @@
 //!
 //! Knows what may run when and what ends what; knows nothing of containers.
 
-use crate::{agent::Operation, types::TaskId};
+use crate::{
+    agent::{Operation, PREPARES_MAX, PROBES_MAX, STARTS_MAX},
+    types::TaskId,
+};
 use futures_util::future::{AbortHandle, AbortRegistration};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How many operations run at once. Preparing and starting is bounded lower by the agent; what is
-/// left is mostly waiting for grace periods, which costs a descriptor and some kilobytes each.
+/// How many operations run at once. Preparing, starting and probing is bounded lower by the agent;
+/// what is left is mostly waiting for grace periods, which costs a descriptor and some kilobytes
+/// each.
 pub(super) const RUNNING_MAX: usize = 64;
+
+/// How many of them are stops at most. A grace period may be minutes: so many containers that take
+/// theirs leave room for all that the agent begins at once besides.
+pub(super) const STOPS_MAX: usize = RUNNING_MAX - PREPARES_MAX - STARTS_MAX - PROBES_MAX;
 
 /// One task's operations.
 #[derive(Debug, Default)]
@@ -18,11 +26,38 @@ struct Lane {
     running: Option<Running>,
 }
 
+impl Lane {
+    /// Tells whether what it does next is a stop.
+    fn is_to_stop(&self) -> bool {
+        self.waiting.front().is_some_and(|next| Kind::of(next) == Kind::Stop)
+    }
+}
+
 #[derive(Debug)]
 struct Running {
     number: u64,
-    is_prepare: bool,
+    kind: Kind,
     abort: AbortHandle,
+}
+
+/// What matters of an operation while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A stop or a removal ends it.
+    Prepare,
+    /// Of these only [`STOPS_MAX`] run.
+    Stop,
+    Other,
+}
+
+impl Kind {
+    fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::Prepare { .. } => Self::Prepare,
+            Operation::Stop { .. } => Self::Stop,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// All tasks' operations. The inventory has a lane of its own, and each task's probes have.
@@ -32,6 +67,8 @@ pub(super) struct Lanes {
     /// Lanes in which something waits and nothing runs, in the order they became so.
     ready: VecDeque<Key>,
     running: usize,
+    /// How many of those are stops.
+    stops: usize,
     last: u64,
 }
 
@@ -82,7 +119,7 @@ impl Lanes {
             lane.waiting.retain(|other| {
                 !matches!(other, Operation::Prepare { .. } | Operation::Start { .. })
             });
-            if let Some(running) = lane.running.as_ref().filter(|running| running.is_prepare) {
+            if let Some(running) = lane.running.as_ref().filter(|it| it.kind == Kind::Prepare) {
                 running.abort.abort();
             }
         }
@@ -98,26 +135,29 @@ impl Lanes {
         if self.running >= RUNNING_MAX {
             return None;
         }
-        let key = self.ready.pop_front()?;
+        let may_run = |key: &Key| {
+            self.stops < STOPS_MAX || !self.lanes.get(key).is_some_and(Lane::is_to_stop)
+        };
+        let at = self.ready.iter().position(may_run)?;
+        let key = self.ready.remove(at)?;
         let lane = self.lanes.get_mut(&key).expect("a lane that is ready exists");
         let operation = lane.waiting.pop_front().expect("in a lane that is ready something waits");
         assert!(lane.running.is_none(), "one operation of a task runs at a time");
         let (abort, registration) = AbortHandle::new_pair();
         self.last += 1;
-        let is_prepare = matches!(operation, Operation::Prepare { .. });
-        lane.running = Some(Running { number: self.last, is_prepare, abort });
+        let kind = Kind::of(&operation);
+        lane.running = Some(Running { number: self.last, kind, abort });
         self.running += 1;
+        self.stops += usize::from(kind == Kind::Stop);
         Some(Job { number: self.last, lane: key, operation, registration })
     }
 
     /// An operation ended, or was ended.
     pub(super) fn finished(&mut self, key: &Key, number: u64) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        if lane.running.as_ref().is_none_or(|running| running.number != number) {
-            return;
-        }
-        lane.running = None;
+        let Some(ended) = lane.running.take_if(|running| running.number == number) else { return };
         self.running -= 1;
+        self.stops -= usize::from(ended.kind == Kind::Stop);
         if lane.waiting.is_empty() {
             self.lanes.remove(key);
         } else {

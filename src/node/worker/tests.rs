@@ -1,7 +1,7 @@
 //! The order of things: what waits for the disk, and what one task's actions wait for.
 
 use super::{
-    lanes::{Lanes, RUNNING_MAX},
+    lanes::{Lanes, RUNNING_MAX, STOPS_MAX},
     outbox::Outbox,
 };
 use crate::{
@@ -211,5 +211,22 @@ fn only_so_many_run_at_once() {
     assert_eq!(running.len(), RUNNING_MAX);
     lanes.finished(&running[0].lane, running[0].number);
     assert!(lanes.next().is_some());
+    assert!(lanes.next().is_none());
+}
+
+#[test]
+fn containers_that_take_their_time_to_end_keep_nothing_else_waiting() {
+    let mut lanes = Lanes::default();
+    for task in 0..200 {
+        lanes.push(stop(task));
+    }
+    let stops: Vec<_> = std::iter::from_fn(|| lanes.next()).collect();
+    assert_eq!(stops.len(), STOPS_MAX);
+    lanes.push(Operation::TakeInventory { asked: 1 });
+    lanes.push(remove(500));
+    let others: Vec<_> = std::iter::from_fn(|| lanes.next()).map(|job| job.operation).collect();
+    assert_eq!(others, [Operation::TakeInventory { asked: 1 }, remove(500)]);
+    lanes.finished(&stops[0].lane, stops[0].number);
+    assert_eq!(lanes.next().expect("one stop has ended").operation, stop(STOPS_MAX as u128));
     assert!(lanes.next().is_none());
 }
