@@ -105,6 +105,10 @@ pub struct Agent {
     runtime_lost: u64,
     description: Option<Box<NodeDescription>>,
     images: Vec<HeldImage>,
+    /// The last session that a register was sent for.
+    introduced: Option<u64>,
+    /// Whether what the node is or holds changed since that register was first sent.
+    redescribe: bool,
     /// Which of them services refer to, by digest, once a manager said so.
     pub(super) kept: Option<BTreeSet<String>>,
     pub(super) leaving: Option<Leaving>,
@@ -148,6 +152,8 @@ impl Agent {
             runtime_lost: 0,
             description: None,
             images: Vec::new(),
+            introduced: None,
+            redescribe: false,
             kept: None,
             leaving: None,
             out: Vec::new(),
@@ -388,12 +394,9 @@ impl Agent {
         if self.description.as_ref() == Some(&description) && self.images == images {
             return;
         }
-        if let Some(session) = self.session.registered() {
-            let (description, images) = (description.clone(), images.clone());
-            self.out.push(Action::Send(FromWorker::Inventory { session, description, images }));
-        }
         self.description = Some(description);
         self.images = images;
+        self.redescribe = true;
     }
 
     fn take_message(&mut self, message: FromManager, at: At) {
@@ -526,9 +529,14 @@ impl Agent {
     }
 
     fn speak(&mut self, now: Moment) {
+        self.tell_description();
         match self.session.poll(self.description.is_some(), now) {
             Say::Nothing => {}
             Say::Register { session } => {
+                if self.introduced != Some(session) {
+                    self.introduced = Some(session);
+                    self.redescribe = false;
+                }
                 if let Some(register) = self.register(session) {
                     self.out.push(Action::Send(FromWorker::Register(Box::new(register))));
                 }
@@ -549,6 +557,19 @@ impl Agent {
             && let Some(report) = self.reports.poll(session, &self.tasks, now)
         {
             self.out.push(Action::Send(report));
+        }
+    }
+
+    /// Tells what the register of this session did not: the answer to it says nothing of what
+    /// changed while it was under way.
+    fn tell_description(&mut self) {
+        if let Some(session) = self.session.registered()
+            && self.redescribe
+            && let Some(description) = self.description.clone()
+        {
+            self.redescribe = false;
+            let images = self.images.clone();
+            self.out.push(Action::Send(FromWorker::Inventory { session, description, images }));
         }
     }
 

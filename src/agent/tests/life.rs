@@ -1,6 +1,7 @@
 //! One task's life, adoption, sessions.
 
 use super::*;
+use crate::types::HeldImage;
 use expect_test::{Expect, expect};
 
 fn check(actions: &[Action], expected: Expect) {
@@ -369,4 +370,34 @@ fn an_old_inventory_that_comes_late_ends_nothing() {
     bench.step(Event::RuntimeFound);
     bench.inventory(vec![observed(1, running())]);
     assert_eq!(bench.state(2), Some((TaskState::Failed, "exit status lost")));
+}
+
+#[test]
+fn what_the_node_holds_is_told_also_where_it_changes_while_a_register_is_under_way() {
+    let described = |digest: &str| {
+        let (name, platforms) = ("bb:1".to_owned(), Vec::new());
+        let images = vec![HeldImage { name, digest: digest.to_owned(), platforms }];
+        Event::Described { description: Box::default(), images }
+    };
+    let (mut bench, _) = Bench::new(Vec::new());
+    bench.inventory(Vec::new());
+    bench.step(described("sha256:1"));
+    assert!(show(&bench.step(Event::Connected)).contains("register"));
+    let actions = show(&bench.step(described("sha256:2")));
+    assert_eq!(actions, "", "there is no session to say it in");
+    let heartbeat = Duration::from_secs(60);
+    let registered = Event::Message(FromManager::Registered { session: bench.session, heartbeat });
+    check(
+        &bench.step(registered),
+        expect![[r#"
+        send inventory
+    "#]],
+    );
+    assert_eq!(show(&bench.wait(Duration::from_secs(1))), "", "once");
+    // The register of another session says it.
+    bench.step(Event::Disconnected);
+    bench.step(described("sha256:3"));
+    bench.step(Event::Connected);
+    let registered = Event::Message(FromManager::Registered { session: bench.session, heartbeat });
+    assert_eq!(show(&bench.step(registered)), "");
 }
