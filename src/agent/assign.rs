@@ -4,8 +4,9 @@
 //! change anything. Nothing else ever stops a container.
 
 use super::{
+    event::{Failure, Observed, Phase},
     step::Agent,
-    task::{At, Body, Container, Entry},
+    task::{At, Body, Container, Entry, Work},
 };
 use crate::types::{Assignments, Desired, Sequence, Task, TaskId};
 use std::collections::BTreeSet;
@@ -103,17 +104,43 @@ impl Agent {
 /// A container of this node whose task is not among the assignments.
 #[derive(Debug)]
 pub(super) struct Stray {
-    pub(super) observed: super::Observed,
+    pub(super) observed: Observed,
     pub(super) body: Body,
 }
 
 impl Stray {
-    pub(super) fn new(observed: super::Observed, at: At) -> Self {
+    pub(super) fn new(observed: Observed, at: At) -> Self {
         let container = match observed.phase {
-            super::Phase::Created => Container::Created,
-            super::Phase::Running { .. } => Container::Running,
-            super::Phase::Exited { .. } => Container::Ended,
+            Phase::Created => Container::Created,
+            Phase::Running { .. } => Container::Running,
+            Phase::Exited { .. } => Container::Ended,
         };
         Self { observed, body: Body::new(container, at.step) }
+    }
+
+    /// The container ended.
+    pub(super) fn exited(&mut self, phase: Phase, at: At) {
+        self.observed.phase = phase;
+        self.body.end(Work::Stop);
+        self.body.succeed();
+        self.body.learn(Container::Ended, at.step);
+    }
+
+    /// [`Operation::Stop`](super::Operation::Stop) failed.
+    pub(super) fn stop_failed(&mut self, at: At) {
+        if self.body.end(Work::Stop) {
+            self.body.fail(at.now);
+        }
+    }
+
+    /// [`Operation::Remove`](super::Operation::Remove) was answered. Tells whether nothing is left.
+    pub(super) fn removed(&mut self, result: &Result<(), Failure>, at: At) -> bool {
+        if !self.body.end(Work::Remove) {
+            return false;
+        }
+        if result.is_err() {
+            self.body.fail(at.now);
+        }
+        result.is_ok()
     }
 }

@@ -65,14 +65,15 @@ impl Restarts {
         }
     }
 
-    /// Returns when the policy's attempts allow another restart, at the earliest.
-    fn allowed_at(&self, task: &Task, now: Moment) -> Option<Moment> {
+    /// Returns when the policy's attempts allow another restart, at the earliest; none where they
+    /// never do.
+    fn allowed_at(&self, task: &Task) -> Option<Moment> {
         let policy = &task.spec.restart;
         let none = Vec::new();
         let made = self.made.get(&place(task)).unwrap_or(&none);
         let max = usize::try_from(policy.max_attempts).unwrap_or(usize::MAX);
         if max == 0 || made.len() < max {
-            return Some(now);
+            return Some(Moment::ZERO);
         }
         if policy.window.is_zero() {
             return None;
@@ -126,7 +127,7 @@ impl Agent {
     }
 
     /// Returns when `entry` is to be replaced, if it is and no manager comes before.
-    fn replace_at(&self, entry: &Entry, now: Moment) -> Option<Moment> {
+    fn replace_at(&self, entry: &Entry) -> Option<Moment> {
         let wanted = entry.assigned && entry.task.desired.may_run();
         let (ended, _) = entry.ended.filter(|_| wanted)?;
         let restarts = entry.task.restarts_after(entry.status.state);
@@ -137,7 +138,7 @@ impl Agent {
         if !restarts || !by_itself || self.is_filled(entry) {
             return None;
         }
-        let allowed = self.restarts.allowed_at(&entry.task, now)?;
+        let allowed = self.restarts.allowed_at(&entry.task)?;
         let due = ended + delay(&entry.task, failures(entry));
         Some(due.max(allowed).max(self.offline_at()?))
     }
@@ -169,9 +170,9 @@ impl Agent {
         Some((ended + entry.task.delay).max(self.offline_at()?))
     }
 
-    pub(super) fn local_deadline(&self, now: Moment) -> Option<Moment> {
+    pub(super) fn local_deadline(&self) -> Option<Moment> {
         self.offline_at()?;
-        let due = |entry: &Entry| self.replace_at(entry, now).or_else(|| self.release_at(entry));
+        let due = |entry: &Entry| self.replace_at(entry).or_else(|| self.release_at(entry));
         self.tasks.values().filter_map(due).min()
     }
 
@@ -195,12 +196,12 @@ impl Agent {
         let candidates: Vec<TaskId> = self
             .tasks
             .values()
-            .filter(|entry| is_due(self.replace_at(entry, at.now)))
+            .filter(|entry| is_due(self.replace_at(entry)))
             .map(|entry| entry.task.id.clone())
             .collect();
         for id in candidates {
             // An earlier one of this very pass may have filled the place.
-            if is_due(self.tasks.get(&id).and_then(|entry| self.replace_at(entry, at.now))) {
+            if is_due(self.tasks.get(&id).and_then(|entry| self.replace_at(entry))) {
                 self.replace(&id, at);
             }
         }

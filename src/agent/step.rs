@@ -10,7 +10,7 @@ use super::{
     report::Reports,
     restart::{OFFLINE_AFTER, Restarts},
     session::{Say, Session},
-    task::{At, Entry, Next, Work},
+    task::{At, Container, Entry, Next, Work},
 };
 use crate::{
     types::{
@@ -188,11 +188,10 @@ impl Agent {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         let leaving = self.leaving.as_ref().filter(|leaving| !leaving.retired);
-        let now = Moment::ZERO;
         let mut deadlines = vec![
             self.session.deadline(self.description.is_some()),
             self.session.registered().and_then(|_| self.reports.deadline()),
-            self.local_deadline(now),
+            self.local_deadline(),
             self.inventory_due,
             self.probe_deadline(),
             leaving.map(|leaving| leaving.limit),
@@ -259,67 +258,39 @@ impl Agent {
             Event::Tick => {}
             Event::Leave => self.leave("left the cluster", true, at.now),
             Event::Probed { task, number, result } => self.take_probe(&task, number, result, at),
-            Event::Prepared { .. }
-            | Event::Started { .. }
-            | Event::Exited { .. }
-            | Event::StopFailed { .. }
-            | Event::Removed { .. } => self.take_result(event, at),
-        }
-    }
-
-    fn take_result(&mut self, event: Event, at: At) {
-        let (Event::Prepared { task: id, .. }
-        | Event::Started { task: id, .. }
-        | Event::Exited { task: id, .. }
-        | Event::StopFailed { task: id, .. }
-        | Event::Removed { task: id, .. }) = &event
-        else {
-            return;
-        };
-        let Some(entry) = self.tasks.get_mut(id) else {
-            return self.take_stray_result(&event, at);
-        };
-        match event {
-            Event::Prepared { result, .. } => entry.prepared(result, at),
-            Event::Started { result, .. } => entry.started(result, at),
-            Event::Exited { phase, .. } => entry.exited(&phase, at),
-            Event::StopFailed { failure, .. } => entry.stop_failed(&failure, at),
-            Event::Removed { result, .. } => entry.removed(&result, at),
-            _ => {}
-        }
-    }
-
-    fn take_stray_result(&mut self, event: &Event, at: At) {
-        use super::task::Container;
-        match event {
-            Event::Exited { task, phase } => {
-                if let Some(stray) = self.strays.get_mut(task) {
-                    stray.observed.phase = phase.clone();
-                    stray.body.end(Work::Stop);
-                    stray.body.succeed();
-                    stray.body.learn(Container::Ended, at.step);
+            Event::Prepared { task, result } => {
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.prepared(result, at);
                 }
             }
-            Event::StopFailed { task, .. } => {
-                if let Some(stray) = self.strays.get_mut(task)
-                    && stray.body.end(Work::Stop)
-                {
-                    stray.body.fail(at.now);
+            Event::Started { task, result } => {
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.started(result, at);
+                }
+            }
+            Event::Exited { task, phase } => {
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.exited(&phase, at);
+                } else if let Some(stray) = self.strays.get_mut(&task) {
+                    stray.exited(phase, at);
+                }
+            }
+            Event::StopFailed { task, failure } => {
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.stop_failed(&failure, at);
+                } else if let Some(stray) = self.strays.get_mut(&task) {
+                    stray.stop_failed(at);
                 }
             }
             Event::Removed { task, result } => {
-                if let Some(stray) = self.strays.get_mut(task)
-                    && stray.body.end(Work::Remove)
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.removed(&result, at);
+                } else if let Some(stray) = self.strays.get_mut(&task)
+                    && stray.removed(&result, at)
                 {
-                    match result {
-                        Ok(()) => {
-                            self.strays.remove(task);
-                        }
-                        Err(_) => stray.body.fail(at.now),
-                    }
+                    self.strays.remove(&task);
                 }
             }
-            _ => {}
         }
     }
 
@@ -336,7 +307,7 @@ impl Agent {
         let found: BTreeMap<&TaskId, &Observed> =
             containers.iter().map(|observed| (&observed.task, observed)).collect();
         for (id, entry) in &mut self.tasks {
-            let unknown = entry.body.container == super::task::Container::Unknown;
+            let unknown = entry.body.container == Container::Unknown;
             let older = unknown || entry.body.changed <= as_of;
             let stopping = entry.body.busy(Work::Stop);
             if older && (entry.body.work.is_none() || stopping) {
