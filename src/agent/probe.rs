@@ -116,9 +116,8 @@ impl Entry {
             Verdict::Failed(text) => {
                 // Why it does not run yet; one that runs has not failed.
                 if self.status.state == TaskState::Starting {
-                    let message = self.status.message.clone();
                     let error = format!("health check: {text}");
-                    self.advance(TaskState::Starting, at.date, &message, &error);
+                    self.advance_with_error(TaskState::Starting, at.date, &error);
                 }
             }
             Verdict::Unhealthy(text) => {

@@ -442,36 +442,36 @@ impl Agent {
         let busy = |work| self.tasks.values().filter(|e| e.body.busy(work)).count();
         let mut prepares = self.options.prepares.saturating_sub(busy(Work::Prepare));
         let mut starts = self.options.starts.saturating_sub(busy(Work::Start));
+        let mut unbounded = usize::MAX;
         let mut forget = Vec::new();
         for entry in self.tasks.values_mut() {
             entry.settle(at.now, at.date);
-            let mut budget = match entry.next() {
+            let work = match entry.next() {
                 Next::Nothing => continue,
                 Next::Forget => {
                     forget.push(entry.task.id.clone());
                     continue;
                 }
+                Next::Do(work) => work,
+            };
+            let left = match work {
                 // Nothing is known of containers: what seems to follow may not.
-                Next::Do(_) if !self.inventoried => continue,
-                Next::Do(Work::Prepare | Work::Start)
+                _ if !self.inventoried => continue,
+                Work::Prepare | Work::Start
                     if self.description.is_none() && entry.needs_description() =>
                 {
                     continue;
                 }
-                Next::Do(Work::Prepare) => Some(&mut prepares),
-                Next::Do(Work::Start) => Some(&mut starts),
-                Next::Do(Work::Stop | Work::Remove) => None,
+                Work::Prepare => &mut prepares,
+                Work::Start => &mut starts,
+                Work::Stop | Work::Remove => &mut unbounded,
             };
-            if let Some(left) = &mut budget {
-                let Some(fewer) = left.checked_sub(1) else { continue };
-                **left = fewer;
+            if *left == 0 {
+                continue;
             }
-            if let Next::Do(work) = entry.next() {
-                let operation = entry.begin(work, self.description.as_deref(), at);
-                if let (None, Some(left)) = (&operation, &mut budget) {
-                    **left += 1;
-                }
-                self.out.extend(operation.map(Action::Perform));
+            if let Some(operation) = entry.begin(work, self.description.as_deref(), at) {
+                *left -= 1;
+                self.out.push(Action::Perform(operation));
             }
         }
         for id in forget {

@@ -282,6 +282,12 @@ impl Entry {
         self.changed();
     }
 
+    /// Moves on with an error; how far it had come is still what its message says.
+    pub(super) fn advance_with_error(&mut self, state: TaskState, date: Date, error: &str) {
+        let message = self.status.message.clone();
+        self.advance(state, date, &message, error);
+    }
+
     fn changed(&mut self) {
         self.reported = false;
         if self.status.state.is_committed() {
@@ -300,9 +306,8 @@ impl Entry {
     pub(super) fn give_up(&mut self, error: &str, now: Moment, date: Date) {
         let before = self.status.state < TaskState::Starting;
         let state = if before { TaskState::Rejected } else { TaskState::Failed };
-        let message = self.status.message.clone();
         self.note_end(now);
-        self.advance(state, date, &message, error);
+        self.advance_with_error(state, date, error);
     }
 
     fn note_end(&mut self, now: Moment) {
@@ -427,8 +432,7 @@ impl Entry {
     fn postpone(&mut self, failure: &Failure, at: At) {
         self.body.fail(at.now);
         if !self.unwanted() {
-            let message = self.status.message.clone();
-            self.advance(self.status.state, at.date, &message, &failure.message);
+            self.advance_with_error(self.status.state, at.date, &failure.message);
         }
     }
 
@@ -521,28 +525,21 @@ impl Entry {
         self.status.exit_code = code;
         self.status.pid = 0;
         self.status.ports.clear();
-        let message = self.status.message.clone();
         let unwanted = self.unwanted();
-        if let Some(error) = self.unhealthy.take().filter(|_| !unwanted) {
-            self.advance(TaskState::Failed, date, &message, &error);
-            return;
-        }
-        if self.stopping || unwanted {
-            self.advance(TaskState::Shutdown, date, "shutdown", "");
-            return;
-        }
-        match code {
-            Some(0) => self.advance(TaskState::Complete, date, "finished", ""),
-            Some(code) if out_of_memory => {
-                let error = format!("task: non-zero exit ({code}): out of memory");
-                self.advance(TaskState::Failed, date, &message, &error);
+        let unhealthy = self.unhealthy.take().filter(|_| !unwanted);
+        let error = match (unhealthy, code) {
+            (Some(error), _) => error,
+            (None, _) if self.stopping || unwanted => {
+                return self.advance(TaskState::Shutdown, date, "shutdown", "");
             }
-            Some(code) => {
-                let error = format!("task: non-zero exit ({code})");
-                self.advance(TaskState::Failed, date, &message, &error);
+            (None, Some(0)) => return self.advance(TaskState::Complete, date, "finished", ""),
+            (None, Some(code)) if out_of_memory => {
+                format!("task: non-zero exit ({code}): out of memory")
             }
-            None => self.advance(TaskState::Failed, date, &message, "exit status lost"),
-        }
+            (None, Some(code)) => format!("task: non-zero exit ({code})"),
+            (None, None) => "exit status lost".to_owned(),
+        };
+        self.advance_with_error(TaskState::Failed, date, &error);
     }
 
     /// [`Operation::Stop`] failed.
@@ -551,9 +548,8 @@ impl Entry {
             // Also where it is called permanent: a container that must not run is never left.
             self.body.fail(at.now);
             if self.status.state.is_live() {
-                let message = self.status.message.clone();
                 let error = format!("cannot stop: {}", failure.message);
-                self.advance(self.status.state, at.date, &message, &error);
+                self.advance_with_error(self.status.state, at.date, &error);
             }
         }
     }
