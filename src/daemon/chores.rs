@@ -1,12 +1,18 @@
 //! Chores: what users ask of what this node stores, and of what others do.
 
-use super::{Shared, garbage, host::SystemEntropy, images, member::containers};
+use super::{
+    Shared, garbage,
+    host::SystemEntropy,
+    images,
+    member::containers,
+    remote::{self, Target},
+};
 use crate::{
     agent::garbage::is_wanted,
     api::local::NodeAnswer,
     cluster::{Class, Refusal},
     runtime::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, image::chain},
-    transport::{ByteSender, Endpoint, StreamError},
+    transport::{ByteSender, StreamError},
     types::{
         Chore, ChoreDone, Entropy, NewVolume, NodeId, Prune, StorageUse, StoredContainer,
         StoredImage, StoredVolume, image::Reference,
@@ -16,15 +22,9 @@ use crate::{
 use futures_lite::FutureExt as _;
 use std::{sync::Arc, time::Duration};
 
-/// How long a node may take to begin.
-const OPEN_LIMIT: Duration = Duration::from_secs(5);
-
 /// How long a chore may take: counting the files of volumes and removing images is the disk's
 /// work, and an SD card does some hundred files a second.
 const CHORE_LIMIT: Duration = Duration::from_secs(600);
-
-/// What is said of a chore that took longer.
-const LATE: &str = "it did not finish in time";
 
 /// Does a chore for another node.
 pub(super) async fn serve(
@@ -40,22 +40,21 @@ pub(super) async fn serve(
 /// Does a chore on each of several nodes, all at once; the answers come in order of names.
 pub(super) async fn everywhere(
     shared: &Arc<Shared>,
-    targets: Vec<images::Target>,
+    targets: Vec<Target>,
     chore: Chore,
 ) -> Vec<NodeAnswer> {
-    let endpoint = shared.member().map(|member| member.endpoint.clone());
     let mut asked = Vec::new();
     for target in targets {
-        let (shared, endpoint, chore) = (Arc::clone(shared), endpoint.clone(), chore.clone());
+        let (shared, chore) = (Arc::clone(shared), chore.clone());
         asked.push(smol::spawn(async move {
             match target {
-                images::Target::Here => {
+                Target::Here => {
                     let node = shared.member().map(|member| member.membership.node.clone());
                     let name = containers(&shared).machine().hostname.clone();
                     NodeAnswer { node, name, result: run(&shared, chore).await }
                 }
-                images::Target::There(node, name) => {
-                    let result = ask(endpoint.as_ref(), &node, chore).await;
+                Target::There(node, name) => {
+                    let result = ask(&shared, &node, chore).await;
                     NodeAnswer { node: Some(node), name, result }
                 }
             }
@@ -69,28 +68,10 @@ pub(super) async fn everywhere(
     answers
 }
 
-async fn ask(
-    endpoint: Option<&Endpoint>,
-    node: &NodeId,
-    chore: Chore,
-) -> Result<ChoreDone, Refusal> {
-    let away = |error: &str| {
-        Refusal::new(Class::Unavailable, format!("node {node} is not available: {error}"))
-    };
-    let Some(endpoint) = endpoint else { return Err(away("this node is in no cluster")) };
-    let request = StreamRequest::Chore(Box::new(chore));
-    let opened = endpoint.open_stream(node, request, OPEN_LIMIT).await;
-    let (_sender, mut receiver) = opened.map_err(|error| away(&error.to_string()))?;
-    let answer = async { receiver.receive::<ChoreFrame>().await };
-    let late = async {
-        smol::Timer::after(CHORE_LIMIT).await;
-        Ok(Some(ChoreFrame(Err(away(LATE)))))
-    };
-    match answer.or(late).await {
-        Ok(Some(ChoreFrame(result))) => result,
-        Ok(None) => Err(away("the connection was cut off")),
-        Err(error) => Err(away(&error.to_string())),
-    }
+async fn ask(shared: &Shared, node: &NodeId, chore: Chore) -> Result<ChoreDone, Refusal> {
+    let mut line = remote::ask(shared, node, StreamRequest::Chore(Box::new(chore))).await?;
+    let ChoreFrame(result) = line.answers().within(CHORE_LIMIT).await?;
+    result
 }
 
 /// Does a chore on this node.
@@ -116,7 +97,7 @@ pub(super) async fn run(shared: &Shared, chore: Chore) -> Result<ChoreDone, Refu
     };
     let late = async {
         smol::Timer::after(CHORE_LIMIT).await;
-        Err(Refusal::new(Class::Unavailable, LATE))
+        Err(Refusal::new(Class::Unavailable, "it did not finish in time"))
     };
     Box::pin(work).or(late).await
 }

@@ -1,15 +1,19 @@
 //! What users do with containers, wherever these run: the asking side of `wire`'s container
 //! streams, and the commands that were made and are not yet forgotten.
 
-use super::{Shared, logs::streams_of, swarm};
+use super::{
+    Shared,
+    logs::streams_of,
+    remote::{self, Answers, Line},
+    swarm,
+};
 use crate::{
     api::local::{
         Answer, Archive, BoxStream, ExecInput, ExecItem, ExecState, ExecStream, Place,
         StartOptions, Started,
     },
     cluster::{Class, Refusal},
-    transport::{ByteReceiver, ByteSender, StreamError},
-    types::{ExecSpec, NodeId, PathStat, ProcessTable, TerminalSize, UnpackOptions, Usage},
+    types::{ExecSpec, PathStat, ProcessTable, TerminalSize, UnpackOptions, Usage},
     wire::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest, StreamRequest},
 };
 use async_channel::{Receiver, Sender};
@@ -21,9 +25,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-
-/// How long a node may take to begin.
-const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the first answer may take: runc on a board that starts everything at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(90);
@@ -148,51 +149,30 @@ fn oddly() -> Refusal {
     Refusal::new(Class::Internal, "the container's node answered oddly")
 }
 
-fn unreachable(node: &NodeId, error: StreamError) -> Refusal {
-    match error {
-        StreamError::Refused(refusal) => refusal,
-        error => Refusal::new(Class::Unavailable, format!("node {node} is not available: {error}")),
+/// Asks the node of a container.
+async fn ask(shared: &Shared, place: &Place, op: ContainerOp) -> Result<Line, Refusal> {
+    let own = || shared.member().map(|member| member.membership.node.clone());
+    let node = place.node.clone().or_else(own).ok_or_else(swarm::not_in_swarm)?;
+    let request = ContainerRequest { task: place.task.clone(), op };
+    Ok(remote::ask(shared, &node, StreamRequest::Container(Box::new(request))).await?)
+}
+
+/// Takes a refusal among the frames for one.
+fn granted(frame: ContainerFrame) -> Result<ContainerFrame, Refusal> {
+    match frame {
+        ContainerFrame::Refused { refusal, .. } => Err(refusal),
+        frame => Ok(frame),
     }
 }
 
-/// A stream to a container's node.
-struct Line {
-    node: NodeId,
-    sender: ByteSender,
-    receiver: ByteReceiver,
+/// Waits for the first frame, but not for ever.
+async fn first(answers: &mut Answers) -> Result<ContainerFrame, Refusal> {
+    granted(answers.within(ANSWER_LIMIT).await?)
 }
 
-impl Line {
-    async fn open(shared: &Shared, place: &Place, op: ContainerOp) -> Result<Self, Refusal> {
-        let member = shared.member().ok_or_else(swarm::not_in_swarm)?;
-        let node = place.node.clone().unwrap_or_else(|| member.membership.node.clone());
-        let request = ContainerRequest { task: place.task.clone(), op };
-        let request = StreamRequest::Container(Box::new(request));
-        let opened = member.endpoint.open_stream(&node, request, OPEN_LIMIT).await;
-        let (sender, receiver) = opened.map_err(|error| unreachable(&node, error))?;
-        Ok(Self { node, sender, receiver })
-    }
-
-    /// Waits for the next frame; a refusal becomes an error.
-    async fn next(&mut self) -> Result<ContainerFrame, Refusal> {
-        match self.receiver.receive::<ContainerFrame>().await {
-            Ok(Some(ContainerFrame::Refused { refusal, .. })) => Err(refusal),
-            Ok(Some(frame)) => Ok(frame),
-            Ok(None) => Err(oddly()),
-            Err(error) => Err(unreachable(&self.node, error)),
-        }
-    }
-
-    /// Waits for the first frame, but not for ever.
-    async fn first(&mut self) -> Result<ContainerFrame, Refusal> {
-        let node = self.node.clone();
-        let late = async {
-            smol::Timer::after(ANSWER_LIMIT).await;
-            let text = format!("node {node} did not answer within {ANSWER_LIMIT:?}");
-            Err(Refusal::new(Class::Unavailable, text))
-        };
-        self.next().or(late).await
-    }
+/// Waits for the next one.
+async fn next(answers: &mut Answers) -> Result<ContainerFrame, Refusal> {
+    granted(answers.more().await?)
 }
 
 /// What the API asks of containers.
@@ -219,13 +199,9 @@ impl super::local::Local {
         let tty = spec.tty;
         let op = ContainerOp::Exec { spec, detach: options.detach, size: options.size };
         let opened = async {
-            let mut line = Line::open(&self.0, &place, op).await?;
-            let late = async {
-                smol::Timer::after(ANSWER_LIMIT).await;
-                Err(StreamError::Timeout(ANSWER_LIMIT))
-            };
-            let first = line.receiver.receive::<ContainerFrame>().or(late).await;
-            let first = first.map_err(|error| unreachable(&line.node, error))?;
+            let mut line = ask(&self.0, &place, op).await?;
+            // Not taken apart: a refusal may hold what the command counts as having exited with.
+            let first = line.answers().within(ANSWER_LIMIT).await?;
             Ok::<_, Refusal>((line, first))
         };
         let (line, first) = match opened.await {
@@ -237,7 +213,7 @@ impl super::local::Local {
             }
         };
         match first {
-            Some(ContainerFrame::Started { pid }) => {
+            ContainerFrame::Started { pid } => {
                 let (sizes, queue) = async_channel::bounded(SIZES_MAX);
                 execs.set(&id, Life::Running { pid, sizes });
                 if options.detach {
@@ -246,11 +222,11 @@ impl super::local::Local {
                 }
                 Ok(Started::Attached(attach(execs, id, line, queue, tty)))
             }
-            Some(ContainerFrame::Refused { refusal, code: Some(code) }) => {
+            ContainerFrame::Refused { refusal, code: Some(code) } => {
                 execs.end(&id, code);
                 Ok(Started::Failed { message: refusal.message, tty })
             }
-            Some(ContainerFrame::Refused { refusal, code: None }) => {
+            ContainerFrame::Refused { refusal, code: None } => {
                 execs.end(&id, NOT_STARTED);
                 Err(refusal)
             }
@@ -262,8 +238,8 @@ impl super::local::Local {
     }
 
     pub(super) async fn stat_path(&self, place: Place, path: String) -> Result<PathStat, Refusal> {
-        let mut line = Line::open(&self.0, &place, ContainerOp::Stat { path }).await?;
-        match line.first().await? {
+        let mut line = ask(&self.0, &place, ContainerOp::Stat { path }).await?;
+        match first(line.answers()).await? {
             ContainerFrame::Stat(stat) => Ok(stat),
             _ => Err(oddly()),
         }
@@ -274,12 +250,14 @@ impl super::local::Local {
         place: Place,
         path: String,
     ) -> Result<(PathStat, Archive), Refusal> {
-        let mut line = Line::open(&self.0, &place, ContainerOp::Pack { path }).await?;
-        let ContainerFrame::Stat(stat) = line.first().await? else { return Err(oddly()) };
+        let mut line = ask(&self.0, &place, ContainerOp::Pack { path }).await?;
+        let ContainerFrame::Stat(stat) = first(line.answers()).await? else {
+            return Err(oddly());
+        };
         let (pieces, queue) = async_channel::bounded(PIECES_MAX);
         let work = smol::spawn(async move {
             loop {
-                let piece = match line.next().await {
+                let piece = match next(line.answers()).await {
                     Ok(ContainerFrame::Data(bytes)) => Ok(Bytes::from(bytes)),
                     Ok(ContainerFrame::Done) => return,
                     Ok(_) => Err(io::Error::other(oddly())),
@@ -302,7 +280,7 @@ impl super::local::Local {
         mut archive: Archive,
     ) -> Result<(), Refusal> {
         let op = ContainerOp::Unpack { path, options };
-        let Line { node, mut sender, mut receiver } = Line::open(&self.0, &place, op).await?;
+        let (mut sender, mut answers) = ask(&self.0, &place, op).await?.split();
         let up = async {
             while let Some(piece) = archive.next().await {
                 let piece = piece.map_err(|error| {
@@ -317,11 +295,9 @@ impl super::local::Local {
             futures_lite::future::pending::<Result<(), Refusal>>().await
         };
         let down = async {
-            match receiver.receive::<ContainerFrame>().await {
-                Ok(Some(ContainerFrame::Done)) => Ok(()),
-                Ok(Some(ContainerFrame::Refused { refusal, .. })) => Err(refusal),
-                Ok(_) => Err(oddly()),
-                Err(error) => Err(unreachable(&node, error)),
+            match next(&mut answers).await? {
+                ContainerFrame::Done => Ok(()),
+                _ => Err(oddly()),
             }
         };
         down.or(up).await
@@ -332,17 +308,19 @@ impl super::local::Local {
         place: Place,
         times: Option<u32>,
     ) -> Result<BoxStream<Usage>, Refusal> {
-        let mut line = Line::open(&self.0, &place, ContainerOp::Usage { times }).await?;
-        let ContainerFrame::Usage(first) = line.first().await? else { return Err(oddly()) };
+        let mut line = ask(&self.0, &place, ContainerOp::Usage { times }).await?;
+        let ContainerFrame::Usage(first) = first(line.answers()).await? else {
+            return Err(oddly());
+        };
         let (items, queue) = async_channel::bounded(1);
         let work = smol::spawn(async move {
-            let mut next = *first;
+            let mut usage = *first;
             loop {
-                if items.send(next).await.is_err() {
+                if items.send(usage).await.is_err() {
                     return;
                 }
-                match line.next().await {
-                    Ok(ContainerFrame::Usage(usage)) => next = *usage,
+                match next(line.answers()).await {
+                    Ok(ContainerFrame::Usage(next)) => usage = *next,
                     _ => return,
                 }
             }
@@ -355,8 +333,8 @@ impl super::local::Local {
         place: Place,
         options: String,
     ) -> Result<ProcessTable, Refusal> {
-        let mut line = Line::open(&self.0, &place, ContainerOp::Processes { options }).await?;
-        match line.first().await? {
+        let mut line = ask(&self.0, &place, ContainerOp::Processes { options }).await?;
+        match first(line.answers()).await? {
             ContainerFrame::Processes(table) => Ok(table),
             _ => Err(oddly()),
         }
@@ -371,7 +349,7 @@ const LOST: i32 = 255;
 
 /// Waits for the end of a command that nobody listens to.
 async fn wait_for(execs: Execs, id: String, mut line: Line) {
-    let code = match line.next().await {
+    let code = match next(line.answers()).await {
         Ok(ContainerFrame::Exited { code, .. }) => code,
         _ => LOST,
     };
@@ -413,7 +391,7 @@ async fn carry(
     items: Sender<ExecItem>,
     mut ending: Ending,
 ) {
-    let Line { node, mut sender, mut receiver } = line;
+    let (mut sender, mut answers) = line.split();
     let up = async {
         let mut open = true;
         loop {
@@ -442,17 +420,12 @@ async fn carry(
     };
     let down = async {
         loop {
-            let item = match receiver.receive::<ContainerFrame>().await {
-                Ok(Some(ContainerFrame::Stdout(bytes))) => ExecItem::Stdout(bytes.into()),
-                Ok(Some(ContainerFrame::Stderr(bytes))) => ExecItem::Stderr(bytes.into()),
-                Ok(Some(ContainerFrame::Exited { code, reason })) => {
-                    return (code, reason);
-                }
-                Ok(Some(ContainerFrame::Refused { refusal, .. })) => {
-                    return (LOST, refusal.message);
-                }
+            let item = match next(&mut answers).await {
+                Ok(ContainerFrame::Stdout(bytes)) => ExecItem::Stdout(bytes.into()),
+                Ok(ContainerFrame::Stderr(bytes)) => ExecItem::Stderr(bytes.into()),
+                Ok(ContainerFrame::Exited { code, reason }) => return (code, reason),
                 Ok(_) => return (LOST, oddly().message),
-                Err(error) => return (LOST, unreachable(&node, error).message),
+                Err(refusal) => return (LOST, refusal.message),
             };
             if items.send(item).await.is_err() {
                 return (LOST, String::new());

@@ -1,11 +1,16 @@
 //! Images: this node's for users, and archives for many nodes at once.
 
-use super::{Shared, logs::streams_of, member::containers};
+use super::{
+    Shared,
+    logs::streams_of,
+    member::containers,
+    remote::{self, Target},
+};
 use crate::{
     api::local::{BoxStream, Progress, PullOptions, Resolved},
     cluster::{Class, Refusal},
     runtime::image::{self, ImageError, ImageSummary, PullError, Removal, Step, chain},
-    transport::{ByteReceiver, ByteSender, Endpoint, StreamError},
+    transport::{ByteReceiver, ByteSender, StreamError},
     types::{
         NodeId, RegistryCredential, RemovedImage, StoredImage, StoredImageDetail, image::Reference,
     },
@@ -28,9 +33,6 @@ const PIECE_MAX: usize = 1 << 20;
 
 /// Steps of progress that wait for the reader.
 const STEPS_MAX: usize = 64;
-
-/// How long a node may take to begin.
-const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long an upload, or a node that takes it, may stand still before it counts as broken.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
@@ -109,49 +111,36 @@ pub(super) async fn serve_load(
 }
 
 async fn load_there(
-    endpoint: &Endpoint,
+    shared: &Shared,
     node: &NodeId,
     pieces: &Receiver<io::Result<Bytes>>,
-) -> Result<Vec<String>, String> {
-    let text = |error: StreamError| error.to_string();
+) -> Result<Vec<String>, Refusal> {
     let request = StreamRequest::LoadImage { size: 0 };
-    let opened = endpoint.open_stream(node, request, OPEN_LIMIT).await;
-    let (mut sender, mut receiver) = opened.map_err(text)?;
+    let (mut sender, mut answers) = remote::ask(shared, node, request).await?.split();
     let feed = async {
-        while let Ok(piece) = pieces.recv().await {
-            let piece = piece.map_err(|error| error.to_string())?;
-            for part in piece.chunks(PIECE_MAX) {
-                sender.send(&ArchiveFrame(part.to_vec())).await.map_err(text)?;
+        'feed: while let Ok(piece) = pieces.recv().await {
+            let cut = |error: io::Error| Refusal::new(Class::Invalid, error.to_string());
+            for part in piece.map_err(cut)?.chunks(PIECE_MAX) {
+                if sender.send(&ArchiveFrame(part.to_vec())).await.is_err() {
+                    break 'feed;
+                }
             }
         }
-        sender.send(&ArchiveFrame(Vec::new())).await.map_err(text)?;
-        std::future::pending::<Result<Option<LoadFrame>, String>>().await
+        // Where the stream broke, the other direction tells why.
+        let _sent = sender.send(&ArchiveFrame(Vec::new())).await;
+        std::future::pending::<Result<LoadFrame, Refusal>>().await
     };
     // The node may refuse in the middle: its answer is waited for all along.
-    let answer = async { receiver.receive::<LoadFrame>().await.map_err(text) };
-    let late = async {
-        smol::Timer::after(UNPACK_LIMIT).await;
-        Err(format!("it did not finish within {UNPACK_LIMIT:?}"))
-    };
-    match answer.or(feed).or(late).await? {
-        Some(LoadFrame::Loaded(names)) => Ok(names),
-        Some(LoadFrame::Failed(error)) => Err(error),
-        None => Err("the connection was cut off".to_owned()),
+    let answer = async { Ok(answers.within(UNPACK_LIMIT).await?) };
+    match answer.or(feed).await? {
+        LoadFrame::Loaded(names) => Ok(names),
+        LoadFrame::Failed(error) => Err(Refusal::new(Class::Internal, error)),
     }
-}
-
-/// Where an archive goes.
-pub(super) enum Target {
-    /// This node.
-    Here,
-    /// Another, by id and name.
-    There(NodeId, String),
 }
 
 /// Loads an archive into several nodes at once.
 pub(super) fn load(
     shared: Arc<Shared>,
-    endpoint: Option<Endpoint>,
     targets: Vec<Target>,
     mut archive: BoxStream<io::Result<Bytes>>,
 ) -> BoxStream<Progress> {
@@ -163,10 +152,9 @@ pub(super) fn load(
         for target in targets {
             let (feed, pieces) = async_channel::bounded(PIECES_MAX);
             feeds.push(feed);
-            let (shared, endpoint, sender) =
-                (Arc::clone(&shared), endpoint.clone(), sender.clone());
+            let (shared, sender) = (Arc::clone(&shared), sender.clone());
             loads.push(smol::spawn(async move {
-                load_one(&shared, endpoint.as_ref(), target, pieces, many, &sender).await
+                load_one(&shared, target, pieces, many, &sender).await
             }));
         }
         while let Some(piece) = archive.next().await {
@@ -198,7 +186,6 @@ pub(super) fn load(
 /// Loads into one node and tells how it went; returns what failed.
 async fn load_one(
     shared: &Arc<Shared>,
-    endpoint: Option<&Endpoint>,
     target: Target,
     pieces: Receiver<io::Result<Bytes>>,
     many: bool,
@@ -217,11 +204,8 @@ async fn load_one(
             (name, load_here(shared, pieces, progress).await)
         }
         Target::There(node, name) => {
-            let loaded = match endpoint {
-                Some(endpoint) => load_there(endpoint, &node, &pieces).await,
-                None => Err("this node is in no cluster".to_owned()),
-            };
-            (name, loaded)
+            let loaded = load_there(shared, &node, &pieces).await;
+            (name, loaded.map_err(|refusal| refusal.message))
         }
     };
     match loaded {

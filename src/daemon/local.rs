@@ -1,6 +1,8 @@
 //! What the API asks of this node.
 
-use super::{Shared, backup, chores, images, logs, member::host_of, recovery, swarm};
+use super::{
+    Shared, backup, chores, images, logs, member::host_of, recovery, remote::Target, swarm,
+};
 use crate::{
     api::{
         error::{LOCKED, NOT_A_MANAGER, NOT_IN_SWARM},
@@ -133,8 +135,7 @@ impl LocalNode for Local {
     ) -> Answer<'_, BoxStream<Progress>> {
         Box::pin(async move {
             let targets = self.targets(nodes).await?;
-            let endpoint = self.0.member().map(|member| member.endpoint.clone());
-            Ok(images::load(Arc::clone(&self.0), endpoint, targets, archive))
+            Ok(images::load(Arc::clone(&self.0), targets, archive))
         })
     }
 
@@ -185,11 +186,8 @@ impl LocalNode for Local {
     fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>> {
         Box::pin(async move {
             let member = self.0.member().ok_or_else(swarm::not_in_swarm)?;
-            let reader = logs::Reader {
-                shared: Arc::clone(&self.0),
-                endpoint: member.endpoint.clone(),
-                own: member.membership.node.clone(),
-            };
+            let reader =
+                logs::Reader { shared: Arc::clone(&self.0), own: member.membership.node.clone() };
             Ok(reader.read(options))
         })
     }
@@ -258,9 +256,9 @@ impl Local {
     }
 
     /// Returns which nodes an archive goes to.
-    async fn targets(&self, selector: NodeSelector) -> Result<Vec<images::Target>, Refusal> {
+    async fn targets(&self, selector: NodeSelector) -> Result<Vec<Target>, Refusal> {
         let names = match selector {
-            NodeSelector::Local => return Ok(vec![images::Target::Here]),
+            NodeSelector::Local => return Ok(vec![Target::Here]),
             NodeSelector::All => None,
             NodeSelector::Named(names) => Some(names),
         };
@@ -268,9 +266,9 @@ impl Local {
         let nodes = self.nodes().await?;
         let target = |node: &Node| {
             if Some(&node.id) == own.as_ref() {
-                images::Target::Here
+                Target::Here
             } else {
-                images::Target::There(node.id.clone(), node.description.hostname.clone())
+                Target::There(node.id.clone(), node.description.hostname.clone())
             }
         };
         let Some(names) = names else {

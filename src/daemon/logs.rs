@@ -1,11 +1,15 @@
 //! Logs of tasks: this node's to another, and the whole cluster's to a user.
 
-use super::{Shared, member::containers};
+use super::{
+    Shared,
+    member::containers,
+    remote::{self, Unanswered},
+};
 use crate::{
     api::local::{BoxStream, LogItem, LogLine, LogOptions, LogSource, LogTask},
-    cluster::{Class, Query, Refusal, Request, Response},
+    cluster::{Query, Refusal, Request, Response},
     runtime::{self, LogStream},
-    transport::{ByteSender, Endpoint, StreamError},
+    transport::{ByteSender, StreamError},
     types::{Date, NodeId, TaskId},
     wire::{LogFrame, LogsRequest, StreamRequest},
 };
@@ -18,9 +22,6 @@ use std::{
 
 /// Lines on their way to the user: a reader that is slow makes the nodes wait.
 const LINES_MAX: usize = 64;
-
-/// How long a node may take to begin.
-const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often a followed service is looked at for new tasks.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -93,7 +94,6 @@ pub(super) async fn serve(
 /// Where the logs of a cluster are read from.
 pub(super) struct Reader {
     pub(super) shared: Arc<Shared>,
-    pub(super) endpoint: Endpoint,
     pub(super) own: NodeId,
 }
 
@@ -180,11 +180,10 @@ impl Reader {
                 away_since = None;
             }
             let away = away_since.get_or_insert_with(Instant::now).elapsed();
-            let patient = away < PATIENCE && may_come_back(&error);
+            let patient = away < PATIENCE && error.may_pass();
             if !told && !patient {
-                let text = format!("node {node} is not available: {error}");
                 // The user has gone where nobody takes it.
-                sender.send(LogItem::Incomplete(text)).await.ok();
+                sender.send(LogItem::Incomplete(error.to_string())).await.ok();
                 told = true;
             }
             if !(patient || options.follow) || sender.is_closed() {
@@ -233,14 +232,14 @@ impl Reader {
         request: LogsRequest,
         sender: &Sender<LogItem>,
         seen: &mut Seen,
-    ) -> Result<(), StreamError> {
+    ) -> Result<(), Unanswered> {
         let request = StreamRequest::Logs(Box::new(request));
-        let (_, mut receiver) = self.endpoint.open_stream(node, request, OPEN_LIMIT).await?;
+        let mut line = remote::ask(&self.shared, node, request).await?;
         let sources: BTreeMap<&TaskId, &LogTask> =
             tasks.iter().map(|task| (&task.task, task)).collect();
         // What was read before the connection broke comes once more, and is not told again.
         let before = seen.clone();
-        while let Some(frame) = receiver.receive::<LogFrame>().await? {
+        while let Some(frame) = line.answers().next::<LogFrame>().await? {
             let item = match frame {
                 LogFrame::Line { task, stderr, date, line, attributes } => {
                     let Some(from) = sources.get(&task) else { continue };
@@ -257,15 +256,6 @@ impl Reader {
             }
         }
         Ok(())
-    }
-}
-
-/// Tells whether a node that cannot be asked now may be asked in a moment.
-fn may_come_back(error: &StreamError) -> bool {
-    match error {
-        StreamError::NotConnected | StreamError::Broken(_) => true,
-        StreamError::Refused(refusal) => refusal.class == Class::Unavailable,
-        _ => false,
     }
 }
 

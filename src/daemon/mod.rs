@@ -22,6 +22,7 @@ mod membership;
 mod memory;
 mod ports;
 mod recovery;
+mod remote;
 mod renewal;
 mod role;
 mod roster;
