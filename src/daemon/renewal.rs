@@ -245,15 +245,7 @@ async fn renew(
     mut files: NodeFiles,
     date: Date,
 ) -> Result<Renewal, RenewalError> {
-    let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
-    let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
-    let (until, role) = check(&files, &renewed.certificate, date)?;
-    files.certificate = renewed.certificate;
-    if let Some(trust) = renewed.trust {
-        files.trust = trust;
-    }
-    pki::stands(&files.trust, &files.certificate, date)
-        .map_err(|error| RenewalError::Foreign(error.to_string()))?;
+    let (until, role) = ask(endpoint, &mut files, None, date).await?;
     if let Some(role) = role {
         return Ok(Renewal::Role(Box::new(files), role));
     }
@@ -277,13 +269,8 @@ async fn follow(
     let alone = Trust { roots: vec![newest.clone()], cross_signed: trust.cross_signed.clone() };
     let mut renewal = Renewal::Unneeded;
     if pki::stands(&alone, &files.certificate, date).is_err() {
-        let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
-        let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
-        let (until, role) = check(&files, &renewed.certificate, date)?;
+        let (until, role) = ask(endpoint, &mut files, Some(&alone), date).await?;
         renewal = Renewal::Until(until);
-        files.certificate = renewed.certificate;
-        pki::stands(&alone, &files.certificate, date)
-            .map_err(|error| RenewalError::Foreign(error.to_string()))?;
         if let Some(role) = role {
             // In that one it is told of the roots again, and says that it follows.
             files.trust = trust.clone();
@@ -300,6 +287,27 @@ async fn follow(
         StreamReply::Ready => Ok(renewal),
         _ => Err(RenewalError::Odd("something else than was asked for")),
     }
+}
+
+/// Puts the node's next certificate into its files, with the trust that comes along. It must stand
+/// under `roots`, or else under that trust. Returns until when it is good, and its role where that is
+/// another.
+async fn ask(
+    endpoint: &Endpoint,
+    files: &mut NodeFiles,
+    roots: Option<&Trust>,
+    date: Date,
+) -> Result<(Date, Option<Role>), RenewalError> {
+    let (_, csr) = pki::new_key_and_request(Some(&files.key))?;
+    let renewed = endpoint.renew(csr, ANSWER_LIMIT).await?;
+    let checked = check(files, &renewed.certificate, date)?;
+    files.certificate = renewed.certificate;
+    if let Some(trust) = renewed.trust {
+        files.trust = trust;
+    }
+    pki::stands(roots.unwrap_or(&files.trust), &files.certificate, date)
+        .map_err(|error| RenewalError::Foreign(error.to_string()))?;
+    Ok(checked)
 }
 
 /// Checks that a certificate is the next one of the node that has these files; returns until when
