@@ -1,4 +1,4 @@
-//! The configuration file.
+//! What a daemon is told: on its command line, and in its configuration file.
 
 use crate::{
     agent::garbage::GcLimits,
@@ -15,6 +15,25 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/midge/config.toml";
 
 /// The largest configuration that is read.
 const SIZE_MAX: u64 = 1 << 20;
+
+/// What `midge daemon` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// Where the node keeps what must survive a restart.
+    pub data_dir: PathBuf,
+    /// Where the node keeps what must not survive one of the machine.
+    pub run_dir: PathBuf,
+    /// Where the API listens.
+    pub socket: PathBuf,
+    /// containerd's socket.
+    pub containerd: PathBuf,
+    /// The configuration file, where one was named.
+    pub config: Option<PathBuf>,
+    /// Whether the log is one JSON object a line.
+    pub json_log: bool,
+    /// How much is logged.
+    pub log_level: tracing::Level,
+}
 
 /// What an operator configures of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -106,7 +125,7 @@ impl TryFrom<toml::Value> for ImageGc {
 
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// It cannot be read.
     #[error("cannot read the configuration {path}")]
     Read {

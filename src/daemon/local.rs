@@ -1,20 +1,25 @@
 //! What the API asks of this node.
 
 use super::{
-    Shared, backup, chores, images, logs, member::host_of, recovery, remote::Target, swarm,
+    containers::{
+        chores,
+        exec::{self, Execs},
+        images, logs,
+    },
+    life::{backup, recovery, swarm},
+    member::Duty,
+    membership::address::host_of,
+    remote::Target,
+    shared::{Shared, as_manager, not_in_swarm},
 };
 use crate::{
-    api::{
-        error::{LOCKED, NOT_A_MANAGER, NOT_IN_SWARM},
-        local::{
-            Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Info,
-            InitOptions, JoinOptions, LastEntry, LocalNode, LogItem, LogOptions, MountPoint,
-            NodeAnswer, NodeSelector, Place, Progress, PullOptions, Resolved, RestoreOptions,
-            StartOptions, Started, SwarmState,
-        },
+    api::local::{
+        Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Info,
+        InitOptions, JoinOptions, LastEntry, LocalNode, LogItem, LogOptions, MountPoint,
+        NodeAnswer, NodeSelector, Place, Progress, PullOptions, Resolved, RestoreOptions,
+        StartOptions, Started, SwarmState,
     },
     cluster::{Class, Query, Refusal, Request, Response},
-    consensus::Consensus,
     node::{Ended, LocalTask},
     pki::{TokenText, to_pem, unlock_key_text},
     runtime::{
@@ -40,22 +45,24 @@ const TASKS_LIMIT: Duration = Duration::from_secs(5);
 
 /// This node, as the API sees it.
 #[derive(Debug)]
-pub(super) struct Local(pub(super) Arc<Shared>);
+pub(super) struct Local {
+    shared: Arc<Shared>,
+    /// Commands in containers that clients made here.
+    execs: Execs,
+}
+
+impl Local {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, execs: Execs::default() }
+    }
+}
 
 impl LocalNode for Local {
     fn request(&self, request: Request) -> Answer<'_, Response> {
         Box::pin(async move {
             let mut again = true;
             loop {
-                let refused = |text: &str| Err(Refusal::new(Class::Unavailable, text));
-                let member = match self.0.settled_member().await {
-                    None => return refused(NOT_IN_SWARM),
-                    Some(member) if member.membership.role == Role::Worker => {
-                        return refused(NOT_A_MANAGER);
-                    }
-                    Some(member) if member.locked => return refused(LOCKED),
-                    Some(member) => member,
-                };
+                let member = as_manager(self.shared.settled_member().await)?;
                 let answer = member.handle.request(request.clone(), REQUEST_LIMIT).await;
                 let stopped = member.handle.status().ended == Some(Ended::Stopped);
                 if answer.is_ok() || !stopped || !std::mem::take(&mut again) {
@@ -64,7 +71,7 @@ impl LocalNode for Local {
                 // It starts anew, in another role perhaps: asked again, which is safe, the next one
                 // knows.
                 drop(member);
-                self.0.settled().await;
+                self.shared.settled().await;
             }
         })
     }
@@ -74,19 +81,19 @@ impl LocalNode for Local {
     }
 
     fn swarm_init(&self, options: InitOptions) -> Answer<'_, NodeId> {
-        Box::pin(swarm::init(Arc::clone(&self.0), options))
+        Box::pin(swarm::init(Arc::clone(&self.shared), options))
     }
 
     fn swarm_join(&self, options: JoinOptions) -> Answer<'_, ()> {
-        Box::pin(swarm::join(Arc::clone(&self.0), options))
+        Box::pin(swarm::join(Arc::clone(&self.shared), options))
     }
 
     fn swarm_leave(&self, force: bool) -> Answer<'_, ()> {
-        Box::pin(swarm::leave(&self.0, force))
+        Box::pin(swarm::leave(&self.shared, force))
     }
 
     fn swarm_unlock(&self, key: String) -> Answer<'_, ()> {
-        Box::pin(async move { recovery::unlock(&self.0, &key).await })
+        Box::pin(async move { recovery::unlock(&self.shared, &key).await })
     }
 
     fn unlock_key(&self, cluster: &Cluster) -> String {
@@ -94,11 +101,11 @@ impl LocalNode for Local {
     }
 
     fn backup(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
-        Box::pin(backup::backup(&self.0, passphrase))
+        Box::pin(backup::backup(&self.shared, passphrase))
     }
 
     fn restore(&self, options: RestoreOptions, file: Vec<u8>) -> Answer<'_, NodeId> {
-        Box::pin(backup::restore(&self.0, options, file))
+        Box::pin(backup::restore(&self.shared, options, file))
     }
 
     fn join_token(&self, cluster: &Cluster, role: Role) -> String {
@@ -114,7 +121,7 @@ impl LocalNode for Local {
         cluster: &Cluster,
         given: Option<(String, String)>,
     ) -> Result<RootRotation, Refusal> {
-        swarm::next_root(cluster, given, self.0.clock.date())
+        swarm::next_root(cluster, given, self.shared.clock.date())
     }
 
     fn root_pem(&self, cluster: &Cluster) -> String {
@@ -124,7 +131,7 @@ impl LocalNode for Local {
     fn image_pull(&self, options: PullOptions) -> Answer<'_, BoxStream<Progress>> {
         Box::pin(async move {
             let reference = parse(&options.image)?;
-            Ok(images::pull(Arc::clone(&self.0), reference, options))
+            Ok(images::pull(Arc::clone(&self.shared), reference, options))
         })
     }
 
@@ -135,7 +142,7 @@ impl LocalNode for Local {
     ) -> Answer<'_, BoxStream<Progress>> {
         Box::pin(async move {
             let targets = self.targets(nodes).await?;
-            Ok(images::load(Arc::clone(&self.0), targets, archive))
+            Ok(images::load(Arc::clone(&self.shared), targets, archive))
         })
     }
 
@@ -146,12 +153,12 @@ impl LocalNode for Local {
     ) -> Answer<'_, Resolved> {
         Box::pin(async move {
             let reference = parse(&image)?;
-            images::resolve(&self.0, &reference, credential.as_ref()).await
+            images::resolve(&self.shared, &reference, credential.as_ref()).await
         })
     }
 
     fn registry_login(&self, registry: String, credential: RegistryCredential) -> Answer<'_, ()> {
-        Box::pin(images::login(&self.0, registry, credential))
+        Box::pin(images::login(&self.shared, registry, credential))
     }
 
     fn containers(&self) -> Answer<'_, Vec<Container>> {
@@ -161,7 +168,7 @@ impl LocalNode for Local {
     fn containers_with_images(&self) -> Answer<'_, Vec<Container>> {
         Box::pin(async move {
             // A container is of use without the id of its image.
-            let images = self.0.containers.images().ids().await.unwrap_or_else(|error| {
+            let images = self.shared.containers.images().ids().await.unwrap_or_else(|error| {
                 tracing::debug!(error = chain(&error), "the images of containers are not known");
                 BTreeMap::new()
             });
@@ -172,12 +179,12 @@ impl LocalNode for Local {
     fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>> {
         Box::pin(async move {
             let targets = self.targets(nodes).await?;
-            Ok(chores::everywhere(&self.0, targets, chore).await)
+            Ok(chores::everywhere(&self.shared, targets, chore).await)
         })
     }
 
     fn occurrences(&self) -> Answer<'_, Reading<Occurrence>> {
-        let reading = self.0.containers.teller().board().read();
+        let reading = self.shared.containers.teller().board().read();
         let busy = "too many clients follow the events of this node";
         let reading = reading.ok_or_else(|| Refusal::new(Class::Unavailable, busy));
         Box::pin(async move { reading })
@@ -185,35 +192,37 @@ impl LocalNode for Local {
 
     fn logs(&self, options: LogOptions) -> Answer<'_, BoxStream<LogItem>> {
         Box::pin(async move {
-            let member = self.0.member().ok_or_else(swarm::not_in_swarm)?;
-            let reader =
-                logs::Reader { shared: Arc::clone(&self.0), own: member.membership.node.clone() };
+            let member = self.shared.member().ok_or_else(not_in_swarm)?;
+            let reader = logs::Reader {
+                shared: Arc::clone(&self.shared),
+                own: member.membership.node.clone(),
+            };
             Ok(reader.read(options))
         })
     }
 
     fn exec_create(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {
-        self.create_exec(place, spec)
+        Box::pin(async move { self.execs.add(place, spec) })
     }
 
     fn exec_start(&self, id: String, options: StartOptions) -> Answer<'_, Started> {
-        Box::pin(self.start_exec(id, options))
+        Box::pin(exec::start(&self.shared, self.execs.clone(), id, options))
     }
 
     fn exec_resize(&self, id: String, size: TerminalSize) -> Answer<'_, ()> {
-        Box::pin(async move { self.resize_exec(&id, size) })
+        Box::pin(async move { self.execs.resize(&id, size) })
     }
 
     fn exec_state(&self, id: String) -> Answer<'_, ExecState> {
-        Box::pin(async move { self.show_exec(&id) })
+        Box::pin(async move { self.execs.show(&id) })
     }
 
     fn path_stat(&self, place: Place, path: String) -> Answer<'_, PathStat> {
-        Box::pin(self.stat_path(place, path))
+        Box::pin(exec::stat(&self.shared, place, path))
     }
 
     fn pack(&self, place: Place, path: String) -> Answer<'_, (PathStat, Archive)> {
-        Box::pin(self.pack_path(place, path))
+        Box::pin(exec::pack(&self.shared, place, path))
     }
 
     fn unpack(
@@ -223,15 +232,15 @@ impl LocalNode for Local {
         options: UnpackOptions,
         archive: Archive,
     ) -> Answer<'_, ()> {
-        Box::pin(self.unpack_archive(place, path, options, archive))
+        Box::pin(exec::unpack(&self.shared, place, path, options, archive))
     }
 
     fn usage(&self, place: Place, times: Option<u32>) -> Answer<'_, BoxStream<Usage>> {
-        Box::pin(self.container_usage(place, times))
+        Box::pin(exec::usage(&self.shared, place, times))
     }
 
     fn processes(&self, place: Place, options: String) -> Answer<'_, ProcessTable> {
-        Box::pin(self.list_processes(place, options))
+        Box::pin(exec::processes(&self.shared, place, options))
     }
 }
 
@@ -262,7 +271,7 @@ impl Local {
             NodeSelector::All => None,
             NodeSelector::Named(names) => Some(names),
         };
-        let own = self.0.member().map(|member| member.membership.node.clone());
+        let own = self.shared.member().map(|member| member.membership.node.clone());
         let nodes = self.nodes().await?;
         let target = |node: &Node| {
             if Some(&node.id) == own.as_ref() {
@@ -297,7 +306,7 @@ impl Local {
     }
 
     async fn describe(&self) -> Info {
-        let containers = &self.0.containers;
+        let containers = &self.shared.containers;
         let machine = containers.machine();
         let observed = containers.runtime().inventory().await.unwrap_or_default();
         let running = observed
@@ -305,14 +314,14 @@ impl Local {
             .filter(|container| matches!(container.phase, crate::agent::Phase::Running { .. }))
             .count();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let images = images::list(&self.0).await.map_or(0, |images| count(images.len()));
-        let registry = &self.0.config.registry;
+        let images = images::list(&self.shared).await.map_or(0, |images| count(images.len()));
+        let registry = &self.shared.config.registry;
         let mut info = Info {
             hostname: machine.hostname.clone(),
             platform: containers.platform().await,
             resources: machine.resources,
             cgroups: containers.cgroups(),
-            labels: self.0.config.engine_labels.clone(),
+            labels: self.shared.config.engine_labels.clone(),
             containers_running: count(running),
             containers_stopped: count(observed.len() - running),
             images,
@@ -322,7 +331,7 @@ impl Local {
             containerd_version: containers.runtime().version().await.unwrap_or_default(),
             has_apparmor: matches!(apparmor::here(), AppArmor::Profile(_)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            data_dir: self.0.options.data_dir.to_string_lossy().into_owned(),
+            data_dir: self.shared.options.data_dir.to_string_lossy().into_owned(),
             machine_id: machine.machine_id.clone(),
             plain_http_registries: registry.plain_http.clone(),
             mirrors: registry.mirrors.get("docker.io").cloned().unwrap_or_default(),
@@ -345,8 +354,8 @@ impl Local {
     }
 
     fn describe_swarm(&self, info: &mut Info) {
-        let Some(member) = self.0.member() else { return };
-        if member.locked {
+        let Some(member) = self.shared.member() else { return };
+        if member.is_locked() {
             info.swarm = SwarmState::Locked;
             return;
         }
@@ -360,17 +369,18 @@ impl Local {
         for health in [&status.address_health, &status.log_health].into_iter().flatten() {
             info.warnings.push(format!("WARNING: {health}"));
         }
-        if let Some(failure) = member.store.as_ref().and_then(|store| store.failure()) {
+        if let Duty::Manager { store, .. } = &member.duty
+            && let Some(failure) = store.failure()
+        {
             info.warnings.push(format!("WARNING: the log cannot be written: {failure}"));
         }
         let told = member.told.get();
         info.node_address = host_of(&told);
-        if membership.role == Role::Manager {
+        if let Duty::Manager { consensus, .. } = &member.duty {
             info.manager_error = status.manager_health.clone().unwrap_or_default();
             info.control_available = true;
             info.leader = status.leader.clone();
-            let last = member.consensus.as_ref().and_then(Consensus::last_entry);
-            info.last_entry = last.map(|(term, index)| LastEntry { term, index });
+            info.last_entry = consensus.last_entry().map(|(term, index)| LastEntry { term, index });
             info.managers = vec![(membership.node.clone(), told)];
         } else {
             if !status.connected && info.swarm_error.is_empty() {
@@ -390,8 +400,8 @@ impl Local {
     ) -> Result<Vec<Container>, Refusal> {
         let unavailable =
             |failure: crate::agent::Failure| Refusal::new(Class::Unavailable, failure.message);
-        let list = self.0.containers.runtime().list().await.map_err(unavailable)?;
-        let tasks = match self.0.member() {
+        let list = self.shared.containers.runtime().list().await.map_err(unavailable)?;
+        let tasks = match self.shared.member() {
             Some(member) => member.handle.agent_tasks(TASKS_LIMIT).await?,
             None => Vec::new(),
         };
@@ -414,7 +424,7 @@ impl Local {
         let LocalTask { task, status, health } = local;
         let known = Container::of_task(task, status);
         let running = known.state == ContainerState::Running;
-        let address = self.0.containers.network().address(&task.id);
+        let address = self.shared.containers.network().address(&task.id);
         Container {
             id: info.container,
             image_id: images.get(&info.image).cloned().unwrap_or_default(),
@@ -440,7 +450,7 @@ impl Local {
             let (name, source) = (String::new(), String::new());
             return MountPoint { kind: "tmpfs", name, source, target, read_only };
         };
-        let data = &self.0.options.data_dir;
+        let data = &self.shared.options.data_dir;
         let path = std::path::Path::new(&source);
         let volume = path.strip_prefix(data.join("volumes")).ok();
         let name = volume.and_then(|rest| rest.iter().next()).unwrap_or_default();

@@ -1,233 +1,122 @@
-//! This node as a member of a cluster: the parts that exist only then, started and ended together.
+//! This node as a member of a cluster, while it runs.
 
-use super::{
-    DaemonError, Shared,
-    host::{SystemEntropy, random_bytes},
-    membership::Membership,
-    ports::{AuthorityPort, DiskPort, Elections, LogPort, MemberPort, PeersPort},
-    renewal, role, roster, streams,
-    whereabouts::{self, Told},
-    workload::Containers,
-};
+use super::membership::{Membership, address::host_of};
 use crate::{
-    agent,
-    cluster::{Change, Command, Refusal},
-    consensus::{Consensus, OnSmol, Settings},
-    node::{self, Ended, Handle, ManagerPorts, Ports},
-    pki::{CertificateFiles, NodeFiles, SealKey},
-    store::{AgentStore, ManagerStore, Sealer},
+    cluster::{Query, Request, Response},
+    consensus::{Consensus, OnSmol},
+    node::{Ended, Handle},
+    pki::NodeFiles,
+    store::ManagerStore,
     transport::{Credentials, Endpoint, Managers},
-    types::{Entropy, RequestId, Role},
+    types::{Node, Role},
 };
+use async_channel::Receiver;
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-
-/// How many parts of the election timeout a leader's lease and the wait after it are: the engine
-/// waits for twice its shortest wait, the lease, and then once to twice that wait.
-const WAITS_PER_TIMEOUT: u32 = 3;
-
-/// How often the leader tells the other managers that it lives, in tenths of the engine's shortest
-/// wait, which is the longest there is. An answer has to be here before the next beat, so this is
-/// the longest round trip; to miss one beat, or two, does no harm. A leader that is alone tells
-/// nobody.
-const BEAT_TENTHS: u32 = 9;
 
 /// How long a manager that ends waits for another to take the lead: an election without its wait.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long making the cluster's first entry may take: one commit on the slowest card.
-const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
+/// How long the leader may take to say who the managers are.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
 
-/// A running member.
+/// A running member: the parts that exist only then, started and ended together.
 #[derive(Debug)]
 pub(super) struct Member {
     /// As it was when the member started.
     pub(super) membership: Membership,
     /// Where other nodes are told to reach it by now.
     pub(super) told: Told,
-    /// Whether it is a manager that waits for the unlock key, and only a worker until then.
-    pub(super) locked: bool,
+    pub(super) duty: Duty,
     pub(super) handle: Handle,
     pub(super) endpoint: Endpoint,
-    pub(super) store: Option<Arc<ManagerStore>>,
-    pub(super) consensus: Option<Consensus<OnSmol>>,
     /// Told once, why the node ended.
-    pub(super) ended: async_channel::Receiver<Ended>,
+    pub(super) ended: Receiver<Ended>,
+    /// Told once, where it is to start anew: the certificate that it does so with.
+    pub(super) anew: Receiver<NodeFiles>,
     /// Dropped with the member: what forwards events of containers, what renews its certificate,
     /// and what follows its role and its addresses.
     pub(super) _background: [smol::Task<()>; 4],
 }
 
-/// What makes a new cluster.
-pub(super) struct Birth {
-    pub(super) cluster: crate::types::Cluster,
-    pub(super) node: crate::types::Node,
+/// What a member does for its cluster.
+#[derive(Debug)]
+pub(super) enum Duty {
+    /// It runs containers.
+    Worker,
+    /// It is a manager that waits for the unlock key, and only a worker until then.
+    Locked,
+    /// It takes part in deciding.
+    Manager {
+        /// The log.
+        store: Arc<ManagerStore>,
+        /// The engine on it.
+        consensus: Consensus<OnSmol>,
+    },
 }
 
-fn seal_key_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("seal.key")
-}
+impl Member {
+    /// Tells whether it waits for the unlock key.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self.duty, Duty::Locked)
+    }
 
-/// Removes every trace of a membership: also what a join or init that was cut short has left.
-pub(super) fn forget(data_dir: &Path) -> Result<(), DaemonError> {
-    Membership::remove(data_dir)?;
-    CertificateFiles::under(data_dir).remove()?;
-    forget_state(data_dir)?;
-    remove_files([data_dir.join("agent.redb")])
-}
-
-/// Removes what only a manager has.
-pub(super) fn forget_state(data_dir: &Path) -> Result<(), DaemonError> {
-    let roster = data_dir.join(roster::FILE);
-    remove_files([data_dir.join("manager.redb"), seal_key_path(data_dir), roster])
-}
-
-fn remove_files<const N: usize>(paths: [PathBuf; N]) -> Result<(), DaemonError> {
-    for path in paths {
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(DaemonError::Io { what: format!("remove {}", path.display()), source });
-            }
-            _ => {}
+    /// Returns its consensus engine.
+    pub(super) fn consensus(&self) -> Option<&Consensus<OnSmol>> {
+        match &self.duty {
+            Duty::Manager { consensus, .. } => Some(consensus),
+            Duty::Worker | Duty::Locked => None,
         }
     }
-    Ok(())
-}
 
-/// A boxed future: the compiler cannot see that one that waits for the engine's may move between
-/// threads, unless each of those is looked at alone.
-type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, DaemonError>> + Send>>;
+    /// Asks the leader for the managers; none where nobody leads.
+    pub(super) async fn managers(&self) -> Option<Vec<Node>> {
+        let nodes = self.handle.request(Request::Read(Query::Nodes), ASK_LIMIT).await;
+        let Ok(Response::Nodes(nodes)) = nodes else { return None };
+        Some(nodes.into_iter().filter(|node| node.manager.is_some()).collect())
+    }
 
-/// Starts a member on what is on disk; with `birth`, makes its cluster first. Where it fails nothing
-/// runs on, and the port and the files are free for the next attempt.
-pub(super) fn start(
-    shared: &Arc<Shared>,
-    membership: Membership,
-    files: NodeFiles,
-    endpoint: Endpoint,
-    birth: Option<Birth>,
-) -> Boxed<Member> {
-    let shared = Arc::clone(shared);
-    Box::pin(async move {
-        let started = start_now(shared, membership, files, endpoint.clone(), birth).await;
-        if started.is_err() {
-            endpoint.close().await;
+    /// Ends the member; containers go on running. What is on disk stays.
+    pub(super) async fn stop(&self) {
+        if let Some(consensus) = self.consensus() {
+            consensus.hand_over(HAND_OVER_LIMIT).await;
         }
-        started
-    })
-}
-
-async fn start_now(
-    shared: Arc<Shared>,
-    membership: Membership,
-    files: NodeFiles,
-    endpoint: Endpoint,
-    birth: Option<Birth>,
-) -> Result<Member, DaemonError> {
-    let containers = shared.containers.clone();
-    let agent_store = AgentStore::open(&shared.options.data_dir.join("agent.redb"))?;
-    let agent_store = agent_store.noting_in(shared.options.run_dir.join("agent"));
-    let (election, elections) = async_channel::bounded(1);
-    let engine = open_log(&shared, &membership, election)?;
-    let locked = membership.role == Role::Manager && engine.is_none();
-    if engine.is_some() {
-        // The log says nothing before a majority is there, and this says who may be one.
-        endpoint.set_roster(roster::load(&shared.options.data_dir));
-    }
-    identify(&endpoint, &membership, &files)?;
-    // One waits: a later place counts instead of it.
-    let (place, places) = async_channel::bounded(1);
-    let (trust, trusts) = async_channel::bounded(1);
-    let data_dir: Arc<Path> = Arc::from(shared.options.data_dir.as_path());
-    let ports = Ports {
-        host: shared.host,
-        disk: DiskPort(Arc::new(agent_store)),
-        peers: PeersPort { endpoint: endpoint.clone(), places: place, trusts: trust, data_dir },
-        workload: containers.clone(),
-        manager: engine.as_ref().map(|(_, log)| ManagerPorts {
-            log: log.clone(),
-            authority: AuthorityPort(shared.clock.clone()),
-            member: membership.key(),
-        }),
-    };
-    let options = node::Options {
-        node: membership.node.clone(),
-        agent: agent::Options::default(),
-        occurrences: containers.teller().board().clone(),
-    };
-    let (handle, run) = node::new(options, ports);
-    let (sender, ended) = async_channel::bounded(1);
-    smol::spawn(async move {
-        // Whoever waited for it may be gone: the daemon ends.
-        sender.send(run.run().await).await.ok();
-    })
-    .detach();
-    let mut consensus = None;
-    let begun = begin(engine.as_ref(), &membership, &endpoint, (&handle, birth), &mut consensus);
-    if let Err(error) = begun.await {
-        end(&handle, &ended, consensus.as_ref()).await;
-        return Err(error);
-    }
-    let watch = containers.watch();
-    endpoint.set_handler(streams::handler(&shared, &handle, &membership, consensus.clone()));
-    endpoint.set_managers(managers(&membership, locked));
-    let store = engine.map(|(store, _)| store);
-    let weak = Arc::downgrade(&shared);
-    let renewal = smol::spawn(renewal::run(weak.clone(), endpoint.clone(), trusts));
-    let changes = role::Changes { places, elections };
-    let role = smol::spawn(role::run(weak.clone(), endpoint.clone(), changes));
-    let told = Told::new(&membership.advertise);
-    let addresses = whereabouts::follow_machine(weak, &handle, &endpoint, &told, locked);
-    let background = [watch, renewal, role, addresses];
-    Ok(Member {
-        membership,
-        told,
-        locked,
-        handle,
-        endpoint,
-        store,
-        consensus,
-        ended,
-        _background: background,
-    })
-}
-
-/// Starts the engine where there is a log, and makes the cluster that is to be made. `consensus` is
-/// what was started, also where the rest fails.
-async fn begin(
-    engine: Option<&(Arc<ManagerStore>, LogPort)>,
-    membership: &Membership,
-    endpoint: &Endpoint,
-    (handle, birth): (&Handle, Option<Birth>),
-    consensus: &mut Option<Consensus<OnSmol>>,
-) -> Result<(), DaemonError> {
-    if let Some((store, log)) = engine {
-        let own = (membership.key(), membership.election_timeout());
-        let first = birth.is_some().then(|| membership.advertise.clone());
-        let engine = start_engine(Arc::clone(store), log.clone(), own, endpoint, first);
-        *consensus = Some(engine.await?);
-    }
-    match birth {
-        Some(birth) => bootstrap(handle.clone(), birth).await,
-        None => Ok(()),
+        end(&self.handle, &self.ended, self.consensus()).await;
+        self.endpoint.close().await;
     }
 }
 
-/// Gives the endpoint what others know this node by.
-fn identify(
-    endpoint: &Endpoint,
-    membership: &Membership,
-    files: &NodeFiles,
-) -> Result<(), DaemonError> {
-    if membership.was_manager {
-        endpoint.set_was_manager();
+/// Ends the node's loop and its engine.
+pub(super) async fn end(
+    handle: &Handle,
+    ended: &Receiver<Ended>,
+    consensus: Option<&Consensus<OnSmol>>,
+) {
+    handle.stop();
+    ended.recv().await.ok();
+    if let Some(consensus) = consensus {
+        consensus.shutdown().await;
     }
-    Ok(endpoint.set_identity(Some(&credentials(files)))?)
+}
+
+/// What other nodes are told by now, `host:port`. All clones are one.
+#[derive(Debug, Clone)]
+pub(super) struct Told(Arc<Mutex<String>>);
+
+impl Told {
+    pub(super) fn new(address: &str) -> Self {
+        Self(Arc::new(Mutex::new(address.to_owned())))
+    }
+
+    pub(super) fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, address: &str) {
+        address.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// Returns what is on disk as connections take it.
@@ -251,118 +140,4 @@ pub(super) fn managers(membership: &Membership, locked: bool) -> Managers {
         }
         Role::Worker => Managers::Remote(known),
     }
-}
-
-/// Returns the host of `host:port`.
-pub(super) fn host_of(address: &str) -> String {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']').to_owned()
-}
-
-/// Opens the log of a manager; none on a worker, nor where the manager is locked.
-fn open_log(
-    shared: &Shared,
-    membership: &Membership,
-    elections: async_channel::Sender<Elections>,
-) -> Result<Option<(Arc<ManagerStore>, LogPort)>, DaemonError> {
-    if membership.role == Role::Worker {
-        return Ok(None);
-    }
-    let Some(seal) = shared.lock.open()? else {
-        tracing::warn!("this manager is locked: midge swarm unlock opens it");
-        return Ok(None);
-    };
-    let store = open_store(&shared.options.data_dir, &seal)?;
-    let (timeout, as_of) = (membership.election_timeout(), membership.election_as_of);
-    let (lock, election) = (Arc::clone(&shared.lock), Elections { timeout, as_of });
-    Ok(Some((Arc::clone(&store), LogPort::new(store, lock, election, elections))))
-}
-
-/// Opens the manager's file with the key that seals it.
-pub(super) fn open_store(
-    data_dir: &Path,
-    seal: &SealKey,
-) -> Result<Arc<ManagerStore>, DaemonError> {
-    let nonce = || {
-        let mut nonce = [0; 12];
-        nonce.copy_from_slice(&random_bytes()[..12]);
-        nonce
-    };
-    let sealer = Sealer::new(seal.id, &seal.bytes, nonce);
-    Ok(Arc::new(ManagerStore::open(&data_dir.join("manager.redb"), sealer)?))
-}
-
-/// Starts the engine, as that of a new group where `first` says where its only member is reached. The
-/// node's loop must run already, since the engine gives it the snapshot first.
-fn start_engine(
-    store: Arc<ManagerStore>,
-    log: LogPort,
-    (id, election): (u64, Duration),
-    endpoint: &Endpoint,
-    first: Option<String>,
-) -> Boxed<Consensus<OnSmol>> {
-    let peers = Arc::new(MemberPort(endpoint.clone()));
-    Box::pin(async move {
-        let wait = election / WAITS_PER_TIMEOUT;
-        let settings = Settings {
-            id,
-            heartbeat: wait * BEAT_TENTHS / 10,
-            election: wait,
-            snapshot_interval: log.snapshot_interval(),
-        };
-        let engine = Consensus::<OnSmol>::start(&settings, store, peers, log.channel()).await?;
-        if let Some(address) = first {
-            engine.initialize(address).await?;
-        }
-        log.set(engine.clone());
-        Ok(engine)
-    })
-}
-
-async fn bootstrap(handle: Handle, birth: Birth) -> Result<(), DaemonError> {
-    let command = Command {
-        request: Some(RequestId::from_bits(SystemEntropy.next_u128())),
-        term: 0,
-        date: super::host::wall_clock(),
-        change: Change::CreateCluster {
-            cluster: Box::new(birth.cluster),
-            node: Box::new(birth.node),
-        },
-    };
-    handle.bootstrap(command, BOOTSTRAP_LIMIT).await.map(|_| ()).map_err(DaemonError::from)
-}
-
-/// Ends the node's loop and its engine.
-async fn end(
-    handle: &Handle,
-    ended: &async_channel::Receiver<Ended>,
-    consensus: Option<&Consensus<OnSmol>>,
-) {
-    handle.stop();
-    ended.recv().await.ok();
-    if let Some(consensus) = consensus {
-        consensus.shutdown().await;
-    }
-}
-
-impl Member {
-    /// Ends the member; containers go on running. What is on disk stays.
-    pub(super) async fn stop(&self) {
-        if let Some(consensus) = &self.consensus {
-            consensus.hand_over(HAND_OVER_LIMIT).await;
-        }
-        end(&self.handle, &self.ended, self.consensus.as_ref()).await;
-        self.endpoint.close().await;
-    }
-}
-
-impl From<Refusal> for DaemonError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-/// The containers, for those that only need these.
-pub(super) fn containers(shared: &Shared) -> &Containers {
-    &shared.containers
 }

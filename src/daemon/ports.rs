@@ -1,6 +1,6 @@
 //! The node's ports on the real parts: small translations, and no decisions.
 
-use super::lock::SealLock;
+use super::membership::{lock::SealLock, roster};
 use crate::{
     agent,
     cluster::{Admission, Class, Refusal, Request, Response},
@@ -232,7 +232,7 @@ impl Peers for PeersPort {
 
     fn set_roster(&self, roster: Roster) {
         if self.endpoint.set_roster(roster.clone())
-            && let Err(error) = super::roster::save(&self.data_dir, &roster)
+            && let Err(error) = roster::save(&self.data_dir, &roster)
         {
             tracing::warn!(%error, "cannot write down who the managers are");
         }

@@ -4,7 +4,7 @@
 //! Knows nothing of what is asked. A node's refusal keeps its class; any other failure says that
 //! the node is not available, and why.
 
-use super::{Shared, swarm};
+use super::shared::{Shared, not_in_swarm};
 use crate::{
     cluster::{Class, Refusal},
     transport::{ByteReceiver, ByteSender, Endpoint, StreamError},
@@ -73,7 +73,7 @@ pub(super) async fn ask(
     request: StreamRequest,
 ) -> Result<Line, Unanswered> {
     let Some(member) = shared.member() else {
-        let error = StreamError::Refused(swarm::not_in_swarm());
+        let error = StreamError::Refused(not_in_swarm());
         return Err(Unanswered { node: node.clone(), error });
     };
     Line::open(&member.endpoint, node, request).await
@@ -162,7 +162,7 @@ mod tests {
         smol::block_on(async {
             let config = Config { listen, clock, resolver: Resolver::default() };
             let endpoint = Endpoint::bind(config).unwrap();
-            endpoint.set_identity(Some(&super::super::member::credentials(&files))).unwrap();
+            endpoint.set_identity(Some(&crate::daemon::member::credentials(&files))).unwrap();
             endpoint.set_handler(Arc::new(move |stream| {
                 // Whoever asked may be gone by then.
                 Box::pin(async move { drop(answer(stream).await) })

@@ -1,7 +1,11 @@
 //! What other nodes ask over streams: to join, for logs, to take an image, to do
 //! something with a container.
 
-use super::{Shared, chores, container, images, logs, membership::Membership};
+use super::{
+    containers::{chores, container, images, logs},
+    membership::Membership,
+    shared::Shared,
+};
 use crate::{
     cluster::{Class, JoinRequest, Refusal, RenewRequest, Request, Response, RoleRequest},
     consensus::{Consensus, OnSmol},

@@ -3,7 +3,7 @@
 //! Knows Docker's words for it, and that each is said once although an exit may be seen by several:
 //! by whoever asked for it, by the watcher, and by the next inventory.
 
-use super::host::wall_clock;
+use super::machine::host::wall_clock;
 use crate::{
     agent::Phase,
     runtime::{ContainerInfo, VolumeNews},

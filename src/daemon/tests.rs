@@ -1,6 +1,9 @@
 //! What older midges left on disk is read by this one.
 
-use super::{lock::SealLock, member::open_store, membership::Membership};
+use super::{
+    life::start::open_store,
+    membership::{Membership, lock::SealLock},
+};
 use crate::{
     cluster::{State, decode_entry},
     consensus::{Consensus, LogStore, NoPeers, Notice, OnSmol, Settings, SnapshotInterval},

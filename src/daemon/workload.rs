@@ -1,6 +1,6 @@
 //! The containers of this node: runtime, images and network put together.
 
-use super::{describe::Machine, garbage::Collector, teller::Teller};
+use super::{collector::Collector, machine::describe::Machine, teller::Teller};
 use crate::{
     agent::{Event, Failure, Observed, Phase, Prepared, ProbeResult},
     network::Network,

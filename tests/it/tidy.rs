@@ -49,6 +49,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The parts of the daemon, in layers: each names those of its own and of the ones before only.
+const DAEMON: &[&[&str]] = &[
+    &["machine", "config", "membership", "error", "installation"],
+    &["collector", "teller", "workload", "ports"],
+    &["member", "shared"],
+    &["remote", "containers"],
+    &["streams"],
+    &["life"],
+    &["local"],
+];
+
 /// Modules, and parts of one, that decide and do nothing else.
 const PURE: &[&str] =
     &["types", "cluster", "agent", "wire", "doctor/facts", "doctor/finding", "doctor/diagnose"];
@@ -140,6 +151,38 @@ fn modules_name_only_what_they_may() {
                 || code.split("use crate::{").skip(1).any(|group| group_names(group, other));
             if named && module != *other && !allowed.contains(other) {
                 broken.push(format!("{} names {other}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn the_daemon_s_parts_name_only_what_comes_before() {
+    let mut broken = Vec::new();
+    for (path, text) in sources("src/daemon") {
+        let below = path.strip_prefix(root().join("src/daemon")).unwrap();
+        let part = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        // The root puts all of them together.
+        if part == "mod" || is_test(&path) {
+            continue;
+        }
+        let layer = DAEMON.iter().position(|layer| layer.contains(&part));
+        let layer = layer.unwrap_or_else(|| panic!("{part} is in no layer of the daemon"));
+        let code = code(&text);
+        let is_top = below.iter().count() == 1;
+        let prefixes: &[&str] = if is_top { &["daemon", "super"] } else { &["daemon"] };
+        for prefix in prefixes {
+            for later in DAEMON[layer + 1..].iter().copied().flatten() {
+                if code.contains(&format!("{prefix}::{later}::"))
+                    || code.contains(&format!("{prefix}::{later};"))
+                    || code
+                        .split(&format!("{prefix}::{{"))
+                        .skip(1)
+                        .any(|group| group_names(group, later))
+                {
+                    broken.push(format!("{} names {later}", below.display()));
+                }
             }
         }
     }

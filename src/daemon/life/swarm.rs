@@ -1,34 +1,35 @@
-//! Becoming a member of a cluster, and ceasing to be one.
+//! Becoming a member of a cluster, and ceasing to be one, as a user asks for it.
 
 use super::{
-    DaemonError, Shared,
-    address::{self, Advertised, Origin},
-    ended,
-    host::{SystemEntropy, wall_clock},
-    member::{self, Birth, Member},
-    membership::{Membership, MembershipError},
-    recovery, role, whereabouts,
+    bind, forget, install, recovery,
+    start::{self, Birth},
+    whereabouts,
 };
 use crate::{
     api::{
-        error::{LOCKED, NOT_IN_SWARM},
+        error::LOCKED,
         local::{InitOptions, JoinOptions},
     },
-    cluster::{Class, JoinRequest, Query, Refusal, Request, Response, check_cluster_spec},
-    node::Handle,
+    cluster::{Class, JoinRequest, Refusal, Request, check_cluster_spec},
+    daemon::{
+        error::DaemonError,
+        machine::host::{SystemEntropy, wall_clock},
+        member::{Duty, Member},
+        membership::{
+            Membership,
+            address::{self, Advertised, Origin, host_of},
+        },
+        shared::{Shared, not_in_swarm},
+    },
     pki::{self, CertificateFiles, Identity, NodeFiles, TokenText},
     runtime::image::chain,
-    transport::{self, Endpoint, JoinError},
+    transport::JoinError,
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
         NodeSpec, NodeState, NodeStatus, RequestId, Role, RootRotation, Trust, UnlockKey, Version,
     },
 };
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Docker's words.
 const IN_SWARM: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to leave \
@@ -49,10 +50,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// leader before.
 const STEP_BACK_LIMIT: Duration = Duration::from_secs(20);
 
-fn endpoint_config(shared: &Shared, listen: SocketAddr) -> transport::Config {
-    transport::Config { listen, clock: shared.clock.clone(), resolver: shared.resolver.clone() }
-}
-
 fn invalid(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(Class::Invalid, chain(error))
 }
@@ -60,91 +57,6 @@ fn invalid(error: &dyn std::error::Error) -> Refusal {
 /// How long the managers may take to give a new one its vote, before whoever joins is told that it
 /// has joined: it first fetches their state, over whatever link it has.
 const VOTE_LIMIT: Duration = Duration::from_secs(20);
-
-/// How long a port may take to come free that an attempt of a moment ago held.
-const BIND_LIMIT: Duration = Duration::from_secs(3);
-
-/// Binds the endpoint; waits a moment where the port is taken, since the endpoint of a join that
-/// just failed lets go of it only once its last connection has.
-pub(super) async fn bind(shared: &Shared, listen: SocketAddr) -> Result<Endpoint, DaemonError> {
-    let start = std::time::Instant::now();
-    loop {
-        match Endpoint::bind(endpoint_config(shared, listen)) {
-            Err(transport::BindError::Socket { source, .. })
-                if source.kind() == std::io::ErrorKind::AddrInUse
-                    && start.elapsed() < BIND_LIMIT =>
-            {
-                smol::Timer::after(Duration::from_millis(50)).await;
-            }
-            result => return Ok(result?),
-        }
-    }
-}
-
-pub(super) fn internal(error: &DaemonError) -> Refusal {
-    let class = match error {
-        DaemonError::Bind(_) => Class::Invalid,
-        _ => Class::Internal,
-    };
-    let text = match error {
-        DaemonError::Refused(refusal) => return refusal.clone(),
-        other => match other.hint() {
-            Some(hint) => format!("{} ({hint})", other.explain()),
-            None => other.explain(),
-        },
-    };
-    Refusal::new(class, text)
-}
-
-/// Makes a member the daemon's, and waits for its end in the background.
-pub(super) fn install(shared: &Arc<Shared>, member: Member) {
-    let (handle, end) = (member.handle.clone(), member.ended.clone());
-    shared.set_member(Some(Arc::new(member)));
-    let shared = Arc::clone(shared);
-    smol::spawn(async move {
-        if let Ok(why) = end.recv().await {
-            ended(&shared, &handle, why).await;
-        }
-    })
-    .detach();
-}
-
-/// Starts a member on what is on disk.
-pub(super) async fn start(
-    shared: &Arc<Shared>,
-    mut membership: Membership,
-    files: NodeFiles,
-) -> Result<(), DaemonError> {
-    // It may have moved while nobody looked.
-    let before = membership.clone();
-    drop(whereabouts::follow(&shared.config.advertise_addr, &mut membership));
-    if membership != before {
-        membership.save(&shared.options.data_dir)?;
-    }
-    let endpoint = bind_again(shared, &membership.listen).await?;
-    let member = member::start(shared, membership, files, endpoint, None).await?;
-    install(shared, member);
-    Ok(())
-}
-
-/// Where an endpoint is that nobody is to reach: at whichever port is free, for this machine alone.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// Binds the endpoint where this node listened before. Where the machine has no such address, as
-/// after a power cut before DHCP has answered, it is bound where nobody reaches it: the node's
-/// containers come back all the same, and [`whereabouts`] moves it once the address is there.
-async fn bind_again(shared: &Shared, text: &str) -> Result<Endpoint, DaemonError> {
-    let why = match address::listen(text) {
-        Ok(listen) => match bind(shared, listen).await {
-            Err(DaemonError::Bind(error)) if error.lacks_address() => chain(&error),
-            result => return result,
-        },
-        // An interface that has no address, or is not there.
-        Err(error) => error.to_string(),
-    };
-    tracing::warn!(why, "other nodes do not reach this one until the machine has that address");
-    bind(shared, NOWHERE).await
-}
 
 /// Returns what a user wants other nodes to be told: here, or in the configuration.
 fn asked_for<'a>(shared: &'a Shared, said: &'a str) -> &'a str {
@@ -156,7 +68,7 @@ fn asked_for<'a>(shared: &'a Shared, said: &'a str) -> &'a str {
 }
 
 /// Makes a new cluster with this node as its manager.
-pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<NodeId, Refusal> {
+pub(crate) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<NodeId, Refusal> {
     let _one = shared.changing.lock().await;
     if shared.member().is_some() {
         if options.force_new_cluster {
@@ -169,13 +81,13 @@ pub(super) async fn init(shared: Arc<Shared>, options: InitOptions) -> Result<No
     let text = asked_for(&shared, &options.advertise);
     let advertise =
         address::advertise(text, (&options.listen, listen)).map_err(|error| invalid(&error))?;
-    member::forget(&shared.options.data_dir).map_err(|error| internal(&error))?;
+    forget(&shared.options.data_dir)?;
     let made = make(&shared, options, listen, advertise).await;
     if made.is_err() {
         // Nothing of a cluster that was not acknowledged may come back with the next start.
-        member::forget(&shared.options.data_dir).map_err(|error| internal(&error))?;
+        forget(&shared.options.data_dir)?;
     }
-    made.map_err(|error| internal(&error))
+    Ok(made?)
 }
 
 async fn make(
@@ -229,14 +141,14 @@ async fn make(
             status: NodeStatus {
                 state: NodeState::Unknown,
                 message: String::new(),
-                address: member::host_of(&advertise),
+                address: host_of(&advertise),
             },
             manager: Some(ManagerStatus { address: advertise, raft_id: node.member() }),
             role: Role::Manager,
             key_digest,
         },
     };
-    let member = member::start(shared, membership.clone(), files, endpoint, Some(birth)).await?;
+    let member = start::start(shared, membership.clone(), files, endpoint, Some(birth)).await?;
     if let Err(error) = membership.save(&shared.options.data_dir) {
         member.stop().await;
         return Err(error.into());
@@ -246,7 +158,7 @@ async fn make(
 }
 
 /// Makes the root that replaces the cluster's, and has that one vouch for it.
-pub(super) fn next_root(
+pub(crate) fn next_root(
     cluster: &Cluster,
     given: Option<(String, String)>,
     date: Date,
@@ -265,7 +177,7 @@ pub(super) fn next_root(
 }
 
 /// Returns the trust of a node that knows one root and nothing else yet.
-pub(super) fn root_only(root: &[u8]) -> Trust {
+fn root_only(root: &[u8]) -> Trust {
     Trust { roots: vec![root.to_vec()], cross_signed: Vec::new() }
 }
 
@@ -274,7 +186,7 @@ fn new_token() -> JoinToken {
 }
 
 /// Joins a cluster.
-pub(super) async fn join(shared: Arc<Shared>, options: JoinOptions) -> Result<(), Refusal> {
+pub(crate) async fn join(shared: Arc<Shared>, options: JoinOptions) -> Result<(), Refusal> {
     let _one = shared.changing.lock().await;
     if shared.member().is_some() {
         return Err(in_swarm());
@@ -293,7 +205,7 @@ pub(super) async fn join(shared: Arc<Shared>, options: JoinOptions) -> Result<()
     if shared.containers.describe_now().await.platform.architecture.is_empty() {
         return Err(Refusal::new(Class::Unavailable, "containerd does not answer on this node"));
     }
-    joined(&shared, &options, &token, listen, advertise).await
+    Ok(joined(&shared, &options, &token, listen, advertise).await?)
 }
 
 async fn joined(
@@ -302,29 +214,27 @@ async fn joined(
     token: &TokenText,
     listen: SocketAddr,
     advertise: Option<Advertised>,
-) -> Result<(), Refusal> {
+) -> Result<(), DaemonError> {
     let data_dir = &shared.options.data_dir;
     let files = CertificateFiles::under(data_dir);
-    let failed = |error: DaemonError| internal(&error);
     // The key of a join whose answer was lost is used again: the manager then gives the same node
     // id, and does not count two nodes.
     // Only the manager knows which role the token stands for.
     let told = match (advertise, options.remotes.first()) {
         (None, Some(manager)) => {
-            let found = role::own_address(shared, manager, listen.port()).await;
+            let found = whereabouts::own_address(shared, manager, listen.port()).await;
             found.map(|address| Advertised { address, origin: Origin::Found })
         }
         (advertise, _) => advertise,
     };
-    let known = files.load_key().map_err(|error| failed(error.into()))?;
-    let (key, csr) =
-        pki::new_key_and_request(known.as_deref()).map_err(|error| failed(error.into()))?;
+    let known = files.load_key()?;
+    let (key, csr) = pki::new_key_and_request(known.as_deref())?;
     if known.is_none() {
-        files.save_key(&key).map_err(|error| failed(error.into()))?;
+        files.save_key(&key)?;
     }
     let request = JoinRequest {
         secret: token.secret,
-        key_digest: pki::request_key_digest(&csr).map_err(|error| failed(error.into()))?,
+        key_digest: pki::request_key_digest(&csr)?,
         csr,
         description: shared.containers.describe_now().await,
         labels: shared.config.node_labels.clone(),
@@ -332,12 +242,12 @@ async fn joined(
         address: String::new(),
         advertise: told.as_ref().map(|told| told.address.clone()).unwrap_or_default(),
     };
-    let endpoint = bind(shared, listen).await.map_err(failed)?;
+    let endpoint = bind(shared, listen).await?;
     let admitted = match endpoint.join(&options.remotes, token, request).await {
         Ok(admitted) => admitted,
         Err(error) => {
             endpoint.close().await;
-            return Err(refused(&error));
+            return Err(refused(&error).into());
         }
     };
     let date = wall_clock();
@@ -353,15 +263,14 @@ async fn joined(
     let node_files = NodeFiles { trust, certificate: admission.certificate, key };
     if let Err(error) = files.save(&node_files) {
         endpoint.close().await;
-        return Err(failed(error.into()));
+        return Err(error.into());
     }
-    let member = member::start(shared, membership.clone(), node_files, endpoint, None);
-    let member = member.await.map_err(failed)?;
+    let member = start::start(shared, membership.clone(), node_files, endpoint, None).await?;
     if let Err(error) = membership.save(data_dir) {
         member.stop().await;
-        return Err(failed(error.into()));
+        return Err(error.into());
     }
-    let consensus = member.consensus.clone();
+    let consensus = member.consensus().cloned();
     install(shared, member);
     // Whoever is told that a manager joined may take another one down.
     if let Some(consensus) = consensus
@@ -381,7 +290,7 @@ fn refused(error: &JoinError) -> Refusal {
 }
 
 /// Leaves the cluster.
-pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refusal> {
+pub(crate) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refusal> {
     let member = {
         let _one = shared.changing.lock().await;
         shared.member()
@@ -389,23 +298,22 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
     let Some(member) = member else {
         return Err(Refusal::new(Class::Unavailable, "This node is not part of a swarm"));
     };
-    if member.locked && !force {
-        return Err(Refusal::new(Class::Unavailable, LOCKED));
-    }
-    let member = if member.membership.role == Role::Manager && !member.locked {
-        let managers = managers(&member).await;
-        if !force {
-            return Err(Refusal::new(Class::Unavailable, leaving(managers.map(|m| m.len()))));
-        }
-        match managers {
-            Some(managers) if managers.len() > 1 => {
-                let stepped = step_back(shared, member, managers).await;
-                stepped.ok_or_else(not_in_swarm)?
+    let member = match member.duty {
+        Duty::Locked if !force => return Err(Refusal::new(Class::Unavailable, LOCKED)),
+        Duty::Worker | Duty::Locked => member,
+        Duty::Manager { .. } => {
+            let managers = member.managers().await;
+            if !force {
+                return Err(Refusal::new(Class::Unavailable, leaving(managers.map(|m| m.len()))));
             }
-            _ => member,
+            match managers {
+                Some(managers) if managers.len() > 1 => {
+                    let stepped = step_back(shared, member, managers).await;
+                    stepped.ok_or_else(not_in_swarm)?
+                }
+                _ => member,
+            }
         }
-    } else {
-        member
     };
     member.handle.leave()?;
     let start = std::time::Instant::now();
@@ -417,13 +325,6 @@ pub(super) async fn leave(shared: &Arc<Shared>, force: bool) -> Result<(), Refus
         smol::Timer::after(Duration::from_millis(20)).await;
     }
     Ok(())
-}
-
-/// Returns the managers; none where nobody leads.
-pub(super) async fn managers(member: &Member) -> Option<Vec<Node>> {
-    let nodes = member.handle.request(Request::Read(Query::Nodes), ASK_LIMIT).await;
-    let Ok(Response::Nodes(nodes)) = nodes else { return None };
-    Some(nodes.into_iter().filter(|node| node.manager.is_some()).collect())
 }
 
 /// Says what leaving costs a cluster of so many managers.
@@ -466,50 +367,7 @@ async fn step_back(
     shared.settled_member().await
 }
 
-/// The node is no longer a member: everything of it goes.
-pub(super) async fn retire(shared: &Arc<Shared>, handle: &Handle, reason: &str) {
-    tracing::info!(reason, "this node is no longer a member of its cluster");
-    let _one = shared.changing.lock().await;
-    if let Some(member) = shared.member() {
-        if let Some(consensus) = &member.consensus {
-            consensus.shutdown().await;
-        }
-        member.endpoint.close().await;
-    }
-    handle.stop();
-    shared.containers.network().teardown().await;
-    shared.containers.remove_cgroup();
-    if let Err(error) = member::forget(&shared.options.data_dir) {
-        tracing::error!(error = error.explain(), "cannot forget the cluster");
-    }
-    shared.set_member(None);
-}
-
-/// Writes down how late it has become, for a board that starts without a clock, where what is
-/// written is older than `age`.
-pub(super) fn remember(shared: &Shared, age: Duration) {
-    let now: Date = shared.clock.date();
-    let write = || -> Result<(), MembershipError> {
-        let Some(mut membership) = Membership::load(&shared.options.data_dir)? else {
-            return Ok(());
-        };
-        if now.since(membership.last_seen) < age {
-            return Ok(());
-        }
-        membership.last_seen = now;
-        membership.save(&shared.options.data_dir)
-    };
-    if let Err(error) = write() {
-        tracing::warn!(error = chain(&error), "cannot write down the time");
-    }
-}
-
 /// The refusal of a node that is in a cluster already.
 pub(super) fn in_swarm() -> Refusal {
     Refusal::new(Class::Unavailable, IN_SWARM)
-}
-
-/// The refusal of a node that is in no cluster.
-pub(super) fn not_in_swarm() -> Refusal {
-    Refusal::new(Class::Unavailable, NOT_IN_SWARM)
 }

@@ -1,16 +1,15 @@
 //! Chores: what users ask of what this node stores, and of what others do.
 
-use super::{
-    Shared, garbage,
-    host::SystemEntropy,
-    images,
-    member::containers,
-    remote::{self, Target},
-};
+use super::{garbage, images};
 use crate::{
     agent::garbage::is_wanted,
     api::local::NodeAnswer,
     cluster::{Class, Refusal},
+    daemon::{
+        machine::host::SystemEntropy,
+        remote::{self, Target},
+        shared::Shared,
+    },
     runtime::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, image::chain},
     transport::{ByteSender, StreamError},
     types::{
@@ -27,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 const CHORE_LIMIT: Duration = Duration::from_secs(600);
 
 /// Does a chore for another node.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     shared: &Arc<Shared>,
     chore: Chore,
     mut sender: ByteSender,
@@ -38,7 +37,7 @@ pub(super) async fn serve(
 }
 
 /// Does a chore on each of several nodes, all at once; the answers come in order of names.
-pub(super) async fn everywhere(
+pub(crate) async fn everywhere(
     shared: &Arc<Shared>,
     targets: Vec<Target>,
     chore: Chore,
@@ -50,7 +49,7 @@ pub(super) async fn everywhere(
             match target {
                 Target::Here => {
                     let node = shared.member().map(|member| member.membership.node.clone());
-                    let name = containers(&shared).machine().hostname.clone();
+                    let name = shared.containers.machine().hostname.clone();
                     NodeAnswer { node, name, result: run(&shared, chore).await }
                 }
                 Target::There(node, name) => {
@@ -75,7 +74,7 @@ async fn ask(shared: &Shared, node: &NodeId, chore: Chore) -> Result<ChoreDone, 
 }
 
 /// Does a chore on this node.
-pub(super) async fn run(shared: &Shared, chore: Chore) -> Result<ChoreDone, Refusal> {
+pub(crate) async fn run(shared: &Shared, chore: Chore) -> Result<ChoreDone, Refusal> {
     let work = async {
         match chore {
             Chore::Images => Ok(ChoreDone::Images(images::list(shared).await?)),
@@ -89,7 +88,7 @@ pub(super) async fn run(shared: &Shared, chore: Chore) -> Result<ChoreDone, Refu
             Chore::PruneImages(prune) => prune_images(shared, &prune).await,
             Chore::Usage => Ok(ChoreDone::Usage(Box::new(usage(shared).await?))),
             volumes => {
-                let store = containers(shared).runtime().volumes().clone();
+                let store = shared.containers.runtime().volumes().clone();
                 let done = smol::unblock(move || volume_chore(&store, volumes)).await;
                 done.map_err(|error| refusal(&error))
             }
@@ -161,7 +160,7 @@ fn wanted(new: NewVolume) -> VolumeWanted {
 
 async fn prune_images(shared: &Shared, prune: &Prune) -> Result<ChoreDone, Refusal> {
     let failed = |error: &dyn std::error::Error| Refusal::new(Class::Internal, chain(error));
-    let store = containers(shared).images();
+    let store = shared.containers.images();
     let before = store.disk().await.map_err(|error| failed(&error))?;
     let wanted = garbage::wanted(shared).await?;
     let mut removed = Vec::new();
@@ -184,8 +183,8 @@ async fn prune_images(shared: &Shared, prune: &Prune) -> Result<ChoreDone, Refus
 
 /// Adds up what takes this node's disk.
 async fn usage(shared: &Shared) -> Result<StorageUse, Refusal> {
-    let runtime = containers(shared).runtime();
-    let images = containers(shared).images().disk().await;
+    let runtime = shared.containers.runtime();
+    let images = shared.containers.images().disk().await;
     let images = images.map_err(|error| Refusal::new(Class::Internal, chain(&error)))?;
     let away = |failure: crate::agent::Failure| Refusal::new(Class::Unavailable, failure.message);
     let sizes = runtime.sizes().await.map_err(away)?;

@@ -4,13 +4,15 @@
 //! nodes are told is written down first, and then said: a manager whose address is not among those
 //! that the leader names says so when it asks for its role.
 
-use super::{
-    Shared,
-    address::{self, Advertised, Origin, Verdict},
-    member,
-    membership::{Membership, MembershipError},
-};
 use crate::{
+    daemon::{
+        member::{Told, managers},
+        membership::{
+            Membership, MembershipError,
+            address::{self, Advertised, Origin, Verdict},
+        },
+        shared::Shared,
+    },
     network::AddressChanges,
     node::Handle,
     runtime::image::chain,
@@ -20,7 +22,7 @@ use crate::{
 };
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::Weak,
     time::Duration,
 };
 
@@ -32,30 +34,12 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// did not take is written again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 
-/// What other nodes are told by now, `host:port`. All clones are one.
-#[derive(Debug, Clone)]
-pub(super) struct Told(Arc<Mutex<String>>);
-
-impl Told {
-    pub(super) fn new(address: &str) -> Self {
-        Self(Arc::new(Mutex::new(address.to_owned())))
-    }
-
-    pub(super) fn get(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, address: &str) {
-        address.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
 /// What is wrong with the addresses of a node, for people; none where nothing is.
 type Complaint = Option<String>;
 
 /// Makes what other nodes are told what it should be by now. Returns what is wrong that midge may not
 /// put right, or cannot.
-pub(super) fn follow(configured: &str, membership: &mut Membership) -> Complaint {
+pub(crate) fn follow(configured: &str, membership: &mut Membership) -> Complaint {
     let own = interfaces();
     let before = membership.clone();
     if !configured.is_empty()
@@ -136,9 +120,16 @@ fn listens_nowhere(membership: &Membership, own: &[(String, IpAddr)]) -> Complai
     ))
 }
 
+/// Returns this machine's own address on the way to a manager, `host:port`.
+pub(crate) async fn own_address(shared: &Shared, manager: &str, port: u16) -> Option<String> {
+    let found = shared.resolver.resolve_pair(manager, crate::transport::PORT).await.ok()?;
+    let own = address::way_to(found.first().copied())?;
+    Some(SocketAddr::from((own, port)).to_string())
+}
+
 /// A running member, as far as its addresses go.
 #[derive(Debug)]
-pub(super) struct Reached {
+pub(crate) struct Reached {
     handle: Handle,
     endpoint: Endpoint,
     told: Told,
@@ -150,7 +141,7 @@ pub(super) struct Reached {
 }
 
 /// Follows the machine's addresses, until dropped.
-pub(super) fn follow_machine(
+pub(crate) fn follow_machine(
     shared: Weak<Shared>,
     handle: &Handle,
     endpoint: &Endpoint,
@@ -228,7 +219,7 @@ impl Reached {
             tracing::info!(from, to, "other nodes are told another address of this one");
             self.told.set(&membership.advertise);
             if membership.role == Role::Manager {
-                self.endpoint.set_managers(member::managers(&membership, self.locked));
+                self.endpoint.set_managers(managers(&membership, self.locked));
             }
         }
         let done = self.listen(&membership.listen);

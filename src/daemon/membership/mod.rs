@@ -1,10 +1,19 @@
-//! What a node remembers of the cluster it belongs to, in one small file.
+//! What a node remembers of the cluster it belongs to, in one small file; beside it, who the managers
+//! are and the key that seals their log.
 //!
 //! Written as a whole beside the old one and renamed over it, so that a power cut leaves one or
-//! the other. Secrets are elsewhere: this holds names and addresses only.
+//! the other. Secrets are elsewhere: this holds names and addresses only. Nothing here knows
+//! whether the node runs.
 
-use super::address::{Advertised, Origin};
-use crate::types::{ClusterId, Date, ELECTION_TIMEOUT, NodeId, Role, Version};
+pub(crate) mod address;
+pub(crate) mod lock;
+pub(crate) mod roster;
+
+use crate::{
+    runtime::image::chain,
+    types::{ClusterId, Date, ELECTION_TIMEOUT, NodeId, Role, Version},
+};
+use address::{Advertised, Origin};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -63,7 +72,7 @@ pub(crate) struct Membership {
 
 /// The membership cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum MembershipError {
+pub enum MembershipError {
     /// The disk failed.
     #[error("cannot {verb} {path}")]
     Io {
@@ -205,6 +214,22 @@ impl Membership {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Writes down how late it has become, for a board that starts without a clock, where what is
+/// written is older than `age`.
+pub(crate) fn remember(data_dir: &Path, now: Date, age: Duration) {
+    let write = || -> Result<(), MembershipError> {
+        let Some(mut membership) = Membership::load(data_dir)? else { return Ok(()) };
+        if now.since(membership.last_seen) < age {
+            return Ok(());
+        }
+        membership.last_seen = now;
+        membership.save(data_dir)
+    };
+    if let Err(error) = write() {
+        tracing::warn!(error = chain(&error), "cannot write down the time");
     }
 }
 

@@ -7,20 +7,23 @@
 //! backup become workers: nobody knows which of them live, and none may vote.
 
 use super::{
-    DaemonError, Shared,
-    address::{self, Advertised, Origin},
-    host::{SystemEntropy, random_bytes, wall_clock},
-    member::{self, open_store},
-    membership::Membership,
+    bind, forget, install,
+    start::{self, open_store},
     swarm,
 };
 use crate::{
-    api::{
-        error::{LOCKED, NOT_A_MANAGER},
-        local::RestoreOptions,
-    },
+    api::{error::LOCKED, local::RestoreOptions},
     cluster::{Change, Class, Command, Refusal, State, restored_anew, terms_passed},
     consensus::{self, OnSmol},
+    daemon::{
+        error::DaemonError,
+        machine::host::{SystemEntropy, random_bytes, wall_clock},
+        membership::{
+            Membership,
+            address::{self, Advertised, Origin, host_of},
+        },
+        shared::{Shared, as_manager},
+    },
     pki::{self, CertificateFiles, Identity, NodeFiles},
     runtime::image::chain,
     store::{CONTENT_MAX, open_file, seal_file},
@@ -74,14 +77,8 @@ fn decode(content: &[u8]) -> Result<(About, State), String> {
 }
 
 /// Returns the cluster as this manager has it, sealed with `passphrase`.
-pub(super) async fn backup(shared: &Shared, passphrase: String) -> Result<Vec<u8>, Refusal> {
-    let member = shared.member().ok_or_else(swarm::not_in_swarm)?;
-    if member.membership.role != Role::Manager {
-        return Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER));
-    }
-    if member.locked {
-        return Err(Refusal::new(Class::Unavailable, LOCKED));
-    }
+pub(crate) async fn backup(shared: &Shared, passphrase: String) -> Result<Vec<u8>, Refusal> {
+    let member = as_manager(shared.member())?;
     let state = member.handle.snapshot(SNAPSHOT_LIMIT).await?;
     let about = About {
         node: member.membership.node.clone(),
@@ -110,7 +107,7 @@ struct Plan {
 }
 
 /// Makes this node the only manager of the cluster in `file`.
-pub(super) async fn restore(
+pub(crate) async fn restore(
     shared: &Arc<Shared>,
     options: RestoreOptions,
     file: Vec<u8>,
@@ -128,10 +125,9 @@ pub(super) async fn restore(
     drop(content);
     let plan = plan(shared, &options, &about, state).await?;
     let data_dir = shared.options.data_dir.clone();
-    let failed = |error: &DaemonError| swarm::internal(error);
     // What a restore that was cut short has left.
-    member::forget(&data_dir).map_err(|error| failed(&error))?;
-    let endpoint = swarm::bind(shared, plan.listen).await.map_err(|error| failed(&error))?;
+    forget(&data_dir)?;
+    let endpoint = bind(shared, plan.listen).await?;
     let node = plan.membership.node.clone();
     let made = async {
         let (membership, files) = match make(shared, plan).await {
@@ -141,18 +137,18 @@ pub(super) async fn restore(
                 return Err(error);
             }
         };
-        let member = member::start(shared, membership.clone(), files, endpoint, None).await?;
+        let member = start::start(shared, membership.clone(), files, endpoint, None).await?;
         if let Err(error) = membership.save(&data_dir) {
             member.stop().await;
             return Err(error.into());
         }
-        swarm::install(shared, member);
+        install(shared, member);
         Ok(())
     };
     let made: Result<(), DaemonError> = made.await;
-    if let Err(error) = &made {
-        member::forget(&data_dir).map_err(|error| failed(&error))?;
-        return Err(failed(error));
+    if let Err(error) = made {
+        forget(&data_dir)?;
+        return Err(error.into());
     }
     tracing::warn!(%node, "the cluster was restored from a backup");
     Ok(node)
@@ -171,7 +167,7 @@ async fn plan(
     let (listen, told) = addresses(options, about)?;
     let advertise = told.address.clone();
     let (id, date) = (NodeId::generate(&mut SystemEntropy), wall_clock());
-    let (files, key_digest) = identity(&cluster, &id).map_err(|error| swarm::internal(&error))?;
+    let (files, key_digest) = identity(&cluster, &id)?;
     let mut membership = Membership::new(id.clone(), cluster.id.clone(), Role::Manager, date);
     let listen_text = if options.listen.is_empty() { &about.listen } else { &options.listen };
     membership.listen = address::kept_listen(listen_text, listen);
@@ -194,7 +190,7 @@ async fn plan(
         status: NodeStatus {
             state: NodeState::Unknown,
             message: String::new(),
-            address: member::host_of(&advertise),
+            address: host_of(&advertise),
         },
         manager: Some(ManagerStatus { address: advertise, raft_id: membership.key() }),
         role: Role::Manager,
@@ -231,7 +227,7 @@ fn addresses(options: &RestoreOptions, about: &About) -> Result<(SocketAddr, Adv
         let told = address::advertise(&options.advertise, (text, listen)).map_err(invalid)?;
         return Ok((listen, told));
     }
-    let told = member::host_of(&about.advertise);
+    let told = host_of(&about.advertise);
     let known: Option<IpAddr> = told.parse().ok();
     if let Some(known) = known
         && !interfaces().iter().any(|(_, own)| *own == known)

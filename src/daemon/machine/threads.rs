@@ -15,7 +15,7 @@ const THREADS_MAX: usize = 2;
 /// On one, a manager that decides for tens of thousands of tasks does not hear thousands of nodes in
 /// time, and takes them for lost.
 #[expect(unsafe_code, reason = "the environment is the only way to say so")]
-pub(super) fn allow() {
+pub(crate) fn allow() {
     let processors = available_parallelism().map_or(1, std::num::NonZero::get);
     if std::env::var_os(VARIABLE).is_none() {
         // SAFETY: there is no other thread, which could read the environment meanwhile.

@@ -3,21 +3,18 @@
 //! Knows how full the disk is, what uses an image here, and what was last known of the services;
 //! which images go is decided by [`crate::agent::garbage`].
 
-use super::{Shared, host::wall_clock, images, member::containers};
+use super::images;
 use crate::{
-    agent::garbage::{AGE_MIN, Candidate, Fill, GcLimits, is_wanted, victims},
+    agent::garbage::{AGE_MIN, Candidate, Fill, is_wanted, victims},
     cluster::{Class, Refusal},
+    daemon::{machine::host::wall_clock, shared::Shared},
     runtime::image::{ImageDisk, ImageSummary, chain},
     types::{Date, Task, image::Reference},
 };
 use futures_lite::FutureExt as _;
-use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
 
@@ -25,96 +22,12 @@ use std::{
 /// as well. One call of the kernel, and nothing is written.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
 
-/// How exact the dates of uses are that survive a restart: coarser than this no order matters, and
-/// finer ones would wear an SD card.
-const DATE_STEP: Duration = Duration::from_secs(24 * 3_600);
-
 /// How long the agent may take to say what it has.
 const AGENT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How much of the notes is read: 10,000 images at 100 bytes each.
-const NOTES_MAX: u64 = 1 << 20;
-
-/// What is remembered across restarts.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Notes {
-    /// When images were last used, by digest.
-    used: BTreeMap<String, Date>,
-    /// Which of them services refer to, as far as a manager said.
-    kept: Option<BTreeSet<String>>,
-}
-
-/// The image collector of one node.
-#[derive(Debug)]
-pub(super) struct Collector {
-    limits: Option<GcLimits>,
-    path: PathBuf,
-    notes: Mutex<Notes>,
-    /// Where unpacked layers are, once containerd has said so.
-    root: Mutex<Option<PathBuf>>,
-    /// Held by the one collection under way.
-    running: smol::lock::Mutex<()>,
-}
-
-impl Collector {
-    pub(super) fn new(data_dir: &Path, limits: Option<GcLimits>) -> Self {
-        let path = data_dir.join("image-use.json");
-        let notes = read(&path).unwrap_or_else(|error| {
-            // Dates of uses only order what goes first; what services refer to is told again.
-            tracing::warn!(%error, path = %path.display(), "cannot read when images were used");
-            Notes::default()
-        });
-        let (notes, root) = (Mutex::new(notes), Mutex::new(None));
-        Self { limits, path, notes, root, running: smol::lock::Mutex::new(()) }
-    }
-
-    /// An image was used just now.
-    pub(super) async fn used(&self, target: &str) {
-        let now = wall_clock();
-        let worth_writing = {
-            let mut notes = self.lock();
-            let before = notes.used.insert(target.to_owned(), now);
-            before.is_none_or(|before| now.since(before) >= DATE_STEP)
-        };
-        if worth_writing {
-            self.save().await;
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn save(&self) {
-        let (notes, path) = (self.lock().clone(), self.path.clone());
-        let written = smol::unblock(move || write(&path, &notes)).await;
-        if let Err(error) = written {
-            tracing::warn!(%error, "cannot note when images were used");
-        }
-    }
-}
-
-fn read(path: &Path) -> io::Result<Notes> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::default()),
-        Ok(file) if file.len() > NOTES_MAX => return Err(io::ErrorKind::FileTooLarge.into()),
-        _ => {}
-    }
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
-}
-
-fn write(path: &Path, notes: &Notes) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = fs::File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec(notes)?)?;
-    file.sync_all()?;
-    fs::rename(fresh, path)
-}
-
 /// Watches the disk, and makes room for pulls, until the daemon ends.
-pub(super) fn start(shared: &Arc<Shared>) {
-    let images = containers(shared).images();
+pub(crate) fn start(shared: &Arc<Shared>) {
+    let images = shared.containers.images();
     let asked = Arc::downgrade(shared);
     images.ask_for_room(Box::new(move |needed| {
         let asked = Weak::clone(&asked);
@@ -159,7 +72,7 @@ async fn fill(shared: &Shared) -> Option<Fill> {
     let root = match known {
         Some(root) => root,
         None => {
-            let root = containers(shared).images().root_dir().await.ok().flatten()?;
+            let root = shared.containers.images().root_dir().await.ok().flatten()?;
             let mut known = shared.collector.root.lock().unwrap_or_else(PoisonError::into_inner);
             known.insert(root).clone()
         }
@@ -180,7 +93,7 @@ async fn collect(shared: &Shared, needed: u64) -> Result<(), Refusal> {
     }
     // Off means that only people remove images, also where a pull lacks room.
     let Some(limits) = collector.limits else { return Ok(()) };
-    let store = containers(shared).images();
+    let store = shared.containers.images();
     let failed = |error: &dyn std::error::Error| Refusal::new(Class::Internal, chain(error));
     let disk = store.disk().await.map_err(|error| failed(&error))?;
     let Some(candidates) = candidates(shared, &disk).await? else { return Ok(()) };
@@ -238,7 +151,7 @@ async fn candidates(shared: &Shared, disk: &ImageDisk) -> Result<Option<Vec<Cand
 }
 
 /// Returns what this node's tasks refer to, also those that have no container yet.
-pub(super) async fn wanted(shared: &Shared) -> Result<BTreeSet<String>, Refusal> {
+pub(crate) async fn wanted(shared: &Shared) -> Result<BTreeSet<String>, Refusal> {
     let Some(member) = shared.member() else { return Ok(BTreeSet::new()) };
     let tasks = member.handle.agent_tasks(AGENT_LIMIT).await?;
     Ok(tasks.iter().flat_map(|local| references(&local.task)).collect())
@@ -275,37 +188,5 @@ fn references(task: &Task) -> Vec<String> {
     match image.digest.clone().or(pinned) {
         Some(digest) => vec![digest],
         None => vec![image.to_string()],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notes_survive_and_a_damaged_file_is_no_obstacle() {
-        let dir = tempfile::tempdir().unwrap();
-        let collector = Collector::new(dir.path(), None);
-        smol::block_on(collector.used("sha256:1"));
-        collector.lock().kept = Some(["sha256:2".to_owned()].into());
-        smol::block_on(collector.save());
-        let notes = collector.lock().clone();
-        assert_eq!(*Collector::new(dir.path(), None).lock(), notes);
-        fs::write(dir.path().join("image-use.json"), "{").unwrap();
-        assert_eq!(*Collector::new(dir.path(), None).lock(), Notes::default());
-    }
-
-    #[test]
-    fn a_use_is_written_once_a_day() {
-        let dir = tempfile::tempdir().unwrap();
-        let collector = Collector::new(dir.path(), None);
-        smol::block_on(collector.used("sha256:1"));
-        fs::remove_file(dir.path().join("image-use.json")).unwrap();
-        smol::block_on(collector.used("sha256:1"));
-        assert!(!dir.path().join("image-use.json").exists(), "used a moment ago");
-        let long_ago = Date::from_unix_seconds(1);
-        collector.lock().used.insert("sha256:1".to_owned(), long_ago);
-        smol::block_on(collector.used("sha256:1"));
-        assert!(dir.path().join("image-use.json").exists());
     }
 }

@@ -15,7 +15,7 @@ use std::{
 const SIZE_MAX: u64 = 1 << 20;
 
 /// The file's name.
-pub(super) const FILE: &str = "managers.json";
+pub(crate) const FILE: &str = "managers.json";
 
 fn path_under(data_dir: &Path) -> PathBuf {
     data_dir.join(FILE)
@@ -23,7 +23,7 @@ fn path_under(data_dir: &Path) -> PathBuf {
 
 /// Reads it; what is missing or damaged knows nobody, which is what a manager that only joined knows
 /// as well.
-pub(super) fn load(data_dir: &Path) -> Roster {
+pub(crate) fn load(data_dir: &Path) -> Roster {
     let read = || -> io::Result<Roster> {
         let path = path_under(data_dir);
         if fs::metadata(&path)?.len() > SIZE_MAX {
@@ -40,7 +40,7 @@ pub(super) fn load(data_dir: &Path) -> Roster {
 }
 
 /// Writes it; on disk when it returns.
-pub(super) fn save(data_dir: &Path, roster: &Roster) -> io::Result<()> {
+pub(crate) fn save(data_dir: &Path, roster: &Roster) -> io::Result<()> {
     let path = path_under(data_dir);
     let beside = path.with_extension("json.new");
     let mut file = File::create(&beside)?;

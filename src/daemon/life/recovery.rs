@@ -1,34 +1,22 @@
-//! A cluster that lost its managers, taken up again by one.
+//! A cluster that lost its managers, taken up again by one; and a manager that was locked, opened.
 
-use super::{
-    DaemonError, Shared, address,
-    host::wall_clock,
-    member::{Member, open_store},
-    membership::Membership,
-    swarm,
-};
+use super::{released, resume, start::open_store, stop};
 use crate::{
-    api::{
-        error::{LOCKED, NOT_A_MANAGER},
-        local::InitOptions,
-    },
+    api::{error::LOCKED, local::InitOptions},
     cluster::{Class, Refusal, forced_anew, terms_passed},
     consensus::{self, OnSmol},
+    daemon::{
+        error::DaemonError,
+        machine::host::wall_clock,
+        member::Member,
+        membership::{Membership, address},
+        shared::{Shared, as_manager},
+    },
     pki,
-    store::{AgentStore, OpenError},
-    types::{ManagerStatus, NodeId, Role},
+    store::AgentStore,
+    types::{ManagerStatus, NodeId},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-/// How long whoever still looks at a member that was stopped may take to let go of its files: an
-/// answer on its way to a client, above all.
-const RELEASE_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often that is looked at.
-const RELEASE_POLL: Duration = Duration::from_millis(20);
+use std::sync::Arc;
 
 /// Docker's words.
 const NOT_LOCKED: &str = "swarm is not locked";
@@ -41,17 +29,11 @@ const LISTEN_DEFAULT: &str = "0.0.0.0:2377";
 
 /// Goes on as the only manager, with what is on this node's disk. Its containers, and those of the
 /// workers, go on running. Called by whoever holds the right to change the membership.
-pub(super) async fn force_new_cluster(
+pub(crate) async fn force_new_cluster(
     shared: &Arc<Shared>,
     options: &InitOptions,
 ) -> Result<NodeId, Refusal> {
-    let member = shared.member().ok_or_else(swarm::not_in_swarm)?;
-    if member.membership.role != Role::Manager {
-        return Err(Refusal::new(Class::Unavailable, NOT_A_MANAGER));
-    }
-    if member.locked {
-        return Err(Refusal::new(Class::Unavailable, LOCKED));
-    }
+    let member = as_manager(shared.member())?;
     refuse_if_others_lead(&member).await?;
     let before = member.membership.clone();
     let after = moved(&before, options)?;
@@ -62,12 +44,13 @@ pub(super) async fn force_new_cluster(
     let now = if made.is_ok() { after } else { before };
     let node = now.node.clone();
     go_on(shared, now).await?;
-    made.map(|()| node).map_err(|error| swarm::internal(&error))
+    made?;
+    Ok(node)
 }
 
 /// Managers that still agree with each other would go on beside the new cluster, with its nodes' ids.
 async fn refuse_if_others_lead(member: &Member) -> Result<(), Refusal> {
-    let managers = swarm::managers(member).await.unwrap_or_default();
+    let managers = member.managers().await.unwrap_or_default();
     if managers.iter().all(|manager| manager.id == member.membership.node) {
         return Ok(());
     }
@@ -79,42 +62,33 @@ async fn refuse_if_others_lead(member: &Member) -> Result<(), Refusal> {
     Err(Refusal::new(Class::Conflict, text))
 }
 
-/// Ends the member that runs, for another to take its place.
-pub(super) async fn stop(shared: &Shared, member: Arc<Member>) {
-    member.stop().await;
-    shared.set_member(None);
-}
-
 /// Takes the membership up again in this process.
 async fn go_on(shared: &Arc<Shared>, membership: Membership) -> Result<(), Refusal> {
-    let went_on = super::resume(shared, membership).await;
-    went_on.map_err(|error| {
-        // Nothing but another start of the daemon helps. Full says that somebody told before.
-        let _told = shared.failed.try_send(error.explain());
-        swarm::internal(&error)
+    resume(shared, membership).await.map_err(|error| {
+        let refusal = error.refusal();
+        shared.fail(error);
+        refusal
     })
 }
 
 /// Opens a locked manager with the unlock key's text.
-pub(super) async fn unlock(shared: &Arc<Shared>, key: &str) -> Result<(), Refusal> {
+pub(crate) async fn unlock(shared: &Arc<Shared>, key: &str) -> Result<(), Refusal> {
     let _one = shared.changing.lock().await;
     let member = shared
         .member()
         .ok_or_else(|| Refusal::new(Class::Unavailable, "This node is not part of a swarm"))?;
-    if !member.locked {
+    if !member.is_locked() {
         return Err(Refusal::new(Class::Conflict, NOT_LOCKED));
     }
     let key = pki::parse_unlock_key(key);
     let key = key.ok_or_else(|| Refusal::new(Class::Invalid, "invalid key string"))?;
-    let opened = shared.lock.unlock(key).map_err(|error| swarm::internal(&error.into()))?;
-    if !opened {
+    if !shared.lock.unlock(key).map_err(DaemonError::from)? {
         return Err(Refusal::new(Class::Unauthorized, WRONG_KEY));
     }
     let membership = member.membership.clone();
     stop(shared, member).await;
     let data_dir = shared.options.data_dir.clone();
-    let free = released(|| Ok(AgentStore::open(&data_dir.join("agent.redb"))?)).await;
-    free.map_err(|error| swarm::internal(&error))?;
+    drop(released(|| Ok(AgentStore::open(&data_dir.join("agent.redb"))?)).await?);
     go_on(shared, membership).await
 }
 
@@ -154,19 +128,4 @@ async fn anew(shared: &Shared, membership: &Membership) -> Result<(), DaemonErro
     });
     made.await.map_err(|source| DaemonError::Io { what: "make a new group".to_owned(), source })?;
     Ok(membership.save(&data_dir)?)
-}
-
-/// Opens files that a member which was stopped may not have let go of yet.
-pub(super) async fn released<T>(
-    open: impl Fn() -> Result<T, DaemonError>,
-) -> Result<T, DaemonError> {
-    let start = Instant::now();
-    loop {
-        match open() {
-            Err(DaemonError::Store(OpenError::InUse { .. })) if start.elapsed() < RELEASE_LIMIT => {
-                smol::Timer::after(RELEASE_POLL).await;
-            }
-            result => return result,
-        }
-    }
 }

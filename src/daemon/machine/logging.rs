@@ -9,7 +9,7 @@ use tracing_subscriber::{
 };
 
 /// Sends the log to stderr from now on. Called once, before anything is logged.
-pub(super) fn start(json: bool, level: Level) {
+pub(crate) fn start(json: bool, level: Level) {
     // The engines below log each step; what an operator reads is ours, and their warnings.
     let others = if level == Level::TRACE { LevelFilter::DEBUG } else { LevelFilter::WARN };
     // The consensus engine warns of every message to a manager that is off, several a second.

@@ -3,30 +3,22 @@
 //!
 //! Knows streams and the runtime; must not know who asked.
 
-use super::{Shared, member::containers};
 use crate::{
     cluster::{Class, Refusal},
-    runtime::{Exec, ExecError, ExecEvent, ExecOutput, ExecStdin},
+    daemon::shared::Shared,
+    runtime::{Exec, ExecError, ExecEvent, ExecOutput, ExecStdin, image::chain},
     transport::{ByteReceiver, ByteSender, StreamError},
     types::{Date, ExecSpec, PathStat, TaskId, TerminalSize, UnpackOptions},
     util::tree::{self, Asked, Owner, PackError, PieceReader, PieceWriter, Rules, UnpackError},
     wire::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest},
 };
 use futures_lite::FutureExt as _;
-use std::{
-    fs::Metadata,
-    io,
-    os::unix::fs::MetadataExt as _,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use smol::lock::SemaphoreGuardArc;
+use std::{fs::Metadata, io, os::unix::fs::MetadataExt as _, sync::Arc, time::Duration};
 
 /// How many things are done with a node's containers at once. Each holds a thread or some pipes,
 /// and a small board has 1,024 descriptors; nobody types so many commands.
-const WORK_MAX: usize = 128;
+pub(crate) const WORK_MAX: usize = 128;
 
 /// Pieces between the thread that packs or unpacks and the stream.
 const PIECES_MAX: usize = 4;
@@ -36,28 +28,6 @@ const USAGE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a command may go on after its terminal was gone, before it is killed.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(10);
-
-/// How many streams are being served.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Work(Arc<AtomicUsize>);
-
-/// One's place among [`WORK_MAX`].
-#[derive(Debug)]
-struct Turn(Arc<AtomicUsize>);
-
-impl Work {
-    fn begin(&self) -> Option<Turn> {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let turn = Turn(Arc::clone(&self.0));
-        (before < WORK_MAX).then_some(turn)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// A failure as it is told to whoever asked.
 fn refusal(error: &ExecError) -> Refusal {
@@ -72,13 +42,13 @@ fn refusal(error: &ExecError) -> Refusal {
 }
 
 /// Does what a stream asks for, to its end.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     shared: &Arc<Shared>,
     request: ContainerRequest,
     mut sender: ByteSender,
     receiver: ByteReceiver,
 ) -> Result<(), StreamError> {
-    let Some(turn) = shared.work.begin() else {
+    let Some(turn) = shared.work.try_acquire_arc() else {
         let text = format!("this node does {WORK_MAX} things with its containers; try again later");
         let refusal = Refusal::new(Class::Unavailable, text);
         return end(sender, &ContainerFrame::Refused { refusal, code: None }).await;
@@ -89,7 +59,6 @@ pub(super) async fn serve(
             detached(shared, &task, &spec, &mut sender).await
         }
         ContainerOp::Exec { spec, detach: false, size } => {
-            let turn = Arc::new(turn);
             return attached(shared, &task, spec, size, (sender, receiver), turn).await;
         }
         ContainerOp::Stat { path } => stat(shared, &task, path).await,
@@ -139,8 +108,8 @@ async fn detached(
     spec: &ExecSpec,
     sender: &mut ByteSender,
 ) -> Done {
-    let (pid, ended) = containers(shared).runtime().exec_detached(task, spec).await?;
-    let teller = containers(shared).teller();
+    let (pid, ended) = shared.containers.runtime().exec_detached(task, spec).await?;
+    let teller = shared.containers.teller();
     teller.exec_started(task, &spec.command);
     sender.send(&ContainerFrame::Started { pid }).await?;
     match ended.recv().await {
@@ -161,17 +130,17 @@ async fn attached(
     spec: ExecSpec,
     size: Option<TerminalSize>,
     (mut sender, receiver): (ByteSender, ByteReceiver),
-    turn: Arc<Turn>,
+    turn: SemaphoreGuardArc,
 ) -> Result<(), StreamError> {
     let Exec { pid, control, stdin, mut output } =
-        match containers(shared).runtime().exec(task, &spec, size).await {
+        match shared.containers.runtime().exec(task, &spec, size).await {
             Ok(exec) => exec,
             Err(error) => {
                 let (refusal, code) = (refusal(&error), error.exit_code());
                 return end(sender, &ContainerFrame::Refused { refusal, code }).await;
             }
         };
-    let teller = Arc::clone(containers(shared).teller());
+    let teller = Arc::clone(shared.containers.teller());
     teller.exec_started(task, &spec.command);
     let resize = control.clone();
     let up = async { Err::<ContainerFrame, _>(feed(stdin, resize, receiver).await) };
@@ -300,7 +269,7 @@ fn missing(task: &TaskId, path: &str, error: &io::Error) -> Stop {
 }
 
 async fn stat(shared: &Shared, task: &TaskId, path: String) -> Done {
-    let inside = containers(shared).runtime().inside(task).await?;
+    let inside = shared.containers.runtime().inside(task).await?;
     let asked = Asked::new(&path);
     let looked = smol::unblock(move || {
         let found = asked.stat(&inside.root);
@@ -311,7 +280,7 @@ async fn stat(shared: &Shared, task: &TaskId, path: String) -> Done {
 }
 
 async fn pack(shared: &Shared, task: &TaskId, path: String, sender: &mut ByteSender) -> Done {
-    let inside = containers(shared).runtime().inside(task).await?;
+    let inside = shared.containers.runtime().inside(task).await?;
     let asked = Asked::new(&path);
     let (first, looked) = async_channel::bounded(1);
     let (pieces, queue) = async_channel::bounded(PIECES_MAX);
@@ -349,7 +318,7 @@ async fn unpack(
     options: UnpackOptions,
     mut receiver: ByteReceiver,
 ) -> Done {
-    let inside = containers(shared).runtime().inside(task).await?;
+    let inside = shared.containers.runtime().inside(task).await?;
     let owner = match options.own_to_user {
         true => Owner::Fixed(inside.user.0, inside.user.1),
         false => Owner::Archived,
@@ -395,7 +364,7 @@ async fn usage(
     sender: &mut ByteSender,
     mut receiver: ByteReceiver,
 ) -> Done {
-    let runtime = containers(shared).runtime();
+    let runtime = shared.containers.runtime();
     let work = async {
         let mut left = times;
         let mut usage = runtime.usage(task).await?;
@@ -423,12 +392,8 @@ async fn usage(
 }
 
 async fn processes(shared: &Shared, task: &TaskId, options: &str) -> Done {
-    match containers(shared).runtime().processes(task, options).await? {
+    match shared.containers.runtime().processes(task, options).await? {
         Ok(table) => Ok(ContainerFrame::Processes(table)),
         Err(text) => Err(Stop::Refused(Refusal::new(Class::Invalid, text), None)),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    crate::runtime::image::chain(error)
 }

@@ -1,13 +1,12 @@
 //! Logs of tasks: this node's to another, and the whole cluster's to a user.
 
-use super::{
-    Shared,
-    member::containers,
-    remote::{self, Unanswered},
-};
 use crate::{
     api::local::{BoxStream, LogItem, LogLine, LogOptions, LogSource, LogTask},
     cluster::{Query, Refusal, Request, Response},
+    daemon::{
+        remote::{self, Unanswered},
+        shared::Shared,
+    },
     runtime::{self, LogStream},
     transport::{ByteSender, StreamError},
     types::{Date, NodeId, TaskId},
@@ -48,7 +47,7 @@ fn options(request: &LogsRequest) -> runtime::LogOptions {
 }
 
 /// Sends this node's lines of the tasks that a manager asked for.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     shared: &Arc<Shared>,
     request: &LogsRequest,
     mut sender: ByteSender,
@@ -56,12 +55,12 @@ pub(super) async fn serve(
     let (lines, frames) = async_channel::bounded(LINES_MAX);
     let mut readers = Vec::new();
     for task in request.tasks.clone() {
-        if !containers(shared).runtime().keeps_log(&task) {
+        if !shared.containers.runtime().keeps_log(&task) {
             let reason = UNREADABLE.to_owned();
             sender.send(&LogFrame::Unreadable { task, reason }).await?;
             continue;
         }
-        let source = containers(shared).runtime().logs(&task, options(request));
+        let source = shared.containers.runtime().logs(&task, options(request));
         let lines = lines.clone();
         readers.push(smol::spawn(async move {
             while let Ok(line) = source.recv().await {
@@ -92,14 +91,14 @@ pub(super) async fn serve(
 }
 
 /// Where the logs of a cluster are read from.
-pub(super) struct Reader {
-    pub(super) shared: Arc<Shared>,
-    pub(super) own: NodeId,
+pub(crate) struct Reader {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) own: NodeId,
 }
 
 impl Reader {
     /// Reads the logs of all the tasks that were asked for.
-    pub(super) fn read(self, options: LogOptions) -> BoxStream<LogItem> {
+    pub(crate) fn read(self, options: LogOptions) -> BoxStream<LogItem> {
         let (sender, items) = async_channel::bounded(LINES_MAX);
         let work = smol::spawn(async move { self.run(options, sender).await });
         streams_of(items, work)
@@ -202,12 +201,12 @@ impl Reader {
     async fn read_here(&self, tasks: &[LogTask], request: &LogsRequest, sender: &Sender<LogItem>) {
         let mut readers = Vec::new();
         for from in tasks.iter().cloned() {
-            if !containers(&self.shared).runtime().keeps_log(&from.task) {
+            if !self.shared.containers.runtime().keeps_log(&from.task) {
                 // The user has gone where nobody takes it.
                 sender.send(unreadable(&from.task, UNREADABLE)).await.ok();
                 continue;
             }
-            let source = containers(&self.shared).runtime().logs(&from.task, options(request));
+            let source = self.shared.containers.runtime().logs(&from.task, options(request));
             let (sender, until) = (sender.clone(), request.until);
             readers.push(smol::spawn(async move {
                 while let Ok(line) = source.recv().await {
@@ -301,7 +300,7 @@ fn by_node(tasks: Vec<LogTask>) -> BTreeMap<NodeId, Vec<LogTask>> {
 }
 
 /// Returns the items as a stream; the work that makes them ends when it is dropped.
-pub(super) fn streams_of<T: Send + 'static>(
+pub(crate) fn streams_of<T: Send + 'static>(
     items: async_channel::Receiver<T>,
     work: smol::Task<()>,
 ) -> BoxStream<T> {

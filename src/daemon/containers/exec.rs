@@ -1,18 +1,17 @@
 //! What users do with containers, wherever these run: the asking side of `wire`'s container
 //! streams, and the commands that were made and are not yet forgotten.
 
-use super::{
-    Shared,
-    logs::streams_of,
-    remote::{self, Answers, Line},
-    swarm,
-};
+use super::logs::streams_of;
 use crate::{
     api::local::{
-        Answer, Archive, BoxStream, ExecInput, ExecItem, ExecState, ExecStream, Place,
-        StartOptions, Started,
+        Archive, BoxStream, ExecInput, ExecItem, ExecState, ExecStream, Place, StartOptions,
+        Started,
     },
     cluster::{Class, Refusal},
+    daemon::{
+        remote::{self, Answers, Line},
+        shared::{Shared, not_in_swarm},
+    },
     types::{ExecSpec, PathStat, ProcessTable, TerminalSize, UnpackOptions, Usage},
     wire::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest, StreamRequest},
 };
@@ -60,7 +59,7 @@ enum Life {
 
 /// The commands that were made on this node.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Execs {
+pub(crate) struct Execs {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
 }
 
@@ -69,7 +68,8 @@ impl Execs {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, place: Place, spec: ExecSpec) -> Result<String, Refusal> {
+    /// Makes a command, to be started.
+    pub(crate) fn add(&self, place: Place, spec: ExecSpec) -> Result<String, Refusal> {
         let mut entries = self.lock();
         entries.retain(|_, entry| match entry.state {
             Life::Made(at) | Life::Ended { at, .. } => at.elapsed() < REMEMBERED,
@@ -113,7 +113,8 @@ impl Execs {
         Ok((entry.place.clone(), entry.spec.clone()))
     }
 
-    fn show(&self, id: &str) -> Result<ExecState, Refusal> {
+    /// Shows a command.
+    pub(crate) fn show(&self, id: &str) -> Result<ExecState, Refusal> {
         let entries = self.lock();
         let entry = entries.get(id).ok_or_else(|| no_exec(id))?;
         let (running, pid, exit_code) = match &entry.state {
@@ -125,7 +126,8 @@ impl Execs {
         Ok(ExecState { task, spec, running, pid, exit_code })
     }
 
-    fn resize(&self, id: &str, size: TerminalSize) -> Result<(), Refusal> {
+    /// Gives the terminal of one that runs another size.
+    pub(crate) fn resize(&self, id: &str, size: TerminalSize) -> Result<(), Refusal> {
         let entries = self.lock();
         match &entries.get(id).ok_or_else(|| no_exec(id))?.state {
             Life::Running { sizes, .. } => {
@@ -152,7 +154,7 @@ fn oddly() -> Refusal {
 /// Asks the node of a container.
 async fn ask(shared: &Shared, place: &Place, op: ContainerOp) -> Result<Line, Refusal> {
     let own = || shared.member().map(|member| member.membership.node.clone());
-    let node = place.node.clone().or_else(own).ok_or_else(swarm::not_in_swarm)?;
+    let node = place.node.clone().or_else(own).ok_or_else(not_in_swarm)?;
     let request = ContainerRequest { task: place.task.clone(), op };
     Ok(remote::ask(shared, &node, StreamRequest::Container(Box::new(request))).await?)
 }
@@ -175,169 +177,160 @@ async fn next(answers: &mut Answers) -> Result<ContainerFrame, Refusal> {
     granted(answers.more().await?)
 }
 
-/// What the API asks of containers.
-impl super::local::Local {
-    pub(super) fn create_exec(&self, place: Place, spec: ExecSpec) -> Answer<'_, String> {
-        Box::pin(async move { self.0.execs.add(place, spec) })
-    }
-
-    pub(super) fn show_exec(&self, id: &str) -> Result<ExecState, Refusal> {
-        self.0.execs.show(id)
-    }
-
-    pub(super) fn resize_exec(&self, id: &str, size: TerminalSize) -> Result<(), Refusal> {
-        self.0.execs.resize(id, size)
-    }
-
-    pub(super) async fn start_exec(
-        &self,
-        id: String,
-        options: StartOptions,
-    ) -> Result<Started, Refusal> {
-        let execs = self.0.execs.clone();
-        let (place, spec) = execs.take(&id)?;
-        let tty = spec.tty;
-        let op = ContainerOp::Exec { spec, detach: options.detach, size: options.size };
-        let opened = async {
-            let mut line = ask(&self.0, &place, op).await?;
-            // Not taken apart: a refusal may hold what the command counts as having exited with.
-            let first = line.answers().within(ANSWER_LIMIT).await?;
-            Ok::<_, Refusal>((line, first))
-        };
-        let (line, first) = match opened.await {
-            Ok(opened) => opened,
-            Err(refusal) => {
-                // As a shell: what cannot be run exits with this.
-                execs.end(&id, NOT_STARTED);
-                return Err(refusal);
+/// Starts a command that was made, and carries its streams.
+pub(crate) async fn start(
+    shared: &Shared,
+    execs: Execs,
+    id: String,
+    options: StartOptions,
+) -> Result<Started, Refusal> {
+    let (place, spec) = execs.take(&id)?;
+    let tty = spec.tty;
+    let op = ContainerOp::Exec { spec, detach: options.detach, size: options.size };
+    let opened = async {
+        let mut line = ask(shared, &place, op).await?;
+        // Not taken apart: a refusal may hold what the command counts as having exited with.
+        let first = line.answers().within(ANSWER_LIMIT).await?;
+        Ok::<_, Refusal>((line, first))
+    };
+    let (line, first) = match opened.await {
+        Ok(opened) => opened,
+        Err(refusal) => {
+            // As a shell: what cannot be run exits with this.
+            execs.end(&id, NOT_STARTED);
+            return Err(refusal);
+        }
+    };
+    match first {
+        ContainerFrame::Started { pid } => {
+            let (sizes, queue) = async_channel::bounded(SIZES_MAX);
+            execs.set(&id, Life::Running { pid, sizes });
+            if options.detach {
+                smol::spawn(wait_for(execs, id, line)).detach();
+                return Ok(Started::Detached);
             }
-        };
-        match first {
-            ContainerFrame::Started { pid } => {
-                let (sizes, queue) = async_channel::bounded(SIZES_MAX);
-                execs.set(&id, Life::Running { pid, sizes });
-                if options.detach {
-                    smol::spawn(wait_for(execs, id, line)).detach();
-                    return Ok(Started::Detached);
-                }
-                Ok(Started::Attached(attach(execs, id, line, queue, tty)))
-            }
-            ContainerFrame::Refused { refusal, code: Some(code) } => {
-                execs.end(&id, code);
-                Ok(Started::Failed { message: refusal.message, tty })
-            }
-            ContainerFrame::Refused { refusal, code: None } => {
-                execs.end(&id, NOT_STARTED);
-                Err(refusal)
-            }
-            _ => {
-                execs.end(&id, NOT_STARTED);
-                Err(oddly())
-            }
+            Ok(Started::Attached(attach(execs, id, line, queue, tty)))
+        }
+        ContainerFrame::Refused { refusal, code: Some(code) } => {
+            execs.end(&id, code);
+            Ok(Started::Failed { message: refusal.message, tty })
+        }
+        ContainerFrame::Refused { refusal, code: None } => {
+            execs.end(&id, NOT_STARTED);
+            Err(refusal)
+        }
+        _ => {
+            execs.end(&id, NOT_STARTED);
+            Err(oddly())
         }
     }
+}
 
-    pub(super) async fn stat_path(&self, place: Place, path: String) -> Result<PathStat, Refusal> {
-        let mut line = ask(&self.0, &place, ContainerOp::Stat { path }).await?;
-        match first(line.answers()).await? {
-            ContainerFrame::Stat(stat) => Ok(stat),
+/// Looks at a path in a container.
+pub(crate) async fn stat(shared: &Shared, place: Place, path: String) -> Result<PathStat, Refusal> {
+    let mut line = ask(shared, &place, ContainerOp::Stat { path }).await?;
+    match first(line.answers()).await? {
+        ContainerFrame::Stat(stat) => Ok(stat),
+        _ => Err(oddly()),
+    }
+}
+
+/// Packs a path of a container into an archive.
+pub(crate) async fn pack(
+    shared: &Shared,
+    place: Place,
+    path: String,
+) -> Result<(PathStat, Archive), Refusal> {
+    let mut line = ask(shared, &place, ContainerOp::Pack { path }).await?;
+    let ContainerFrame::Stat(stat) = first(line.answers()).await? else {
+        return Err(oddly());
+    };
+    let (pieces, queue) = async_channel::bounded(PIECES_MAX);
+    let work = smol::spawn(async move {
+        loop {
+            let piece = match next(line.answers()).await {
+                Ok(ContainerFrame::Data(bytes)) => Ok(Bytes::from(bytes)),
+                Ok(ContainerFrame::Done) => return,
+                Ok(_) => Err(io::Error::other(oddly())),
+                Err(refusal) => Err(io::Error::other(refusal)),
+            };
+            let ended = piece.is_err();
+            if pieces.send(piece).await.is_err() || ended {
+                return;
+            }
+        }
+    });
+    Ok((stat, streams_of(queue, work)))
+}
+
+/// Unpacks an archive into a container.
+pub(crate) async fn unpack(
+    shared: &Shared,
+    place: Place,
+    path: String,
+    options: UnpackOptions,
+    mut archive: Archive,
+) -> Result<(), Refusal> {
+    let op = ContainerOp::Unpack { path, options };
+    let (mut sender, mut answers) = ask(shared, &place, op).await?.split();
+    let up = async {
+        while let Some(piece) = archive.next().await {
+            let piece = piece.map_err(|error| {
+                Refusal::new(Class::Invalid, format!("the archive was cut off: {error}"))
+            })?;
+            if sender.send(&ContainerInput::Data(piece.into())).await.is_err() {
+                break;
+            }
+        }
+        // Where the stream broke, the other direction tells why.
+        let _sent = sender.send(&ContainerInput::End).await;
+        futures_lite::future::pending::<Result<(), Refusal>>().await
+    };
+    let down = async {
+        match next(&mut answers).await? {
+            ContainerFrame::Done => Ok(()),
             _ => Err(oddly()),
         }
-    }
+    };
+    down.or(up).await
+}
 
-    pub(super) async fn pack_path(
-        &self,
-        place: Place,
-        path: String,
-    ) -> Result<(PathStat, Archive), Refusal> {
-        let mut line = ask(&self.0, &place, ContainerOp::Pack { path }).await?;
-        let ContainerFrame::Stat(stat) = first(line.answers()).await? else {
-            return Err(oddly());
-        };
-        let (pieces, queue) = async_channel::bounded(PIECES_MAX);
-        let work = smol::spawn(async move {
-            loop {
-                let piece = match next(line.answers()).await {
-                    Ok(ContainerFrame::Data(bytes)) => Ok(Bytes::from(bytes)),
-                    Ok(ContainerFrame::Done) => return,
-                    Ok(_) => Err(io::Error::other(oddly())),
-                    Err(refusal) => Err(io::Error::other(refusal)),
-                };
-                let ended = piece.is_err();
-                if pieces.send(piece).await.is_err() || ended {
-                    return;
-                }
+/// Reads a container's counters, so many times or until nobody listens.
+pub(crate) async fn usage(
+    shared: &Shared,
+    place: Place,
+    times: Option<u32>,
+) -> Result<BoxStream<Usage>, Refusal> {
+    let mut line = ask(shared, &place, ContainerOp::Usage { times }).await?;
+    let ContainerFrame::Usage(first) = first(line.answers()).await? else {
+        return Err(oddly());
+    };
+    let (items, queue) = async_channel::bounded(1);
+    let work = smol::spawn(async move {
+        let mut usage = *first;
+        loop {
+            if items.send(usage).await.is_err() {
+                return;
             }
-        });
-        Ok((stat, streams_of(queue, work)))
-    }
-
-    pub(super) async fn unpack_archive(
-        &self,
-        place: Place,
-        path: String,
-        options: UnpackOptions,
-        mut archive: Archive,
-    ) -> Result<(), Refusal> {
-        let op = ContainerOp::Unpack { path, options };
-        let (mut sender, mut answers) = ask(&self.0, &place, op).await?.split();
-        let up = async {
-            while let Some(piece) = archive.next().await {
-                let piece = piece.map_err(|error| {
-                    Refusal::new(Class::Invalid, format!("the archive was cut off: {error}"))
-                })?;
-                if sender.send(&ContainerInput::Data(piece.into())).await.is_err() {
-                    break;
-                }
+            match next(line.answers()).await {
+                Ok(ContainerFrame::Usage(next)) => usage = *next,
+                _ => return,
             }
-            // Where the stream broke, the other direction tells why.
-            let _sent = sender.send(&ContainerInput::End).await;
-            futures_lite::future::pending::<Result<(), Refusal>>().await
-        };
-        let down = async {
-            match next(&mut answers).await? {
-                ContainerFrame::Done => Ok(()),
-                _ => Err(oddly()),
-            }
-        };
-        down.or(up).await
-    }
-
-    pub(super) async fn container_usage(
-        &self,
-        place: Place,
-        times: Option<u32>,
-    ) -> Result<BoxStream<Usage>, Refusal> {
-        let mut line = ask(&self.0, &place, ContainerOp::Usage { times }).await?;
-        let ContainerFrame::Usage(first) = first(line.answers()).await? else {
-            return Err(oddly());
-        };
-        let (items, queue) = async_channel::bounded(1);
-        let work = smol::spawn(async move {
-            let mut usage = *first;
-            loop {
-                if items.send(usage).await.is_err() {
-                    return;
-                }
-                match next(line.answers()).await {
-                    Ok(ContainerFrame::Usage(next)) => usage = *next,
-                    _ => return,
-                }
-            }
-        });
-        Ok(streams_of(queue, work))
-    }
-
-    pub(super) async fn list_processes(
-        &self,
-        place: Place,
-        options: String,
-    ) -> Result<ProcessTable, Refusal> {
-        let mut line = ask(&self.0, &place, ContainerOp::Processes { options }).await?;
-        match first(line.answers()).await? {
-            ContainerFrame::Processes(table) => Ok(table),
-            _ => Err(oddly()),
         }
+    });
+    Ok(streams_of(queue, work))
+}
+
+/// Lists a container's processes.
+pub(crate) async fn processes(
+    shared: &Shared,
+    place: Place,
+    options: String,
+) -> Result<ProcessTable, Refusal> {
+    let mut line = ask(shared, &place, ContainerOp::Processes { options }).await?;
+    match first(line.answers()).await? {
+        ContainerFrame::Processes(table) => Ok(table),
+        _ => Err(oddly()),
     }
 }
 

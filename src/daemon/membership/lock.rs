@@ -4,8 +4,8 @@
 //! anew as part of applying the entry that changed the unlock key: who is told that the key was
 //! replaced can rely on the new one, on this manager, from then on.
 
-use super::host::random_bytes;
 use crate::{
+    daemon::machine::host::random_bytes,
     pki::{FileError, SealFile, SealKey},
     runtime::image::chain,
     types::{UnlockKey, Version},
@@ -23,7 +23,7 @@ struct Held {
 }
 
 /// The seal key of this node.
-pub(super) struct SealLock {
+pub(crate) struct SealLock {
     path: PathBuf,
     held: Mutex<Option<Held>>,
 }
@@ -35,7 +35,7 @@ impl std::fmt::Debug for SealLock {
 }
 
 impl SealLock {
-    pub(super) fn new(data_dir: &Path) -> Self {
+    pub(crate) fn new(data_dir: &Path) -> Self {
         Self { path: data_dir.join("seal.key"), held: Mutex::new(None) }
     }
 
@@ -44,7 +44,7 @@ impl SealLock {
     }
 
     /// Returns the seal key, made and written where there is none; none where it is locked.
-    pub(super) fn open(&self) -> Result<Option<SealKey>, FileError> {
+    pub(crate) fn open(&self) -> Result<Option<SealKey>, FileError> {
         let mut held = self.held();
         let file = if let Some(file) = SealFile::load(&self.path)? {
             file
@@ -64,7 +64,7 @@ impl SealLock {
     }
 
     /// Opens the key with `unlock`; returns whether that is the right one.
-    pub(super) fn unlock(&self, unlock: UnlockKey) -> Result<bool, FileError> {
+    pub(crate) fn unlock(&self, unlock: UnlockKey) -> Result<bool, FileError> {
         let Some(file) = SealFile::load(&self.path)? else { return Ok(false) };
         let Some(key) = file.open(Some(&unlock)) else { return Ok(false) };
         let unlock = file.is_locked().then_some(unlock);
@@ -74,7 +74,7 @@ impl SealLock {
 
     /// Follows the cluster's unlock key, as of this version of the cluster's row. What is older than
     /// the file is passed over: a log is read again after each start.
-    pub(super) fn follow(&self, as_of: Version, unlock: Option<UnlockKey>) {
+    pub(crate) fn follow(&self, as_of: Version, unlock: Option<UnlockKey>) {
         let mut held = self.held();
         let Some(known) = held.as_mut() else { return };
         if known.unlock == unlock || as_of <= known.file.version {

@@ -12,7 +12,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// it waits for disks, containerd and other nodes. What a burst of work leaves free in one of them
 /// serves no other thread and is seldom given back, which cost an idle manager up to 5 MiB.
 #[expect(unsafe_code, reason = "the C library's settings have no safe call")]
-pub(super) fn share_heap() {
+pub(crate) fn share_heap() {
     // SAFETY: it reads two integers, and no other thread allocates meanwhile.
     let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     debug_assert_eq!(set, 1, "glibc knows the setting");
@@ -22,7 +22,7 @@ pub(super) fn share_heap() {
 ///
 /// The kernel maps sixteen pages of the executable around each that is run, and holds what is mapped
 /// for used. So after a start nearly all of it counts as used, though an idle node runs little of it.
-pub(super) async fn stay_small() {
+pub(crate) async fn stay_small() {
     let code = fs::read_to_string("/proc/self/maps").ok().as_deref().and_then(code_in);
     loop {
         smol::Timer::after(EVERY).await;

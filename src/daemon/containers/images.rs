@@ -1,14 +1,13 @@
 //! Images: this node's for users, and archives for many nodes at once.
 
-use super::{
-    Shared,
-    logs::streams_of,
-    member::containers,
-    remote::{self, Target},
-};
+use super::logs::streams_of;
 use crate::{
     api::local::{BoxStream, Progress, PullOptions, Resolved},
     cluster::{Class, Refusal},
+    daemon::{
+        remote::{self, Target},
+        shared::Shared,
+    },
     runtime::image::{self, ImageError, ImageSummary, PullError, Removal, Step, chain},
     transport::{ByteReceiver, ByteSender, StreamError},
     types::{
@@ -70,18 +69,18 @@ async fn load_here(
     pieces: Receiver<io::Result<Bytes>>,
     progress: impl Fn(image::Progress) + Send + Sync,
 ) -> Result<Vec<String>, String> {
-    let platform = containers(shared).platform().await;
+    let platform = shared.containers.platform().await;
     let reader = Pieces { pieces, rest: Bytes::new() };
-    let loaded = containers(shared).images().load(reader, &platform, progress).await;
+    let loaded = shared.containers.images().load(reader, &platform, progress).await;
     let loaded = loaded.map_err(|error| chain(&error))?;
     for image in &loaded {
-        containers(shared).teller().image("load", &image.digest, &image.name);
+        shared.containers.teller().image("load", &image.digest, &image.name);
     }
     Ok(loaded.into_iter().map(|image| image.name).collect())
 }
 
 /// Takes an archive that a manager sends.
-pub(super) async fn serve_load(
+pub(crate) async fn serve_load(
     shared: &Arc<Shared>,
     mut sender: ByteSender,
     mut receiver: ByteReceiver,
@@ -139,7 +138,7 @@ async fn load_there(
 }
 
 /// Loads an archive into several nodes at once.
-pub(super) fn load(
+pub(crate) fn load(
     shared: Arc<Shared>,
     targets: Vec<Target>,
     mut archive: BoxStream<io::Result<Bytes>>,
@@ -200,7 +199,7 @@ async fn load_one(
                     let _shown = steps.try_send(progress(step));
                 }
             };
-            let name = containers(shared).machine().hostname.clone();
+            let name = shared.containers.machine().hostname.clone();
             (name, load_here(shared, pieces, progress).await)
         }
         Target::There(node, name) => {
@@ -232,7 +231,7 @@ fn progress(step: image::Progress) -> Progress {
 }
 
 /// Pulls an image.
-pub(super) fn pull(
+pub(crate) fn pull(
     shared: Arc<Shared>,
     reference: Reference,
     options: PullOptions,
@@ -241,7 +240,7 @@ pub(super) fn pull(
     let work = smol::spawn(async move {
         let platform = match options.platform {
             Some(platform) => platform,
-            None => containers(&shared).platform().await,
+            None => shared.containers.platform().await,
         };
         let steps = sender.clone();
         let show = move |step: image::Progress| {
@@ -253,11 +252,11 @@ pub(super) fn pull(
                 steps.send_blocking(item).ok();
             }
         };
-        let images = containers(&shared).images();
+        let images = shared.containers.images();
         let pulled = images.pull(&reference, options.credential.as_ref(), &platform, show).await;
         let last = match pulled {
             Ok(pulled) => {
-                containers(&shared).teller().pulled(&reference);
+                shared.containers.teller().pulled(&reference);
                 let status =
                     |status: String| Progress::Status { id: String::new(), status, amount: None };
                 sender.send(status(format!("Digest: {}", pulled.digest))).await.ok();
@@ -273,12 +272,12 @@ pub(super) fn pull(
 }
 
 /// Asks the registry what a reference stands for.
-pub(super) async fn resolve(
+pub(crate) async fn resolve(
     shared: &Shared,
     reference: &Reference,
     credential: Option<&RegistryCredential>,
 ) -> Result<Resolved, Refusal> {
-    let resolved = containers(shared).images().resolve(reference, credential).await;
+    let resolved = shared.containers.images().resolve(reference, credential).await;
     let resolved = resolved.map_err(|error: PullError| {
         let class = if error.is_not_found() { Class::NotFound } else { Class::Internal };
         Refusal::new(class, chain(&error))
@@ -292,12 +291,12 @@ pub(super) async fn resolve(
 }
 
 /// Asks a registry whether it takes a login.
-pub(super) async fn login(
+pub(crate) async fn login(
     shared: &Shared,
     registry: String,
     credential: RegistryCredential,
 ) -> Result<(), Refusal> {
-    containers(shared).images().check_login(registry, credential).await.map_err(|error| {
+    shared.containers.images().check_login(registry, credential).await.map_err(|error| {
         let class = if error.is_refusal() { Class::Unauthorized } else { Class::Unavailable };
         Refusal::new(class, chain(&error))
     })
@@ -313,7 +312,7 @@ fn refusal(error: &ImageError) -> Refusal {
     Refusal::new(class, chain(error))
 }
 
-pub(super) fn summary(image: ImageSummary) -> StoredImage {
+pub(crate) fn summary(image: ImageSummary) -> StoredImage {
     StoredImage {
         id: image.id,
         tags: image.names,
@@ -328,16 +327,15 @@ pub(super) fn summary(image: ImageSummary) -> StoredImage {
 }
 
 /// Lists the images of this node.
-pub(super) async fn list(shared: &Shared) -> Result<Vec<StoredImage>, Refusal> {
-    let images = containers(shared).images().list().await;
+pub(crate) async fn list(shared: &Shared) -> Result<Vec<StoredImage>, Refusal> {
+    let images = shared.containers.images().list().await;
     let images = images.map_err(|error| Refusal::new(Class::Internal, chain(&error)))?;
     Ok(images.into_iter().map(summary).collect())
 }
 
 /// Shows one image.
-pub(super) async fn inspect(shared: &Shared, name: &str) -> Result<StoredImageDetail, Refusal> {
-    let detail =
-        containers(shared).images().inspect(name).await.map_err(|error| refusal(&error))?;
+pub(crate) async fn inspect(shared: &Shared, name: &str) -> Result<StoredImageDetail, Refusal> {
+    let detail = shared.containers.images().inspect(name).await.map_err(|error| refusal(&error))?;
     let config = detail.config;
     Ok(StoredImageDetail {
         image: summary(detail.summary),
@@ -356,19 +354,19 @@ pub(super) async fn inspect(shared: &Shared, name: &str) -> Result<StoredImageDe
 }
 
 /// Removes an image.
-pub(super) async fn remove(
+pub(crate) async fn remove(
     shared: &Shared,
     name: &str,
     force: bool,
 ) -> Result<Vec<RemovedImage>, Refusal> {
-    let removed = containers(shared).images().remove(name, force).await;
+    let removed = shared.containers.images().remove(name, force).await;
     let removed = removed.map_err(|error| refusal(&error))?;
     Ok(told(shared, removed))
 }
 
 /// Tells what was removed, and returns it.
-pub(super) fn told(shared: &Shared, removed: Vec<Removal>) -> Vec<RemovedImage> {
-    let teller = containers(shared).teller();
+pub(crate) fn told(shared: &Shared, removed: Vec<Removal>) -> Vec<RemovedImage> {
+    let teller = shared.containers.teller();
     let ids = removed.iter().find_map(|removal| match removal {
         Removal::Deleted(id) => Some(id.clone()),
         Removal::Untagged(_) => None,

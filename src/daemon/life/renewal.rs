@@ -5,9 +5,15 @@
 //! that was off past its certificate's life has no session before it has another, so that this is
 //! the first thing it does; a manager that leads itself gives itself one.
 
-use super::{Shared, host::SystemEntropy, member, role, swarm};
+use super::role;
 use crate::{
     cluster::Class,
+    daemon::{
+        machine::host::SystemEntropy,
+        member::credentials,
+        membership::{MembershipError, remember},
+        shared::Shared,
+    },
     pki::{
         self, CaError, CertificateFiles, FileError, Identity, IdentityError, NodeFiles,
         RenewalPoint,
@@ -17,13 +23,9 @@ use crate::{
     types::{Date, Entropy, Role, Trust},
     wire::{StreamReply, StreamRequest},
 };
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
-use std::{
-    path::Path,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{path::Path, sync::Weak, time::Duration};
 
 /// How often the clock is looked at. A timer until the day itself would not notice that the wall
 /// clock was set, and a certificate's shortest life, an hour, leaves half of one to renew in.
@@ -57,8 +59,8 @@ enum RenewalError {
     Foreign(String),
     #[error("the new certificate cannot be used")]
     Tls(#[from] TlsError),
-    #[error("the role that it is of cannot be taken: {0}")]
-    Role(String),
+    #[error("the role that it is of cannot be taken")]
+    Role(#[from] MembershipError),
 }
 
 /// Why a certificate is asked for.
@@ -91,7 +93,14 @@ type Trusts = Receiver<(Trust, Duration)>;
 /// Renews the certificate whenever it is time, until dropped; follows the cluster from one root to
 /// the next; writes down now and then how late it has become, for a board that wakes up without a
 /// clock.
-pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, trusts: Trusts) {
+///
+/// A certificate of another role goes to `restart`, for the member to start anew with.
+pub(crate) async fn run(
+    shared: Weak<Shared>,
+    endpoint: Endpoint,
+    trusts: Trusts,
+    restart: Sender<NodeFiles>,
+) {
     let mut point = RenewalPoint::from_random(SystemEntropy.next_u64());
     let outdated = endpoint.outdated();
     let (mut told, mut failures, mut said) = (false, 0, String::new());
@@ -107,9 +116,9 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, trusts: Trusts
         };
         let outcome = match outcome {
             Ok(Renewal::Role(files, role)) => {
-                match role::overtaken(Arc::clone(&shared), &endpoint, *files, role).await {
-                    Ok(()) => return,
-                    Err(error) => Err((None, RenewalError::Role(error.explain()))),
+                match role::overtaken(&shared, &endpoint, role).await {
+                    Ok(()) => return role::restart(&restart, *files),
+                    Err(error) => Err((None, error.into())),
                 }
             }
             other => other,
@@ -137,7 +146,7 @@ pub(super) async fn run(shared: Weak<Shared>, endpoint: Endpoint, trusts: Trusts
                 }
             }
         }
-        swarm::remember(&shared, TIME_KEPT);
+        remember(data_dir, date, TIME_KEPT);
         drop(shared);
         match woken(&outdated, &trusts, wait).await {
             Woken::Late => {}
@@ -249,7 +258,7 @@ async fn renew(
     if let Some(role) = role {
         return Ok(Renewal::Role(Box::new(files), role));
     }
-    endpoint.set_identity(Some(&member::credentials(&files)))?;
+    endpoint.set_identity(Some(&credentials(&files)))?;
     store.save(&files)?;
     Ok(Renewal::Until(until))
 }
@@ -279,7 +288,7 @@ async fn follow(
     }
     files.trust = trust.clone();
     if files != before {
-        endpoint.set_identity(Some(&member::credentials(&files)))?;
+        endpoint.set_identity(Some(&credentials(&files)))?;
         store.save(&files)?;
     }
     let root = pki::root_digest(newest);
@@ -357,12 +366,13 @@ mod tests {
     fn member(data_dir: &Path, root: &RootCa, date: Date, answer: (u128, Role)) -> Endpoint {
         let (key, csr) = pki::new_key_and_request(None).unwrap();
         let certificate = issue(root, &csr, MANAGER, date);
-        let files = NodeFiles { trust: swarm::root_only(&root.certificate), certificate, key };
+        let trust = Trust { roots: vec![root.certificate.clone()], cross_signed: Vec::new() };
+        let files = NodeFiles { trust, certificate, key };
         CertificateFiles::under(data_dir).save(&files).unwrap();
         let (listen, clock) = ("127.0.0.1:0".parse().unwrap(), TrustedClock::fixed(date));
         let endpoint =
             Endpoint::bind(Config { listen, clock, resolver: Resolver::default() }).unwrap();
-        endpoint.set_identity(Some(&member::credentials(&files))).unwrap();
+        endpoint.set_identity(Some(&credentials(&files))).unwrap();
         let root = root.clone();
         let handler: Handler = Arc::new(move |stream| {
             let root = root.clone();

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// An address cannot be used. The wording is Swarm's where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AddressError {
+pub(crate) enum AddressError {
     /// Not an address with a port.
     #[error("{0:?} is no address to listen on: ADDRESS[:PORT] or INTERFACE[:PORT] is expected")]
     Listen(String),
@@ -34,7 +34,7 @@ pub(super) enum AddressError {
 }
 
 /// Returns where to listen: any address at the usual port where nothing was said.
-pub(super) fn listen(text: &str) -> Result<SocketAddr, AddressError> {
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, AddressError> {
     let invalid = || AddressError::Listen(text.to_owned());
     if text.is_empty() {
         return Ok((Ipv4Addr::UNSPECIFIED, transport::PORT).into());
@@ -48,7 +48,7 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, AddressError> {
 }
 
 /// Returns what to keep of where to listen: an interface by its name, since its address may change.
-pub(super) fn kept_listen(text: &str, listen: SocketAddr) -> String {
+pub(crate) fn kept_listen(text: &str, listen: SocketAddr) -> String {
     match listens_on(text) {
         Some(name) => format!("{name}:{}", listen.port()),
         None => listen.to_string(),
@@ -89,7 +89,7 @@ pub(crate) struct Advertised {
 
 /// Returns what to tell other nodes: what was asked for, or this machine's only address. Host names
 /// are kept, so that a manager whose address changes is still found.
-pub(super) fn advertise(
+pub(crate) fn advertise(
     text: &str,
     (listen_text, listen): (&str, SocketAddr),
 ) -> Result<Advertised, AddressError> {
@@ -126,7 +126,7 @@ pub(super) fn advertise(
 
 /// What this machine's addresses mean for the one that other nodes are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It stays.
     Stays,
     /// This one, `host:port`, takes its place.
@@ -139,7 +139,7 @@ pub(super) enum Verdict {
 /// Judges the address that other nodes are told, `host:port`, by those that the machine has now.
 /// `way` is the machine's own address on its way out. A machine without any address is only between
 /// two of them.
-pub(super) fn judge(
+pub(crate) fn judge(
     told: &str,
     origin: Option<&Origin>,
     own: &[(String, IpAddr)],
@@ -181,7 +181,7 @@ pub(super) fn judge(
 }
 
 /// Returns this machine's address on its way to `target`, or out into the world.
-pub(super) fn way_to(target: Option<SocketAddr>) -> Option<IpAddr> {
+pub(crate) fn way_to(target: Option<SocketAddr>) -> Option<IpAddr> {
     // Of networks for documentation: they are nobody's, and lead where everything else does.
     let out =
         [SocketAddr::from(([192, 0, 2, 1], 9)), ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into()];
@@ -189,6 +189,12 @@ pub(super) fn way_to(target: Option<SocketAddr>) -> Option<IpAddr> {
         let own = own_towards(target).ok()?;
         (!own.is_unspecified() && !own.is_loopback()).then_some(own)
     })
+}
+
+/// Returns the host of `host:port`.
+pub(crate) fn host_of(address: &str) -> String {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
 /// Reads `10.0.0.1`, `10.0.0.1:2377`, `fd00::1`, `[fd00::1]` or `[fd00::1]:2377`.
@@ -216,7 +222,7 @@ fn is_inner(name: &str) -> bool {
 }
 
 /// Returns the addresses by which the machine may be reached.
-pub(super) fn outer(mut own: Vec<(String, IpAddr)>) -> Vec<(String, IpAddr)> {
+pub(crate) fn outer(mut own: Vec<(String, IpAddr)>) -> Vec<(String, IpAddr)> {
     own.retain(|(name, _)| !is_inner(name));
     own
 }
