@@ -247,12 +247,14 @@ fn tell(state: &str) {
     }
 }
 
-/// Tells a service manager that asked for it that tasks still get their turn; twice as often as it
-/// wants to hear of it, so that a late one is no reason to be restarted.
+/// Tells a service manager that asked for it that tasks still get their turn, on every thread that
+/// runs them; twice as often as it wants to hear of it, so that a late one is no reason to be
+/// restarted.
 async fn feed_watchdog() {
     let Some(limit) = watchdog() else { return };
     loop {
         smol::Timer::after(limit / 2).await;
+        threads::all_go_on(smol::spawn, threads::count()).await;
         tell("WATCHDOG=1");
     }
 }
