@@ -93,28 +93,45 @@ fn a_healthy_run_resets_the_delay() {
 #[test]
 fn restart_condition_none_leaves_what_ended() {
     let mut world = World::new(1);
-    let mut spec = replicated("job", 2);
-    spec.task.container.image = "done:1".to_owned();
-    spec.task.restart.condition = RestartCondition::OnFailure;
+    let mut spec = replicated("once", 2);
+    spec.task.container.image = "crash:1".to_owned();
+    spec.task.restart.condition = RestartCondition::None;
     let service = world.create(spec);
     world.run(60 * SECOND);
     check(
         &world,
         expect![[r#"
-        job.1 on 1: shutdown/complete ServiceScaled
-        job.2 on 1: shutdown/complete ServiceScaled
+        once.1 on 1: shutdown/failed ServiceScaled (exit status 1)
+        once.2 on 1: shutdown/failed ServiceScaled (exit status 1)
     "#]],
     );
     // A changed spec runs it again.
-    world.update(&service, |spec| spec.task.container.env.push("A=1".to_owned()));
+    world.update(&service, |spec| spec.task.container.image = "done:1".to_owned());
+    world.run(60 * SECOND);
+    check(
+        &world,
+        expect![[r#"
+        once.1 on 1: shutdown/failed ServiceScaled (exit status 1)
+        once.1 on 1: shutdown/complete SpecChanged
+        once.2 on 1: shutdown/failed ServiceScaled (exit status 1)
+        once.2 on 1: shutdown/complete SpecChanged
+    "#]],
+    );
+}
+
+#[test]
+fn restart_condition_on_failure_leaves_what_completed() {
+    let mut world = World::new(1);
+    let mut spec = replicated("job", 2);
+    spec.task.container.image = "done:1".to_owned();
+    spec.task.restart.condition = RestartCondition::OnFailure;
+    world.create(spec);
     world.run(60 * SECOND);
     check(
         &world,
         expect![[r#"
         job.1 on 1: shutdown/complete ServiceScaled
-        job.1 on 1: shutdown/complete SpecChanged
         job.2 on 1: shutdown/complete ServiceScaled
-        job.2 on 1: shutdown/complete SpecChanged
     "#]],
     );
 }
