@@ -96,22 +96,36 @@ impl DaemonError {
             }
             Self::Bind(error) => listening(error)?.to_owned(),
             Self::Store(error) => error.hint()?.to_owned(),
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "the daemon runs as root".to_owned()
-            }
-            Self::Io { source, .. } => advice(source.kind())?.to_owned(),
-            _ => return None,
+            other => match other.system_error()?.kind() {
+                io::ErrorKind::PermissionDenied => "the daemon runs as root".to_owned(),
+                kind => advice(kind)?.to_owned(),
+            },
         })
+    }
+
+    /// Returns what the system refused, where that is at the bottom of it.
+    fn system_error(&self) -> Option<&io::Error> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref() {
+                return Some(error);
+            }
+            cause = error.source();
+        }
+        None
     }
 
     /// Returns what is said to a user whose request failed by it. A refusal stays what it is.
     pub(super) fn refusal(&self) -> Refusal {
+        let hint = self.hint();
         let class = match self {
             Self::Refused(refusal) => return refusal.clone(),
             Self::Bind(_) => Class::Invalid,
+            // Somebody can do something about it: it is no defect.
+            _ if hint.is_some() => Class::Unavailable,
             _ => Class::Internal,
         };
-        let hint = self.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
         Refusal::new(class, self.explain() + &hint)
     }
 }
