@@ -3,7 +3,7 @@
 use super::{renewal, role, whereabouts};
 use crate::{
     agent,
-    cluster::{Change, Command},
+    cluster::{Change, Class, Command, Refusal},
     consensus::{Consensus, OnSmol, Settings},
     daemon::{
         error::DaemonError,
@@ -14,12 +14,16 @@ use crate::{
         shared::Shared,
         streams,
     },
-    node::{self, Handle, ManagerPorts, Ports},
+    node::{
+        self, Handle, ManagerPorts, Ports,
+        ports::{Log as _, Write},
+    },
     pki::{NodeFiles, SealKey},
     store::{AgentStore, ManagerStore, Sealer},
     transport::Endpoint,
     types::{Cluster, Entropy, Node, RequestId, Role},
 };
+use futures_lite::FutureExt as _;
 use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
 
 /// How many parts of the election timeout a leader's lease and the wait after it are: the engine
@@ -34,6 +38,9 @@ const BEAT_TENTHS: u32 = 9;
 
 /// How long making the cluster's first entry may take: one commit on the slowest card.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often the disk is looked at meanwhile.
+const DISK_LOOK: Duration = Duration::from_millis(100);
 
 /// What makes a new cluster.
 pub(crate) struct Birth {
@@ -144,15 +151,39 @@ async fn begin(
     (handle, birth): (&Handle, Option<Birth>),
     consensus: &mut Option<Consensus<OnSmol>>,
 ) -> Result<(), DaemonError> {
-    if let Some((store, log)) = engine {
-        let own = (membership.key(), membership.election_timeout());
-        let first = birth.is_some().then(|| membership.advertise.clone());
-        let engine = start_engine(Arc::clone(store), log.clone(), own, endpoint, first);
-        *consensus = Some(engine.await?);
-    }
-    match birth {
-        Some(birth) => bootstrap(handle.clone(), birth).await,
-        None => Ok(()),
+    let Some((store, log)) = engine else { return Ok(()) };
+    let own = (membership.key(), membership.election_timeout());
+    let engine = start_engine(Arc::clone(store), log.clone(), own, endpoint).await?;
+    *consensus = Some(engine.clone());
+    let Some(birth) = birth else {
+        log.set(engine);
+        return Ok(());
+    };
+    let made = async {
+        engine.initialize(membership.advertise.clone()).await?;
+        log.set(engine);
+        bootstrap(handle.clone(), birth).await
+    };
+    made.or(unwritable(log)).await
+}
+
+/// Returns once the log cannot be written. One that there is waits for its disk for as long as that
+/// takes; a cluster that is only being made is not worth it.
+async fn unwritable(log: &LogPort) -> Result<(), DaemonError> {
+    loop {
+        smol::Timer::after(DISK_LOOK).await;
+        let why = match log.write_under_way() {
+            Some(Write { failure: Some(failure), .. }) => failure,
+            Some(Write { time, .. }) if time >= BOOTSTRAP_LIMIT => {
+                format!("its disk has not finished a write for {} s", time.as_secs())
+            }
+            _ => continue,
+        };
+        let text = format!(
+            "cannot write the log of the new cluster: {why} (make room on the disk, and see that it can \
+             be written)"
+        );
+        return Err(Refusal::new(Class::Unavailable, text).into());
     }
 }
 
@@ -201,14 +232,12 @@ pub(crate) fn open_store(
     Ok(Arc::new(ManagerStore::open(&data_dir.join("manager.redb"), sealer)?))
 }
 
-/// Starts the engine, as that of a new group where `first` says where its only member is reached. The
-/// node's loop must run already, since the engine gives it the snapshot first.
+/// Starts the engine. The node's loop must run already, since the engine gives it the snapshot first.
 fn start_engine(
     store: Arc<ManagerStore>,
     log: LogPort,
     (id, election): (u64, Duration),
     endpoint: &Endpoint,
-    first: Option<String>,
 ) -> Boxed<Consensus<OnSmol>> {
     let peers = Arc::new(MemberPort(endpoint.clone()));
     Box::pin(async move {
@@ -219,12 +248,7 @@ fn start_engine(
             election: wait,
             snapshot_interval: log.snapshot_interval(),
         };
-        let engine = Consensus::<OnSmol>::start(&settings, store, peers, log.channel()).await?;
-        if let Some(address) = first {
-            engine.initialize(address).await?;
-        }
-        log.set(engine.clone());
-        Ok(engine)
+        Ok(Consensus::<OnSmol>::start(&settings, store, peers, log.channel()).await?)
     })
 }
 
