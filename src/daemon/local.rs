@@ -57,6 +57,19 @@ impl Local {
     }
 }
 
+/// Carries it out to its end, also where the client goes away that asked for it: with half of it done
+/// the node would be neither in a cluster nor ready for another.
+fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Answer<'static, T> {
+    let (sender, end) = async_channel::bounded(1);
+    smol::spawn(async move {
+        let _gone = sender.send(work.await).await;
+    })
+    .detach();
+    Box::pin(async move { end.recv().await.expect("only a panic ends it before its end") })
+}
+
 impl LocalNode for Local {
     fn request(&self, request: Request) -> Answer<'_, Response> {
         Box::pin(async move {
@@ -81,19 +94,21 @@ impl LocalNode for Local {
     }
 
     fn swarm_init(&self, options: InitOptions) -> Answer<'_, NodeId> {
-        Box::pin(swarm::init(Arc::clone(&self.shared), options))
+        to_its_end(swarm::init(Arc::clone(&self.shared), options))
     }
 
     fn swarm_join(&self, options: JoinOptions) -> Answer<'_, ()> {
-        Box::pin(swarm::join(Arc::clone(&self.shared), options))
+        to_its_end(swarm::join(Arc::clone(&self.shared), options))
     }
 
     fn swarm_leave(&self, force: bool) -> Answer<'_, ()> {
-        Box::pin(swarm::leave(&self.shared, force))
+        let shared = Arc::clone(&self.shared);
+        to_its_end(async move { swarm::leave(&shared, force).await })
     }
 
     fn swarm_unlock(&self, key: String) -> Answer<'_, ()> {
-        Box::pin(async move { recovery::unlock(&self.shared, &key).await })
+        let shared = Arc::clone(&self.shared);
+        to_its_end(async move { recovery::unlock(&shared, &key).await })
     }
 
     fn unlock_key(&self, cluster: &Cluster) -> String {
@@ -105,7 +120,8 @@ impl LocalNode for Local {
     }
 
     fn restore(&self, options: RestoreOptions, file: Vec<u8>) -> Answer<'_, NodeId> {
-        Box::pin(backup::restore(&self.shared, options, file))
+        let shared = Arc::clone(&self.shared);
+        to_its_end(async move { backup::restore(&shared, options, file).await })
     }
 
     fn join_token(&self, cluster: &Cluster, role: Role) -> String {
