@@ -55,6 +55,11 @@ enum Change {
 /// Follows what managers say of this node's place, until dropped, or until the member is to start
 /// anew.
 pub(crate) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Changes) {
+    match shared.upgrade() {
+        // That it is a member is written down last, and over what is learned before.
+        Some(shared) => drop(shared.changing.lock().await),
+        None => return,
+    }
     let mut wanted: Option<Role> = None;
     let mut let_go = false;
     loop {
