@@ -13,6 +13,8 @@ mod disk;
 mod effects;
 mod group;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use super::{
     Ended,
