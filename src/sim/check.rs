@@ -19,6 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How far each task had come: its state, what was desired of it, and its node.
 type Known = BTreeMap<TaskId, (TaskState, Desired, Option<NodeId>)>;
 
+fn known(state: &State) -> Known {
+    let known = |task: &Task| (task.status.state, task.desired, task.node.clone());
+    state.tasks().map(|task| (task.id.clone(), known(task))).collect()
+}
+
 impl updates::Before for Known {
     fn of(&self, task: &TaskId) -> Option<(TaskState, Desired)> {
         self.get(task).map(|(state, desired, _)| (*state, *desired))
@@ -48,6 +53,32 @@ pub(super) struct Checks {
     pub(super) roots: u8,
 }
 
+impl Checks {
+    /// Returns what was known when the state was this one.
+    pub(super) fn as_of(&self, state: &State) -> Self {
+        let last = state.applied().index;
+        let entries = self.entries.range(..=last);
+        Self {
+            state: state.clone(),
+            entries: entries.map(|(index, entry)| (*index, entry.clone())).collect(),
+            history: self.history.clone(),
+            tasks: known(state),
+            reverted: self.reverted.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The cluster is as it was then. What nodes hold, and which roots there were, stays.
+    pub(super) fn go_back_to(&mut self, before: Self) {
+        self.state = before.state;
+        self.entries = before.entries;
+        self.history = before.history;
+        self.tasks = before.tasks;
+        self.reverted = before.reverted;
+        self.group.is_made_anew();
+    }
+}
+
 impl World {
     /// A committed entry reaches the driver of a manager.
     pub(super) fn check_entry(&self, node: &NodeId, entry: &Committed) {
@@ -75,6 +106,10 @@ impl World {
                     Change::ForceNewCluster { manager, .. } => {
                         assert!(checks.state.epoch() > version.epoch, "the epoch stays");
                         quorum::check_alone(&left, manager);
+                    }
+                    Change::RestoreCluster { node, .. } => {
+                        assert!(checks.state.epoch() > version.epoch, "the epoch stays");
+                        quorum::check_alone(&left, &node.id);
                     }
                     _ => quorum::check_voters(&voters, &left),
                 }
@@ -298,9 +333,9 @@ impl Checks {
         updates::check_entry(&self.state, &self.tasks, is_prepared);
         jobs::check_made(&self.state, |task| self.tasks.contains_key(task));
         updates::check_restarts(&self.state, |task| self.tasks.contains_key(task));
-        let mut now = BTreeMap::new();
+        let now = known(&self.state);
         for task in self.state.tasks() {
-            let known = (task.status.state, task.desired, task.node.clone());
+            let known = &now[&task.id];
             if let Some(before) = self.tasks.get(&task.id) {
                 assert!(known.0 >= before.0, "task {} fell: {before:?} {known:?}", task.id);
                 assert!(
@@ -311,7 +346,6 @@ impl Checks {
                 let moved = before.2.is_some() && before.2 != known.2;
                 assert!(!moved, "task {} moved: {before:?} {known:?}", task.id);
             }
-            now.insert(task.id.clone(), known);
         }
         self.tasks = now;
     }

@@ -8,7 +8,6 @@ use super::{
 use crate::{
     cluster::{forced_anew, terms_passed},
     consensus::{make_alone, newest_place},
-    node::ports::Host as _,
     store::ManagerStore,
     types::{ManagerStatus, NodeId},
 };
@@ -126,10 +125,10 @@ impl World {
     }
 
     fn make_alone(&self, node: &NodeId) -> io::Result<()> {
-        let (disk, address, key, date) = {
+        let date = self.machine_date(node);
+        let (disk, address, key) = {
             let machine = &self.machines()[node];
-            let date = self.host(self.number(node) as u64, machine).date();
-            (machine.log_disk.clone(), machine.address.clone(), machine.member, date)
+            (machine.log_disk.clone(), machine.address.clone(), machine.member)
         };
         let disk = disk.expect("it is a manager");
         let store = ManagerStore::open_on(disk.backend(), self.sealer());

@@ -21,6 +21,7 @@ mod network;
 pub(crate) mod on_sim;
 mod peers;
 mod quorum;
+mod restore;
 mod run;
 mod scenario;
 mod tests;

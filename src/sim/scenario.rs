@@ -16,6 +16,8 @@
 //! - `cut NODE`, `mend NODE`: its links to all others; `all` for every worker
 //! - `hang`, `mend-disk`: the disk of the first manager's log, or of that of the node named behind
 //!   it; `try NAME`: creates a service, once
+//! - `rotate`: the root is replaced; `backup`, and `restore`: all managers are lost, and another
+//!   machine takes the place of the one that wrote the backup
 //! - `wait SECONDS`, `settle`: until all is as it should be
 //! - `show`: nodes, wanted tasks, containers
 //! - `watch NAME SECONDS`: what becomes of its update and of its tasks, with the time of each change
@@ -32,7 +34,15 @@ use crate::{
         Service, ServiceSpec, Task, UpdateConfig, UpdateOrder,
     },
 };
-use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write as _,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 /// The longest a single command may take, in virtual time.
 const COMMAND_LIMIT: Duration = Duration::from_secs(1_200);
@@ -60,7 +70,9 @@ fn scenarios_show_what_they_expect() {
 
 /// Plays a script; returns it with what its commands show.
 fn play(script: &str) -> String {
-    let world = World::new(1, env::var("MIDGE_SIM_TRACE").is_ok());
+    // Nodes follow roots where a run has more than one.
+    let seed = if script.contains("> rotate") { 2 } else { 1 };
+    let world = World::new(seed, env::var("MIDGE_SIM_TRACE").is_ok());
     let manager = NodeId::from_bits(1);
     let own = ([0; 32], Papers::founding());
     world.add(&manager, Role::Manager, world.new_address(), Vec::new(), own);
@@ -69,9 +81,23 @@ fn play(script: &str) -> String {
         world.bootstrap().await;
         String::new()
     });
-    let mut played = String::new();
+    let (mut played, backup) = (String::new(), Arc::new(Mutex::new(None)));
     for line in script.lines() {
-        if let Some(command) = line.strip_prefix("> ") {
+        if let Some(command @ ("backup" | "restore")) = line.strip_prefix("> ") {
+            let (file, write) = (Arc::clone(&backup), command == "backup");
+            let shown = perform(&world, |world| async move {
+                if !write {
+                    world.restore(file.lock().unwrap().take().expect("there is a backup"));
+                    return String::new();
+                }
+                let written = world.backup().await;
+                let shown = format!("with the roots {:?}\n", written.roots());
+                *file.lock().unwrap() = Some(written);
+                shown
+            });
+            writeln!(played, "{line}").unwrap();
+            played += &shown;
+        } else if let Some(command) = line.strip_prefix("> ") {
             let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
             let shown = perform(&world, |world| async move { world.command(&words).await });
             writeln!(played, "{line}").unwrap();
@@ -220,6 +246,7 @@ impl World {
                 self.hang(&node, words[0] == "hang");
             }
             ["try", name] => return self.try_once(name).await,
+            ["rotate"] => self.rotate_root().await,
             ["wait", seconds] => {
                 self.0.executor.sleep(Duration::from_secs(seconds.parse().unwrap())).await;
             }

@@ -5,7 +5,9 @@
 use super::world::World;
 use crate::{
     cluster::{Admission, ClusterUpdate, Query, RenewRequest, Request, Response},
-    types::{ClusterSpec, Date, NodeId, NodeState, Role, RootCa, RootRotation, Trust, UnlockKey},
+    types::{
+        Cluster, ClusterSpec, Date, NodeId, NodeState, Role, RootCa, RootRotation, Trust, UnlockKey,
+    },
 };
 use async_channel::Receiver;
 use futures_lite::FutureExt as _;
@@ -39,6 +41,11 @@ impl Papers {
     pub(super) fn founding() -> Self {
         let root = root(FIRST);
         Self::new(root.certificate.clone(), &root)
+    }
+
+    /// Those of a machine that this cluster is restored to, as the daemon makes them.
+    pub(super) fn of_restored(cluster: &Cluster) -> Self {
+        Self { signed_by: cluster.signing_root().certificate.clone(), trust: cluster.trust() }
     }
 
     /// Tells whether they stand under one of these roots, by what is shown beside them.
