@@ -9,10 +9,13 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
 mod client;
-mod fault;
+pub(crate) mod fault;
 mod relay;
 
-use crate::host::{Host, Network, can_run, eventually, eventually_so, note};
+use crate::{
+    disks::give_disk,
+    host::{Host, Network, can_run, eventually, eventually_so, note},
+};
 use client::{Client, Dice, Record};
 use fault::Fault;
 use relay::Relays;
@@ -349,7 +352,7 @@ fn a_manager_whose_disk_is_full_is_done_without() {
     if !can_run() {
         return;
     }
-    let mut chaos = Chaos::start(3, 7, |host| fault::give_disk(host));
+    let mut chaos = Chaos::start(3, 7, |host| give_disk(host));
     let leader = chaos.leader_but(&[]);
     let full = Fault::FullDisk(leader);
     chaos.begin(&full);
@@ -376,7 +379,7 @@ fn a_leader_whose_disk_hangs_is_replaced_and_named() {
     if !can_run() {
         return;
     }
-    let mut chaos = Chaos::start(3, 8, |host| fault::give_disk(host));
+    let mut chaos = Chaos::start(3, 8, |host| give_disk(host));
     let leader = chaos.leader_but(&[]);
     let hung = Fault::HungDisk(leader);
     chaos.begin(&hung);

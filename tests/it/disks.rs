@@ -7,16 +7,21 @@ use std::time::Instant;
 
 const SLEEP: &[&str] = &["sh", "-c", "while :; do sleep 1; done"];
 
-/// A cluster of one whose state is on a file system of its own: sparse, and with room for a copy of
-/// a large executable.
-fn on_its_own_disk() -> Network {
-    let mut network = Network::new(1);
-    let data = network.hosts[0].dir.join("data");
+/// Puts a host's state on a disk of its own, that can be filled or frozen: sparse, and with room for a
+/// copy of a large executable.
+pub(crate) fn give_disk(host: &Host) {
+    let data = host.dir.join("data");
     std::fs::create_dir(&data).unwrap();
     let data = data.display();
-    network.hosts[0].sh(&format!(
+    host.sh(&format!(
         "truncate -s 2G {data}.img; mkfs.ext4 -q {data}.img; mount -o loop {data}.img {data}"
     ));
+}
+
+/// A cluster of one whose state is on a file system of its own.
+fn on_its_own_disk() -> Network {
+    let mut network = Network::new(1);
+    give_disk(&network.hosts[0]);
     network.hosts[0].start_daemon();
     let host = &network.hosts[0];
     host.ok(&["swarm", "init", "--advertise-addr", &host.address]);

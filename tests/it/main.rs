@@ -13,6 +13,7 @@ mod doctor;
 mod events;
 mod exec;
 mod faults;
+mod founding;
 mod health;
 mod host;
 mod images;

@@ -1,7 +1,7 @@
 //! What goes wrong, and how it is mended. Hosts are named by their index.
 
 use super::Chaos;
-use crate::host::Host;
+use crate::{disks::fill, host::Host};
 use std::{fs, time::Duration};
 
 /// One thing that goes wrong.
@@ -74,7 +74,7 @@ impl Chaos {
             Fault::Clock(host, seconds) => {
                 fs::write(hosts[*host].dir.join("clock"), seconds.to_string()).unwrap();
             }
-            Fault::FullDisk(host) => fill(&hosts[*host]),
+            Fault::FullDisk(host) => drop(fill(&hosts[*host])),
             Fault::HungDisk(host) => {
                 let data = hosts[*host].dir.join("data");
                 hosts[*host].sh(&format!("fsfreeze -f {}", data.display()));
@@ -135,20 +135,9 @@ pub(super) fn thaw(host: &Host) {
     std::process::Command::new("fsfreeze").arg("-u").arg(data).output().ok();
 }
 
-/// Takes all room of a host's disk, the last blocks one by one.
-fn fill(host: &Host) {
-    let fill = host.dir.join("data/fill");
-    host.sh(&format!(
-        "size=536870912; at=0; while [ $size -ge 4096 ]; do \
-         if fallocate -o $at -l $size {} 2>/dev/null; then at=$((at + size)); \
-         else size=$((size / 2)); fi; done",
-        fill.display()
-    ));
-}
-
 /// Gives a host's daemon a wall clock that can be set, by a library that is loaded before the C
 /// library: all of its time comes from there.
-pub(super) fn give_clock(host: &mut Host) {
+pub(crate) fn give_clock(host: &mut Host) {
     let library = host.dir.join("clock.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/chaos/clock.c");
     host.sh(&format!("cc -shared -fPIC -O1 -o {} {source}", library.display()));
@@ -157,14 +146,4 @@ pub(super) fn give_clock(host: &mut Host) {
     host.environment = vec![("LD_PRELOAD", library), ("MIDGE_TEST_CLOCK", clock)];
     // The one that `make build` makes loads no library.
     host.binary = env!("CARGO_BIN_EXE_midge").into();
-}
-
-/// Puts a host's state on a disk of its own, sparse, that can be filled or frozen.
-pub(super) fn give_disk(host: &Host) {
-    let data = host.dir.join("data");
-    fs::create_dir(&data).unwrap();
-    let data = data.display();
-    host.sh(&format!(
-        "truncate -s 1G {data}.img; mkfs.ext4 -q {data}.img; mount -o loop {data}.img {data}"
-    ));
 }
