@@ -347,3 +347,42 @@ fn managers_of_three_architectures_are_one_control_plane() {
         assert_eq!(host.inspect("service", "web")["Spec"]["Labels"]["a"], "b");
     }
 }
+
+/// Unwinding is by tables that each architecture's linker makes, and nothing else in a run needs them.
+/// The database that makes one necessary is one whose pages are not what they should be: the crate
+/// that reads it panics.
+#[test]
+fn a_panic_ends_one_request_and_no_daemon_of_any_architecture() {
+    let Some(mut mixed) = Mixed::new(&[&X86_64, &X86_64, &AARCH64, &ARMV7]) else { return };
+    let network = &mut mixed.network;
+    network.hosts[0].start_daemon();
+    let first = &network.hosts[0];
+    first.ok(&["swarm", "init", "--advertise-addr", &first.address]);
+    let token = first.ok(&["swarm", "join-token", "-q", "worker"]);
+    network.hosts[0].stop_daemon();
+    let mut damaged = fs::read(network.hosts[0].dir.join("data/agent.redb")).unwrap();
+    for page in damaged.chunks_mut(4096).skip(1) {
+        // A leaf, or what leads to leaves.
+        if matches!(page[0], 1 | 2) {
+            page[0] = 0x7f;
+        }
+    }
+    network.hosts[0].start_daemon();
+    let manager = format!("{}:2377", network.hosts[0].address);
+    for host in &mut network.hosts[1..] {
+        let database = host.dir.join("data/agent.redb");
+        fs::create_dir_all(database.parent().unwrap()).unwrap();
+        fs::write(&database, &damaged).unwrap();
+        host.start_daemon();
+        let join = ["swarm", "join", "--token", token.trim(), &manager];
+        for _ in 0..2 {
+            let says = host.refused(&join);
+            assert!(says.contains("the database contradicts itself"), "{says}");
+            let state = host.ok(&["info", "--format", "{{.Swarm.LocalNodeState}}"]);
+            assert_eq!(state, "inactive\n");
+        }
+        fs::remove_file(&database).unwrap();
+        host.ok(&join);
+    }
+    network.await_nodes(1, 3);
+}
