@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics is a test that fails")]
 
-use crate::host::{Host, Network, can_run, eventually};
+use crate::{
+    chaos::fault::give_clock,
+    host::{Host, Network, can_run, eventually, eventually_so},
+};
 use serde_json::Value;
 use std::{
     io::Write as _,
@@ -166,7 +169,7 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     let before = version(manager, "web");
 
     let containers = network.hosts[1].containers();
-    let other = replace_manager(&mut network);
+    let other = replace_manager(&mut network, 0);
     check_refusals(other, &file);
     let says = other.ok(&restore);
     assert!(says.contains("is now its manager"), "{says}");
@@ -195,6 +198,59 @@ fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     network.hosts[2].wait_running("web", 3);
 }
 
+/// Nodes follow nobody whose epoch and term are below those that they have followed, and a backup
+/// knows nothing of the time in which it was restored before.
+#[test]
+fn a_backup_is_restored_once_more_and_workers_follow_again() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    let file = network.folder().join("cluster.backup");
+    let (file, phrase) = (file.to_str().unwrap(), [("MIDGE_PASSPHRASE", "correct horse")]);
+    let on_worker = ["--constraint", "node.hostname==n2", "--replicas", "2"];
+    let create = [&["service", "create", "--name", "web"], &on_worker[..]].concat();
+    network.manager().ok(&[&create[..], &["bb:1", "sleep", "9999"]].concat());
+    let tasks = network.manager().wait_running("web", 2);
+    let containers = network.hosts[1].containers();
+    network.manager().ok_with(&phrase, &["cluster", "backup", file]);
+
+    let mut epochs = Vec::new();
+    for (gone, ahead) in [(0, "0"), (2, "0"), (3, "1200")] {
+        let other = replace_manager(&mut network, gone);
+        other.stop_daemon();
+        give_clock(other);
+        std::fs::write(other.dir.join("clock"), ahead).unwrap();
+        other.start_daemon();
+        other.ok_with(&phrase, &["cluster", "restore", file]);
+        let (worker, manager) = (&network.hosts[1], network.hosts.last().unwrap());
+        let ready = format!("n2 Ready\nn{} Ready", network.hosts.len());
+        eventually_so("the worker to follow", || {
+            let nodes = manager.ok(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]);
+            let mut nodes: Vec<&str> = nodes.lines().collect();
+            nodes.sort_unstable();
+            (nodes.join("\n") == ready).then_some(()).ok_or_else(|| format!("{nodes:?}"))
+        });
+        assert_eq!(manager.wait_running("web", 2), tasks);
+        // More than one time each, so that its log is ahead of the next one's.
+        for count in [4, 2, 3] {
+            manager.ok(&["service", "scale", "--detach", &format!("web={count}")]);
+            manager.wait_running("web", count);
+        }
+        epochs.push(version(manager, "web") >> 32);
+        // What the backup does not know of goes, and the rest never notices.
+        eventually("three containers", || (worker.containers().len() == 3).then_some(()));
+        let now = worker.containers();
+        assert!(containers.iter().all(|one| now.contains(one)), "{containers:?} {now:?}");
+    }
+    // An epoch is ten minutes of the calendar; within those the term rises.
+    assert!(0 < epochs[0] && epochs[0] <= epochs[1] && epochs[1] < epochs[2], "{epochs:?}");
+    restart(&mut network.hosts[4]);
+    restart(&mut network.hosts[1]);
+    network.hosts[4].wait_running("web", 3);
+}
+
 #[test]
 fn a_backup_of_before_another_root_brings_no_node_back_and_each_says_why() {
     if !can_run() {
@@ -209,7 +265,7 @@ fn a_backup_of_before_another_root_brings_no_node_back_and_each_says_why() {
     let says = String::from_utf8(rotate.stderr).unwrap();
     assert!(rotate.status.success() && says.contains("take another"), "{says}");
 
-    replace_manager(&mut network).ok_with(&phrase, &["cluster", "restore", file]);
+    replace_manager(&mut network, 0).ok_with(&phrase, &["cluster", "restore", file]);
     let address = &network.hosts[0].address;
     let (worker, manager) = (&network.hosts[1], &network.hosts[2]);
     let reason = format!(
@@ -230,11 +286,12 @@ fn a_backup_of_before_another_root_brings_no_node_back_and_each_says_why() {
     assert_eq!(worker.ok(&["info", "--format", "{{.Swarm.Error}}"]), "\n");
 }
 
-/// The manager is gone for good; another machine gets its address, and is returned.
-fn replace_manager(network: &mut Network) -> &mut Host {
+/// The host of this index is gone for good; another machine gets the first manager's address, and is
+/// returned.
+fn replace_manager(network: &mut Network, gone: usize) -> &mut Host {
     let address = network.manager().address.clone();
-    network.hosts[0].kill_daemon();
-    network.hosts[0].link(false);
+    network.hosts[gone].kill_daemon();
+    network.hosts[gone].link(false);
     let other = network.add_host();
     other.sh(&format!("ip addr add {address}/24 dev eth0"));
     other.start_daemon();
