@@ -136,6 +136,58 @@ fn of_the_managers_that_are_left_the_one_with_the_newest_log_is_known() {
     assert!(last(left).0 > term, "another term");
 }
 
+/// Managers that were given up come back, and are still more than half of what they know. Where they
+/// reach the one that goes on alone, they are workers of it; else they lead what was, and whoever has
+/// followed the other one does nothing that they say.
+#[test]
+fn managers_that_were_given_up_are_ignored_by_whoever_knows_better() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::managers(3, 0);
+    // This worker looks for managers where it joined, whatever it is told later.
+    let token = network.manager().ok(&["swarm", "join-token", "-q", "worker"]);
+    let joined = format!("{}:2377", network.hosts[1].address);
+    let worker = network.add_host();
+    worker.start_daemon();
+    worker.ok(&["swarm", "join", "--token", token.trim(), &joined]);
+    network.await_nodes(3, 1);
+    network.load_busybox();
+    let create = ["service", "create", "--name", "web", "--constraint", "node.hostname==n4"];
+    network.manager().ok(&[&create[..], &["bb:1", "sleep", "9999"]].concat());
+    network.hosts[1].kill_daemon();
+    network.hosts[2].kill_daemon();
+    network.manager().ok(&["swarm", "init", "--force-new-cluster"]);
+    network.manager().ok(&["service", "scale", "--detach", "web=3"]);
+    let tasks = network.manager().wait_running("web", 3);
+    let containers = network.hosts[3].containers();
+
+    network.hosts[0].kill_daemon();
+    network.hosts[1].start_daemon();
+    network.hosts[2].start_daemon();
+    eventually("the two to agree", || network.hosts[1].leader());
+    network.hosts[1].ok(&["service", "scale", "--detach", "web=0"]);
+    eventually_so("the worker to be with those, and to say what it makes of them", || {
+        let nodes = network.hosts[1].midge(&["node", "ls"]);
+        let nodes = String::from_utf8_lossy(&nodes.stdout).into_owned();
+        nodes.contains("the node ignores this manager").then_some(()).ok_or(nodes)
+    });
+    assert_eq!(network.hosts[3].containers(), containers, "the same processes");
+
+    // They are retired by leaving, and then there is one cluster again.
+    network.hosts[0].start_daemon();
+    let manager = network.manager();
+    let token = manager.ok(&["swarm", "join-token", "-q", "manager"]);
+    let remote = format!("{}:2377", manager.address);
+    for retired in &network.hosts[1..3] {
+        retired.ok(&["swarm", "leave", "--force"]);
+        retired.ok(&["swarm", "join", "--token", token.trim(), &remote]);
+    }
+    network.await_nodes(3, 1);
+    assert_eq!(manager.wait_running("web", 3), tasks);
+    assert_eq!(network.hosts[3].containers(), containers, "the same processes");
+}
+
 #[test]
 fn a_cluster_is_restored_on_another_machine_and_its_workers_come_back() {
     if !can_run() {
