@@ -63,22 +63,7 @@ pub(crate) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Chang
     let mut wanted: Option<Role> = None;
     let mut let_go = false;
     loop {
-        let told = async { changes.places.recv().await.ok().map(Change::Place) };
-        let election = async {
-            match changes.elections.recv().await {
-                Ok(timeout) => Some(Change::Election(timeout)),
-                // A worker has no such group.
-                Err(_) => std::future::pending().await,
-            }
-        };
-        let again = async {
-            if wanted.is_none() {
-                return std::future::pending().await;
-            }
-            smol::Timer::after(RETRY).await;
-            Some(Change::Again)
-        };
-        let Some(change) = told.or(election).or(again).await else { return };
+        let Some(change) = next(&changes, wanted.is_some()).await else { return };
         let Some(shared) = shared.upgrade() else { return };
         match change {
             Change::Place(place) => {
@@ -127,6 +112,27 @@ pub(crate) async fn run(shared: Weak<Shared>, endpoint: Endpoint, changes: Chang
             }
         }
     }
+}
+
+/// Waits for what there is to do next; `unfinished` has it done again after a while. None once nobody
+/// says anything any more.
+async fn next(changes: &Changes, unfinished: bool) -> Option<Change> {
+    let told = async { changes.places.recv().await.ok().map(Change::Place) };
+    let election = async {
+        match changes.elections.recv().await {
+            Ok(timeout) => Some(Change::Election(timeout)),
+            // A worker has no such group.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let again = async {
+        if !unfinished {
+            return std::future::pending().await;
+        }
+        smol::Timer::after(RETRY).await;
+        Some(Change::Again)
+    };
+    told.or(election).or(again).await
 }
 
 /// Takes in where the managers are, for the next session and the next start.
