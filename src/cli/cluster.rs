@@ -100,7 +100,10 @@ impl Beside {
     fn finish(mut self, content: &[u8], target: &Path) -> io::Result<()> {
         self.file.write_all(content)?;
         self.file.sync_all()?;
-        fs::rename(&self.path, target)
+        fs::rename(&self.path, target)?;
+        // Whoever takes the stick out of the machine now takes the backup along.
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     human::decimal_size,
     output,
 };
-use crate::util::tree::{self, Asked, Owner, PieceReader, PieceWriter, Root, Rules};
+use crate::util::{
+    error::chain,
+    tree::{self, Asked, Owner, PieceReader, PieceWriter, Root, Rules},
+};
 use base64::Engine as _;
 use clap::Args;
 use hyper::Method;
@@ -278,18 +281,6 @@ fn done(args: &CpArgs, size: u64) {
 
 fn missing(container: &str, path: &str) -> CliError {
     CliError::failure(format!("Could not find the file {path} in container {container}"))
-}
-
-/// Renders an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

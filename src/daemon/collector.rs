@@ -2,12 +2,11 @@
 //! services refer to. In one small file, which may be lost.
 
 use super::machine::host::wall_clock;
-use crate::{agent::garbage::GcLimits, types::Date};
+use crate::{agent::garbage::GcLimits, types::Date, util::disk};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -90,11 +89,7 @@ fn read(path: &Path) -> io::Result<Notes> {
 }
 
 fn write(path: &Path, notes: &Notes) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = fs::File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec(notes)?)?;
-    file.sync_all()?;
-    fs::rename(fresh, path)
+    disk::replace(path, &serde_json::to_vec(notes)?, 0o644)
 }
 
 #[cfg(test)]

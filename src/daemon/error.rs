@@ -7,10 +7,9 @@ use crate::{
     consensus::StartError,
     network::NetworkError,
     pki::{CaError, FileError, IdentityError},
-    runtime::image::chain,
     store::OpenError,
     transport::{BindError, StreamError, TlsError},
-    util::disk::advice,
+    util::{disk::advice, error::chain},
 };
 use std::{io, path::PathBuf};
 

@@ -1,10 +1,9 @@
 //! The folders of this installation, whose they are, and its id.
 
 use super::{error::DaemonError, machine::host::SystemEntropy};
-use crate::types::NodeId;
+use crate::{types::NodeId, util::disk};
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs, io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -49,8 +48,7 @@ pub(super) fn id(data_dir: &Path) -> Result<NodeId, DaemonError> {
             .map_err(|error| DaemonError::Other(format!("{} is damaged: {error}", path.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let id = NodeId::generate(&mut SystemEntropy);
-            let mut file = fs::File::create(&path).map_err(failed("make"))?;
-            writeln!(file, "{id}").and_then(|()| file.sync_all()).map_err(failed("write"))?;
+            disk::replace(&path, format!("{id}\n").as_bytes(), 0o644).map_err(failed("write"))?;
             Ok(id)
         }
         Err(source) => Err(failed("read")(source)),

@@ -25,14 +25,13 @@ use crate::{
     runtime::{
         ContainerInfo, Mounted,
         apparmor::{self, AppArmor},
-        image::chain,
     },
     types::{
         Chore, Cluster, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, ProcessTable,
         RegistryCredential, Role, RootRotation, TerminalSize, UnpackOptions, Usage,
         image::Reference,
     },
-    util::board::Reading,
+    util::{board::Reading, error::chain},
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};

@@ -10,6 +10,7 @@ use crate::{
         CgroupSupport, EngineDescription, HealthState, Labels, NodeDescription, Platform,
         PortStatus, Task, TaskId, image::Reference,
     },
+    util::error::chain,
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -130,7 +131,7 @@ impl Containers {
         let images = images
             .held()
             .await
-            .map_err(|error| Failure { message: runtime::image::chain(&error), temporary: true })?;
+            .map_err(|error| Failure { message: chain(&error), temporary: true })?;
         let description = NodeDescription {
             hostname: machine.hostname.clone(),
             platform,

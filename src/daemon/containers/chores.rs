@@ -10,12 +10,13 @@ use crate::{
         remote::{self, Target},
         shared::Shared,
     },
-    runtime::{ANONYMOUS, VolumeError, VolumeWanted, Volumes, image::chain},
+    runtime::{ANONYMOUS, VolumeError, VolumeWanted, Volumes},
     transport::{ByteSender, StreamError},
     types::{
         Chore, ChoreDone, Entropy, NewVolume, NodeId, Prune, StorageUse, StoredContainer,
         StoredImage, StoredVolume, image::Reference,
     },
+    util::error::chain,
     wire::{ChoreFrame, StreamRequest},
 };
 use futures_lite::FutureExt as _;

@@ -6,10 +6,13 @@
 use crate::{
     cluster::{Class, Refusal},
     daemon::shared::Shared,
-    runtime::{Exec, ExecError, ExecEvent, ExecOutput, ExecStdin, image::chain},
+    runtime::{Exec, ExecError, ExecEvent, ExecOutput, ExecStdin},
     transport::{ByteReceiver, ByteSender, StreamError},
     types::{Date, ExecSpec, PathStat, TaskId, TerminalSize, UnpackOptions},
-    util::tree::{self, Asked, Owner, PackError, PieceReader, PieceWriter, Rules, UnpackError},
+    util::{
+        error::chain,
+        tree::{self, Asked, Owner, PackError, PieceReader, PieceWriter, Rules, UnpackError},
+    },
     wire::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest},
 };
 use futures_lite::FutureExt as _;

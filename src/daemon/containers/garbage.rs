@@ -8,8 +8,9 @@ use crate::{
     agent::garbage::{AGE_MIN, Candidate, Fill, is_wanted, victims},
     cluster::{Class, Refusal},
     daemon::{machine::host::wall_clock, shared::Shared},
-    runtime::image::{ImageDisk, ImageSummary, chain},
+    runtime::image::{ImageDisk, ImageSummary},
     types::{Date, Task, image::Reference},
+    util::error::chain,
 };
 use futures_lite::FutureExt as _;
 use std::{

@@ -8,11 +8,12 @@ use crate::{
         remote::{self, Target},
         shared::Shared,
     },
-    runtime::image::{self, ImageError, ImageSummary, PullError, Removal, Step, chain},
+    runtime::image::{self, ImageError, ImageSummary, PullError, Removal, Step},
     transport::{ByteReceiver, ByteSender, StreamError},
     types::{
         NodeId, RegistryCredential, RemovedImage, StoredImage, StoredImageDetail, image::Reference,
     },
+    util::error::chain,
     wire::{ArchiveFrame, LoadFrame, StreamRequest},
 };
 use async_channel::{Receiver, Sender};

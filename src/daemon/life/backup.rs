@@ -25,13 +25,12 @@ use crate::{
         shared::{Shared, as_manager},
     },
     pki::{self, CertificateFiles, Identity, NodeFiles},
-    runtime::image::chain,
     store::{CONTENT_MAX, open_file, seal_file},
     types::{
         Availability, Cluster, ManagerStatus, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role,
         Version,
     },
-    util::interfaces::interfaces,
+    util::{error::chain, interfaces::interfaces},
 };
 use serde::{Deserialize, Serialize};
 use std::{

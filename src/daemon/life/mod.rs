@@ -22,10 +22,10 @@ use crate::{
     },
     node::{Ended, Handle},
     pki::{CertificateFiles, Identity, NodeFiles},
-    runtime::image::chain,
     store::{AgentStore, OpenError},
     transport::{self, Endpoint},
     types::{Entropy as _, Role, new_member_key},
+    util::error::chain,
 };
 use std::{
     fs, io,

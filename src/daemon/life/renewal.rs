@@ -18,9 +18,9 @@ use crate::{
         self, CaError, CertificateFiles, FileError, Identity, IdentityError, NodeFiles,
         RenewalPoint,
     },
-    runtime::image::chain,
     transport::{Endpoint, StreamError, TlsError},
     types::{Date, Entropy, Role, Trust},
+    util::error::chain,
     wire::{StreamReply, StreamRequest},
 };
 use async_channel::{Receiver, Sender};

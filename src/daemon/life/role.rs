@@ -16,9 +16,9 @@ use crate::{
         shared::Shared,
     },
     pki::{self, CertificateFiles, Identity, NodeFiles},
-    runtime::image::chain,
     transport::Endpoint,
     types::Role,
+    util::error::chain,
     wire::{StreamReply, StreamRequest},
 };
 use async_channel::{Receiver, Sender};

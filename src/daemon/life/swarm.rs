@@ -22,12 +22,12 @@ use crate::{
         shared::{Shared, not_in_swarm},
     },
     pki::{self, CertificateFiles, Identity, NodeFiles, TokenText},
-    runtime::image::chain,
     transport::JoinError,
     types::{
         Cluster, ClusterId, Date, Entropy, JoinToken, JoinTokens, ManagerStatus, Node, NodeId,
         NodeSpec, NodeState, NodeStatus, RequestId, Role, RootRotation, Trust, UnlockKey, Version,
     },
+    util::error::chain,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

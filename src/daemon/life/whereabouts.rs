@@ -15,10 +15,9 @@ use crate::{
     },
     network::AddressChanges,
     node::Handle,
-    runtime::image::chain,
     transport::Endpoint,
     types::{ADDRESS_LOST, Role},
-    util::interfaces::interfaces,
+    util::{error::chain, interfaces::interfaces},
 };
 use std::{
     net::{IpAddr, SocketAddr},

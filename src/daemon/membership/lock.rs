@@ -7,8 +7,8 @@
 use crate::{
     daemon::machine::host::random_bytes,
     pki::{FileError, SealFile, SealKey},
-    runtime::image::chain,
     types::{UnlockKey, Version},
+    util::error::chain,
 };
 use std::{
     path::{Path, PathBuf},

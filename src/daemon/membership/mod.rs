@@ -1,23 +1,21 @@
 //! What a node remembers of the cluster it belongs to, in one small file; beside it, who the managers
 //! are and the key that seals their log.
 //!
-//! Written as a whole beside the old one and renamed over it, so that a power cut leaves one or
-//! the other. Secrets are elsewhere: this holds names and addresses only. Nothing here knows
-//! whether the node runs.
+//! Replaced as a whole, so that a power cut leaves the old one or the new. Secrets are elsewhere: this
+//! holds names and addresses only. Nothing here knows whether the node runs.
 
 pub(crate) mod address;
 pub(crate) mod lock;
 pub(crate) mod roster;
 
 use crate::{
-    runtime::image::chain,
     types::{ClusterId, Date, ELECTION_TIMEOUT, NodeId, Role, Version},
+    util::{disk, error::chain},
 };
 use address::{Advertised, Origin};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -193,27 +191,18 @@ impl Membership {
     /// Writes it; on disk when it returns.
     pub(crate) fn save(&self, data_dir: &Path) -> Result<(), MembershipError> {
         let path = path_under(data_dir);
-        let write = || -> io::Result<()> {
-            let beside = path.with_extension("json.new");
-            let mut file = File::create(&beside)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(data_dir)?.sync_all()
-        };
-        write().map_err(|source| MembershipError::Io { verb: "write", path: path.clone(), source })
+        let text = serde_json::to_string_pretty(self).expect("what it holds is JSON") + "\n";
+        disk::replace(&path, text.as_bytes(), 0o644).map_err(|source| MembershipError::Io {
+            verb: "write",
+            path,
+            source,
+        })
     }
 
     /// Forgets it.
     pub(crate) fn remove(data_dir: &Path) -> Result<(), MembershipError> {
         let path = path_under(data_dir);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(MembershipError::Io { verb: "remove", path, source })
-            }
-            _ => Ok(()),
-        }
+        disk::remove(&path).map_err(|source| MembershipError::Io { verb: "remove", path, source })
     }
 }
 

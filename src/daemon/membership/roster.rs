@@ -4,10 +4,9 @@
 //! that were all off past the lives of their certificates take each other for a majority only by
 //! knowing each other. So this is kept apart, and names nodes only.
 
-use crate::types::Roster;
+use crate::{types::Roster, util::disk};
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -41,14 +40,8 @@ pub(crate) fn load(data_dir: &Path) -> Roster {
 
 /// Writes it; on disk when it returns.
 pub(crate) fn save(data_dir: &Path, roster: &Roster) -> io::Result<()> {
-    let path = path_under(data_dir);
-    let beside = path.with_extension("json.new");
-    let mut file = File::create(&beside)?;
-    serde_json::to_writer(&mut file, roster)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&beside, &path)?;
-    File::open(data_dir)?.sync_all()
+    let text = serde_json::to_string(roster)? + "\n";
+    disk::replace(&path_under(data_dir), text.as_bytes(), 0o644)
 }
 
 #[cfg(test)]

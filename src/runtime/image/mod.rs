@@ -5,8 +5,6 @@
 
 pub mod document;
 
-pub use crate::util::error::chain;
-
 use crate::types::{Date, Labels, Platform, image::InvalidReference};
 use std::fmt;
 
