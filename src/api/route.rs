@@ -12,6 +12,7 @@ use crate::{
     api::dto,
     cluster::{Class, Refusal},
     types::absent,
+    util::deadline::within,
 };
 use base64::{
     Engine as _,
@@ -49,12 +50,7 @@ impl Call {
     /// Reads the body as JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
         let body = Limited::new(&mut self.body, BODY_MAX);
-        let bytes = futures_lite::future::or(async { Some(body.collect().await) }, async {
-            async_io::Timer::after(BODY_WAIT).await;
-            None
-        })
-        .await;
-        let bytes = match bytes {
+        let bytes = match within(BODY_WAIT, body.collect()).await {
             Some(Ok(collected)) => collected.to_bytes(),
             Some(Err(error)) if error.is::<LengthLimitError>() => {
                 return Err(invalid(format!("request body larger than {BODY_MAX} bytes")));

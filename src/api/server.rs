@@ -1,6 +1,7 @@
 //! The socket and its connections: limits, deadlines, panics, an orderly end.
 
 use super::{local::LocalNode, route, stall::Stall, stream::Body};
+use crate::util::deadline::within;
 use futures_lite::FutureExt;
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
@@ -227,12 +228,8 @@ async fn connection(
 async fn turn_away(mut stream: UnixStream) {
     const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
         content-length: 48\r\nconnection: close\r\n\r\n{\"message\":\"too many connections; try again\"}   ";
-    let written = async { stream.write_all(ANSWER).await.is_ok() }
-        .or(async {
-            async_io::Timer::after(ACCEPT_PAUSE).await;
-            false
-        })
-        .await;
+    let written = within(ACCEPT_PAUSE, stream.write_all(ANSWER)).await;
+    let written = written.is_some_and(|written| written.is_ok());
     tracing::warn!(written, "too many connections to the API; one was turned away");
 }
 

@@ -4,7 +4,7 @@ use super::{
     dto,
     local::{BoxStream, ExecInput, ExecItem, ExecStream, LogItem, LogLine, LogSource, Progress},
 };
-use crate::types::Date;
+use crate::{types::Date, util::deadline::within};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_lite::{Stream, StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -236,10 +236,7 @@ impl Drop for Upload {
     fn drop(&mut self) {
         let Some(mut body) = self.0.take() else { return };
         let rest = async move { while let Some(Ok(_)) = body.frame().await {} };
-        let late = async {
-            async_io::Timer::after(REST_LIMIT).await;
-        };
-        smol::spawn(futures_lite::future::or(rest, late)).detach();
+        smol::spawn(within(REST_LIMIT, rest)).detach();
     }
 }
 
@@ -248,12 +245,7 @@ pub(crate) fn upload(body: Incoming) -> BoxStream<io::Result<Bytes>> {
     Box::pin(stream::unfold(Upload(Some(body)), |mut upload| async move {
         loop {
             let body = upload.0.as_mut()?;
-            let next = futures_lite::future::or(async { Some(body.frame().await) }, async {
-                async_io::Timer::after(UPLOAD_IDLE).await;
-                None
-            })
-            .await;
-            let error = match next {
+            let error = match within(UPLOAD_IDLE, body.frame()).await {
                 Some(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => return Some((Ok(data), upload)),
                     Err(_) => continue,

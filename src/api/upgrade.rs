@@ -6,6 +6,7 @@ use super::{
     stall::Stall,
     stream::{Body, ExecBytes, ExecPieces},
 };
+use crate::util::deadline::within;
 use bytes::Bytes;
 use futures_lite::{FutureExt as _, StreamExt as _};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -47,11 +48,7 @@ pub(crate) fn hijack(upgrade: OnUpgrade, exec: ExecBytes) -> Response<Body> {
 }
 
 async fn serve(upgrade: OnUpgrade, exec: ExecBytes) -> io::Result<()> {
-    let late = async {
-        async_io::Timer::after(UPGRADE_WAIT).await;
-        None
-    };
-    let upgraded = async { Some(upgrade.await) }.or(late).await;
+    let upgraded = within(UPGRADE_WAIT, upgrade).await;
     let upgraded = upgraded.ok_or(io::ErrorKind::TimedOut)?.map_err(io::Error::other)?;
     let parts = upgraded
         .downcast::<FuturesIo<Stall<UnixStream>>>()

@@ -4,6 +4,7 @@ use super::{
     exit::{CliError, Exit},
     suggest,
 };
+use crate::util::deadline::within;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::{
@@ -72,11 +73,7 @@ impl Client {
     /// Sends a GET whose answer is worth waiting for no longer than `limit`; none where it does not
     /// come.
     pub(crate) fn get_within(&self, path: &str, limit: Duration) -> Option<Value> {
-        let late = async {
-            smol::Timer::after(limit).await;
-            None
-        };
-        smol::block_on(futures_lite::future::or(self.list_for_hint(path), late))
+        smol::block_on(within(limit, self.list_for_hint(path))).flatten()
     }
 
     /// Sends a POST with a JSON body and reads the JSON answer.
@@ -204,13 +201,9 @@ impl Client {
     }
 
     async fn dispatch(&self, request: Request<Body>) -> Result<Response<Incoming>, CliError> {
-        let connect = UnixStream::connect(&self.socket);
-        let late = async {
-            smol::Timer::after(CONNECT_LIMIT).await;
-            Err(std::io::ErrorKind::TimedOut.into())
-        };
-        let stream = futures_lite::future::or(connect, late)
+        let stream = within(CONNECT_LIMIT, UnixStream::connect(&self.socket))
             .await
+            .unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()))
             .map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(FuturesIo::new(stream))
@@ -240,11 +233,7 @@ impl Client {
     /// Adds the names that are like one that was not found.
     async fn with_names(&self, error: CliError) -> CliError {
         let Some((kind, name)) = suggest::missing(&error.message) else { return error };
-        let late = async {
-            smol::Timer::after(HINT_LIMIT).await;
-            None
-        };
-        match futures_lite::future::or(self.list_for_hint(kind.list), late).await {
+        match within(HINT_LIMIT, self.list_for_hint(kind.list)).await.flatten() {
             Some(answer) => {
                 let hint = suggest::hint(kind, name, &answer);
                 error.hint(hint)

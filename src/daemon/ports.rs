@@ -13,10 +13,9 @@ use crate::{
         Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster, Sequence,
         Trust, UnlockKey, Version,
     },
-    util::disk::may_pass,
+    util::{deadline::within, disk::may_pass},
 };
 use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -81,11 +80,7 @@ impl LogPort {
     }
 
     async fn engine(&self, limit: Duration) -> Result<&Consensus<OnSmol>, ProposeError> {
-        let late = async {
-            smol::Timer::after(limit).await;
-            Err(ProposeError::Timeout(limit))
-        };
-        async { Ok(self.engine.wait().await) }.or(late).await
+        within(limit, self.engine.wait()).await.ok_or(ProposeError::Timeout(limit))
     }
 }
 

@@ -9,9 +9,9 @@ use crate::{
     cluster::{Class, Refusal},
     transport::{ByteReceiver, ByteSender, Endpoint, StreamError},
     types::NodeId,
+    util::deadline::within,
     wire::{Message, StreamRequest},
 };
-use futures_lite::FutureExt as _;
 use std::time::Duration;
 
 /// How long a node may take to begin.
@@ -122,12 +122,10 @@ impl Answers {
 
     /// Waits so long for a frame that is still to come.
     pub(super) async fn within<M: Message>(&mut self, limit: Duration) -> Result<M, Unanswered> {
-        let late = self.lost(StreamError::Timeout(limit));
-        let late = async move {
-            smol::Timer::after(limit).await;
-            Err(late)
-        };
-        self.more().or(late).await
+        match within(limit, self.more()).await {
+            Some(frame) => frame,
+            None => Err(self.lost(StreamError::Timeout(limit))),
+        }
     }
 }
 

@@ -13,9 +13,8 @@ use crate::{
     api::error::{LOCKED, NOT_A_MANAGER, NOT_IN_SWARM},
     cluster::{Class, Refusal, Request, Response},
     pki::TrustedClock,
-    util::dns::Resolver,
+    util::{deadline::within, dns::Resolver},
 };
-use futures_lite::FutureExt as _;
 use smol::lock::Semaphore;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -74,11 +73,7 @@ impl Shared {
     /// next one from its files.
     pub(super) async fn settled(&self) {
         if self.changing.try_lock().is_none() {
-            let changed = async { drop(self.changing.lock().await) };
-            let late = async {
-                smol::Timer::after(CHANGE_LIMIT).await;
-            };
-            changed.or(late).await;
+            drop(within(CHANGE_LIMIT, self.changing.lock()).await);
         }
     }
 

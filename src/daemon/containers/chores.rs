@@ -16,10 +16,9 @@ use crate::{
         Chore, ChoreDone, Entropy, NewVolume, NodeId, Prune, StorageUse, StoredContainer,
         StoredImage, StoredVolume, image::Reference,
     },
-    util::error::chain,
+    util::{deadline::within, error::chain},
     wire::{ChoreFrame, StreamRequest},
 };
-use futures_lite::FutureExt as _;
 use std::{sync::Arc, time::Duration};
 
 /// How long a chore may take: counting the files of volumes and removing images is the disk's
@@ -95,11 +94,8 @@ pub(crate) async fn run(shared: &Shared, chore: Chore) -> Result<ChoreDone, Refu
             }
         }
     };
-    let late = async {
-        smol::Timer::after(CHORE_LIMIT).await;
-        Err(Refusal::new(Class::Unavailable, "it did not finish in time"))
-    };
-    Box::pin(work).or(late).await
+    let late = || Err(Refusal::new(Class::Unavailable, "it did not finish in time"));
+    within(CHORE_LIMIT, Box::pin(work)).await.unwrap_or_else(late)
 }
 
 fn refusal(error: &VolumeError) -> Refusal {

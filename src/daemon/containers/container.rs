@@ -10,6 +10,7 @@ use crate::{
     transport::{ByteReceiver, ByteSender, StreamError},
     types::{Date, ExecSpec, PathStat, TaskId, TerminalSize, UnpackOptions},
     util::{
+        deadline::within,
         error::chain,
         tree::{self, Asked, Owner, PackError, PieceReader, PieceWriter, Rules, UnpackError},
     },
@@ -239,10 +240,7 @@ async fn abandon(mut output: ExecOutput, hung_up: bool) {
         return drain.await;
     }
     // Dropped at the limit, the output takes the command along.
-    let late = async {
-        smol::Timer::after(HANG_UP_LIMIT).await;
-    };
-    drain.or(late).await;
+    let _ended = within(HANG_UP_LIMIT, drain).await;
 }
 
 fn path_stat(asked: &Asked, metadata: &Metadata, link_target: String) -> PathStat {
