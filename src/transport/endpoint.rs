@@ -3,6 +3,7 @@
 use super::{
     judge::Judge,
     names::Names,
+    on_smol::OnSmol,
     outbox::Outbox,
     peers::{Met, Peers},
     serve::{self, Handler, IncomingStream},
@@ -252,7 +253,7 @@ impl Endpoint {
     pub fn bind(config: Config) -> Result<Self, BindError> {
         let failed = |source| BindError::Socket { address: config.listen, source };
         let socket = socket::bind(config.listen).map_err(failed)?;
-        let runtime = Arc::new(quinn::SmolRuntime);
+        let runtime = Arc::new(OnSmol);
         let quic = quinn::Endpoint::new(EndpointConfig::default(), None, socket, runtime)
             .map_err(failed)?;
         let stranger = super::tls::stranger(&config.clock)?;

@@ -12,6 +12,7 @@ mod endpoint;
 mod join;
 mod judge;
 mod names;
+mod on_smol;
 mod outbox;
 mod peers;
 mod relay;
