@@ -29,6 +29,9 @@ pub trait LocalNode: Send + Sync + 'static {
     /// [`crate::cluster::Class::Unavailable`] and one of the texts of [`crate::api::error`].
     fn request(&self, request: Request) -> Answer<'_, Response>;
 
+    /// Tells how the node stands in its cluster, from memory alone: also while containerd hangs.
+    fn standing(&self) -> Standing;
+
     /// Describes the node.
     fn info(&self) -> BoxFuture<'_, Info>;
 
@@ -272,24 +275,8 @@ impl SwarmState {
 /// What `info` and `version` show of a node.
 #[derive(Debug, Clone, Default)]
 pub struct Info {
-    /// Its id in the cluster; none outside of one.
-    pub node: Option<NodeId>,
-    /// Where it stands.
-    pub swarm: SwarmState,
-    /// Why it does not work, or cannot reach its manager; empty where all is well.
-    pub swarm_error: String,
-    /// Whether it is a manager that can answer for the cluster.
-    pub control_available: bool,
-    /// The manager that leads, as far as this node knows.
-    pub leader: Option<NodeId>,
-    /// What is wrong with it as a manager; empty where nothing is.
-    pub manager_error: String,
-    /// What its log ends with; none where it is no manager.
-    pub last_entry: Option<LastEntry>,
-    /// The address under which others reach it, without a port.
-    pub node_address: String,
-    /// The managers it knows: id and `host:port`.
-    pub managers: Vec<(NodeId, String)>,
+    /// How it stands in its cluster.
+    pub standing: Standing,
     /// The host name.
     pub hostname: String,
     /// The platform whose images run here.
@@ -326,7 +313,32 @@ pub struct Info {
     pub plain_http_registries: Vec<String>,
     /// Mirrors of the default registry.
     pub mirrors: Vec<String>,
-    /// What an operator should know.
+    /// What an operator should know besides what its standing tells.
+    pub warnings: Vec<String>,
+}
+
+/// How a node stands in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Its id in the cluster; none outside of one.
+    pub node: Option<NodeId>,
+    /// Where it stands.
+    pub swarm: SwarmState,
+    /// Why it does not work, or cannot reach its manager; empty where all is well.
+    pub swarm_error: String,
+    /// Whether it is a manager that can answer for the cluster.
+    pub control_available: bool,
+    /// The manager that leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// What is wrong with it as a manager; empty where nothing is.
+    pub manager_error: String,
+    /// What its log ends with; none where it is no manager.
+    pub last_entry: Option<LastEntry>,
+    /// The address under which others reach it, without a port.
+    pub node_address: String,
+    /// The managers it knows: id and `host:port`.
+    pub managers: Vec<(NodeId, String)>,
+    /// What an operator should know of it.
     pub warnings: Vec<String>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     api::local::{
         Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Info,
         InitOptions, JoinOptions, LastEntry, LocalNode, LogItem, LogOptions, MountPoint,
-        NodeAnswer, NodeSelector, Place, Progress, PullOptions, Resolved, RestoreOptions,
+        NodeAnswer, NodeSelector, Place, Progress, PullOptions, Resolved, RestoreOptions, Standing,
         StartOptions, Started, SwarmState,
     },
     cluster::{Class, Query, Refusal, Request, Response},
@@ -27,17 +27,22 @@ use crate::{
         apparmor::{self, AppArmor},
     },
     types::{
-        Chore, Cluster, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, ProcessTable,
-        RegistryCredential, Role, RootRotation, TerminalSize, UnpackOptions, Usage,
+        Chore, Cluster, ExecSpec, Node, NodeId, NodeState, Occurrence, PathStat, Platform,
+        ProcessTable, RegistryCredential, Role, RootRotation, TerminalSize, UnpackOptions, Usage,
         image::Reference,
     },
-    util::{board::Reading, error::chain},
+    util::{board::Reading, deadline::within, error::chain},
 };
 use bytes::Bytes;
+use futures_lite::future::zip;
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 /// How long the leader may take to answer: two commits on the slowest card, and a queue.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long containerd may take to say what it has: whoever lists the cluster's nodes asks for what
+/// this one is as well, and is not to wait for a containerd that hangs.
+const CONTAINERD_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the agent may take to say what it has.
 const TASKS_LIMIT: Duration = Duration::from_secs(5);
@@ -86,6 +91,49 @@ impl LocalNode for Local {
                 self.shared.settled().await;
             }
         })
+    }
+
+    fn standing(&self) -> Standing {
+        let mut standing = Standing::default();
+        let Some(member) = self.shared.member() else { return standing };
+        if member.is_locked() {
+            standing.swarm = SwarmState::Locked;
+            return standing;
+        }
+        let (membership, status) = (&member.membership, member.handle.status());
+        standing.node = Some(membership.node.clone());
+        standing.swarm = SwarmState::Active;
+        if let Some(health) = status.health() {
+            standing.warnings.push(format!("WARNING: {health}"));
+            standing.swarm_error = health;
+        }
+        for health in [&status.address_health, &status.log_health].into_iter().flatten() {
+            standing.warnings.push(format!("WARNING: {health}"));
+        }
+        if let Duty::Manager { store, .. } = &member.duty
+            && let Some(failure) = store.failure()
+        {
+            standing.warnings.push(format!("WARNING: the log cannot be written: {failure}"));
+        }
+        let told = member.told.get();
+        standing.node_address = host_of(&told);
+        if let Duty::Manager { consensus, .. } = &member.duty {
+            standing.manager_error = status.manager_health.clone().unwrap_or_default();
+            standing.control_available = true;
+            standing.leader = status.leader.clone();
+            standing.last_entry =
+                consensus.last_entry().map(|(term, index)| LastEntry { term, index });
+            standing.managers = vec![(membership.node.clone(), told)];
+        } else {
+            if !status.connected && standing.swarm_error.is_empty() {
+                standing.swarm_error = no_manager(&member.endpoint.unreached());
+            }
+            // Their ids are not a worker's to know: the addresses are what helps.
+            let unknown = NodeId::from_bits(0);
+            standing.managers =
+                membership.managers.iter().map(|m| (unknown.clone(), m.clone())).collect();
+        }
+        standing
     }
 
     fn info(&self) -> BoxFuture<'_, Info> {
@@ -323,17 +371,30 @@ impl Local {
     async fn describe(&self) -> Info {
         let containers = &self.shared.containers;
         let machine = containers.machine();
-        let observed = containers.runtime().inventory().await.unwrap_or_default();
+        let runtime = containers.runtime();
+        let (observed, (images, (platform, version))) = zip(
+            within(CONTAINERD_LIMIT, runtime.inventory()),
+            zip(
+                within(CONTAINERD_LIMIT, images::list(&self.shared)),
+                zip(
+                    within(CONTAINERD_LIMIT, containers.platform()),
+                    within(CONTAINERD_LIMIT, runtime.version()),
+                ),
+            ),
+        )
+        .await;
+        let observed = observed.and_then(Result::ok).unwrap_or_default();
         let running = observed
             .iter()
             .filter(|container| matches!(container.phase, crate::agent::Phase::Running { .. }))
             .count();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let images = images::list(&self.shared).await.map_or(0, |images| count(images.len()));
+        let images = images.and_then(Result::ok).map_or(0, |images| count(images.len()));
         let registry = &self.shared.config.registry;
         let mut info = Info {
             hostname: machine.hostname.clone(),
-            platform: containers.platform().await,
+            platform: platform
+                .unwrap_or_else(|| Platform::normalized("linux", &machine.architecture, "")),
             resources: machine.resources,
             cgroups: containers.cgroups(),
             labels: self.shared.config.engine_labels.clone(),
@@ -343,14 +404,15 @@ impl Local {
             kernel: machine.kernel.clone(),
             operating_system: machine.operating_system.clone(),
             os_version: machine.os_version.clone(),
-            containerd_version: containers.runtime().version().await.unwrap_or_default(),
+            containerd_version: version.and_then(Result::ok).unwrap_or_default(),
             has_apparmor: matches!(apparmor::here(), AppArmor::Profile(_)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data_dir: self.shared.options.data_dir.to_string_lossy().into_owned(),
             machine_id: machine.machine_id.clone(),
             plain_http_registries: registry.plain_http.clone(),
             mirrors: registry.mirrors.get("docker.io").cloned().unwrap_or_default(),
-            ..Info::default()
+            standing: self.standing(),
+            warnings: Vec::new(),
         };
         if info.containerd_version.is_empty() {
             info.warnings.push("WARNING: containerd does not answer".to_owned());
@@ -364,48 +426,7 @@ impl Local {
                 "WARNING: the kernel cannot limit memory: its memory cgroup controller is off";
             info.warnings.push(text.to_owned());
         }
-        self.describe_swarm(&mut info);
         info
-    }
-
-    fn describe_swarm(&self, info: &mut Info) {
-        let Some(member) = self.shared.member() else { return };
-        if member.is_locked() {
-            info.swarm = SwarmState::Locked;
-            return;
-        }
-        let (membership, status) = (&member.membership, member.handle.status());
-        info.node = Some(membership.node.clone());
-        info.swarm = SwarmState::Active;
-        if let Some(health) = status.health() {
-            info.warnings.push(format!("WARNING: {health}"));
-            info.swarm_error = health;
-        }
-        for health in [&status.address_health, &status.log_health].into_iter().flatten() {
-            info.warnings.push(format!("WARNING: {health}"));
-        }
-        if let Duty::Manager { store, .. } = &member.duty
-            && let Some(failure) = store.failure()
-        {
-            info.warnings.push(format!("WARNING: the log cannot be written: {failure}"));
-        }
-        let told = member.told.get();
-        info.node_address = host_of(&told);
-        if let Duty::Manager { consensus, .. } = &member.duty {
-            info.manager_error = status.manager_health.clone().unwrap_or_default();
-            info.control_available = true;
-            info.leader = status.leader.clone();
-            info.last_entry = consensus.last_entry().map(|(term, index)| LastEntry { term, index });
-            info.managers = vec![(membership.node.clone(), told)];
-        } else {
-            if !status.connected && info.swarm_error.is_empty() {
-                info.swarm_error = no_manager(&member.endpoint.unreached());
-            }
-            // Their ids are not a worker's to know: the addresses are what helps.
-            let unknown = NodeId::from_bits(0);
-            info.managers =
-                membership.managers.iter().map(|m| (unknown.clone(), m.clone())).collect();
-        }
     }
 
     /// Lists the containers of this node's tasks; `images` are ids by the names of records.

@@ -1,6 +1,6 @@
 //! What is done to a cluster, and what it makes of it.
 
-use crate::host::{Host, Network, can_run, eventually, which};
+use crate::host::{Host, Network, can_run, eventually, midge_binary, which};
 use std::{fs, os::unix::fs::symlink};
 
 const SLEEP: &[&str] = &["sh", "-c", "while :; do sleep 1; done"];
@@ -76,6 +76,30 @@ fn containerd_dies_and_returns() {
     host.wait_running("web", 3);
     let now = host.containers();
     assert!(before.iter().all(|container| now.contains(container)), "{before:?} {now:?}");
+}
+
+#[test]
+fn a_manager_whose_containerd_hangs_answers_for_the_cluster() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(2);
+    network.load_busybox();
+    create(&network, "web", "2");
+    network.manager().wait_running("web", 2);
+    network.hosts[0].stall_containerd();
+    let host = network.manager();
+    // Long before the daemon gives up asking its containerd.
+    let midge = format!(
+        "timeout 5 {} -H unix://{}/midge.sock",
+        midge_binary().display(),
+        host.dir.display()
+    );
+    assert!(host.sh(&format!("{midge} node ls")).contains("Leader"));
+    assert!(host.sh(&format!("{midge} service scale -d web=4")).contains("web scaled to 4"));
+    let ping = "curl -s --max-time 5 -D - --unix-socket";
+    let answer = host.sh(&format!("{ping} {}/midge.sock http://d/_ping", host.dir.display()));
+    assert!(answer.to_lowercase().contains("swarm: active/manager"), "{answer}");
 }
 
 #[test]

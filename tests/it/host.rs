@@ -381,6 +381,11 @@ impl Host {
         eventually("containerd", || std::os::unix::net::UnixStream::connect(&socket).ok());
     }
 
+    /// Has containerd stand still: it takes connections and answers nothing.
+    pub(crate) fn stall_containerd(&mut self) {
+        self.containerd.as_mut().unwrap().signal(rustix::process::Signal::STOP);
+    }
+
     pub(crate) fn kill_containerd(&mut self) {
         self.containerd.take().unwrap().kill();
     }

@@ -5,7 +5,7 @@ use super::super::{
     dto,
     error::unexpected,
     filter::Filters,
-    local::Info,
+    local::Standing,
     route::{Call, Reply, empty, json, request_id},
 };
 use crate::{
@@ -45,23 +45,23 @@ pub(crate) async fn inspect(call: Call) -> Reply {
 /// What of a node's JSON is not the node's own.
 struct Context {
     tls: dto::TlsInfo,
-    info: Info,
+    standing: Standing,
 }
 
 impl Context {
     async fn of(call: &Call) -> Result<Self, Refusal> {
         let local = call.node.as_ref();
         let found = super::cluster(local).await?;
-        Ok(Self { tls: cluster::tls_info(&found, local), info: local.info().await })
+        Ok(Self { tls: cluster::tls_info(&found, local), standing: local.standing() })
     }
 
     fn show(&self, found: &Node) -> dto::Node {
-        let mut shown = node::from_node(found, self.info.leader.as_ref(), &self.tls);
+        let mut shown = node::from_node(found, self.standing.leader.as_ref(), &self.tls);
         if let Some(manager) = &mut shown.manager_status
-            && self.info.node.as_ref() == Some(&found.id)
-            && !self.info.manager_error.is_empty()
+            && self.standing.node.as_ref() == Some(&found.id)
+            && !self.standing.manager_error.is_empty()
         {
-            manager.message.clone_from(&self.info.manager_error);
+            manager.message.clone_from(&self.standing.manager_error);
         }
         shown
     }

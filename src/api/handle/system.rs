@@ -4,7 +4,7 @@ use super::super::{
     API_VERSION, API_VERSION_MIN,
     convert::cluster,
     dto,
-    local::{Info, LocalNode},
+    local::{Info, LocalNode, Standing},
     route::{Call, Reply, bytes_with, json},
 };
 use crate::{
@@ -26,8 +26,8 @@ pub(crate) fn now() -> Date {
 }
 
 pub(crate) async fn ping(call: Call) -> Reply {
-    let info = call.node.info().await;
-    let swarm = match (info.swarm.as_str(), info.control_available) {
+    let standing = call.node.standing();
+    let swarm = match (standing.swarm.as_str(), standing.control_available) {
         ("active", true) => "active/manager",
         ("active", false) => "active/worker",
         (other, _) => other,
@@ -89,31 +89,31 @@ pub(crate) async fn none(_call: Call) -> Reply {
 
 pub(crate) async fn info(call: Call) -> Reply {
     let info = call.node.info().await;
-    let swarm = swarm_info(&call, &info).await;
+    let swarm = swarm_info(&call, &info.standing).await;
     json(&render(info, swarm))
 }
 
-async fn swarm_info(call: &Call, info: &Info) -> dto::SwarmInfo {
+async fn swarm_info(call: &Call, standing: &Standing) -> dto::SwarmInfo {
     let node = call.node.as_ref();
     let mut swarm = dto::SwarmInfo {
-        node_id: info.node.as_ref().map(ToString::to_string).unwrap_or_default(),
-        node_addr: info.node_address.clone(),
-        local_node_state: info.swarm.as_str().to_owned(),
-        control_available: info.control_available,
-        error: info.swarm_error.clone(),
-        remote_managers: (!info.managers.is_empty()).then(|| {
+        node_id: standing.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+        node_addr: standing.node_address.clone(),
+        local_node_state: standing.swarm.as_str().to_owned(),
+        control_available: standing.control_available,
+        error: standing.swarm_error.clone(),
+        remote_managers: (!standing.managers.is_empty()).then(|| {
             let manager = |(id, addr): &(crate::types::NodeId, String)| dto::RemoteManager {
                 node_id: id.to_string(),
                 addr: addr.clone(),
             };
-            info.managers.iter().map(manager).collect()
+            standing.managers.iter().map(manager).collect()
         }),
-        last_entry: info
+        last_entry: standing
             .last_entry
             .map(|last| dto::LastEntry { term: last.term, index: last.index }),
         ..Default::default()
     };
-    if !info.control_available {
+    if !standing.control_available {
         return swarm;
     }
     // A manager without a leader still answers `info`, and says what is wrong.
@@ -178,6 +178,7 @@ fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
         security.insert(0, "name=apparmor".to_owned());
     }
     let runtime = dto::RuntimePath { path: "runc".to_owned() };
+    let warnings = [info.warnings, info.standing.warnings].concat();
     dto::Info {
         id: info.machine_id,
         containers: info.containers_running + info.containers_stopped,
@@ -223,7 +224,7 @@ fn render(info: Info, swarm: dto::SwarmInfo) -> dto::Info {
         init_binary: "midge".to_owned(),
         containerd_commit: dto::Commit { id: info.containerd_version },
         security_options: security,
-        warnings: (!info.warnings.is_empty()).then_some(info.warnings),
+        warnings: (!warnings.is_empty()).then_some(warnings),
         ..Default::default()
     }
 }

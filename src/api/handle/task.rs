@@ -133,7 +133,7 @@ pub(crate) async fn container_logs(call: Call) -> Reply {
     let Target { place, container } = target::find(call.node.as_ref(), call.name()).await?;
     let node = match place.node {
         Some(node) => node,
-        None => call.node.info().await.node.ok_or_else(|| not_found("this node is in no swarm"))?,
+        None => call.node.standing().node.ok_or_else(|| not_found("this node is in no swarm"))?,
     };
     let task = LogTask { task: place.task, service: container.service, node };
     send_logs(&call, vec![task], None, Vec::new(), container.spec.container.tty).await

@@ -221,15 +221,22 @@ impl LocalNode for Fake {
         ready(self.answer(request))
     }
 
+    fn standing(&self) -> Standing {
+        Standing {
+            node: Some(self.nodes[0].id.clone()),
+            leader: Some(self.nodes[0].id.clone()),
+            swarm: SwarmState::Active,
+            control_available: true,
+            node_address: "10.0.0.1".to_owned(),
+            managers: vec![(self.nodes[0].id.clone(), "10.0.0.1:2377".to_owned())],
+            ..Standing::default()
+        }
+    }
+
     fn info(&self) -> BoxFuture<'_, Info> {
         Box::pin(async {
             Info {
-                node: Some(self.nodes[0].id.clone()),
-                leader: Some(self.nodes[0].id.clone()),
-                swarm: SwarmState::Active,
-                control_available: true,
-                node_address: "10.0.0.1".to_owned(),
-                managers: vec![(self.nodes[0].id.clone(), "10.0.0.1:2377".to_owned())],
+                standing: self.standing(),
                 hostname: "m1".to_owned(),
                 platform: Platform::normalized("linux", "amd64", ""),
                 version: "0.1.0".to_owned(),

@@ -132,8 +132,12 @@ impl LocalNode for Reluctant {
         Box::pin(async { Ok(response) })
     }
 
+    fn standing(&self) -> Standing {
+        Standing { swarm: SwarmState::Active, ..Standing::default() }
+    }
+
     fn info(&self) -> BoxFuture<'_, Info> {
-        Box::pin(async { Info { swarm: SwarmState::Active, ..Info::default() } })
+        Box::pin(async { Info { standing: self.standing(), ..Info::default() } })
     }
 
     fn swarm_init(&self, _: InitOptions) -> Answer<'_, NodeId> {
