@@ -252,7 +252,7 @@ pub enum SwarmState {
     Pending,
     /// A member.
     Active,
-    /// A member that cannot work; [`Info::swarm_error`] says why.
+    /// A member that cannot work; [`Standing::swarm_error`] says why.
     Error,
     /// A manager that waits for its unlock key.
     Locked,
