@@ -19,11 +19,14 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Write},
-    os::fd::FromRawFd,
+    os::{fd::FromRawFd, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// The mode of a log, as Docker's: programs print what not every user of the node is to read.
+const FILE_MODE: u32 = 0o640;
 
 /// Longer lines are split, as Docker splits them: readers never need more memory than this a line.
 const LINE_MAX: usize = 16 << 10;
@@ -230,7 +233,7 @@ impl Writer {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let file = File::options().append(true).create(true).open(&self.path)?;
+        let file = File::options().append(true).create(true).mode(FILE_MODE).open(&self.path)?;
         self.size = file.metadata()?.len();
         self.file = Some(file);
         Ok(())

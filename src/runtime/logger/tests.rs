@@ -4,7 +4,7 @@ use crate::runtime::{
     folder::{Exit, Folder},
     logs,
 };
-use std::io::Write;
+use std::{io::Write, os::unix::fs::PermissionsExt as _};
 
 fn source(name: &'static str) -> Source {
     Source { descriptor: None, name, line: Vec::new() }
@@ -58,6 +58,7 @@ fn both_streams_are_copied_to_their_end() {
     let (out, out_end) = rustix::pipe::pipe().unwrap();
     let (err, err_end) = rustix::pipe::pipe().unwrap();
     let mut writer = Writer::new(path.clone());
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o007, 0, "others may not read it");
     let thread = std::thread::spawn(move || {
         copy([Source::new(out, "stdout"), Source::new(err, "stderr")], &mut writer).unwrap();
         writer.finish();
