@@ -6,6 +6,7 @@ use super::{
     output, secret,
     upload::Upload,
 };
+use crate::util::disk;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -102,8 +103,7 @@ impl Beside {
         self.file.sync_all()?;
         fs::rename(&self.path, target)?;
         // Whoever takes the stick out of the machine now takes the backup along.
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+        disk::sync_folder_of(target)
     }
 }
 

@@ -56,16 +56,18 @@ pub(super) fn from_input(question: &str) -> Result<String, CliError> {
     if io::stdin().is_terminal() {
         return ask(question);
     }
-    from_lines(io::stdin().lock())
+    next_line()
 }
 
 /// Reads all of standard input as one secret, without the line's end after it: some registries take a
 /// file of several lines as the password.
 pub(super) fn all_input() -> Result<String, CliError> {
-    let failed =
-        |error: io::Error| CliError::failure(format!("cannot read standard input: {error}"));
     let mut text = String::new();
-    let read = io::stdin().lock().take(INPUT_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    let read = io::stdin()
+        .lock()
+        .take(INPUT_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| unread(&error))?;
     if read as u64 > INPUT_MAX {
         return Err(CliError::usage(format!("standard input has more than {INPUT_MAX} bytes")));
     }
@@ -76,15 +78,18 @@ pub(super) fn all_input() -> Result<String, CliError> {
 /// Reads what need not be hidden from the terminal.
 pub(super) fn visible(question: &str) -> Result<String, CliError> {
     output::raw_note(question.as_bytes());
-    from_lines(io::stdin().lock())
+    next_line()
 }
 
-fn from_lines(input: impl io::BufRead) -> Result<String, CliError> {
-    let failed =
-        |error: io::Error| CliError::failure(format!("cannot read standard input: {error}"));
+fn next_line() -> Result<String, CliError> {
     let mut line = String::new();
-    let _read = input.take(LEN_MAX).read_line(&mut line).map_err(failed)?;
+    let _read =
+        io::stdin().lock().take(LEN_MAX).read_line(&mut line).map_err(|error| unread(&error))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn unread(error: &io::Error) -> CliError {
+    CliError::failure(format!("cannot read standard input: {error}"))
 }
 
 fn first_line(path: &Path) -> io::Result<String> {

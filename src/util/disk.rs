@@ -47,6 +47,16 @@ pub fn replace_by(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io
         drop(fs::remove_file(&fresh));
     }
     placed?;
+    sync_folder_of(path)
+}
+
+/// Has the disk know by which name the file at `path` is found. What is renamed or made is on disk only
+/// after this.
+///
+/// # Errors
+///
+/// The folder cannot be opened or written. The error does not name it.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
