@@ -32,6 +32,9 @@ const BODY_MAX: usize = 4 * 1024 * 1024;
 /// How long a JSON body may take to arrive over a local socket.
 const BODY_WAIT: Duration = Duration::from_secs(30);
 
+/// How long a body is waited for that nobody wants. Clients send it right behind the head.
+const UNWANTED_WAIT: Duration = Duration::from_secs(1);
+
 /// One request, taken apart.
 pub(crate) struct Call {
     pub(crate) node: Arc<dyn LocalNode>,
@@ -169,6 +172,12 @@ static ROUTES: &[Route] = routes![
     DELETE "midge/volumes/{}" 1 . 24 => volume::remove,
 ];
 
+/// Takes in what follows the head of a request that is refused by its path alone. Many clients send it
+/// before they read, and would see a broken connection in place of the reason.
+async fn discard(body: Incoming) {
+    let _unwanted = within(UNWANTED_WAIT, Limited::new(body, BODY_MAX).collect()).await;
+}
+
 /// Finds path parameters where `path` fits `pattern`.
 fn fit(pattern: &str, path: &[String]) -> Option<Vec<String>> {
     let pattern: Vec<&str> = pattern.split('/').collect();
@@ -228,6 +237,7 @@ pub(crate) async fn dispatch(
     let asked = path.first().and_then(|segment| version(segment));
     if let Some(version) = asked {
         if let Some(refusal) = refuse_version(version) {
+            discard(body).await;
             return refused(&refusal);
         }
         path.remove(0);
@@ -252,6 +262,7 @@ pub(crate) async fn dispatch(
             Err(refusal) => refused(&refusal),
         };
     }
+    discard(body).await;
     let absent = absent::request(parts.method.as_str(), |known| fit(known, &path).is_some());
     if let Some(absent) = absent {
         return refused(&unsupported(absent.advice));

@@ -53,6 +53,23 @@ fn every_version_prefix_and_none_is_answered() {
 }
 
 #[test]
+fn a_refusal_is_read_by_a_client_that_first_sends_its_whole_body() {
+    let server = Server::start();
+    let body = vec![b' '; 1 << 20];
+    for path in ["/nope", "/v1.12/services/create", "/v1.41/secrets/create"] {
+        let mut stream = server.connect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: d\r\nContent-Length: {}", body.len());
+        let next = "GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n";
+        for part in [head.as_bytes(), b"\r\n\r\n", &body, next.as_bytes()] {
+            stream.write_all(part).unwrap();
+        }
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).unwrap();
+        assert!(answers.contains("\"message\"") && answers.ends_with("OK"), "{path}: {answers}");
+    }
+}
+
+#[test]
 fn each_class_has_its_status() {
     for (class, status) in [
         (Class::NotFound, 404),
