@@ -4,7 +4,7 @@ use super::{
     Leadership, Notice, ProposeError,
     group::{Present, Step},
     machine::Machine,
-    peer::{self, Network, Parts, PeerCall, Places},
+    peer::{self, Network, Parts, PeerCall, Places, Silence},
     runtime::Runtime,
     storage::{ENTRY_MAX, LogStore, Storage},
     types::{Payload, StoredMembership, Types},
@@ -16,6 +16,7 @@ use openraft::{
     ChangeMembers, Membership, Raft, ReadPolicy, ServerState, SnapshotPolicy,
     errors::{ClientWriteError, ForwardReason, InitializeError, LinearizableReadError, RaftError},
     impls::BasicNode,
+    metrics::RaftMetrics,
 };
 use openraft_rt::watch::WatchReceiver as _;
 use smol::lock::Semaphore;
@@ -25,7 +26,7 @@ use std::{
     io,
     marker::PhantomData,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -62,6 +63,8 @@ const PROPOSALS_MAX: usize = 64;
 /// until its lease is over the others hear it yet, and then they wait for the lease and the longest
 /// time, four together. One that is heard and hears nothing would be followed for ever.
 const SILENCE: u32 = 5;
+/// How long an election waits at most, in the shortest time before one. A leader's lease is as long.
+const ELECTION_SPREAD: u32 = 2;
 /// How long a part of a snapshot may take. A part is 1 MiB: 35 KiB a second are enough.
 const SNAPSHOT_PART_MILLIS: u64 = 30_000;
 /// How many entries go into one message; their bytes are bounded beside it.
@@ -201,13 +204,27 @@ impl<R: Runtime> Consensus<R> {
         machine.restore().await.map_err(StartError::Storage)?;
         storage.abdicate(settings.id).await.map_err(StartError::Storage)?;
         let places = Places::default();
-        let network = Network { peers, places: places.clone(), runtime: PhantomData };
-        let raft = Raft::new(settings.id, Arc::new(config), network, storage.clone(), machine)
-            .await
-            .map_err(|error| StartError::Engine(error.to_string()))?;
+        let silence = Arc::new(Silence {
+            lease: settings.election * ELECTION_SPREAD,
+            turn: settings.election * SILENCE,
+            unheard: OnceLock::new(),
+        });
+        let network = Network {
+            peers,
+            places: places.clone(),
+            silence: Arc::clone(&silence),
+            runtime: PhantomData,
+        };
+        let id = settings.id;
+        let raft: Raft<Types<R>, _> =
+            Raft::new(id, Arc::new(config), network, storage.clone(), machine)
+                .await
+                .map_err(|error| StartError::Engine(error.to_string()))?;
+        let metrics = raft.metrics();
+        let _first = silence.unheard.set(Box::new(move || unheard(id, &metrics.borrow_watched())));
         let consensus = Self {
             raft,
-            id: settings.id,
+            id,
             heartbeat: settings.heartbeat,
             snapshot_interval: settings.snapshot_interval,
             notices: notices.1,
@@ -270,10 +287,7 @@ impl<R: Runtime> Consensus<R> {
     /// Returns for how long too few members have answered this one; none where it does not lead.
     #[must_use]
     pub fn without_quorum(&self) -> Option<Duration> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let answered = metrics.last_quorum_acked.as_ref()?;
-        (metrics.current_leader == Some(self.id)).then(|| openraft::Instant::elapsed(&**answered))
+        unheard(self.id, &self.raft.metrics().borrow_watched())
     }
 
     /// Returns the term and the index of the last entry on this member's disk. Of two members the
@@ -555,13 +569,20 @@ fn write_error<R: Runtime>(
     }
 }
 
+/// Returns for how long too few members have answered `id`; none where it does not lead, or none ever
+/// did.
+fn unheard<R: Runtime>(id: u64, metrics: &RaftMetrics<Types<R>>) -> Option<Duration> {
+    let answered = metrics.last_quorum_acked.as_ref()?;
+    (metrics.current_leader == Some(id)).then(|| openraft::Instant::elapsed(&**answered))
+}
+
 fn config(settings: &Settings) -> Result<openraft::Config, StartError> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = openraft::Config {
         cluster_name: "midge".to_owned(),
         heartbeat_interval: millis(settings.heartbeat),
         election_timeout_min: millis(settings.election),
-        election_timeout_max: millis(settings.election * 2),
+        election_timeout_max: millis(settings.election * ELECTION_SPREAD),
         // `watch` asks for them: the interval may change while the engine runs.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,

@@ -8,7 +8,7 @@ use super::{
 };
 use futures_lite::FutureExt as _;
 use openraft::{
-    Raft, RaftNetworkFactory, RaftNetworkV2,
+    Instant as _, Raft, RaftNetworkFactory, RaftNetworkV2,
     errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::RPCOption,
     raft::{
@@ -19,12 +19,12 @@ use openraft::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
-    fmt::Debug,
+    fmt::{self, Debug},
     future::Future,
     io,
     marker::PhantomData,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -172,11 +172,40 @@ impl Places {
     }
 }
 
+/// When a leader sends nothing: in turns, once too few members have answered it for longer than its
+/// lease. One that is heard and hears nothing would be followed for ever. The engine holds back its
+/// heartbeats then, and goes on to send the entries that nobody acknowledged, which whoever gets them
+/// takes for a sign of life just as well.
+pub(super) struct Silence {
+    /// The time in which a leader may still be followed without having been heard.
+    pub(super) lease: Duration,
+    /// How long it keeps silent, and how long it speaks before it does so again.
+    pub(super) turn: Duration,
+    /// Returns for how long too few members have answered; none where none ever did.
+    pub(super) unheard: OnceLock<Box<dyn Fn() -> Option<Duration> + Send + Sync>>,
+}
+
+impl Debug for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Silence").field("turn", &self.turn).finish_non_exhaustive()
+    }
+}
+
+impl Silence {
+    /// Tells whether to send nothing now, on a connection that is so old. The turns are the engine's.
+    fn holds(&self, age: Duration) -> bool {
+        let unheard = self.unheard.get().and_then(|unheard| unheard()).unwrap_or(age);
+        let beyond = unheard.checked_sub(self.lease);
+        beyond.is_some_and(|beyond| beyond.as_nanos() / self.turn.as_nanos() % 2 == 0)
+    }
+}
+
 /// Makes connections to members.
 #[derive(Debug)]
 pub(super) struct Network<R> {
     pub(super) peers: Arc<dyn PeerCall>,
     pub(super) places: Places,
+    pub(super) silence: Arc<Silence>,
     pub(super) runtime: PhantomData<R>,
 }
 
@@ -190,17 +219,19 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Network<R> {
     ) -> Connection<R> {
         self.places.set(target, node.addr.clone());
         let (peers, places) = (Arc::clone(&self.peers), self.places.clone());
-        Connection { peers, target, places, runtime: PhantomData }
+        let (silence, made) = (Arc::clone(&self.silence), R::Instant::now());
+        Connection { peers, target, places, silence, made }
     }
 }
 
 /// The way to one member.
 #[derive(Debug)]
-pub(super) struct Connection<R> {
+pub(super) struct Connection<R: Runtime> {
     peers: Arc<dyn PeerCall>,
     target: u64,
     places: Places,
-    runtime: PhantomData<R>,
+    silence: Arc<Silence>,
+    made: R::Instant,
 }
 
 impl<R: Runtime> Connection<R> {
@@ -228,6 +259,10 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Connection<R> {
         rpc: AppendEntriesRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
+        if self.silence.holds(self.made.elapsed()) {
+            let error = io::Error::other("too few members answer");
+            return Err(Unreachable::<Types<R>>::new(&error).into());
+        }
         let limit = option.hard_ttl();
         let limit = if rpc.entries.is_empty() {
             limit
