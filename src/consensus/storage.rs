@@ -223,16 +223,16 @@ impl<R: Runtime> Storage<R> {
     /// after `first`, where older entries were discarded, but it has no gaps.
     async fn read_some(&self, first: u64, end: u64) -> io::Result<Vec<Entry<R>>> {
         // The tail first: what is written in between is found twice, and not missed.
-        let Tail { first: unwritten, entries: tail } = self.writer.tail(first, end);
+        let Tail { first: kept, entries: tail } = self.writer.tail(first, end);
         let mut entries: Vec<Entry<R>> = Vec::new();
-        if first < unwritten {
-            let end = end.min(unwritten);
+        if first < kept {
+            let end = end.min(kept);
             let read = self.call(move |store| store.read(first, end)).await?;
             entries = read.iter().map(|bytes| decode(bytes)).collect::<io::Result<_>>()?;
         }
         // The disk may have stopped before it came to the tail.
         let next = entries.last().map_or(first, |entry| entry.log_id().index + 1);
-        if entries.is_empty() || next >= unwritten {
+        if entries.is_empty() || next >= kept {
             for bytes in &tail {
                 entries.push(decode(bytes)?);
             }
@@ -385,11 +385,15 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for Storage<R> {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId<R>>) -> Result<(), io::Error> {
         let first = last_log_id.map_or(0, |id| id.index + 1);
-        self.writer.write(move |store| store.truncate(first)).await
+        self.writer.write(move |store| store.truncate(first)).await?;
+        self.writer.forget(first..);
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: LogId<R>) -> Result<(), io::Error> {
         let mark = encode(&log_id)?;
-        self.writer.write(move |store| store.purge(log_id.index, mark.clone())).await
+        self.writer.write(move |store| store.purge(log_id.index, mark.clone())).await?;
+        self.writer.forget(..=log_id.index);
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Writes to the log's disk: one after another, beside everything else.
 //!
 //! The engine hands entries over and goes on: a leader sends them to the others while its own disk
-//! writes them, and counts itself only once they are written. Until then they are read from here.
+//! writes them, and counts itself only once they are written. Until then they are read from here, and
+//! the newest also after it: each is read once more when it is applied, a moment later.
 //! What comes while the disk is busy goes into the next commit together.
 
 use super::{Notice, runtime::Runtime, storage::LogStore, types::Types};
@@ -13,6 +14,7 @@ use openraft::storage::IOFlushed;
 use std::{
     collections::BTreeMap,
     fmt, io,
+    ops::RangeBounds,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -28,6 +30,10 @@ const WAITING_MAX: usize = super::storage::ENTRY_MAX;
 /// How many bytes of entries go into one commit, give or take one handing over.
 const COMMIT_BYTES: usize = 1 << 20;
 
+/// How many bytes of entries are kept in memory once they are on disk: what is committed while those
+/// before it are applied, and what a member lacks that is a round trip behind.
+const KEPT_BYTES: usize = 128 << 10;
+
 /// How long a write takes before the engine's clock is stopped: nothing that heals by itself takes as
 /// long, and the clock's ticks of that time are a small part of what the engine can keep.
 const CLOCK_LIMIT: Duration = Duration::from_secs(120);
@@ -40,23 +46,50 @@ enum Job<R: Runtime> {
     Other(Work, Sender<io::Result<()>>),
 }
 
-/// Entries that are not known to be on disk.
+/// The end of the log, without gaps: all that is not known to be on disk, and the newest of the rest.
 #[derive(Default)]
 struct Entries {
     by_index: BTreeMap<u64, Bytes>,
-    /// How many bytes they are.
-    len: usize,
+    /// How many bytes of them are not known to be on disk.
+    waiting: usize,
+    /// How many bytes of them are.
+    kept: usize,
 }
 
-type Unwritten = Arc<Mutex<Entries>>;
+impl Entries {
+    /// Takes note that all up to `last`, which are `len` bytes, are on disk.
+    fn written(&mut self, last: u64, len: usize) {
+        self.waiting -= len;
+        self.kept += len;
+        while self.kept > KEPT_BYTES {
+            let Some(oldest) = self.by_index.first_entry().filter(|it| *it.key() <= last) else {
+                break;
+            };
+            self.kept -= oldest.remove().len();
+        }
+    }
+
+    /// Forgets those that the log no longer has. All of them are on disk.
+    fn forget(&mut self, gone: impl RangeBounds<u64>) {
+        self.by_index.retain(|index, bytes| {
+            let stays = !gone.contains(index);
+            if !stays {
+                self.kept -= bytes.len();
+            }
+            stays
+        });
+    }
+}
+
+type Newest = Arc<Mutex<Entries>>;
 
 fn len(entries: &[(u64, Bytes)]) -> usize {
     entries.iter().map(|(_, bytes)| bytes.len()).sum()
 }
 
-/// What was not on disk yet when it was looked at.
+/// What was in memory when it was looked at.
 pub(super) struct Tail {
-    /// The first entry that was not, or beyond any.
+    /// The first entry that was, or beyond any: all before it are on disk.
     pub(super) first: u64,
     /// Those of the range that was asked for, in order.
     pub(super) entries: Vec<Bytes>,
@@ -75,12 +108,12 @@ pub(super) struct Heard {
 /// The way to the one who writes.
 pub(super) struct Writer<R: Runtime> {
     jobs: Sender<Job<R>>,
-    unwritten: Unwritten,
+    newest: Newest,
 }
 
 impl<R: Runtime> Clone for Writer<R> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone(), unwritten: Arc::clone(&self.unwritten) }
+        Self { jobs: self.jobs.clone(), newest: Arc::clone(&self.newest) }
     }
 }
 
@@ -90,8 +123,8 @@ impl<R: Runtime> fmt::Debug for Writer<R> {
     }
 }
 
-fn lock(unwritten: &Unwritten) -> MutexGuard<'_, Entries> {
-    unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(newest: &Newest) -> MutexGuard<'_, Entries> {
+    newest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ended<E>(_: E) -> io::Error {
@@ -109,14 +142,13 @@ impl<R: Runtime> Writer<R> {
         let (alive, ended) = async_channel::bounded(1);
         // Two words for each write that hung, minutes apart.
         let (hanging, hangs) = async_channel::unbounded();
-        let unwritten = Unwritten::default();
-        let disk =
-            Disk { store, driver, unwritten: Arc::clone(&unwritten), failure: None, hanging };
+        let newest = Newest::default();
+        let disk = Disk { store, driver, newest: Arc::clone(&newest), failure: None, hanging };
         drop(R::spawn(async move {
             disk.run(queue).await;
             drop(alive);
         }));
-        (Self { jobs, unwritten }, Heard { ended, hangs })
+        (Self { jobs, newest }, Heard { ended, hangs })
     }
 
     /// Hands entries over; they can be read from now on. Waits while too many are waiting already.
@@ -130,10 +162,10 @@ impl<R: Runtime> Writer<R> {
         flushed: IOFlushed<Types<R>>,
     ) -> io::Result<()> {
         let many = {
-            let mut unwritten = lock(&self.unwritten);
-            unwritten.by_index.extend(entries.iter().cloned());
-            unwritten.len += len(&entries);
-            unwritten.len > WAITING_MAX
+            let mut newest = lock(&self.newest);
+            newest.by_index.extend(entries.iter().cloned());
+            newest.waiting += len(&entries);
+            newest.waiting > WAITING_MAX
         };
         self.jobs.try_send(Job::Append(entries, flushed)).map_err(ended)?;
         if many { self.write(|_| Ok(())).await } else { Ok(()) }
@@ -154,10 +186,15 @@ impl<R: Runtime> Writer<R> {
         answered(&self.jobs, &outcome).await.ok_or_else(|| ended(()))?
     }
 
-    /// Returns what of `first..end` may not be on disk yet.
+    /// Forgets entries that the log no longer has, after [`Writer::write`] has discarded them.
+    pub(super) fn forget(&self, gone: impl RangeBounds<u64>) {
+        lock(&self.newest).forget(gone);
+    }
+
+    /// Returns what of `first..end` is in memory: all that may not be on disk yet is.
     pub(super) fn tail(&self, first: u64, end: u64) -> Tail {
-        let unwritten = lock(&self.unwritten);
-        let entries = &unwritten.by_index;
+        let newest = lock(&self.newest);
+        let entries = &newest.by_index;
         Tail {
             entries: entries.range(first..end.max(first)).map(|(_, bytes)| bytes.clone()).collect(),
             first: entries.first_key_value().map_or(u64::MAX, |(index, _)| *index),
@@ -170,7 +207,7 @@ struct Disk {
     store: Arc<dyn LogStore>,
     /// Closed when the driver has ended: nothing is waited for then.
     driver: Sender<Notice>,
-    unwritten: Unwritten,
+    newest: Newest,
     /// A write failed: one after it would leave a gap.
     failure: Option<io::Error>,
     /// Told of writes beyond [`CLOCK_LIMIT`], and of their ends.
@@ -234,9 +271,7 @@ impl Disk {
         // One commit for all of them, and on disk before anybody hears of it.
         let result = self.write::<R>(Arc::new(move |store| store.append(&entries))).await;
         if let (Some(last), Ok(())) = (last, &result) {
-            let mut unwritten = lock(&self.unwritten);
-            unwritten.by_index = unwritten.by_index.split_off(&last.saturating_add(1));
-            unwritten.len -= written;
+            lock(&self.newest).written(last, written);
         }
         for flushed in waiting {
             flushed.io_completed(match &result {
@@ -292,5 +327,37 @@ impl Disk {
                 return Err(passing);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_entries_are_kept_and_no_more_than_the_limit() {
+        const LEN: usize = 48 << 10;
+        let entry = |index| (index, Bytes::from(vec![0; LEN]));
+        let mut newest = Entries::default();
+        newest.by_index.extend((1..=5).map(entry));
+        newest.waiting = 5 * LEN;
+        newest.written(2, 2 * LEN);
+        assert_eq!(newest.by_index.len(), 5, "the limit is not reached");
+        newest.written(4, 2 * LEN);
+        assert!(newest.by_index.keys().eq(&[3, 4, 5]), "{:?}", newest.by_index.keys());
+        assert_eq!((newest.kept, newest.waiting), (2 * LEN, LEN));
+        newest.written(5, LEN);
+        newest.forget(5..);
+        newest.forget(..=3);
+        assert!(newest.by_index.keys().eq(&[4]) && newest.kept == LEN);
+    }
+
+    #[test]
+    fn what_is_not_on_disk_is_never_let_go() {
+        let mut newest = Entries::default();
+        newest.by_index.extend((1..=3).map(|index| (index, Bytes::from(vec![0; KEPT_BYTES + 1]))));
+        newest.waiting = 3 * (KEPT_BYTES + 1);
+        newest.written(1, KEPT_BYTES + 1);
+        assert!(newest.by_index.keys().eq(&[2, 3]));
     }
 }

@@ -501,6 +501,20 @@ fn a_leader_that_is_heard_and_hears_nothing_is_followed_by_another() {
 }
 
 #[test]
+fn what_was_just_written_is_applied_without_reading_it_back() {
+    let group = Group::of_three(17);
+    group.propose(1, b"the first").unwrap();
+    group.everyone_has(&[1, 2, 3], 1);
+    let reads = || group.disks.values().map(|disk| disk.reads()).sum::<u64>();
+    let before = reads();
+    for number in 0..10_u8 {
+        group.propose(1, &vec![number; 10 << 10]).unwrap();
+    }
+    group.everyone_has(&[1, 2, 3], 11);
+    assert_eq!(reads(), before);
+}
+
+#[test]
 fn a_leader_whose_disk_is_slow_writes_by_the_others() {
     let group = Group::of_three(13);
     let stall = Duration::from_secs(30);

@@ -11,6 +11,7 @@ struct Image {
     vote: Option<Vec<u8>>,
     snapshot: Option<(Vec<u8>, Vec<u8>)>,
     writes: u64,
+    reads: u64,
     broken: bool,
     full: bool,
 }
@@ -22,6 +23,11 @@ pub(super) struct Memory(Mutex<Image>);
 impl Memory {
     pub(super) fn writes(&self) -> u64 {
         self.0.lock().unwrap().writes
+    }
+
+    /// Returns how often entries were read.
+    pub(super) fn reads(&self) -> u64 {
+        self.0.lock().unwrap().reads
     }
 
     pub(super) fn entries(&self) -> usize {
@@ -63,7 +69,8 @@ impl LogStore for Memory {
     }
 
     fn read(&self, first: u64, end: u64) -> io::Result<Vec<Vec<u8>>> {
-        let image = self.0.lock().unwrap();
+        let mut image = self.0.lock().unwrap();
+        image.reads += 1;
         Ok(image.entries.range(first..end.max(first)).map(|(_, bytes)| bytes.clone()).collect())
     }
 
