@@ -206,6 +206,15 @@ impl Agent {
         self.tasks.values().map(|entry| (&entry.task, &entry.status))
     }
 
+    /// Returns how far a task of this node has come, and whether its container runs no more and never
+    /// will; none of a task that is not here, or not any more.
+    #[must_use]
+    pub fn outcome(&self, task: &TaskId) -> Option<(&TaskStatus, bool)> {
+        let entry = self.tasks.get(task)?;
+        let runs = entry.body.container == Container::Running;
+        Some((&entry.status, !entry.status.state.is_live() && !runs))
+    }
+
     /// Returns the number of the session that stands with a manager, if one does.
     #[must_use]
     pub fn session(&self) -> Option<u64> {

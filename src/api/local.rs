@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_lite::Stream;
-use std::{future::Future, io, net::IpAddr, pin::Pin, sync::Arc};
+use std::{future::Future, io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -143,6 +143,20 @@ pub trait LocalNode: Send + Sync + 'static {
 
     /// Lists the processes of a container; the options are those of `ps`.
     fn processes(&self, place: Place, options: String) -> Answer<'_, ProcessTable>;
+
+    /// Sends a signal to the first process of a container; SIGKILL until it has ended.
+    fn signal(&self, place: Place, number: u32) -> Answer<'_, ()>;
+
+    /// Ends a container. Refuses with [`crate::cluster::Class::Conflict`] where it does not run.
+    fn stop(&self, place: Place, options: StopOptions) -> Answer<'_, ()>;
+
+    /// Waits until a container has ended; with `removed`, until nothing is left of it. The first answer
+    /// says that its node is within reach, the second is the end.
+    fn end(
+        &self,
+        place: Place,
+        removed: bool,
+    ) -> Answer<'_, BoxFuture<'static, Result<ContainerExit, Refusal>>>;
 }
 
 /// An archive on its way.
@@ -155,6 +169,24 @@ pub struct Place {
     pub task: TaskId,
     /// Its node; none is this one.
     pub node: Option<NodeId>,
+}
+
+/// How a container is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopOptions {
+    /// The signal that asks it to end; none is its image's.
+    pub signal: Option<u32>,
+    /// The time until it is killed; none is for ever.
+    pub grace: Option<Duration>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerExit {
+    /// Its exit status; [`crate::types::EXIT_UNKNOWN`] where it is not known.
+    pub code: i32,
+    /// Why it is not known; else empty.
+    pub reason: String,
 }
 
 /// How a command is started.
@@ -515,6 +547,8 @@ pub struct Container {
     pub pid: u32,
     /// How it ended.
     pub exit_code: Option<i32>,
+    /// Whether its service puts another one in its place, however it ends.
+    pub is_replaced: bool,
     /// Labels.
     pub labels: Labels,
     /// Its host ports.
@@ -558,6 +592,8 @@ impl Container {
             state,
             pid: if running { status.pid } else { 0 },
             exit_code: status.exit_code,
+            is_replaced: task.restarts_after(TaskState::Complete)
+                && task.spec.restart.max_attempts == 0,
             labels: container.labels.clone(),
             ports: status.ports.iter().map(|status| status.port.clone()).collect(),
             addresses: Vec::new(),

@@ -4,6 +4,7 @@
 mod containers;
 mod contract;
 mod docker;
+mod ending;
 pub(super) mod fake;
 mod fuzz;
 mod jobs;

@@ -193,7 +193,8 @@ impl Client {
     ) -> Result<Response<Incoming>, CliError> {
         let response = self.dispatch(request(method, path, call, body)?).await?;
         let status = response.status();
-        if status.is_success() {
+        // Not modified: it was so before.
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }
         let error = refused(response).await;

@@ -327,6 +327,23 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("top", &[("midge top web.1", "")]),
     (
+        "kill",
+        &[
+            ("midge kill -s HUP web.1", "have it read its configuration again"),
+            ("midge kill --signal SIGRTMIN+3 web.1 web.2", ""),
+            ("midge kill web.1", "end it at once"),
+        ],
+    ),
+    (
+        "stop",
+        &[
+            ("midge stop web.1", "with the signal and grace period of its service"),
+            ("midge stop -t 60 -s QUIT web.1 web.2", "both at once, with a minute for each"),
+        ],
+    ),
+    ("restart", &[("midge restart web.1", "its successor has the same name")]),
+    ("wait", &[("midge wait import.1", "until a job is done")]),
+    (
         "ps",
         &[
             ("midge ps", "the containers of this node"),

@@ -14,6 +14,7 @@ mod df;
 mod docs;
 mod doctor;
 mod drain;
+mod ending;
 mod events;
 mod examples;
 mod exec;
@@ -115,6 +116,30 @@ enum Command {
     Stats(stats::StatsArgs),
     /// List the processes of a running container
     Top(top::TopArgs),
+    /// Send a signal to running containers, on any node
+    ///
+    /// SIGKILL unless told otherwise, which ends them. A container that ends so has failed, and the
+    /// restart policy of its service decides what follows.
+    Kill(ending::KillArgs),
+    /// End running containers, on any node
+    ///
+    /// Sends the stop signal, and SIGKILL once the grace period is over. As with Swarm the task then
+    /// counts as complete or failed by its exit status, and the restart policy of its service decides
+    /// what follows: usually a new one. To have fewer, use `midge service scale`.
+    Stop(ending::StopArgs),
+    /// End running containers whose services put new ones in their place
+    ///
+    /// A container is started once: this ends it like `midge stop`, and its service makes a new task in
+    /// the same slot, maybe on another node, after its restart delay. Refused where that is not
+    /// certain: for jobs, and for services with a `--restart-condition` other than `any` or with
+    /// `--restart-max-attempts`. For those, and for all tasks of a service in turn, use
+    /// `midge service update --force`.
+    Restart(ending::StopArgs),
+    /// Wait until containers have ended, on any node, and print their exit status
+    ///
+    /// At once for one that has ended. One that is not yet started is waited for as well. Waits on
+    /// through a restart of the daemon on the container's node, and through a cut link to it.
+    Wait(ending::WaitArgs),
     /// Show what this node is and how it is
     Info(info::InfoArgs),
     /// Look at this machine: what is wrong with it for midge, and what to do about it
@@ -180,6 +205,10 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Cp(args) => cp::run(&client, &args),
         Command::Stats(args) => stats::run(&client, &args),
         Command::Top(args) => top::run(&client, &args),
+        Command::Kill(args) => ending::kill(&client, &args),
+        Command::Stop(args) => ending::stop(&client, &args),
+        Command::Restart(args) => ending::restart(&client, &args),
+        Command::Wait(args) => ending::wait(&client, &args),
         Command::Info(args) => info::run(&client, &args),
         Command::Doctor(args) => doctor::run(&client, &args),
         Command::Version(args) => version::run(&client, &args),

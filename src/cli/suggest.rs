@@ -80,6 +80,8 @@ impl Kind {
 /// Finds what an error says is missing: its kind and its name.
 pub(crate) fn missing(message: &str) -> Option<(&'static Kind, &str)> {
     let message = message.strip_prefix("Error response from daemon: ").unwrap_or(message);
+    // `cannot kill container: web.1: No such container: web.1`
+    let message = message.find(": No such ").map_or(message, |at| &message[at + 2..]);
     KINDS.iter().find_map(|kind| {
         let named = message
             .strip_prefix(kind.noun)
@@ -146,6 +148,11 @@ mod tests {
             ("no such service: wbe", "service", "wbe"),
             ("Error response from daemon: No such image: bb:3", "image", "bb:3"),
             ("Error response from daemon: get v1: no such volume", "volume", "v1"),
+            (
+                "Error response from daemon: cannot kill container: we: No such container: we",
+                "container",
+                "we",
+            ),
         ] {
             let (kind, found) = missing(message).expect(message);
             assert_eq!((kind.noun, found), (noun, name));

@@ -2,7 +2,7 @@
 
 use super::{
     containers::{
-        chores,
+        chores, ending,
         exec::{self, Execs},
         images, logs,
     },
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     api::local::{
-        Answer, Archive, BoxFuture, BoxStream, Container, ContainerState, ExecState, Info,
-        InitOptions, JoinOptions, LastEntry, LocalNode, LogItem, LogOptions, MountPoint,
+        Answer, Archive, BoxFuture, BoxStream, Container, ContainerExit, ContainerState, ExecState,
+        Info, InitOptions, JoinOptions, LastEntry, LocalNode, LogItem, LogOptions, MountPoint,
         NodeAnswer, NodeSelector, Place, Progress, PullOptions, Resolved, RestoreOptions, Standing,
-        StartOptions, Started, SwarmState,
+        StartOptions, Started, StopOptions, SwarmState,
     },
     cluster::{Class, Query, Refusal, Request, Response},
     node::{Ended, LocalTask},
@@ -304,6 +304,22 @@ impl LocalNode for Local {
 
     fn processes(&self, place: Place, options: String) -> Answer<'_, ProcessTable> {
         Box::pin(exec::processes(&self.shared, place, options))
+    }
+
+    fn signal(&self, place: Place, number: u32) -> Answer<'_, ()> {
+        Box::pin(ending::ask_signal(&self.shared, place, number))
+    }
+
+    fn stop(&self, place: Place, options: StopOptions) -> Answer<'_, ()> {
+        Box::pin(ending::ask_stop(&self.shared, place, options))
+    }
+
+    fn end(
+        &self,
+        place: Place,
+        removed: bool,
+    ) -> Answer<'_, BoxFuture<'static, Result<ContainerExit, Refusal>>> {
+        Box::pin(ending::ask_end(&self.shared, place, removed))
     }
 }
 

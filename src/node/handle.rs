@@ -6,7 +6,7 @@
 use super::{Ended, ports::Host};
 use crate::{
     cluster::{Applied, Class, Command, NOT_A_MANAGER, Refusal, Request, Response},
-    types::{Health, Moment, NodeId, Task, TaskStatus},
+    types::{Health, Moment, NodeId, Task, TaskId, TaskStatus},
     util::answer::answered,
 };
 use async_channel::{Receiver, Sender};
@@ -23,7 +23,7 @@ use std::{
 /// at once is a stampede, and those beyond it are told to try again.
 const CALLS_MAX: usize = 256;
 
-/// How many calls wait for the worker loop: `ps`, `leave`.
+/// How many calls wait for the worker loop: `ps`, `wait`, `leave`.
 const WORKER_CALLS_MAX: usize = 16;
 
 /// How much longer the handle waits than the loop: the loop's own refusal says more than ours.
@@ -128,6 +128,7 @@ pub(super) enum ManagerCall {
 pub(super) enum WorkerCall {
     Tasks { reply: Sender<Vec<LocalTask>> },
     Kept { reply: Sender<Option<BTreeSet<String>>> },
+    Watch { task: TaskId, removed: bool, reply: Sender<Option<Receiver<TaskStatus>>> },
     Leave,
 }
 
@@ -282,6 +283,22 @@ impl Handle {
     /// As [`Handle::agent_tasks`].
     pub async fn kept_images(&self, limit: Duration) -> Result<Option<BTreeSet<String>>, Refusal> {
         self.ask_agent(limit, |reply| WorkerCall::Kept { reply }).await
+    }
+
+    /// Returns what the last status of one of this node's tasks is sent to, once its container has
+    /// ended, as its agent sees it; with `removed`, once nothing of it is left. It closes without one
+    /// where the node ends first. None where there is no such task.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::agent_tasks`].
+    pub async fn watch_end(
+        &self,
+        task: TaskId,
+        removed: bool,
+        limit: Duration,
+    ) -> Result<Option<Receiver<TaskStatus>>, Refusal> {
+        self.ask_agent(limit, |reply| WorkerCall::Watch { task, removed, reply }).await
     }
 
     async fn ask_agent<T>(

@@ -10,6 +10,7 @@ mod lanes;
 mod outbox;
 #[cfg(test)]
 mod tests;
+mod waiters;
 
 use super::{
     Ended, LocalTask,
@@ -30,6 +31,7 @@ use futures_util::{
 use lanes::{Job, Key, Lanes, RUNNING_MAX};
 use outbox::Outbox;
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use waiters::Waiters;
 
 /// How many events are taken in one turn before deadlines are looked at again: a step is
 /// microseconds, so a turn stays far below a heartbeat.
@@ -117,6 +119,7 @@ struct Worker<H, D, P, W> {
     outbox: Outbox,
     writing: Writing,
     lanes: Lanes,
+    waiters: Waiters,
     last_tick: Moment,
     news: Sender<News>,
     ended: Option<Ended>,
@@ -149,6 +152,7 @@ pub(super) async fn run<H: Host, D: AgentDisk, P: Peers, W: Workload>(
         outbox: Outbox::new(sequence),
         writing: Writing::default(),
         lanes: Lanes::default(),
+        waiters: Waiters::default(),
         last_tick: now,
         news: news_tx,
         ended: None,
@@ -288,6 +292,9 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
             Wake::Call(WorkerCall::Kept { reply }) => {
                 let _gone = reply.try_send(self.agent.kept_images().cloned());
             }
+            Wake::Call(WorkerCall::Watch { task, removed, reply }) => {
+                let _gone = reply.try_send(self.waiters.add(&self.agent, task, removed));
+            }
             Wake::Deadline => {}
         }
     }
@@ -295,6 +302,7 @@ impl<H: Host, D: AgentDisk, P: Peers, W: Workload> Worker<H, D, P, W> {
     fn step(&mut self, event: Event) {
         let (now, date) = (self.ports.host.now(), self.ports.host.date());
         let actions = self.agent.step(now, date, event);
+        self.waiters.answer(&self.agent);
         self.push(actions);
     }
 

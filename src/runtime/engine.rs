@@ -12,7 +12,7 @@ use super::{
         snapshot,
         task::{self, State},
     },
-    exec,
+    exec::{self, ExecError},
     folder::{Exit, Folder, LOST},
     log_config::LogSetup,
     logs,
@@ -317,6 +317,25 @@ impl Runtime {
             Some(State::Stopped { code, date }) => Ok(self.settle(id, code, date).await),
             _ => Ok(self.folder(id).read_exit().map_or(LOST, Phase::from)),
         }
+    }
+
+    /// Sends a signal to the container's first process; none is the one that its image stops with.
+    /// Returns its number. It waits for nothing else that is done to the container: that never has
+    /// another process.
+    ///
+    /// # Errors
+    ///
+    /// The container does not run, or containerd is away.
+    pub async fn signal(&self, task: &TaskId, number: Option<u32>) -> Result<u32, ExecError> {
+        let (id, link) = (task.as_str(), &self.shared.link);
+        exec::running(link, task).await?;
+        let failed = |error: CallError| error.failure("cannot signal the container");
+        let number = match number {
+            Some(number) => number,
+            None => self.stop_signal(id, "").await.map_err(failed)?,
+        };
+        let sent = task::kill(link, id, number, number == signal::KILL).await.map_err(failed)?;
+        sent.map(|()| number).ok_or_else(|| ExecError::NotRunning(task.clone()))
     }
 
     /// Returns the signal to stop with: the one given, else the one noted with the container.

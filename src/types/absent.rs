@@ -52,25 +52,18 @@ static ABSENT: &[Absent] = &[
                  --mode replicated-job for what runs once to its end",
     },
     Absent {
-        commands: &["stop", "restart", "kill", "rm"],
-        requests: &[
-            ("POST", "containers/{}/stop"),
-            ("POST", "containers/{}/restart"),
-            ("POST", "containers/{}/kill"),
-            ("DELETE", "containers/{}"),
-        ],
-        advice: "a container lives and ends with its task: midge service update --force SERVICE \
-                 makes new ones, midge service scale SERVICE=0 stops them, and midge exec TASK \
-                 kill -HUP 1 sends a signal",
+        commands: &["rm"],
+        requests: &[("DELETE", "containers/{}")],
+        advice: "a container goes with its task: midge service update --force SERVICE makes new \
+                 ones, midge service scale SERVICE=0 ends them for good",
     },
     Absent {
-        commands: &["pause", "unpause", "rename", "wait", "attach", "diff", "export", "commit"],
+        commands: &["pause", "unpause", "rename", "attach", "diff", "export", "commit"],
         requests: &[
             ("POST", "containers/{}/pause"),
             ("POST", "containers/{}/unpause"),
             ("POST", "containers/{}/rename"),
             ("POST", "containers/{}/update"),
-            ("POST", "containers/{}/wait"),
             ("POST", "containers/{}/attach"),
             ("GET", "containers/{}/attach/ws"),
             ("GET", "containers/{}/changes"),

@@ -67,8 +67,8 @@ pub use container::{
     is_ipc_sysctl,
 };
 pub use exec::{
-    CpuUsage, DeviceUsage, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat, ProcessTable,
-    TerminalSize, UnpackOptions, Usage,
+    CpuUsage, DeviceUsage, EXIT_UNKNOWN, ExecSpec, LinkUsage, MemoryUsage, NetworkUsage, PathStat,
+    ProcessTable, TerminalSize, UnpackOptions, Usage,
 };
 pub use expand::{ExpandFailed, TemplateContext, expand_container, has_templates};
 pub use generic::{

@@ -6,6 +6,7 @@ use crate::{
     types::{ExecSpec, PathStat, ProcessTable, TaskId, TerminalSize, UnpackOptions, Usage},
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Which container, and what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,26 @@ pub enum ContainerOp {
     Processes {
         /// The options of `ps`.
         options: String,
+    },
+    /// Sends a signal to the first process. Answered by `Done`; of SIGKILL once the container has
+    /// ended.
+    Signal {
+        /// Which.
+        number: u32,
+    },
+    /// Asks the container to end, and kills it where it does not. Answered by `Done` once it has
+    /// ended. It is killed in time also where the stream ends before.
+    Stop {
+        /// The signal that asks it to; none is its image's.
+        signal: Option<u32>,
+        /// The time until it is killed; none is for ever.
+        grace: Option<Duration>,
+    },
+    /// Waits until the container has ended. Answered by `Exited`, with a reason where how it ended is
+    /// not known.
+    Wait {
+        /// Whether to wait until nothing is left of it.
+        removed: bool,
     },
 }
 

@@ -10,6 +10,7 @@ mod debian;
 mod disks;
 mod docker;
 mod doctor;
+mod ending;
 mod events;
 mod exec;
 mod faults;

@@ -4,6 +4,7 @@ pub(super) mod archive;
 pub(super) mod backup;
 mod chore;
 pub(super) mod container;
+pub(super) mod ending;
 pub(super) mod events;
 pub(super) mod exec;
 pub(super) mod image;

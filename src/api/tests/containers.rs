@@ -3,7 +3,7 @@
 use super::fake::{Server, archive};
 use crate::{
     api::local::{Container, MountPoint},
-    types::LogConfig,
+    types::{LogConfig, TaskState, TaskStatus},
 };
 use serde_json::{Value, json};
 use std::{
@@ -187,6 +187,15 @@ fn the_docker_command_works() {
     assert!(top.1.contains("sh -o pid"), "{top:?}");
     let shown = docker(&server, &["inspect", "-f", "{{.HostConfig.NetworkMode}}", "web.1"], "");
     assert_eq!(shown.1, "bridge\n");
+    for ending in [&["kill", "-s", "HUP"][..], &["stop", "-t", "1"], &["restart"]] {
+        let ended = docker(&server, &[ending, &["web.1"]].concat(), "");
+        assert_eq!((ended.0, ended.1.as_str()), (0, "web.1\n"), "{ending:?}: {}", ended.2);
+    }
+    server.node.tasks.lock().unwrap()[0].status =
+        TaskStatus { state: TaskState::Failed, exit_code: Some(9), ..TaskStatus::default() };
+    assert_eq!(docker(&server, &["wait", "web.1"], "").1, "9\n");
+    let (code, _, text) = docker(&server, &["kill", "web.1"], "");
+    assert!(code == 1 && text.contains("is not running"), "{text}");
 }
 
 /// Puts a container on the node whose task is `web.1`.

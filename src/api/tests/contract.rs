@@ -38,7 +38,7 @@ fn every_version_prefix_and_none_is_answered() {
     }
     for (request, advice) in [
         ("POST /v1.41/containers/create?name=a", "use midge service create"),
-        ("POST /containers/web.1.abc/kill?signal=HUP", "midge exec TASK kill -HUP 1"),
+        ("POST /containers/web.1.abc/pause", "midge service update"),
         ("DELETE /containers/abc?force=1", "service update --force"),
         ("POST /v1.47/networks/create", "publish mode=host"),
         ("POST /secrets/create", "--mount type=bind"),

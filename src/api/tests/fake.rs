@@ -23,6 +23,9 @@ use std::{
 /// Nothing here takes longer; a test that does has failed.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// Whether the removal of a container is waited for, and who waits.
+type Waiter = (bool, async_channel::Sender<Result<ContainerExit, Refusal>>);
+
 pub(super) struct Fake {
     pub(super) nodes: Vec<Node>,
     pub(super) services: Mutex<Vec<Service>>,
@@ -32,6 +35,9 @@ pub(super) struct Fake {
     pub(super) uploaded: Mutex<Vec<u8>>,
     pub(super) containers: Mutex<Vec<Container>>,
     pub(super) execs: Mutex<Vec<(Place, ExecSpec)>>,
+    pub(super) signals: Mutex<Vec<(Place, u32)>>,
+    pub(super) stops: Mutex<Vec<(Place, StopOptions)>>,
+    pub(super) waiters: Mutex<Vec<Waiter>>,
     /// What was asked of what nodes store, and what they say.
     pub(super) chores: Mutex<Vec<(NodeSelector, Chore)>>,
     pub(super) done: Mutex<Option<Result<ChoreDone, Refusal>>>,
@@ -94,6 +100,9 @@ impl Fake {
             uploaded: Mutex::default(),
             containers: Mutex::default(),
             execs: Mutex::default(),
+            signals: Mutex::default(),
+            stops: Mutex::default(),
+            waiters: Mutex::default(),
             chores: Mutex::default(),
             done: Mutex::default(),
             board: Board::new(BoardLimits { recent: 16, waiting: 16, readers: 2 }),
@@ -458,6 +467,30 @@ impl LocalNode for Fake {
             titles: vec!["PID".to_owned(), "CMD".to_owned()],
             rows: vec![vec!["1".to_owned(), format!("sh {options}")]],
         }))
+    }
+
+    fn signal(&self, place: Place, number: u32) -> Answer<'_, ()> {
+        self.signals.lock().unwrap().push((place, number));
+        ready(Ok(()))
+    }
+
+    fn stop(&self, place: Place, options: StopOptions) -> Answer<'_, ()> {
+        self.stops.lock().unwrap().push((place, options));
+        ready(Ok(()))
+    }
+
+    fn end(
+        &self,
+        _: Place,
+        removed: bool,
+    ) -> Answer<'_, BoxFuture<'static, Result<ContainerExit, Refusal>>> {
+        let (sender, ended) = async_channel::bounded(1);
+        self.waiters.lock().unwrap().push((removed, sender));
+        let end = async move {
+            let gone = |_| Err(Refusal::new(Class::Unavailable, "the node is gone"));
+            ended.recv().await.unwrap_or_else(gone)
+        };
+        ready(Ok(Box::pin(end)))
     }
 
     fn chore(&self, nodes: NodeSelector, chore: Chore) -> Answer<'_, Vec<NodeAnswer>> {

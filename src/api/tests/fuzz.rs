@@ -255,4 +255,20 @@ impl LocalNode for Reluctant {
     fn processes(&self, _: Place, _: String) -> Answer<'_, ProcessTable> {
         refused()
     }
+
+    fn signal(&self, _: Place, _: u32) -> Answer<'_, ()> {
+        refused()
+    }
+
+    fn stop(&self, _: Place, _: StopOptions) -> Answer<'_, ()> {
+        refused()
+    }
+
+    fn end(
+        &self,
+        _: Place,
+        _: bool,
+    ) -> Answer<'_, BoxFuture<'static, Result<ContainerExit, Refusal>>> {
+        refused()
+    }
 }

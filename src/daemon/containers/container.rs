@@ -3,6 +3,7 @@
 //!
 //! Knows streams and the runtime; must not know who asked.
 
+use super::ending;
 use crate::{
     cluster::{Class, Refusal},
     daemon::shared::Shared,
@@ -72,6 +73,11 @@ pub(crate) async fn serve(
         }
         ContainerOp::Usage { times } => usage(shared, &task, times, &mut sender, receiver).await,
         ContainerOp::Processes { options } => processes(shared, &task, &options).await,
+        ContainerOp::Signal { number } => ending::signal(shared, &task, number).await,
+        ContainerOp::Stop { signal, grace } => {
+            ending::stop(shared, &task, signal, grace, receiver, turn).await
+        }
+        ContainerOp::Wait { removed } => ending::wait(shared, &task, removed, receiver).await,
     };
     let frame = match done {
         Ok(frame) => frame,
@@ -82,7 +88,7 @@ pub(crate) async fn serve(
 }
 
 /// Why something was not done.
-enum Stop {
+pub(super) enum Stop {
     Refused(Refusal, Option<i32>),
     Broken(StreamError),
 }
@@ -99,7 +105,7 @@ impl From<StreamError> for Stop {
     }
 }
 
-type Done = Result<ContainerFrame, Stop>;
+pub(super) type Done = Result<ContainerFrame, Stop>;
 
 async fn end(mut sender: ByteSender, frame: &ContainerFrame) -> Result<(), StreamError> {
     sender.send(frame).await?;
@@ -363,7 +369,7 @@ async fn usage(
     task: &TaskId,
     times: Option<u32>,
     sender: &mut ByteSender,
-    mut receiver: ByteReceiver,
+    receiver: ByteReceiver,
 ) -> Done {
     let runtime = shared.containers.runtime();
     let work = async {
@@ -385,11 +391,13 @@ async fn usage(
             };
         }
     };
-    let gone = async {
-        while let Ok(Some(_)) = receiver.receive::<ContainerInput>().await {}
-        Err(Stop::Broken(StreamError::Broken("the client is gone".to_owned())))
-    };
-    work.or(gone).await
+    work.or(async { Err(gone(receiver).await) }).await
+}
+
+/// Waits until whoever asked has gone, who has nothing more to say.
+pub(super) async fn gone(mut receiver: ByteReceiver) -> Stop {
+    while let Ok(Some(_)) = receiver.receive::<ContainerInput>().await {}
+    Stop::Broken(StreamError::Broken("the client is gone".to_owned()))
 }
 
 async fn processes(shared: &Shared, task: &TaskId, options: &str) -> Done {

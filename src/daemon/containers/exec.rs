@@ -26,7 +26,7 @@ use std::{
 };
 
 /// How long the first answer may take: runc on a board that starts everything at once.
-const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
 /// Pieces between a stream and the client: a slow one makes the command wait.
 const PIECES_MAX: usize = 8;
@@ -147,12 +147,12 @@ fn no_exec(id: &str) -> Refusal {
     Refusal::new(Class::NotFound, format!("No such exec instance: {id}"))
 }
 
-fn oddly() -> Refusal {
+pub(super) fn oddly() -> Refusal {
     Refusal::new(Class::Internal, "the container's node answered oddly")
 }
 
 /// Asks the node of a container.
-async fn ask(shared: &Shared, place: &Place, op: ContainerOp) -> Result<Line, Refusal> {
+pub(super) async fn ask(shared: &Shared, place: &Place, op: ContainerOp) -> Result<Line, Refusal> {
     let own = || shared.member().map(|member| member.membership.node.clone());
     let node = place.node.clone().or_else(own).ok_or_else(not_in_swarm)?;
     let request = ContainerRequest { task: place.task.clone(), op };
@@ -160,7 +160,7 @@ async fn ask(shared: &Shared, place: &Place, op: ContainerOp) -> Result<Line, Re
 }
 
 /// Takes a refusal among the frames for one.
-fn granted(frame: ContainerFrame) -> Result<ContainerFrame, Refusal> {
+pub(super) fn granted(frame: ContainerFrame) -> Result<ContainerFrame, Refusal> {
     match frame {
         ContainerFrame::Refused { refusal, .. } => Err(refusal),
         frame => Ok(frame),
@@ -173,7 +173,7 @@ async fn first(answers: &mut Answers) -> Result<ContainerFrame, Refusal> {
 }
 
 /// Waits for the next one.
-async fn next(answers: &mut Answers) -> Result<ContainerFrame, Refusal> {
+pub(super) async fn next(answers: &mut Answers) -> Result<ContainerFrame, Refusal> {
     granted(answers.more().await?)
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod chores;
 pub(crate) mod container;
+pub(crate) mod ending;
 pub(crate) mod exec;
 pub(crate) mod garbage;
 pub(crate) mod images;
