@@ -233,6 +233,32 @@ fn an_update_that_continues_tries_every_place_and_takes_nothing_down() {
 }
 
 #[test]
+fn another_image_does_not_wait_until_a_missing_one_is_tried_again() {
+    // Nothing ever ran: the image was misspelt when the service was made.
+    let mut world = World::new(2);
+    let mut spec = updated(3, UpdateConfig::default());
+    spec.task.container.image = "bad:1".to_owned();
+    let id = service(&mut world, spec);
+    world.run(120 * SECOND);
+    set_image(&mut world, &id, "good:2");
+    world.run(SECOND);
+    assert_eq!(running(&world, "good:2"), 3, "{}", world.tasks());
+
+    // What ran goes on until the right one is prepared, and this is an update like any other.
+    let config =
+        UpdateConfig { failure_action: FailureAction::Continue, ..UpdateConfig::default() };
+    world.update(&id, |spec| spec.update = config);
+    set_image(&mut world, &id, "bad:3");
+    world.run(120 * SECOND);
+    assert_eq!(running(&world, "good:2"), 3, "{}", world.tasks());
+    set_image(&mut world, &id, "good:4");
+    world.run(SECOND);
+    assert_eq!(running(&world, "good:4"), 3, "{}", world.tasks());
+    world.run(10 * SECOND);
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+}
+
+#[test]
 fn a_failed_update_rolls_back_once() {
     let mut world = World::new(2);
     let failure_action = FailureAction::Rollback;
