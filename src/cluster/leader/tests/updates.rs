@@ -94,7 +94,18 @@ fn a_task_is_outdated_by_what_makes_a_difference_to_it() {
     assert!(outdates(&waits, &|spec| spec.credential = Some(login.clone())));
     // A node that meets the new constraints keeps its task.
     assert!(!outdates(&ran, &constrained("node.role==worker")));
+    assert!(!outdates(&ran, &constrained("node.role == worker ")));
     assert!(outdates(&ran, &constrained("node.role==manager")));
+    assert!(outdates(&ran, &constrained("node.role != worker")));
+    // Nor does a task go that is one of fewer than may be on its node now; who waits asks anew.
+    let at_most = |most| move |spec: &mut TaskSpec| spec.placement.max_replicas_per_node = most;
+    let mut crowded = ran.clone();
+    std::sync::Arc::make_mut(&mut crowded.spec).placement.max_replicas_per_node = 2;
+    let homeless = Task { node: None, ..crowded.clone() };
+    for (most, goes) in [(0, false), (3, false), (2, false), (1, true)] {
+        assert_eq!(outdates(&crowded, &at_most(most)), goes, "{most}");
+    }
+    assert!(outdates(&homeless, &at_most(3)));
     // Which nodes hold the image is nothing to a task, which image it is, is.
     let pinned = |digest: &str, nodes: &[u128]| {
         let nodes = nodes.iter().copied().map(super::world::id).collect();
@@ -519,6 +530,26 @@ fn other_constraints_move_tasks_at_the_pace_of_the_update() {
     world.run(20 * SECOND);
     let moved = (world.running_on(3), world.running_on(4));
     assert_eq!((running(&world, "good:2"), moved), (4, (2, 2)), "{}", world.tasks());
+}
+
+#[test]
+fn room_for_more_on_each_node_restarts_nothing() {
+    let mut world = World::new(2);
+    let mut spec = updated(4, UpdateConfig::default());
+    spec.task.placement.max_replicas_per_node = 1;
+    let id = service(&mut world, spec);
+    let ran: BTreeSet<_> = world
+        .wanted()
+        .into_iter()
+        .filter(|task| task.status.state == TaskState::Running)
+        .map(|task| task.id)
+        .collect();
+    assert_eq!(ran.len(), 2, "{}", world.tasks());
+    world.update(&id, |spec| spec.task.placement.max_replicas_per_node = 2);
+    world.run(20 * SECOND);
+    assert_eq!(running(&world, "good:1"), 4, "{}", world.tasks());
+    let wanted: BTreeSet<_> = world.wanted().into_iter().map(|task| task.id).collect();
+    assert!(ran.is_subset(&wanted), "{}", world.tasks());
 }
 
 #[test]
