@@ -244,14 +244,7 @@ impl std::fmt::Display for Cpus {
 fn restart(policy: &RestartPolicy) -> Result<(), Refusal> {
     wait("restart-delay", policy.delay)?;
     wait("restart-window", policy.window)?;
-    wait("restart-max-delay", policy.max_delay)?;
-    if policy.max_delay < policy.delay {
-        return Err(invalid(format!(
-            "restart-max-delay {:?} is below restart-delay {:?}",
-            policy.max_delay, policy.delay
-        )));
-    }
-    Ok(())
+    wait("restart-max-delay", policy.max_delay)
 }
 
 fn placement(placement: &Placement) -> Result<(), Refusal> {

@@ -204,7 +204,7 @@ pub struct RestartPolicy {
     pub condition: RestartCondition,
     /// How long after. Doubles with each failure in a row, and falls back after a healthy run.
     pub delay: Duration,
-    /// What the doubled delay is cut to.
+    /// What the doubled delay is cut to. A `delay` that is longer from the start stays as it is.
     pub max_delay: Duration,
     /// How often, within `window`. 0 is without end.
     pub max_attempts: u64,
@@ -333,7 +333,7 @@ pub struct SpecDifference {
 }
 
 impl TaskSpec {
-    /// Returns in what the two differ.
+    /// Returns in what the `other` differs from this one.
     #[must_use]
     pub fn difference(&self, other: &Self) -> SpecDifference {
         fn digest(pin: Option<&ImagePin>) -> Option<&str> {

@@ -137,10 +137,6 @@ fn containers_are_checked() {
         |s| s.task.container.args = vec!["x".repeat(TEXT_MAX + 1)],
         expect!["Invalid: arguments take 262145 bytes, more than 262144"],
     );
-    refused(
-        |s| s.task.restart.delay = Duration::from_secs(301),
-        expect!["Invalid: restart-max-delay 300s is below restart-delay 301s"],
-    );
 }
 
 #[test]
