@@ -295,6 +295,7 @@ fn tasks_are_filtered_and_counted() {
     assert_eq!(count("{\"service\":{\"hw\":true},\"_up-to-date\":{\"true\":true}}"), (200, 1));
     assert_eq!(count("{\"service\":{\"nope\":true}}"), (200, 0));
     assert_eq!(count("{\"node\":[\"m1\"],\"desired-state\":[\"running\"]}"), (200, 1));
+    assert_eq!(count("{\"node\":[\"m1\",\"nope\"]}").0, 404);
     assert_eq!(count("{\"desired-state\":[\"shutdown\"]}"), (200, 0));
     assert_eq!(count("{\"desired-state\":[\"nope\"]}").0, 400);
     assert_eq!(count("{\"nope\":[\"a\"]}").0, 400);
