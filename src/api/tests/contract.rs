@@ -281,6 +281,15 @@ fn nodes_are_found_by_id_prefix_and_name() {
 }
 
 #[test]
+fn no_limit_of_processes_has_two_names() {
+    let server = Server::start();
+    let body = r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"bb:1"},
+        "Resources":{"Limits":{"Pids":-1}}}}"#;
+    create(&server, body);
+    assert_eq!(server.node.services.lock().unwrap()[0].spec.task.limits.pids, 0);
+}
+
+#[test]
 fn tasks_are_filtered_and_counted() {
     let server = Server::start();
     create(&server, CREATE);
