@@ -322,7 +322,9 @@ impl<'a> Pass<'a> {
 
     /// A replacement whose predecessor was told to stop, or ended.
     fn held_alone(&mut self, service: &Service, slot: &Slot<'a>, held: &'a Task) -> Stand {
-        if is_ended(held) {
+        let outdated = self.is_superseded(service, held);
+        // Another spec is not to wait until the same would have been tried again.
+        if is_ended(held) && !outdated {
             let stand = self.failure_stand(service, held);
             if self.is_delayed(held) {
                 return stand;
@@ -340,7 +342,7 @@ impl<'a> Pass<'a> {
             Some(ReasonCode::NodeLost)
         } else if self.is_drained(held) {
             Some(ReasonCode::NodeDrained)
-        } else if !update::is_paused(service) && update::is_dirty(self.state, service, held) {
+        } else if outdated {
             Some(ReasonCode::SpecChanged)
         } else {
             None
@@ -401,7 +403,8 @@ impl<'a> Pass<'a> {
         held: &'a Task,
     ) -> Stand {
         let lost = self.is_lost(running);
-        if is_ended(held) {
+        let outdated = self.is_superseded(service, held);
+        if is_ended(held) && !outdated {
             let stand = self.failure_stand(service, held);
             let again = lost || self.is_replaced(service, running);
             if again && self.is_delayed(held) {
@@ -411,11 +414,10 @@ impl<'a> Pass<'a> {
             return stand;
         }
         let dirty = update::is_dirty(self.state, service, running);
-        let held_dirty = update::is_dirty(self.state, service, held);
         let unplaced = self.is_lost(held) || self.is_drained(held);
         let stopped = update::is_paused(service) && dirty && !lost;
         let needless = !dirty && !lost && !self.is_drained(running);
-        if unplaced || needless || stopped || (held_dirty && !update::is_paused(service)) {
+        if unplaced || needless || stopped || outdated {
             self.replace(vec![], vec![(held, Desired::Shutdown)]);
             return if dirty && !needless { Stand::Dirty } else { Stand::Steady };
         }
@@ -440,8 +442,12 @@ impl<'a> Pass<'a> {
 
     /// Tells whether a task that lives is to give its place to another one.
     fn is_replaced(&self, service: &Service, task: &Task) -> bool {
-        let dirty = || update::is_dirty(self.state, service, task);
-        self.is_drained(task) || (!update::is_paused(service) && dirty())
+        self.is_drained(task) || self.is_superseded(service, task)
+    }
+
+    /// Tells whether a task was made from a spec that its service has left behind.
+    fn is_superseded(&self, service: &Service, task: &Task) -> bool {
+        !update::is_paused(service) && update::is_dirty(self.state, service, task)
     }
 
     /// Ends a replacement that failed before it took over from `running`, and makes another one as

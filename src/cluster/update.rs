@@ -39,8 +39,8 @@ pub(super) fn is_fresh(service: &Service, task: &Task) -> bool {
 /// Tells whether `task`, which is on `node` where it is on any, no longer runs what its service wants,
 /// so that an update replaces it.
 ///
-/// A changed constraint alone does not where the node meets the new ones, nor does a changed login
-/// once the image is there.
+/// A changed constraint alone does not where the node meets the new ones, nor does room for more
+/// tasks on a node, nor a changed login once the image is there.
 #[must_use]
 pub fn is_outdated(service: &Service, task: &Task, node: Option<&Node>) -> bool {
     if let Some(job) = service.job {

@@ -244,14 +244,7 @@ impl std::fmt::Display for Cpus {
 fn restart(policy: &RestartPolicy) -> Result<(), Refusal> {
     wait("restart-delay", policy.delay)?;
     wait("restart-window", policy.window)?;
-    wait("restart-max-delay", policy.max_delay)?;
-    if policy.max_delay < policy.delay {
-        return Err(invalid(format!(
-            "restart-max-delay {:?} is below restart-delay {:?}",
-            policy.max_delay, policy.delay
-        )));
-    }
-    Ok(())
+    wait("restart-max-delay", policy.max_delay)
 }
 
 fn placement(placement: &Placement) -> Result<(), Refusal> {
@@ -262,7 +255,11 @@ fn placement(placement: &Placement) -> Result<(), Refusal> {
         constraint::Constraint::parse(&expression.to_string())
             .map_err(|error| invalid(error.to_string()))?;
     }
-    for descriptor in &placement.spread {
+    // Each node by itself is what tasks are spread over anyway.
+    let is_node = |descriptor: &&String| {
+        ["node.id", "node.hostname"].iter().any(|key| descriptor.eq_ignore_ascii_case(key))
+    };
+    for descriptor in placement.spread.iter().filter(|it| !is_node(it)) {
         let known = ["node.labels.", "engine.labels."]
             .iter()
             .any(|prefix| constraint::label_name(descriptor, prefix).is_some());

@@ -13,10 +13,11 @@ pub enum Operator {
     NotEqual,
 }
 
-/// One constraint.
+/// One constraint. Kept as it was written, with the spaces around both sides, since it is by its text
+/// that clients take one away; the spaces mean nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Constraint {
-    /// What is compared, as the user wrote it (`node.labels.zone`).
+    /// What is compared (`node.labels.zone`).
     pub key: String,
     /// How.
     pub operator: Operator,
@@ -59,29 +60,33 @@ impl Constraint {
             (None, Some(not)) => (Operator::NotEqual, not),
             (None, None) => return Err(InvalidConstraint::NoOperator(text.to_owned())),
         };
-        let key = text[..at].trim().to_owned();
-        let value = text[at + 2..].trim().to_owned();
+        let (key, value) = (text[..at].to_owned(), text[at + 2..].to_owned());
         let constraint = Self { key, operator, value };
         constraint.check()?;
         Ok(constraint)
     }
 
+    /// Returns key and value without the spaces around them.
+    fn sides(&self) -> (&str, &str) {
+        (self.key.trim(), self.value.trim())
+    }
+
     fn check(&self) -> Result<(), InvalidConstraint> {
+        let (key, value) = self.sides();
         let invalid =
-            || InvalidConstraint::InvalidValue { key: self.key.clone(), value: self.value.clone() };
-        let key = self.key.to_ascii_lowercase();
-        match key.as_str() {
+            || InvalidConstraint::InvalidValue { key: key.to_owned(), value: value.to_owned() };
+        match key.to_ascii_lowercase().as_str() {
             "node.id" | "node.hostname" | "node.platform.os" | "node.platform.arch" => {
-                if self.value.is_empty() { Err(invalid()) } else { Ok(()) }
+                if value.is_empty() { Err(invalid()) } else { Ok(()) }
             }
-            "node.role" => match self.value.to_ascii_lowercase().as_str() {
+            "node.role" => match value.to_ascii_lowercase().as_str() {
                 "manager" | "worker" => Ok(()),
                 _ => Err(invalid()),
             },
-            "node.ip" => parse_network(&self.value).map(|_| ()).ok_or_else(invalid),
-            _ if label_name(&self.key, "node.labels.").is_some() => Ok(()),
-            _ if label_name(&self.key, "engine.labels.").is_some() => Ok(()),
-            _ => Err(InvalidConstraint::UnknownKey(self.key.clone())),
+            "node.ip" => parse_network(value).map(|_| ()).ok_or_else(invalid),
+            _ if label_name(key, "node.labels.").is_some() => Ok(()),
+            _ if label_name(key, "engine.labels.").is_some() => Ok(()),
+            _ => Err(InvalidConstraint::UnknownKey(key.to_owned())),
         }
     }
 
@@ -96,9 +101,10 @@ impl Constraint {
     }
 
     fn value_equals(&self, node: &Node) -> bool {
-        let is = |actual: &str| actual.eq_ignore_ascii_case(&self.value);
+        let (key, value) = self.sides();
+        let is = |actual: &str| actual.eq_ignore_ascii_case(value);
         let platform = &node.description.platform;
-        match self.key.to_ascii_lowercase().as_str() {
+        match key.to_ascii_lowercase().as_str() {
             "node.id" => is(node.id.as_str()),
             "node.hostname" => is(&node.description.hostname),
             "node.role" => is(&node.role.to_string()),
@@ -106,11 +112,11 @@ impl Constraint {
             "node.platform.arch" => {
                 let normal =
                     |arch: &str| super::Platform::normalized("linux", arch, "").architecture;
-                normal(&platform.architecture) == normal(&self.value)
+                normal(&platform.architecture) == normal(value)
             }
             "node.ip" => {
                 let Ok(address) = node.status.address.parse::<IpAddr>() else { return false };
-                parse_network(&self.value).is_some_and(|network| contains(network, address))
+                parse_network(value).is_some_and(|network| contains(network, address))
             }
             _ => {
                 let labels = [
@@ -118,7 +124,7 @@ impl Constraint {
                     ("engine.labels.", &node.description.engine.labels),
                 ];
                 labels.iter().any(|(prefix, labels)| {
-                    label_name(&self.key, prefix)
+                    label_name(key, prefix)
                         .is_some_and(|name| is(labels.get(name).map_or("", String::as_str)))
                 })
             }
@@ -175,10 +181,11 @@ mod tests {
 
     #[test]
     fn expressions_parse_and_print() {
-        for text in ["node.role==manager", "node.labels.zone!=a", "engine.labels.os==x y"] {
+        // `service update --constraint-rm` of any client takes away what is written the same.
+        let texts = ["node.role==manager", "node.labels.zone!=a", "engine.labels.os==x y"];
+        for text in texts.into_iter().chain([" node.id == x ", "node.role ==worker"]) {
             assert_eq!(Constraint::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(Constraint::parse(" node.id == x ").unwrap().to_string(), "node.id==x");
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl ServiceSpec {
     #[must_use]
     pub fn runs_anew(&self, before: &Self) -> bool {
         let SpecDifference { credential: _, constraints, rest } =
-            self.task.difference(&before.task);
+            before.task.difference(&self.task);
         constraints || rest || self.endpoint != before.endpoint
     }
 }

@@ -204,7 +204,7 @@ pub struct RestartPolicy {
     pub condition: RestartCondition,
     /// How long after. Doubles with each failure in a row, and falls back after a healthy run.
     pub delay: Duration,
-    /// What the doubled delay is cut to.
+    /// What the doubled delay is cut to. A `delay` that is longer from the start stays as it is.
     pub max_delay: Duration,
     /// How often, within `window`. 0 is without end.
     pub max_attempts: u64,
@@ -325,18 +325,22 @@ pub struct TaskSpec {
 pub struct SpecDifference {
     /// In the login, which is used once, when the image is pulled.
     pub credential: bool,
-    /// In the constraints, which only ask something of the node.
+    /// In what only asks something of the node: the constraints, and room for more of the service's
+    /// tasks there than before.
     pub constraints: bool,
     /// In anything else.
     pub rest: bool,
 }
 
 impl TaskSpec {
-    /// Returns in what the two differ.
+    /// Returns in what the `other` differs from this one.
     #[must_use]
     pub fn difference(&self, other: &Self) -> SpecDifference {
         fn digest(pin: Option<&ImagePin>) -> Option<&str> {
             pin.map(|pin| pin.digest.as_str())
+        }
+        fn most(max_replicas_per_node: u64) -> u64 {
+            if max_replicas_per_node == 0 { u64::MAX } else { max_replicas_per_node }
         }
         // Taken apart by name, so that a new field has to be thought of here.
         let Self {
@@ -352,20 +356,22 @@ impl TaskSpec {
             credential,
             pin,
         } = self;
+        let (most, other_most) =
+            (most(*max_replicas_per_node), most(other.placement.max_replicas_per_node));
         let same = *container == other.container
             && *reservations == other.reservations
             && *generic == other.generic
             && *limits == other.limits
             && *restart == other.restart
             && *spread == other.placement.spread
-            && *max_replicas_per_node == other.placement.max_replicas_per_node
+            && most <= other_most
             && *network == other.network
             && *log == other.log
             && *force_update == other.force_update
             && digest(pin.as_ref()) == digest(other.pin.as_ref());
         SpecDifference {
             credential: *credential != other.credential,
-            constraints: *constraints != other.placement.constraints,
+            constraints: *constraints != other.placement.constraints || most != other_most,
             rest: !same,
         }
     }

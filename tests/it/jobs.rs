@@ -71,7 +71,7 @@ fn jobs_run_to_their_end_and_again() {
         WORK,
     ]
     .concat());
-    assert_eq!(replicas(manager, "each"), "0/2 (2/2 completed)");
+    assert_eq!(replicas(manager, "each"), "0/0 (2/2 completed)");
     assert_eq!(column(manager, "each", "{{.Node}}"), ["n1", "n2"]);
 
     failing(manager);

@@ -138,8 +138,8 @@ fn to_limits(
     Ok(ResourceLimits {
         nano_cpus: to_cpus(dto.limits.nano_cpus)?,
         memory_bytes,
-        pids: u64::try_from(dto.limits.pids)
-            .map_err(|_| invalid("limit-pids cannot be negative"))?,
+        // As Docker reads it: -1 is no limit, as 0 is.
+        pids: u64::try_from(dto.limits.pids).unwrap_or(0),
         memory_swap,
         swappiness,
     })

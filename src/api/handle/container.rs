@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        convert::date,
+        convert::{self, date},
         dto,
         local::{Container, ContainerState, MountPoint},
         route::{Call, Reply, json},
@@ -11,7 +11,7 @@ use super::{
     system::now,
     target,
 };
-use crate::types::{Date, Health, HealthState, PortConfig, TaskSpec};
+use crate::types::{Date, Health, HealthState, PortConfig, Task, TaskSpec};
 use serde_json::{Value, json as value};
 use std::{
     collections::BTreeMap,
@@ -137,7 +137,8 @@ fn human(duration: Duration) -> String {
 }
 
 pub(crate) async fn inspect(call: Call) -> Reply {
-    let found = target::find_with_image(call.node.as_ref(), call.name()).await?.container;
+    let target = target::find_with_image(call.node.as_ref(), call.name()).await?;
+    let found = target.container;
     let running = found.state == ContainerState::Running;
     let mut shown = value!({
         "Id": found.id,
@@ -184,7 +185,21 @@ pub(crate) async fn inspect(call: Call) -> Reply {
     if let Some(health) = &found.health {
         shown["State"]["Health"] = show_health(health);
     }
+    if let Some(task) = &target.task {
+        add_task(&mut shown, task);
+    }
     json(&shown)
+}
+
+/// Adds what `docker inspect` of a task shows to what it shows of a container: a task has the id of
+/// its container, and for an id Docker's client asks for a container first. None of the names that
+/// are added means anything else of a container.
+fn add_task(container: &mut Value, task: &Task) {
+    let task = value!(convert::task::from_task(task));
+    let (Value::Object(container), Value::Object(task)) = (container, task) else { return };
+    for (name, value) in task {
+        container.entry(name).or_insert(value);
+    }
 }
 
 /// Returns where each port of the container is reached, as `docker port` shows it.

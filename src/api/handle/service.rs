@@ -73,7 +73,8 @@ fn status(service: &Service, tasks: &[Task], nodes: &[Node]) -> dto::ServiceStat
         // As Docker: how many may run at a time, also when all is done.
         Mode::ReplicatedJob { max_concurrent: 0, total_completions } => total_completions,
         Mode::ReplicatedJob { max_concurrent, .. } => max_concurrent,
-        Mode::GlobalJob => job.active + job.complete + job.given_up,
+        // As Docker: of this one, what is done is counted beside it.
+        Mode::GlobalJob => job.active + job.given_up,
         Mode::Global => {
             let nodes: BTreeSet<&NodeId> = own()
                 .filter(|task| task.desired.is_wanted())

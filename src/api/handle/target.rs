@@ -9,15 +9,17 @@ use super::super::{
 };
 use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
-    types::Task,
+    types::{Task, TaskId},
 };
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// A container, and where it is.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) place: Place,
     pub(super) container: Container,
+    /// Its task as the cluster knows it; none where this node is no manager.
+    pub(super) task: Option<Task>,
 }
 
 impl Target {
@@ -48,8 +50,11 @@ async fn find_among(
     local: Result<Vec<Container>, Refusal>,
 ) -> Result<Target, Refusal> {
     let name = name.trim_start_matches('/');
+    let tasks = tasks(node).await?.into_iter();
+    let mut tasks: BTreeMap<TaskId, Task> = tasks.map(|task| (task.id.clone(), task)).collect();
     let here = |container: Container| Target {
         place: Place { task: container.task.clone(), node: None },
+        task: tasks.remove(&container.task),
         container,
     };
     let mut all: Vec<Target> = Vec::new();
@@ -58,8 +63,7 @@ async fn find_among(
         Ok(containers) => all.extend(containers.into_iter().map(here)),
         Err(refusal) => failure = Some(refusal),
     }
-    let known: BTreeSet<String> = all.iter().map(|target| target.container.id.clone()).collect();
-    all.extend(elsewhere(node).await?.into_iter().filter(|t| !known.contains(&t.container.id)));
+    all.extend(tasks.into_values().filter_map(of_task));
     match (pick(name, all), failure) {
         // What could not be listed may hold it.
         (Err(refusal), Some(failure)) if refusal.class == Class::NotFound => Err(failure),
@@ -67,11 +71,11 @@ async fn find_among(
     }
 }
 
-/// Lists the tasks of the cluster that have a node; none where this node is no manager.
-async fn elsewhere(node: &dyn LocalNode) -> Result<Vec<Target>, Refusal> {
+/// Lists the tasks of the cluster; none where this node is no manager.
+async fn tasks(node: &dyn LocalNode) -> Result<Vec<Task>, Refusal> {
     let query = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
     match node.request(Request::Read(query)).await {
-        Ok(Response::Tasks(tasks)) => Ok(tasks.iter().filter_map(of_task).collect()),
+        Ok(Response::Tasks(tasks)) => Ok(tasks),
         Ok(_) => Err(super::unexpected("a read of the tasks")),
         // A worker, or a manager that has lost the others: this node's own are still within reach.
         Err(refusal) if refusal.class == Class::Unavailable => Ok(Vec::new()),
@@ -79,9 +83,11 @@ async fn elsewhere(node: &dyn LocalNode) -> Result<Vec<Target>, Refusal> {
     }
 }
 
-fn of_task(task: &Task) -> Option<Target> {
+/// None where it has no node yet.
+fn of_task(task: Task) -> Option<Target> {
     let place = Place { task: task.id.clone(), node: Some(task.node.clone()?) };
-    Some(Target { place, container: Container::of_task(task, &task.status) })
+    let container = Container::of_task(&task, &task.status);
+    Some(Target { place, container, task: Some(task) })
 }
 
 fn pick(name: &str, mut all: Vec<Target>) -> Result<Target, Refusal> {
@@ -130,7 +136,7 @@ mod tests {
             status: TaskStatus { state, ..TaskStatus::default() },
             ..Task::sample(bits)
         };
-        of_task(&task).unwrap()
+        of_task(task).unwrap()
     }
 
     #[test]

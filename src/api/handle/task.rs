@@ -6,7 +6,7 @@ use super::{
         dto,
         error::{invalid, not_found},
         filter::Filters,
-        local::{LogItem, LogOptions, LogTask},
+        local::{LogOptions, LogTask},
         route::{Call, Reply, json, streaming},
         stream::{LogFormat, log_bytes, streamed},
     },
@@ -16,7 +16,6 @@ use crate::{
     cluster::{Query, Refusal, is_outdated},
     types::{Node, NodeId, Service, ServiceId, Task},
 };
-use futures_lite::{StreamExt, stream};
 
 /// Docker's filters of tasks; the last is what its client polls while an update goes on.
 const FILTERS: &[&str] =
@@ -36,10 +35,8 @@ pub(crate) async fn list(call: Call) -> Reply {
     let local = call.node.as_ref();
     let services = super::services(local).await?;
     let nodes = super::nodes(local).await?;
-    let (Some(by_service), Some(by_node)) = (
-        service_ids(&services, filters.values("service")),
-        node_ids(&nodes, filters.values("node")),
-    ) else {
+    let by_node = node_ids(&nodes, filters.values("node"))?;
+    let Some(by_service) = service_ids(&services, filters.values("service")) else {
         return json(&Vec::<dto::Task>::new());
     };
     let mut tasks =
@@ -67,17 +64,20 @@ fn service_ids(services: &[Service], wanted: &[String]) -> Option<Vec<ServiceId>
     (wanted.is_empty() || !ids.is_empty()).then_some(ids)
 }
 
-fn node_ids(nodes: &[Node], wanted: &[String]) -> Option<Vec<NodeId>> {
-    let ids: Vec<NodeId> = nodes
-        .iter()
-        .filter(|node| {
-            wanted.iter().any(|name| {
-                node.description.hostname == *name || node.id.as_str().starts_with(name.as_str())
-            })
-        })
-        .map(|node| node.id.clone())
-        .collect();
-    (wanted.is_empty() || !ids.is_empty()).then_some(ids)
+/// Refuses, as Docker, a node that is not there.
+fn node_ids(nodes: &[Node], wanted: &[String]) -> Result<Vec<NodeId>, Refusal> {
+    let mut ids = Vec::new();
+    for name in wanted {
+        let is_it = |node: &&Node| {
+            node.description.hostname == *name || node.id.as_str().starts_with(name.as_str())
+        };
+        let before = ids.len();
+        ids.extend(nodes.iter().filter(is_it).map(|node| node.id.clone()));
+        if ids.len() == before {
+            return Err(not_found(format!("node {name} not found")));
+        }
+    }
+    Ok(ids)
 }
 
 fn fits(task: &Task, filters: &Filters, services: &[Service], nodes: &[Node]) -> bool {
@@ -125,32 +125,29 @@ pub(crate) async fn logs(call: Call) -> Reply {
     let Some(task) = log_task(&task) else {
         return Err(not_found(format!("task {} has no node yet", task.id)));
     };
-    send_logs(&call, vec![task], None, Vec::new(), tty).await
+    send_logs(&call, vec![task], None, tty).await
 }
 
 /// The log of a container, as `docker logs` asks for it: on a manager, of any node.
 pub(crate) async fn container_logs(call: Call) -> Reply {
-    let Target { place, container } = target::find(call.node.as_ref(), call.name()).await?;
+    let Target { place, container, .. } = target::find(call.node.as_ref(), call.name()).await?;
     let node = match place.node {
         Some(node) => node,
         None => call.node.standing().node.ok_or_else(|| not_found("this node is in no swarm"))?,
     };
     let task = LogTask { task: place.task, service: container.service, node };
-    send_logs(&call, vec![task], None, Vec::new(), container.spec.container.tty).await
+    send_logs(&call, vec![task], None, container.spec.container.tty).await
 }
 
 pub(crate) async fn service_logs(call: Call) -> Reply {
     let service = super::find_service(call.node.as_ref(), call.name()).await?;
     let query = Query::Tasks { services: vec![service.id.clone()], nodes: Vec::new() };
     let tasks = super::tasks(call.node.as_ref(), query).await?;
-    let unplaced = tasks.iter().filter(|task| task.node.is_none() && task.desired.is_wanted());
-    let missing = unplaced
-        .map(|task| LogItem::Incomplete(format!("task {} has not been scheduled", task.id)))
-        .collect();
     let tasks = tasks.iter().filter_map(log_task).collect();
-    send_logs(&call, tasks, Some(service.id), missing, service.spec.task.container.tty).await
+    send_logs(&call, tasks, Some(service.id), service.spec.task.container.tty).await
 }
 
+/// None where it has no node yet, and so has written nothing.
 fn log_task(task: &Task) -> Option<LogTask> {
     let node = task.node.clone()?;
     Some(LogTask { task: task.id.clone(), service: task.service.clone(), node })
@@ -160,7 +157,6 @@ async fn send_logs(
     call: &Call,
     tasks: Vec<LogTask>,
     service: Option<ServiceId>,
-    missing: Vec<LogItem>,
     tty: bool,
 ) -> Reply {
     let query = &call.query;
@@ -186,7 +182,6 @@ async fn send_logs(
         details: query.flag("details"),
     };
     let lines = call.node.logs(options).await?;
-    let lines = Box::pin(lines.chain(stream::iter(missing)));
     let kind = if tty {
         "application/vnd.docker.raw-stream"
     } else {

@@ -187,6 +187,12 @@ fn the_docker_command_works() {
     assert!(top.1.contains("sh -o pid"), "{top:?}");
     let shown = docker(&server, &["inspect", "-f", "{{.HostConfig.NetworkMode}}", "web.1"], "");
     assert_eq!(shown.1, "bridge\n");
+    // By the id of a task, which `docker service ps -q` prints, people ask for the task.
+    let id = server.node.tasks.lock().unwrap()[0].id.to_string();
+    let format = "{{.Status.State}} {{.DesiredState}} {{.Spec.ContainerSpec.Image}} {{.NodeID}}";
+    let shown = docker(&server, &["inspect", "-f", format, &id[..12]], "");
+    let node = &server.node.tasks.lock().unwrap()[0].node.clone().unwrap();
+    assert_eq!(shown.1, format!("running running bb:1 {node}\n"), "{}", shown.2);
     for ending in [&["kill", "-s", "HUP"][..], &["stop", "-t", "1"], &["restart"]] {
         let ended = docker(&server, &[ending, &["web.1"]].concat(), "");
         assert_eq!((ended.0, ended.1.as_str()), (0, "web.1\n"), "{ending:?}: {}", ended.2);

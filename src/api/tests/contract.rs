@@ -281,6 +281,15 @@ fn nodes_are_found_by_id_prefix_and_name() {
 }
 
 #[test]
+fn no_limit_of_processes_has_two_names() {
+    let server = Server::start();
+    let body = r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"bb:1"},
+        "Resources":{"Limits":{"Pids":-1}}}}"#;
+    create(&server, body);
+    assert_eq!(server.node.services.lock().unwrap()[0].spec.task.limits.pids, 0);
+}
+
+#[test]
 fn tasks_are_filtered_and_counted() {
     let server = Server::start();
     create(&server, CREATE);
@@ -295,6 +304,7 @@ fn tasks_are_filtered_and_counted() {
     assert_eq!(count("{\"service\":{\"hw\":true},\"_up-to-date\":{\"true\":true}}"), (200, 1));
     assert_eq!(count("{\"service\":{\"nope\":true}}"), (200, 0));
     assert_eq!(count("{\"node\":[\"m1\"],\"desired-state\":[\"running\"]}"), (200, 1));
+    assert_eq!(count("{\"node\":[\"m1\",\"nope\"]}").0, 404);
     assert_eq!(count("{\"desired-state\":[\"shutdown\"]}"), (200, 0));
     assert_eq!(count("{\"desired-state\":[\"nope\"]}").0, 400);
     assert_eq!(count("{\"nope\":[\"a\"]}").0, 400);

@@ -49,6 +49,7 @@ fn get(server: &Server, path: &str) -> Value {
 #[test]
 fn a_job_shows_its_mode_its_iteration_and_what_is_done() {
     let server = started(0);
+    let wanted_mode = server.node.services.lock().unwrap()[0].spec.mode;
     let shown = get(&server, "/v1.41/services/j");
     let wanted: Value = serde_json::from_str(CREATE).unwrap();
     for path in ["/Mode", "/TaskTemplate/Resources"] {
@@ -61,6 +62,14 @@ fn a_job_shows_its_mode_its_iteration_and_what_is_done() {
         listed[0]["ServiceStatus"],
         json!({"RunningTasks": 1, "DesiredTasks": 2, "CompletedTasks": 1, "GivenUpTasks": 1})
     );
+    // Docker's client adds what is done to what is wanted where each node has one.
+    server.node.services.lock().unwrap()[0].spec.mode = Mode::GlobalJob;
+    let listed = get(&server, "/v1.41/services?status=true");
+    assert_eq!(
+        listed[0]["ServiceStatus"],
+        json!({"RunningTasks": 1, "DesiredTasks": 2, "CompletedTasks": 1, "GivenUpTasks": 1})
+    );
+    server.node.services.lock().unwrap()[0].spec.mode = wanted_mode;
     let filter = |mode: &str| get(&server, &format!("/services?filters={{\"mode\":[\"{mode}\"]}}"));
     assert_eq!(filter("replicated-job").as_array().unwrap().len(), 1);
     assert_eq!(filter("replicated"), json!([]));

@@ -69,7 +69,7 @@ pub(super) fn completions(service: &Value) -> String {
     let complete = number(service, "/ServiceStatus/CompletedTasks");
     let total = match mode_name(service) {
         "replicated job" => number(service, "/Spec/Mode/ReplicatedJob/TotalCompletions"),
-        "global job" => number(service, "/ServiceStatus/DesiredTasks"),
+        "global job" => complete + number(service, "/ServiceStatus/DesiredTasks"),
         _ => return String::new(),
     };
     match number(service, "/ServiceStatus/GivenUpTasks") {
@@ -336,7 +336,7 @@ mod tests {
         let status = json!({"CompletedTasks": 1, "DesiredTasks": 3, "GivenUpTasks": 2});
         let mut service =
             json!({"Spec": {"Mode": {"GlobalJob": {}}}, "ServiceStatus": status.clone()});
-        assert_eq!(completions(&service), " (1/3 completed, 2 given up)");
+        assert_eq!(completions(&service), " (1/4 completed, 2 given up)");
         service["Spec"]["Mode"] = json!({"Replicated": {"Replicas": 1}});
         assert_eq!(completions(&service), "");
     }

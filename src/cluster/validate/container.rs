@@ -87,8 +87,7 @@ fn templated(service: &ServiceSpec) -> Result<(), Refusal> {
         validate_hostname(&expanded.hostname).map_err(|error| invalid(error.to_string()))?;
     }
     for entry in &expanded.env {
-        let name = entry.split('=').next().unwrap_or_default();
-        if name.is_empty() || name.contains(char::is_whitespace) {
+        if entry.is_empty() || entry.starts_with('=') {
             return Err(invalid(format!("invalid environment variable: {entry}")));
         }
     }

@@ -76,6 +76,19 @@ fn the_delay_doubles_and_history_is_bounded() {
 }
 
 #[test]
+fn a_service_may_be_run_once_an_hour() {
+    let mut world = World::new(1);
+    let mut spec = replicated("hourly", 1);
+    spec.task.container.image = "done:1".to_owned();
+    spec.task.restart.delay = 3_600 * SECOND;
+    world.create(spec);
+    world.run(3_599 * SECOND);
+    assert_eq!(world.state.tasks().count(), 2, "{}", world.tasks());
+    world.run(2 * SECOND);
+    assert_eq!(world.state.tasks().count(), 3, "{}", world.tasks());
+}
+
+#[test]
 fn a_healthy_run_resets_the_delay() {
     let mut world = World::new(1);
     world.create(replicated("web", 1));

@@ -94,7 +94,18 @@ fn a_task_is_outdated_by_what_makes_a_difference_to_it() {
     assert!(outdates(&waits, &|spec| spec.credential = Some(login.clone())));
     // A node that meets the new constraints keeps its task.
     assert!(!outdates(&ran, &constrained("node.role==worker")));
+    assert!(!outdates(&ran, &constrained("node.role == worker ")));
     assert!(outdates(&ran, &constrained("node.role==manager")));
+    assert!(outdates(&ran, &constrained("node.role != worker")));
+    // Nor does a task go that is one of fewer than may be on its node now; who waits asks anew.
+    let at_most = |most| move |spec: &mut TaskSpec| spec.placement.max_replicas_per_node = most;
+    let mut crowded = ran.clone();
+    std::sync::Arc::make_mut(&mut crowded.spec).placement.max_replicas_per_node = 2;
+    let homeless = Task { node: None, ..crowded.clone() };
+    for (most, goes) in [(0, false), (3, false), (2, false), (1, true)] {
+        assert_eq!(outdates(&crowded, &at_most(most)), goes, "{most}");
+    }
+    assert!(outdates(&homeless, &at_most(3)));
     // Which nodes hold the image is nothing to a task, which image it is, is.
     let pinned = |digest: &str, nodes: &[u128]| {
         let nodes = nodes.iter().copied().map(super::world::id).collect();
@@ -229,6 +240,32 @@ fn an_update_that_continues_tries_every_place_and_takes_nothing_down() {
     assert_eq!(made(&world, "bad:1"), 6, "one a place, and another that waits: {}", world.tasks());
     world.run(60 * SECOND);
     assert_eq!(running(&world, "good:1"), 3, "{}", world.tasks());
+    assert_eq!(state(&world, &id), UpdateState::Completed);
+}
+
+#[test]
+fn another_image_does_not_wait_until_a_missing_one_is_tried_again() {
+    // Nothing ever ran: the image was misspelt when the service was made.
+    let mut world = World::new(2);
+    let mut spec = updated(3, UpdateConfig::default());
+    spec.task.container.image = "bad:1".to_owned();
+    let id = service(&mut world, spec);
+    world.run(120 * SECOND);
+    set_image(&mut world, &id, "good:2");
+    world.run(SECOND);
+    assert_eq!(running(&world, "good:2"), 3, "{}", world.tasks());
+
+    // What ran goes on until the right one is prepared, and this is an update like any other.
+    let config =
+        UpdateConfig { failure_action: FailureAction::Continue, ..UpdateConfig::default() };
+    world.update(&id, |spec| spec.update = config);
+    set_image(&mut world, &id, "bad:3");
+    world.run(120 * SECOND);
+    assert_eq!(running(&world, "good:2"), 3, "{}", world.tasks());
+    set_image(&mut world, &id, "good:4");
+    world.run(SECOND);
+    assert_eq!(running(&world, "good:4"), 3, "{}", world.tasks());
+    world.run(10 * SECOND);
     assert_eq!(state(&world, &id), UpdateState::Completed);
 }
 
@@ -493,6 +530,26 @@ fn other_constraints_move_tasks_at_the_pace_of_the_update() {
     world.run(20 * SECOND);
     let moved = (world.running_on(3), world.running_on(4));
     assert_eq!((running(&world, "good:2"), moved), (4, (2, 2)), "{}", world.tasks());
+}
+
+#[test]
+fn room_for_more_on_each_node_restarts_nothing() {
+    let mut world = World::new(2);
+    let mut spec = updated(4, UpdateConfig::default());
+    spec.task.placement.max_replicas_per_node = 1;
+    let id = service(&mut world, spec);
+    let ran: BTreeSet<_> = world
+        .wanted()
+        .into_iter()
+        .filter(|task| task.status.state == TaskState::Running)
+        .map(|task| task.id)
+        .collect();
+    assert_eq!(ran.len(), 2, "{}", world.tasks());
+    world.update(&id, |spec| spec.task.placement.max_replicas_per_node = 2);
+    world.run(20 * SECOND);
+    assert_eq!(running(&world, "good:1"), 4, "{}", world.tasks());
+    let wanted: BTreeSet<_> = world.wanted().into_iter().map(|task| task.id).collect();
+    assert!(ran.is_subset(&wanted), "{}", world.tasks());
 }
 
 #[test]
