@@ -106,8 +106,8 @@ impl Runtime {
     ) -> Result<Prepared, Failure> {
         let prepared =
             Prepared { container: task.id.to_string(), health: image.config.health.clone() };
-        let guard = self.lock(&task.id).await;
         let id = task.id.as_str();
+        let guard = self.shared.lock(id).await;
         let failed = |error: CallError| error.failure("cannot create the container");
         if container::get(&self.shared.link, id).await.map_err(failed)?.is_some() {
             return Ok(prepared);

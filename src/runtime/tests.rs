@@ -273,6 +273,30 @@ fn containers_outlive_midge_and_containerd() {
 }
 
 #[test]
+fn no_shim_outlives_its_container() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    smol::block_on(async {
+        assert_eq!(inventory(&runtime).await.len(), 0);
+        // Whoever sees the exit frees the shim, and whoever removes the container does.
+        for round in 0..6 {
+            let one = async |number: u128| {
+                let task = task(round * 10 + number, "exec sleep 1000");
+                run(&runtime, &daemon, &task).await.unwrap();
+                runtime.remove(&task.id).await.unwrap();
+            };
+            futures_util::future::join_all((1..=8).map(one)).await;
+        }
+        let none_left = async {
+            while daemon.shims() > 0 {
+                smol::Timer::after(Duration::from_millis(50)).await;
+            }
+        };
+        assert!(within(none_left).await.is_some(), "{} shims are left", daemon.shims());
+    });
+}
+
+#[test]
 fn cgroups_here_are_found() {
     if Path::new(cgroups::ROOT).join("memory").exists() {
         assert_eq!(cgroups().version, 1);
