@@ -9,7 +9,9 @@ use crate::{
     agent::{Event, Failure, Phase},
     types::{BindOptions, Mount, MountKind, Task, TaskSpec, TmpfsOptions, VolumeOptions},
 };
+use containerd::snapshot;
 use daemon::{Daemon, within};
+use futures_lite::future;
 use std::{
     fs,
     os::unix::process::CommandExt,
@@ -294,6 +296,31 @@ fn no_shim_outlives_its_container() {
         };
         assert!(within(none_left).await.is_some(), "{} shims are left", daemon.shims());
     });
+}
+
+#[test]
+fn a_container_whose_making_nobody_waits_for_is_removed_whole() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    let kept = |folder: &str| fs::read_dir(daemon.data().join(folder)).unwrap().count();
+    smol::block_on(async {
+        for number in 1..=20 {
+            let task = task(number, "true");
+            let (setup, image) = (daemon.setup(), daemon.image());
+            let prepared = async { drop(runtime.prepare(&task, &setup, &image).await) };
+            // Containerd and the disk are being asked for the rest.
+            let begun = async {
+                while !runtime.folder(task.id.as_str()).path().exists() {
+                    future::yield_now().await;
+                }
+            };
+            future::or(prepared, begun).await;
+            runtime.remove(&task.id).await.unwrap();
+        }
+        let snapshots = snapshot::of_tasks(&runtime.shared.link, engine::SNAPSHOTTER).await;
+        assert_eq!(snapshots.unwrap(), Vec::<String>::new());
+    });
+    assert_eq!((kept("containers"), kept("volumes")), (0, 0));
 }
 
 #[test]
