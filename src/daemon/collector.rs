@@ -16,7 +16,11 @@ use std::{
 /// finer ones would wear an SD card.
 const DATE_STEP: Duration = Duration::from_secs(24 * 3_600);
 
-/// How much of the notes is read: 10,000 images at 100 bytes each.
+/// How many images' uses are remembered: more than a node holds at a time. Those of long gone images
+/// are the oldest.
+const USED_MAX: usize = 1_000;
+
+/// How much of the notes is read: those uses, and 10,000 images of services, at 90 bytes each.
 const NOTES_MAX: u64 = 1 << 20;
 
 /// What is remembered across restarts.
@@ -59,6 +63,12 @@ impl Collector {
         let worth_writing = {
             let mut notes = self.lock();
             let before = notes.used.insert(target.to_owned(), now);
+            while notes.used.len() > USED_MAX {
+                let oldest = notes.used.iter().min_by_key(|(_, used)| **used);
+                let (oldest, _) = oldest.expect("there are more than none");
+                let oldest = oldest.clone();
+                notes.used.remove(&oldest);
+            }
             before.is_none_or(|before| now.since(before) >= DATE_STEP)
         };
         if worth_writing {
@@ -107,6 +117,22 @@ mod tests {
         assert_eq!(*Collector::new(dir.path(), None).lock(), notes);
         fs::write(dir.path().join("image-use.json"), "{").unwrap();
         assert_eq!(*Collector::new(dir.path(), None).lock(), Notes::default());
+    }
+
+    #[test]
+    fn the_uses_of_long_gone_images_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let collector = Collector::new(dir.path(), None);
+        let name = |number: usize| format!("sha256:{number:04}");
+        for number in 0..USED_MAX {
+            let long_ago = Date::from_unix_seconds(u64::try_from(USED_MAX - number).unwrap());
+            collector.lock().used.insert(name(number), long_ago);
+        }
+        smol::block_on(collector.used("sha256:new"));
+        let used = &collector.lock().used;
+        assert_eq!(used.len(), USED_MAX);
+        assert!(used.contains_key("sha256:new") && used.contains_key(&name(0)));
+        assert!(!used.contains_key(&name(USED_MAX - 1)), "the oldest use");
     }
 
     #[test]

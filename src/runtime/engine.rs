@@ -87,8 +87,8 @@ pub(super) struct Shared {
     volumes: Volumes,
     /// What containerd said of the machine, which does not change under it.
     platform: OnceLock<Platform>,
-    /// One lock a task that something is done to.
-    locks: Mutex<BTreeMap<TaskId, Arc<smol::lock::Mutex<()>>>>,
+    /// One lock a task's container that something is done to.
+    locks: Mutex<BTreeMap<String, Arc<smol::lock::Mutex<()>>>>,
     /// Ids of containers that are being made: their snapshots are no leftovers.
     pub(super) preparing: Mutex<BTreeSet<String>>,
     /// After which step preparing fails.
@@ -200,8 +200,8 @@ impl Runtime {
     ///
     /// It is not prepared, has ended before, or runc refuses it.
     pub async fn start(&self, task: &Task) -> Result<u32, Failure> {
-        let _guard = self.lock(&task.id).await;
         let id = task.id.as_str();
+        let _guard = self.shared.lock(id).await;
         let folder = self.folder(id);
         let link = &self.shared.link;
         if folder.read_exit().is_some() {
@@ -288,8 +288,8 @@ impl Runtime {
         signal: &str,
         grace: Duration,
     ) -> Result<Phase, Failure> {
-        let _guard = self.lock(task).await;
         let id = task.as_str();
+        let _guard = self.shared.lock(id).await;
         let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot stop the container");
         if let Some(exit) = self.folder(id).read_exit() {
@@ -354,8 +354,8 @@ impl Runtime {
     ///
     /// containerd is away, or something is left; asking again goes on where this ended.
     pub async fn remove(&self, task: &TaskId) -> Result<(), Failure> {
-        let _guard = self.lock(task).await;
         let id = task.as_str();
+        let _guard = self.shared.lock(id).await;
         let folder = self.folder(id);
         let link = &self.shared.link;
         let failed = |error: CallError| error.failure("cannot remove the container");
@@ -365,9 +365,7 @@ impl Runtime {
         let snapshotter = record.map(|record| record.snapshotter).or_else(|| folder.snapshotter());
         let snapshotter = snapshotter.unwrap_or_else(|| SNAPSHOTTER.to_owned());
         snapshot::remove(link, &snapshotter, id).await.map_err(failed)?;
-        self.remove_files(id).await?;
-        self.forget_lock(task);
-        Ok(())
+        self.remove_files(id).await
     }
 
     /// Ends what runs of a container and deletes its process.
@@ -384,8 +382,8 @@ impl Runtime {
             }
         }
         for attempt in 1.. {
-            // The watcher may be freeing the same shim: then one of the two deletes finds the
-            // connection to it closed, and the task gone a moment later.
+            // A delete that was given up, by this daemon or by one that died, may still be under way:
+            // then this one finds the connection to the shim closed, and the task gone a moment later.
             match task::delete(link, id).await {
                 Ok(()) => break,
                 Err(error) if attempt == DELETE_ATTEMPTS => return Err(failed(error)),
@@ -475,23 +473,6 @@ impl Runtime {
     async fn settle(&self, id: &str, code: i32, date: Option<Date>) -> Phase {
         self.shared.settle(id, code, date).await
     }
-
-    /// Waits until nothing else is done to the task.
-    pub(super) async fn lock(&self, task: &TaskId) -> smol::lock::MutexGuardArc<()> {
-        let lock = {
-            let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.entry(task.clone()).or_default().clone()
-        };
-        lock.lock_arc().await
-    }
-
-    fn forget_lock(&self, task: &TaskId) {
-        let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's and the caller's guard: with more, somebody waits for it.
-        if locks.get(task).is_some_and(|lock| Arc::strong_count(lock) <= 2) {
-            locks.remove(task);
-        }
-    }
 }
 
 impl Shared {
@@ -499,7 +480,17 @@ impl Shared {
         Folder::new(&self.config.data_dir, id)
     }
 
-    pub(super) async fn inventory(&self) -> Result<Vec<agent::Observed>, Failure> {
+    /// Waits until nothing else is done to the container.
+    pub(super) async fn lock(&self, id: &str) -> smol::lock::MutexGuardArc<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(locks.entry(id.to_owned()).or_default())
+        };
+        lock.lock_arc().await
+    }
+
+    pub(super) async fn inventory(self: &Arc<Self>) -> Result<Vec<agent::Observed>, Failure> {
         let observed = |info: ContainerInfo| agent::Observed {
             task: info.task,
             container: info.container,
@@ -509,7 +500,7 @@ impl Shared {
         Ok(self.list().await?.into_iter().map(observed).collect())
     }
 
-    async fn list(&self) -> Result<Vec<ContainerInfo>, Failure> {
+    async fn list(self: &Arc<Self>) -> Result<Vec<ContainerInfo>, Failure> {
         // One after the other: a container is recorded before its process is made, and whoever
         // has ended by the second question is found in the notes.
         let failed = |error: CallError| error.failure("cannot list the containers");
@@ -529,11 +520,11 @@ impl Shared {
     }
 
     /// Judges how a container is; `state` may be of a moment ago.
-    async fn phase(&self, id: &str, state: Option<State>) -> Result<Phase, Failure> {
+    async fn phase(self: &Arc<Self>, id: &str, state: Option<State>) -> Result<Phase, Failure> {
         let folder = self.folder(id);
         if let Some(exit) = folder.read_exit() {
             if matches!(state, Some(State::Stopped { .. })) {
-                drop(task::delete(&self.link, id).await);
+                self.free(id);
             }
             return Ok(exit.into());
         }
@@ -554,7 +545,7 @@ impl Shared {
 
     /// Notes how a container ended and frees its shim. The note comes first: what containerd
     /// knows is gone with the shim.
-    pub(super) async fn settle(&self, id: &str, code: i32, date: Option<Date>) -> Phase {
+    pub(super) async fn settle(self: &Arc<Self>, id: &str, code: i32, date: Option<Date>) -> Phase {
         let folder = self.folder(id);
         let record = container::get(&self.link, id).await.ok().flatten();
         let group = record.as_ref().and_then(|record| cgroup_of(&record.spec));
@@ -572,19 +563,26 @@ impl Shared {
         });
         let (written, exit) = noted.await;
         match written {
-            Ok(()) => {
-                let (link, id) = (self.link.clone(), id.to_owned());
-                smol::spawn(async move {
-                    if let Err(error) = task::delete(&link, &id).await {
-                        tracing::debug!(%error, container = id, "cannot free the shim");
-                    }
-                })
-                .detach();
-            }
+            Ok(()) => self.free(id),
             // The shim keeps what could not be noted.
             Err(error) => tracing::warn!(%error, container = id, "cannot note an exit"),
         }
         exit.into()
+    }
+
+    /// Frees the shim of a container that ended, once nothing else is done to the container.
+    ///
+    /// Of two deletes at a time the second may find the process deleted but the shim still counting
+    /// it: containerd then asks the shim to end, which it does not yet, and hangs up on it for ever.
+    fn free(self: &Arc<Self>, id: &str) {
+        let (shared, id) = (Arc::clone(self), id.to_owned());
+        smol::spawn(async move {
+            let _guard = shared.lock(&id).await;
+            if let Err(error) = task::delete(&shared.link, &id).await {
+                tracing::debug!(%error, container = id, "cannot free the shim");
+            }
+        })
+        .detach();
     }
 
     /// Ends the commands that a daemon which died left in containers.

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     agent::{Failure, Prepared},
     types::{Device, ImageHealth, NamespaceMode, Platform, Task},
-    util::{deadline::within, error::chain},
+    util::{deadline::within, error::chain, unbroken::to_its_end},
 };
 use std::{
     collections::HashMap,
@@ -95,6 +95,9 @@ impl Runtime {
     /// Makes the task's volumes, snapshot and container; returns what was made. Nothing runs yet.
     /// Where it fails, what was made of the container is taken back.
     ///
+    /// Goes on where nobody waits for it any more: what containerd or a thread was asked for comes
+    /// about all the same, and [`Runtime::remove`] must find it made.
+    ///
     /// # Errors
     ///
     /// The task asks for what the image or the node does not have, or containerd refuses.
@@ -104,17 +107,33 @@ impl Runtime {
         setup: &ContainerSetup,
         image: &PreparedImage,
     ) -> Result<Prepared, Failure> {
+        let guard = self.shared.lock(task.id.as_str()).await;
+        let runtime = self.clone();
+        let (task, setup, image) = (task.clone(), setup.clone(), image.clone());
+        let made = to_its_end(async move {
+            let _guard = guard;
+            runtime.prepare_alone(&task, &setup, &image).await
+        });
+        let panicked = || Err(permanent("internal error: preparing ended early".to_owned()));
+        made.await.unwrap_or_else(panicked)
+    }
+
+    async fn prepare_alone(
+        &self,
+        task: &Task,
+        setup: &ContainerSetup,
+        image: &PreparedImage,
+    ) -> Result<Prepared, Failure> {
         let prepared =
             Prepared { container: task.id.to_string(), health: image.config.health.clone() };
-        let guard = self.lock(&task.id).await;
         let id = task.id.as_str();
         let failed = |error: CallError| error.failure("cannot create the container");
         if container::get(&self.shared.link, id).await.map_err(failed)?.is_some() {
             return Ok(prepared);
         }
-        let guards = Arc::new((guard, Preparing::new(&self.shared, id)));
+        let _preparing = Preparing::new(&self.shared, id);
         let checked = self.check(task, setup, image).await?;
-        let made = self.make(task, setup, image, checked, &guards).await;
+        let made = self.make(task, setup, image, checked).await;
         if made.is_err() {
             self.take_back(task, image).await;
         }
@@ -168,13 +187,12 @@ impl Runtime {
         plan::plan(task, image, &places, abilities)
     }
 
-    async fn make<G: Send + Sync + 'static>(
+    async fn make(
         &self,
         task: &Task,
         setup: &ContainerSetup,
         image: &PreparedImage,
         checked: Checked,
-        guards: &Arc<G>,
     ) -> Result<(), Failure> {
         let id = task.id.as_str();
         let link = &self.shared.link;
@@ -187,7 +205,7 @@ impl Runtime {
         self.reached(Step::Snapshot)?;
 
         let look = self.look_of(task, image, mounts, planned.clone());
-        let (user, more) = look.run_with(Arc::clone(guards)).await?;
+        let (user, more) = look.run().await?;
         edits.extend(more);
         self.reached(Step::Look)?;
 
@@ -445,20 +463,12 @@ struct Look {
 }
 
 impl Look {
-    /// Looks, on a thread. The guards go along: whoever comes next must wait for the thread, even
-    /// if nobody waits for this call any more; but no longer than [`LOOK_LIMIT`], since a thread
-    /// that hangs in a dead disk or network mount never ends.
-    async fn run_with<G: Send + 'static>(self, guards: G) -> Result<(user::User, Edits), Failure> {
-        let (sender, looked) = async_channel::bounded(1);
+    /// Looks, on a thread that is waited for no longer than [`LOOK_LIMIT`]: one that hangs in a dead
+    /// disk or network mount never ends.
+    async fn run(self) -> Result<(user::User, Edits), Failure> {
         let until = Instant::now() + LOOK_LIMIT;
-        smol::spawn(async move {
-            let looked = within(LOOK_LIMIT, smol::unblock(move || self.run(until))).await;
-            drop(guards);
-            // Where nobody waits any more, that is as good.
-            drop(sender.try_send(looked));
-        })
-        .detach();
-        looked.recv().await.ok().flatten().unwrap_or_else(|| {
+        let looked = within(LOOK_LIMIT, smol::unblock(move || self.look(until))).await;
+        looked.unwrap_or_else(|| {
             let minutes = LOOK_LIMIT.as_secs() / 60;
             let message =
                 format!("filling volumes from the image takes more than {minutes} minutes");
@@ -466,7 +476,7 @@ impl Look {
         })
     }
 
-    fn run(&self, until: Instant) -> Result<(user::User, Edits), Failure> {
+    fn look(&self, until: Instant) -> Result<(user::User, Edits), Failure> {
         let mut wanted = Vec::new();
         for planned in &self.planned {
             let Need::Volume(volume) = &planned.need else { continue };

@@ -9,7 +9,9 @@ use crate::{
     agent::{Event, Failure, Phase},
     types::{BindOptions, Mount, MountKind, Task, TaskSpec, TmpfsOptions, VolumeOptions},
 };
+use containerd::snapshot;
 use daemon::{Daemon, within};
+use futures_lite::future;
 use std::{
     fs,
     os::unix::process::CommandExt,
@@ -270,6 +272,55 @@ fn containers_outlive_midge_and_containerd() {
             second.remove(&task.id).await.unwrap();
         }
     });
+}
+
+#[test]
+fn no_shim_outlives_its_container() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    smol::block_on(async {
+        assert_eq!(inventory(&runtime).await.len(), 0);
+        // Whoever sees the exit frees the shim, and whoever removes the container does.
+        for round in 0..6 {
+            let one = async |number: u128| {
+                let task = task(round * 10 + number, "exec sleep 1000");
+                run(&runtime, &daemon, &task).await.unwrap();
+                runtime.remove(&task.id).await.unwrap();
+            };
+            futures_util::future::join_all((1..=8).map(one)).await;
+        }
+        let none_left = async {
+            while daemon.shims() > 0 {
+                smol::Timer::after(Duration::from_millis(50)).await;
+            }
+        };
+        assert!(within(none_left).await.is_some(), "{} shims are left", daemon.shims());
+    });
+}
+
+#[test]
+fn a_container_whose_making_nobody_waits_for_is_removed_whole() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    let kept = |folder: &str| fs::read_dir(daemon.data().join(folder)).unwrap().count();
+    smol::block_on(async {
+        for number in 1..=20 {
+            let task = task(number, "true");
+            let (setup, image) = (daemon.setup(), daemon.image());
+            let prepared = async { drop(runtime.prepare(&task, &setup, &image).await) };
+            // Containerd and the disk are being asked for the rest.
+            let begun = async {
+                while !runtime.folder(task.id.as_str()).path().exists() {
+                    future::yield_now().await;
+                }
+            };
+            future::or(prepared, begun).await;
+            runtime.remove(&task.id).await.unwrap();
+        }
+        let snapshots = snapshot::of_tasks(&runtime.shared.link, engine::SNAPSHOTTER).await;
+        assert_eq!(snapshots.unwrap(), Vec::<String>::new());
+    });
+    assert_eq!((kept("containers"), kept("volumes")), (0, 0));
 }
 
 #[test]

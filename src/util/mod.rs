@@ -18,3 +18,4 @@ pub mod random;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod tree;
+pub mod unbroken;

@@ -3,8 +3,8 @@
 use crate::host::{Host, Network, can_run, eventually, midge_binary, which};
 use std::{
     fs,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
+    io::{Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -197,6 +197,52 @@ fn tasks_of_other_nodes_are_within_reach() {
     check(&midge(worker, &["exec", &tasks[1], "echo", "mine"], b""), 0, "mine\n");
     let other = worker.refused(&["exec", &tasks[0], "echo", "yours"]);
     assert!(other.contains("No such container"), "{other}");
+}
+
+/// Posts to a host's daemon; the answer is on the connection that is returned.
+fn post(host: &Host, path: &str, body: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(host.dir.join("midge.sock")).expect("the daemon listens");
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: midge\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).expect("the daemon reads");
+    stream
+}
+
+/// Returns what came back on a connection until it was closed.
+fn answer(mut stream: UnixStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+#[test]
+fn a_command_whose_client_hung_up_is_not_being_started_for_ever() {
+    if !can_run() {
+        return;
+    }
+    let network = cluster();
+    let host = network.manager();
+    let task = task_on(&network, 0);
+    for later in 0..10 {
+        let body = r#"{"Cmd": ["sleep", "5"]}"#;
+        let made = answer(post(host, &format!("/containers/{task}/exec"), body));
+        let (_, id) = made.split_once(r#""Id":""#).expect(&made);
+        let id = id.split('"').next().expect("an id");
+        let start = format!("/exec/{id}/start");
+        let client = post(host, &start, "{}");
+        // Before the daemon begins with it, in its midst, or when it runs.
+        for _ in 0..later {
+            host.api(&format!("/exec/{id}/json"));
+        }
+        drop(client);
+        eventually("the end of the start", || {
+            let again = answer(post(host, &start, r#"{"Detach": true}"#));
+            (!again.contains("is already running")).then_some(())
+        });
+    }
 }
 
 #[test]

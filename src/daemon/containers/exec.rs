@@ -90,10 +90,6 @@ impl Execs {
         }
     }
 
-    fn end(&self, id: &str, code: i32) {
-        self.set(id, Life::Ended { code, at: Instant::now() });
-    }
-
     /// Takes a command that was made, to start it.
     fn take(&self, id: &str) -> Result<(Place, ExecSpec), Refusal> {
         let mut entries = self.lock();
@@ -185,44 +181,30 @@ pub(crate) async fn start(
     options: StartOptions,
 ) -> Result<Started, Refusal> {
     let (place, spec) = execs.take(&id)?;
+    // Also where nobody waits for the start any more. What cannot be run exits with this, as in a
+    // shell.
+    let mut ending = Ending { execs, id, code: NOT_STARTED };
     let tty = spec.tty;
     let op = ContainerOp::Exec { spec, detach: options.detach, size: options.size };
-    let opened = async {
-        let mut line = ask(shared, &place, op).await?;
-        // Not taken apart: a refusal may hold what the command counts as having exited with.
-        let first = line.answers().within(ANSWER_LIMIT).await?;
-        Ok::<_, Refusal>((line, first))
-    };
-    let (line, first) = match opened.await {
-        Ok(opened) => opened,
-        Err(refusal) => {
-            // As a shell: what cannot be run exits with this.
-            execs.end(&id, NOT_STARTED);
-            return Err(refusal);
-        }
-    };
-    match first {
+    let mut line = ask(shared, &place, op).await?;
+    // Not taken apart: a refusal may hold what the command counts as having exited with.
+    match line.answers().within(ANSWER_LIMIT).await? {
         ContainerFrame::Started { pid } => {
             let (sizes, queue) = async_channel::bounded(SIZES_MAX);
-            execs.set(&id, Life::Running { pid, sizes });
+            ending.execs.set(&ending.id, Life::Running { pid, sizes });
+            ending.code = LOST;
             if options.detach {
-                smol::spawn(wait_for(execs, id, line)).detach();
+                smol::spawn(wait_for(line, ending)).detach();
                 return Ok(Started::Detached);
             }
-            Ok(Started::Attached(attach(execs, id, line, queue, tty)))
+            Ok(Started::Attached(attach(line, queue, tty, ending)))
         }
         ContainerFrame::Refused { refusal, code: Some(code) } => {
-            execs.end(&id, code);
+            ending.code = code;
             Ok(Started::Failed { message: refusal.message, tty })
         }
-        ContainerFrame::Refused { refusal, code: None } => {
-            execs.end(&id, NOT_STARTED);
-            Err(refusal)
-        }
-        _ => {
-            execs.end(&id, NOT_STARTED);
-            Err(oddly())
-        }
+        ContainerFrame::Refused { refusal, code: None } => Err(refusal),
+        _ => Err(oddly()),
     }
 }
 
@@ -341,25 +323,16 @@ const NOT_STARTED: i32 = 126;
 const LOST: i32 = 255;
 
 /// Waits for the end of a command that nobody listens to.
-async fn wait_for(execs: Execs, id: String, mut line: Line) {
-    let code = match next(line.answers()).await {
-        Ok(ContainerFrame::Exited { code, .. }) => code,
-        _ => LOST,
-    };
-    execs.end(&id, code);
+async fn wait_for(mut line: Line, mut ending: Ending) {
+    if let Ok(ContainerFrame::Exited { code, .. }) = next(line.answers()).await {
+        ending.code = code;
+    }
 }
 
 /// Carries a command's streams between its node and the client.
-fn attach(
-    execs: Execs,
-    id: String,
-    line: Line,
-    sizes: Receiver<TerminalSize>,
-    tty: bool,
-) -> ExecStream {
+fn attach(line: Line, sizes: Receiver<TerminalSize>, tty: bool, ending: Ending) -> ExecStream {
     let (input, queue) = async_channel::bounded(PIECES_MAX);
     let (items, output) = async_channel::bounded(PIECES_MAX);
-    let ending = Ending { execs, id, code: LOST };
     let work = smol::spawn(async move { carry(line, queue, sizes, items, ending).await });
     ExecStream { tty, input, output: streams_of(output, work) }
 }
@@ -373,7 +346,7 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.execs.end(&self.id, self.code);
+        self.execs.set(&self.id, Life::Ended { code: self.code, at: Instant::now() });
     }
 }
 

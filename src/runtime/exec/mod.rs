@@ -20,14 +20,14 @@ use super::{
         link::{CallError, Link},
         task::{self, State},
     },
-    engine::{Runtime, Shared},
+    engine::{Runtime, Shared, permanent},
     host,
     spec::user::{self, UserError},
 };
 use crate::{
     agent::Failure,
     types::{ExecSpec, TaskId, TerminalSize},
-    util::{deadline::within, tree::Root},
+    util::{deadline::within, tree::Root, unbroken::to_its_end},
 };
 use async_channel::Receiver;
 use fifo::{Ends, Folder, Wanted};
@@ -250,18 +250,28 @@ impl Runtime {
         let exec = format!("{}{:016x}", shared.exec_prefix, rand::random::<u64>());
         let key = Key { container: task.as_str().to_owned(), exec };
         let folder = Folder::new(&shared.config.run_dir, &key);
-        // From here on, dropping the guard undoes everything.
-        let mut guard = Guard::new(link, &key, &folder);
-        let made = smol::unblock(move || {
-            folder.create(wanted)?;
-            Ok((folder.open()?, folder))
-        });
-        let (ends, folder) =
-            made.await.map_err(|error| ExecError::io("cannot make the streams", &error))?;
-        let failed = |error: CallError| refused(task, &error);
-        let stdio = folder.stdio(wanted, spec.tty);
-        exec::create(link, &key, described, stdio).await.map_err(failed)?;
-        let pid = exec::start(link, &key).await.map_err(failed)?;
+        // From here on, dropping the guard undoes everything; but not in the midst of it, or a part
+        // would come about after that.
+        let guard = Guard::new(link, &key, &folder);
+        let making = {
+            let (link, key, folder) = (link.clone(), key.clone(), folder.clone());
+            let (task, stdio) = (task.clone(), folder.stdio(wanted, spec.tty));
+            async move {
+                let made = smol::unblock(move || {
+                    folder.create(wanted)?;
+                    folder.open()
+                });
+                let ends =
+                    made.await.map_err(|error| ExecError::io("cannot make the streams", &error))?;
+                let failed = |error: CallError| refused(&task, &error);
+                exec::create(&link, &key, described, stdio).await.map_err(failed)?;
+                let pid = exec::start(&link, &key).await.map_err(failed)?;
+                Ok((pid, guard, ends))
+            }
+        };
+        let panicked =
+            || Err(ExecError::from(permanent("internal error: starting ended early".to_owned())));
+        let (pid, mut guard, ends) = to_its_end(making).await.unwrap_or_else(panicked)?;
         guard.release(wanted.detached);
         let Ends { stdout, stderr, keepers } = ends;
         // The shim has opened its ends now: the output ends with its writers.

@@ -96,6 +96,12 @@ impl Daemon {
         })
     }
 
+    /// Counts the shims of this containerd.
+    pub(super) fn shims(&self) -> usize {
+        let of = format!(" -namespace {} ", self.name());
+        processes(|cmdline, _| cmdline.contains(&of)).len()
+    }
+
     fn socket(&self) -> String {
         self.dir().join("containerd.sock").display().to_string()
     }

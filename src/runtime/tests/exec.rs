@@ -200,6 +200,28 @@ fn probes_end_in_time_and_keep_the_beginning() {
 }
 
 #[test]
+fn a_probe_that_is_late_in_the_midst_of_its_start_leaves_nothing() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    smol::block_on(async {
+        let host = task(1, "sleep 1000");
+        run(&runtime, &daemon, &host).await.unwrap();
+        let hangs = ["sleep".to_owned(), "555".to_owned()];
+        let late = |millis: u64| {
+            let (runtime, host, hangs) = (&runtime, &host.id, &hangs);
+            async move { runtime.probe(host, hangs, Duration::from_millis(millis)).await }
+        };
+        for probe in futures_util::future::join_all((1..=40).map(|n| late(n * 5))).await {
+            assert_eq!(probe.unwrap().code, None);
+        }
+        until("what the probes left to go", || is_clean(&daemon)).await;
+        let ps = shell("busybox ps | grep -c '[s]leep 555'");
+        assert_eq!(outcome(&runtime, &host, &ps).await.0, "0\n");
+        runtime.remove(&host.id).await.unwrap();
+    });
+}
+
+#[test]
 fn a_container_that_ends_takes_its_commands_along() {
     let Some(daemon) = Daemon::start() else { return };
     let runtime = daemon.runtime();
