@@ -31,7 +31,7 @@ use crate::{
         ProcessTable, RegistryCredential, Role, RootRotation, TerminalSize, UnpackOptions, Usage,
         image::Reference,
     },
-    util::{board::Reading, deadline::within, error::chain},
+    util::{board::Reading, deadline::within, error::chain, unbroken},
 };
 use bytes::Bytes;
 use futures_lite::future::zip;
@@ -66,12 +66,8 @@ impl Local {
 fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Answer<'static, T> {
-    let (sender, end) = async_channel::bounded(1);
-    smol::spawn(async move {
-        let _gone = sender.send(work.await).await;
-    })
-    .detach();
-    Box::pin(async move { end.recv().await.expect("only a panic ends it before its end") })
+    let done = unbroken::to_its_end(work);
+    Box::pin(async move { done.await.expect("only a panic ends it before its end") })
 }
 
 impl LocalNode for Local {
