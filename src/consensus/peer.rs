@@ -196,7 +196,7 @@ impl Silence {
     fn holds(&self, age: Duration) -> bool {
         let unheard = self.unheard.get().and_then(|unheard| unheard()).unwrap_or(age);
         let beyond = unheard.checked_sub(self.lease);
-        beyond.is_some_and(|beyond| beyond.as_nanos() / self.turn.as_nanos() % 2 == 0)
+        beyond.is_some_and(|beyond| (beyond.as_nanos() / self.turn.as_nanos()).is_multiple_of(2))
     }
 }
 
