@@ -40,8 +40,8 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 /// How long the leader may take to answer: two commits on the slowest card, and a queue.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long containerd may take to say what it has: whoever lists the cluster's nodes asks for what
-/// this one is as well, and is not to wait for a containerd that hangs.
+/// How long containerd may take to say what it has: whoever asks what this node is is not to wait for a
+/// containerd that hangs.
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the agent may take to say what it has.

@@ -7,7 +7,7 @@ use super::{
     CONNECT_LIMIT,
     stream::{StreamError, within},
 };
-use crate::util::dns::Resolver;
+use crate::util::{dns::Resolver, unbroken::to_its_end};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -71,16 +71,13 @@ impl Names {
         if !self.known().under_way.insert(pair.to_owned()) {
             return Err(StreamError::Broken("the name servers have not answered yet".to_owned()));
         }
-        let (sender, outcome) = async_channel::bounded(1);
         let (names, pair) = (self.clone(), pair.to_owned());
-        smol::spawn(async move {
+        let found = to_its_end(async move {
             let found = names.resolver.resolve_pair(&pair, super::PORT).await;
-            // Whoever asked may have stopped waiting.
-            let _gone = sender.try_send(names.take(&pair, found));
-        })
-        .detach();
+            names.take(&pair, found)
+        });
         let broken = || StreamError::Broken("nobody looked the name up".to_owned());
-        let found = outcome.recv().await.map_err(|_| broken())?;
+        let found = found.await.ok_or_else(broken)?;
         found.map_err(|error| StreamError::Broken(error.to_string()))
     }
 

@@ -12,7 +12,10 @@ use super::{
     tls::Close,
     uplink::{connect, earliest, resolve},
 };
-use crate::types::{NodeId, Role};
+use crate::{
+    types::{NodeId, Role},
+    util::unbroken::to_its_end,
+};
 use futures_lite::FutureExt as _;
 use std::{
     collections::BTreeMap,
@@ -122,16 +125,12 @@ pub(super) async fn connection(
     {
         return Ok(connection);
     }
-    let (sender, outcome) = async_channel::bounded(1);
     let (inner, address) = (Arc::clone(inner), address.to_owned());
-    smol::spawn(async move {
+    let filled = to_its_end(async move {
         let mut slot = slot.lock().await;
-        let outcome = fill(&inner, &address, &mut slot).await;
-        // Whoever asked may have stopped waiting.
-        let _gone = sender.try_send(outcome);
-    })
-    .detach();
-    outcome.recv().await.unwrap_or(Err(StreamError::NotConnected))
+        fill(&inner, &address, &mut slot).await
+    });
+    filled.await.unwrap_or(Err(StreamError::NotConnected))
 }
 
 impl Peers {

@@ -7,7 +7,8 @@ use super::Date;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What stands for the exit status of a container that has none, or whose nobody saw, as Docker has it.
+/// What stands for the exit status of a container, or of a command in one, that has none, or whose
+/// nobody saw, as Docker has it.
 pub const EXIT_UNKNOWN: i32 = 255;
 
 /// A process to run inside a container.

@@ -3,16 +3,17 @@
 //! For what is asked of others, who do it all the same: whoever undoes it has to come after it, not
 //! in its midst.
 
-use std::future::Future;
+use std::{future::Future, pin::Pin};
 
-/// Does `work` to its end, also where this wait for it is dropped once begun; what came of it is
+/// Begins `work`, and does it to its end also where the wait for it is dropped; what came of it is
 /// dropped then. None where it panicked.
-pub async fn to_its_end<T: Send + 'static>(
+pub fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
-) -> Option<T> {
+) -> Pin<Box<dyn Future<Output = Option<T>> + Send>> {
     let (sender, done) = async_channel::bounded(1);
     smol::spawn(async move { drop(sender.try_send(work.await)) }).detach();
-    done.recv().await.ok()
+    // Boxed, so that whoever waits is not of a type that holds that of the work.
+    Box::pin(async move { done.recv().await.ok() })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Signals to tasks' containers, their end by a user's wish, and waiting for it: from a manager, on any
 //! node.
 
-use crate::host::{Host, Network, can_run, eventually, midge_binary, which};
+use crate::host::{Host, Network, can_run, eventually, which};
 use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
@@ -49,9 +49,7 @@ fn state(network: &Network, task: &str) -> String {
 
 /// Begins a command that is waited for later.
 fn begin(host: &Host, args: &[&str]) -> std::process::Child {
-    let socket = format!("unix://{}/midge.sock", host.dir.display());
-    let mut command = Command::new(midge_binary());
-    command.args(args).env("MIDGE_HOST", socket).stdin(Stdio::null());
+    let mut command = host.command(args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
 }
 

@@ -23,10 +23,7 @@ fn feed(mut command: Command, input: &[u8]) -> Output {
 }
 
 fn midge(host: &Host, args: &[&str], input: &[u8]) -> Output {
-    let mut command = Command::new(midge_binary());
-    let socket = format!("unix://{}/midge.sock", host.dir.display());
-    command.args(args).env("MIDGE_HOST", socket);
-    feed(command, input)
+    feed(host.command(args), input)
 }
 
 fn docker(host: &Host, args: &[&str], input: &[u8]) -> Output {
@@ -271,10 +268,8 @@ fn a_container_that_ends_ends_its_commands() {
         let id = network.hosts[1].ok(&["ps", "-q", "--no-trunc"]).trim().to_owned();
         (id != task && !id.is_empty() && !id.contains('\n')).then_some(id)
     });
-    let mut client = Command::new(midge_binary());
-    let socket = format!("unix://{}/midge.sock", host.dir.display());
-    client.args(["exec", "-t", &task, "sleep", "777"]).env("MIDGE_HOST", socket);
-    let mut client = client.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+    let mut client = host.command(&["exec", "-t", &task, "sleep", "777"]);
+    let mut client = client.stdout(Stdio::null()).spawn().expect("it starts");
     let count = || host.ok(&["top", &task, "-o", "args"]).matches("sleep 777").count();
     eventually("the command to run", || (count() == 1).then_some(()));
     client.kill().expect("it runs");

@@ -10,7 +10,7 @@ use crate::{
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Instant,
 };
 
@@ -199,10 +199,8 @@ fn what_a_client_began_goes_on_without_it() {
 
 /// Says it without waiting.
 fn say(host: &Host, command: &[String]) -> Child {
-    let mut midge = Command::new(crate::host::midge_binary());
-    midge.args(command).env("MIDGE_HOST", format!("unix://{}/midge.sock", host.dir.display()));
-    midge.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    midge.spawn().unwrap()
+    let mut midge = host.command(command);
+    midge.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// Returns as soon as the file is there: it looks as often as it can, since what follows is over soon.

@@ -511,15 +511,16 @@ impl Host {
         self.midge_with(&[], args)
     }
 
+    /// Returns a midge command against this host's daemon, which reads nothing.
+    pub(crate) fn command<A: AsRef<std::ffi::OsStr>>(&self, args: &[A]) -> Command {
+        let mut command = Command::new(midge_binary());
+        command.args(args).stdin(Stdio::null());
+        command.env("MIDGE_HOST", format!("unix://{}/midge.sock", self.dir.display()));
+        command
+    }
+
     fn midge_with(&self, env: &[(&str, &str)], args: &[&str]) -> Output {
-        let host = format!("unix://{}/midge.sock", self.dir.display());
-        Command::new(midge_binary())
-            .args(args)
-            .env("MIDGE_HOST", host)
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        self.command(args).envs(env.iter().copied()).output().unwrap()
     }
 
     /// Runs a midge command that must succeed, and returns what it printed.

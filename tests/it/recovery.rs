@@ -387,9 +387,7 @@ fn check_refusals(host: &Host, file: &Path) {
 
 /// Runs `swarm unlock` with this key on standard input; returns what it said where it failed.
 fn unlock(host: &Host, key: &str) -> Result<(), String> {
-    let mut command = Command::new(crate::host::midge_binary());
-    command.args(["swarm", "unlock"]);
-    command.env("MIDGE_HOST", format!("unix://{}/midge.sock", host.dir.display()));
+    let mut command = host.command(&["swarm", "unlock"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // One that refuses before it reads has closed its end.

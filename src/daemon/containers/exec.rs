@@ -12,7 +12,7 @@ use crate::{
         remote::{self, Answers, Line},
         shared::{Shared, not_in_swarm},
     },
-    types::{ExecSpec, PathStat, ProcessTable, TerminalSize, UnpackOptions, Usage},
+    types::{EXIT_UNKNOWN, ExecSpec, PathStat, ProcessTable, TerminalSize, UnpackOptions, Usage},
     wire::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest, StreamRequest},
 };
 use async_channel::{Receiver, Sender};
@@ -192,7 +192,7 @@ pub(crate) async fn start(
         ContainerFrame::Started { pid } => {
             let (sizes, queue) = async_channel::bounded(SIZES_MAX);
             ending.execs.set(&ending.id, Life::Running { pid, sizes });
-            ending.code = LOST;
+            ending.code = EXIT_UNKNOWN;
             if options.detach {
                 smol::spawn(wait_for(line, ending)).detach();
                 return Ok(Started::Detached);
@@ -319,9 +319,6 @@ pub(crate) async fn processes(
 /// What a command counts as having exited with that could not be run at all, as Docker has it.
 const NOT_STARTED: i32 = 126;
 
-/// What one counts as having exited with whose node was lost meanwhile.
-const LOST: i32 = 255;
-
 /// Waits for the end of a command that nobody listens to.
 async fn wait_for(mut line: Line, mut ending: Ending) {
     if let Ok(ContainerFrame::Exited { code, .. }) = next(line.answers()).await {
@@ -390,11 +387,11 @@ async fn carry(
                 Ok(ContainerFrame::Stdout(bytes)) => ExecItem::Stdout(bytes.into()),
                 Ok(ContainerFrame::Stderr(bytes)) => ExecItem::Stderr(bytes.into()),
                 Ok(ContainerFrame::Exited { code, reason }) => return (code, reason),
-                Ok(_) => return (LOST, oddly().message),
-                Err(refusal) => return (LOST, refusal.message),
+                Ok(_) => return (EXIT_UNKNOWN, oddly().message),
+                Err(refusal) => return (EXIT_UNKNOWN, refusal.message),
             };
             if items.send(item).await.is_err() {
-                return (LOST, String::new());
+                return (EXIT_UNKNOWN, String::new());
             }
         }
     };
