@@ -215,3 +215,11 @@ pub struct Node {
     /// SHA-256 of the public key it joined with: the identity that its certificate must carry.
     pub key_digest: [u8; 32],
 }
+
+impl Node {
+    /// Tells whether a user may mean this node by `name`: the beginning of its id, or its host name.
+    #[must_use]
+    pub fn may_be(&self, name: &str) -> bool {
+        self.id.as_str().starts_with(name) || self.description.hostname == name
+    }
+}

@@ -160,6 +160,14 @@ pub struct Service {
     pub job: Option<JobStatus>,
 }
 
+impl Service {
+    /// Tells whether a user may mean this service by `name`: the beginning of its id, or its name.
+    #[must_use]
+    pub fn may_be(&self, name: &str) -> bool {
+        self.id.as_str().starts_with(name) || self.spec.name == name
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -563,6 +563,15 @@ impl Task {
         format!("{}.{}", self.short_name(), self.id)
     }
 
+    /// Tells whether a user may mean this task by `name`: the beginning of its id, its full name or
+    /// its short one.
+    #[must_use]
+    pub fn may_be(&self, name: &str) -> bool {
+        self.id.as_str().starts_with(name)
+            || name.starts_with(self.service_name.as_str())
+                && (self.short_name() == name || self.full_name() == name)
+    }
+
     /// Tells whether the manager wants the task and it may still come to run or runs.
     #[must_use]
     pub fn is_active(&self) -> bool {

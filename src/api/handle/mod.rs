@@ -39,15 +39,15 @@ async fn cluster(node: &dyn LocalNode) -> Result<Cluster, Refusal> {
     }
 }
 
-async fn nodes(node: &dyn LocalNode) -> Result<Vec<Node>, Refusal> {
-    match node.request(Request::Read(Query::Nodes)).await? {
+async fn nodes(node: &dyn LocalNode, query: Query) -> Result<Vec<Node>, Refusal> {
+    match node.request(Request::Read(query)).await? {
         Response::Nodes(nodes) => Ok(nodes),
         _ => Err(unexpected("a read of the nodes")),
     }
 }
 
-async fn services(node: &dyn LocalNode) -> Result<Vec<Service>, Refusal> {
-    match node.request(Request::Read(Query::Services)).await? {
+async fn services(node: &dyn LocalNode, query: Query) -> Result<Vec<Service>, Refusal> {
+    match node.request(Request::Read(query)).await? {
         Response::Services(services) => Ok(services),
         _ => Err(unexpected("a read of the services")),
     }
@@ -101,13 +101,15 @@ fn find<T>(
 }
 
 async fn find_node(node: &dyn LocalNode, name: &str) -> Result<Node, Refusal> {
+    let may_be = nodes(node, Query::NodesNamed { name: name.to_owned() }).await?;
     let named = |node: &Node| node.description.hostname == name;
-    find("node", name, nodes(node).await?, |node| node.id.as_str(), named)
+    find("node", name, may_be, |node| node.id.as_str(), named)
 }
 
 async fn find_service(node: &dyn LocalNode, name: &str) -> Result<Service, Refusal> {
+    let may_be = services(node, Query::ServicesNamed { name: name.to_owned() }).await?;
     let named = |service: &Service| service.spec.name == name;
-    find("service", name, services(node).await?, |service| service.id.as_str(), named)
+    find("service", name, may_be, |service| service.id.as_str(), named)
 }
 
 /// The version that the client read, which every write must name.

@@ -9,7 +9,7 @@ use super::super::{
     route::{Call, Reply, empty, json, request_id},
 };
 use crate::{
-    cluster::{Refusal, Request, Response},
+    cluster::{Query, Refusal, Request, Response},
     types::Node,
 };
 use http::StatusCode;
@@ -21,7 +21,7 @@ const FILTERS: &[&str] =
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
     let local = call.node.as_ref();
-    let mut nodes = super::nodes(local).await?;
+    let mut nodes = super::nodes(local, Query::Nodes).await?;
     nodes.retain(|node| {
         filters.fits("id", |id| node.id.as_str().starts_with(id))
             && filters.fits("name", |name| node.description.hostname.starts_with(name))

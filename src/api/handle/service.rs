@@ -24,7 +24,7 @@ const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
     let local = call.node.as_ref();
-    let mut services = super::services(local).await?;
+    let mut services = super::services(local, Query::Services).await?;
     services.retain(|service| {
         let mode = match service.spec.mode {
             Mode::Replicated { .. } => "replicated",
@@ -42,10 +42,17 @@ pub(crate) async fn list(call: Call) -> Reply {
     let mut shown: Vec<dto::Service> =
         services.iter().map(|found| show::from_service(found, defaults)).collect();
     if call.query.flag("status") && !services.is_empty() {
-        let all = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
-        let (tasks, nodes) = (super::tasks(local, all).await?, super::nodes(local).await?);
+        let ids = services.iter().map(|service| service.id.clone()).collect();
+        let of_these = Query::Tasks { services: ids, nodes: Vec::new() };
+        let tasks = super::tasks(local, of_these).await?;
+        let nodes = super::nodes(local, Query::Nodes).await?;
+        let mut by_service: BTreeMap<&ServiceId, Vec<&Task>> = BTreeMap::new();
+        for task in &tasks {
+            by_service.entry(&task.service).or_default().push(task);
+        }
         for (shown, service) in shown.iter_mut().zip(&services) {
-            shown.service_status = Some(status(service, &tasks, &nodes));
+            let own = by_service.remove(&service.id).unwrap_or_default();
+            shown.service_status = Some(status(service, &own, &nodes));
         }
     }
     json(&shown)
@@ -53,16 +60,14 @@ pub(crate) async fn list(call: Call) -> Reply {
 
 /// Counts a service's tasks. One on a lost node, or one that was told to stop, is not counted as
 /// running: Swarm counts both, and shows more of them than were asked for.
-fn status(service: &Service, tasks: &[Task], nodes: &[Node]) -> dto::ServiceStatus {
+fn status(service: &Service, tasks: &[&Task], nodes: &[Node]) -> dto::ServiceStatus {
     let lost = |id: &Option<NodeId>| {
         let node = nodes.iter().find(|node| Some(&node.id) == id.as_ref());
         node.is_none_or(|node| node.status.state == NodeState::Down)
     };
     // Of a job, only the present iteration is of interest.
     let iteration = service.job.map(|job| job.iteration);
-    let own = || {
-        tasks.iter().filter(|task| task.service == service.id && task.job_iteration == iteration)
-    };
+    let own = || tasks.iter().copied().filter(|task| task.job_iteration == iteration);
     let running = own().filter(|task| {
         task.status.state == TaskState::Running && task.desired.is_wanted() && !lost(&task.node)
     });

@@ -8,7 +8,7 @@ use super::super::{
     route::{Call, Reply, bytes_with, json},
 };
 use crate::{
-    cluster::Refusal,
+    cluster::{Query, Refusal},
     types::{Cluster, Date, Node, Role},
 };
 use http::{HeaderValue, StatusCode, header};
@@ -134,7 +134,7 @@ async fn swarm_info(call: &Call, standing: &Standing) -> dto::SwarmInfo {
 
 /// Without a leader only the first of them is waited for.
 async fn cluster_and_nodes(node: &dyn LocalNode) -> Result<(Cluster, Vec<Node>), Refusal> {
-    Ok((super::cluster(node).await?, super::nodes(node).await?))
+    Ok((super::cluster(node).await?, super::nodes(node, Query::Nodes).await?))
 }
 
 /// Shows the registries that are set up. Docker's client reads nothing of the whole answer where one

@@ -50,7 +50,7 @@ async fn find_among(
     local: Result<Vec<Container>, Refusal>,
 ) -> Result<Target, Refusal> {
     let name = name.trim_start_matches('/');
-    let tasks = tasks(node).await?.into_iter();
+    let tasks = tasks(node, name).await?.into_iter();
     let mut tasks: BTreeMap<TaskId, Task> = tasks.map(|task| (task.id.clone(), task)).collect();
     let here = |container: Container| Target {
         place: Place { task: container.task.clone(), node: None },
@@ -71,9 +71,9 @@ async fn find_among(
     }
 }
 
-/// Lists the tasks of the cluster; none where this node is no manager.
-async fn tasks(node: &dyn LocalNode) -> Result<Vec<Task>, Refusal> {
-    let query = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
+/// Lists the tasks of the cluster that the name may mean; none where this node is no manager.
+async fn tasks(node: &dyn LocalNode, name: &str) -> Result<Vec<Task>, Refusal> {
+    let query = Query::TasksNamed { name: name.to_owned() };
     match node.request(Request::Read(query)).await {
         Ok(Response::Tasks(tasks)) => Ok(tasks),
         Ok(_) => Err(super::unexpected("a read of the tasks")),

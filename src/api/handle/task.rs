@@ -6,7 +6,7 @@ use super::{
         dto,
         error::{invalid, not_found},
         filter::Filters,
-        local::{LogOptions, LogTask},
+        local::{LocalNode, LogOptions, LogTask},
         route::{Call, Reply, json, streaming},
         stream::{LogFormat, log_bytes, streamed},
     },
@@ -33,11 +33,14 @@ pub(crate) async fn list(call: Call) -> Reply {
         }
     }
     let local = call.node.as_ref();
-    let services = super::services(local).await?;
-    let nodes = super::nodes(local).await?;
-    let by_node = node_ids(&nodes, filters.values("node"))?;
-    let Some(by_service) = service_ids(&services, filters.values("service")) else {
+    let by_node = node_ids(local, filters.values("node")).await?;
+    let Some(by_service) = service_ids(local, filters.values("service")).await? else {
         return json(&Vec::<dto::Task>::new());
+    };
+    let (services, nodes) = if filters.values("_up-to-date").is_empty() {
+        Default::default()
+    } else {
+        (super::services(local, Query::Services).await?, super::nodes(local, Query::Nodes).await?)
     };
     let mut tasks =
         super::tasks(local, Query::Tasks { services: by_service, nodes: by_node }).await?;
@@ -46,36 +49,31 @@ pub(crate) async fn list(call: Call) -> Reply {
 }
 
 /// None where something was asked for and nothing of that name is there.
-fn service_ids(services: &[Service], wanted: &[String]) -> Option<Vec<ServiceId>> {
-    let ids: Vec<ServiceId> = services
-        .iter()
-        .filter(|service| {
-            wanted.iter().any(|name| {
-                service.spec.name == *name || service.id.as_str().starts_with(name.as_str())
-            })
-        })
-        .map(|service| service.id.clone())
-        .collect();
+async fn service_ids(
+    node: &dyn LocalNode,
+    wanted: &[String],
+) -> Result<Option<Vec<ServiceId>>, Refusal> {
+    let mut ids = Vec::new();
+    for name in wanted {
+        let may_be = Query::ServicesNamed { name: name.clone() };
+        ids.extend(super::services(node, may_be).await?.into_iter().map(|service| service.id));
+    }
     // A service that is gone may still have tasks that end: its whole id finds them.
-    let gone = wanted.iter().filter_map(|name| ServiceId::parse(name).ok());
-    let mut ids: Vec<ServiceId> = ids.into_iter().chain(gone).collect();
+    ids.extend(wanted.iter().filter_map(|name| ServiceId::parse(name).ok()));
     ids.sort();
     ids.dedup();
-    (wanted.is_empty() || !ids.is_empty()).then_some(ids)
+    Ok((wanted.is_empty() || !ids.is_empty()).then_some(ids))
 }
 
 /// Refuses, as Docker, a node that is not there.
-fn node_ids(nodes: &[Node], wanted: &[String]) -> Result<Vec<NodeId>, Refusal> {
+async fn node_ids(node: &dyn LocalNode, wanted: &[String]) -> Result<Vec<NodeId>, Refusal> {
     let mut ids = Vec::new();
     for name in wanted {
-        let is_it = |node: &&Node| {
-            node.description.hostname == *name || node.id.as_str().starts_with(name.as_str())
-        };
-        let before = ids.len();
-        ids.extend(nodes.iter().filter(is_it).map(|node| node.id.clone()));
-        if ids.len() == before {
+        let found = super::nodes(node, Query::NodesNamed { name: name.clone() }).await?;
+        if found.is_empty() {
             return Err(not_found(format!("node {name} not found")));
         }
+        ids.extend(found.into_iter().map(|node| node.id));
     }
     Ok(ids)
 }
@@ -99,9 +97,9 @@ fn fits(task: &Task, filters: &Filters, services: &[Service], nodes: &[Node]) ->
 }
 
 async fn find(call: &Call) -> Result<Task, Refusal> {
-    let all = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
-    let tasks = super::tasks(call.node.as_ref(), all).await?;
     let name = call.name();
+    let may_be = Query::TasksNamed { name: name.to_owned() };
+    let tasks = super::tasks(call.node.as_ref(), may_be).await?;
     // By its slot's name the newest task is meant: the others are its history.
     let newest = tasks.iter().filter(|task| task.short_name() == name).max_by_key(|t| t.created);
     let newest = newest.map(|task| task.id.clone());

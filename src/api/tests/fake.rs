@@ -129,7 +129,19 @@ impl Fake {
         match request {
             Request::Read(Query::Cluster) => Ok(Response::Cluster(Box::new(cluster()))),
             Request::Read(Query::Nodes) => Ok(Response::Nodes(self.nodes.clone())),
+            Request::Read(Query::NodesNamed { name }) => {
+                let nodes = self.nodes.iter().filter(|node| node.may_be(&name));
+                Ok(Response::Nodes(nodes.cloned().collect()))
+            }
             Request::Read(Query::Services) => Ok(Response::Services(services.clone())),
+            Request::Read(Query::ServicesNamed { name }) => {
+                let services = services.iter().filter(|service| service.may_be(&name));
+                Ok(Response::Services(services.cloned().collect()))
+            }
+            Request::Read(Query::TasksNamed { name }) => {
+                let tasks = self.tasks.lock().unwrap().clone().into_iter();
+                Ok(Response::Tasks(tasks.filter(|task| task.may_be(&name)).collect()))
+            }
             Request::Read(Query::Tasks { services, .. }) => {
                 let tasks = self.tasks.lock().unwrap().clone().into_iter();
                 let fits = |task: &Task| services.is_empty() || services.contains(&task.service);
