@@ -49,6 +49,18 @@ impl Filters {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// Refuses, as Docker, a value that nothing could have.
+    ///
+    /// # Errors
+    ///
+    /// One of the filter's values is not among `known`.
+    pub(crate) fn only(&self, name: &str, known: &[&str]) -> Result<(), Refusal> {
+        match self.values(name).iter().find(|value| !known.contains(&value.as_str())) {
+            Some(value) => Err(invalid(format!("Invalid {name} filter: '{value}'"))),
+            None => Ok(()),
+        }
+    }
+
     /// Tells whether the filter is not set, or one of its values fits.
     pub fn fits(&self, name: &str, fit: impl Fn(&str) -> bool) -> bool {
         self.0.get(name).is_none_or(|values| values.iter().any(|value| fit(value)))

@@ -20,13 +20,15 @@ const FILTERS: &[&str] =
 
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    filters.only("role", &["manager", "worker"])?;
+    // Nobody is ever pending: whoever has the token is in.
+    filters.only("membership", &["accepted", "pending"])?;
     let local = call.node.as_ref();
     let mut nodes = super::nodes(local, Query::Nodes).await?;
     nodes.retain(|node| {
         filters.fits("id", |id| node.id.as_str().starts_with(id))
             && filters.fits("name", |name| node.description.hostname.starts_with(name))
             && filters.fits("role", |role| node.role.to_string() == role)
-            // Nobody is ever pending: whoever has the token is in.
             && filters.fits("membership", |membership| membership == "accepted")
             && filters.labels("label", &node.description.engine.labels)
             && filters.labels("engine.label", &node.description.engine.labels)

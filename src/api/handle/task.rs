@@ -21,17 +21,12 @@ use crate::{
 const FILTERS: &[&str] =
     &["id", "label", "name", "node", "service", "desired-state", "runtime", "_up-to-date"];
 
-/// The desired states there are.
-const DESIRED: [&str; 5] = ["ready", "running", "complete", "shutdown", "remove"];
+/// The desired states there are; Docker's client calls the first "accepted".
+const DESIRED: [&str; 6] = ["ready", "running", "complete", "shutdown", "remove", "accepted"];
 
 pub(crate) async fn list(call: Call) -> Reply {
     let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
-    // Docker's client calls the first desired state "accepted".
-    for state in filters.values("desired-state") {
-        if !DESIRED.contains(&state.as_str()) && state != "accepted" {
-            return Err(invalid(format!("Invalid desired-state filter: '{state}'")));
-        }
-    }
+    filters.only("desired-state", &DESIRED)?;
     let local = call.node.as_ref();
     let by_node = node_ids(local, filters.values("node")).await?;
     let Some(by_service) = service_ids(local, filters.values("service")).await? else {
@@ -123,7 +118,7 @@ pub(crate) async fn logs(call: Call) -> Reply {
     let Some(task) = log_task(&task) else {
         return Err(not_found(format!("task {} has no node yet", task.id)));
     };
-    send_logs(&call, vec![task], None, tty).await
+    send_logs(&call, vec![task], None, tail(&call)?, tty).await
 }
 
 /// The log of a container, as `docker logs` asks for it: on a manager, of any node.
@@ -134,7 +129,9 @@ pub(crate) async fn container_logs(call: Call) -> Reply {
         None => call.node.standing().node.ok_or_else(|| not_found("this node is in no swarm"))?,
     };
     let task = LogTask { task: place.task, service: container.service, node };
-    send_logs(&call, vec![task], None, container.spec.container.tty).await
+    // As Docker: what is no number means all.
+    let tail = call.query.get("tail").and_then(|tail| tail.parse().ok());
+    send_logs(&call, vec![task], None, tail, container.spec.container.tty).await
 }
 
 pub(crate) async fn service_logs(call: Call) -> Reply {
@@ -142,7 +139,7 @@ pub(crate) async fn service_logs(call: Call) -> Reply {
     let query = Query::Tasks { services: vec![service.id.clone()], nodes: Vec::new() };
     let tasks = super::tasks(call.node.as_ref(), query).await?;
     let tasks = tasks.iter().filter_map(log_task).collect();
-    send_logs(&call, tasks, Some(service.id), service.spec.task.container.tty).await
+    send_logs(&call, tasks, Some(service.id), tail(&call)?, service.spec.task.container.tty).await
 }
 
 /// None where it has no node yet, and so has written nothing.
@@ -151,10 +148,22 @@ fn log_task(task: &Task) -> Option<LogTask> {
     Some(LogTask { task: task.id.clone(), service: task.service.clone(), node })
 }
 
+/// How many of a service's newest lines are asked for; none for all.
+fn tail(call: &Call) -> Result<Option<u64>, Refusal> {
+    match call.query.get("tail") {
+        None | Some("" | "all") => Ok(None),
+        Some(number) => number
+            .parse()
+            .map(Some)
+            .map_err(|_| invalid("tail value must be a positive integer or \"all\"")),
+    }
+}
+
 async fn send_logs(
     call: &Call,
     tasks: Vec<LogTask>,
     service: Option<ServiceId>,
+    tail: Option<u64>,
     tty: bool,
 ) -> Reply {
     let query = &call.query;
@@ -162,8 +171,6 @@ async fn send_logs(
     if !stdout && !stderr {
         return Err(invalid("Bad parameters: you must choose at least one stream"));
     }
-    // As Docker: what is no number means all.
-    let tail = query.get("tail").and_then(|tail| tail.parse().ok());
     let options = LogOptions {
         tasks,
         service,

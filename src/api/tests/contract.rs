@@ -318,6 +318,36 @@ fn tasks_are_filtered_and_counted() {
 }
 
 #[test]
+fn nodes_are_filtered_by_what_they_can_be() {
+    let server = Server::start();
+    let count = |filters: &str| {
+        let filters = filters.replace('"', "%22").replace('{', "%7B").replace('}', "%7D");
+        let (status, nodes) = server.send(&format!("GET /nodes?filters={filters}"), "");
+        (status, nodes.as_array().map_or(0, Vec::len))
+    };
+    let (_, all) = count("{\"membership\":[\"accepted\"]}");
+    let (_, managers) = count("{\"role\":[\"manager\"]}");
+    let (_, workers) = count("{\"role\":[\"worker\"]}");
+    assert_eq!((all, managers + workers), (server.node.nodes.len(), server.node.nodes.len()));
+    assert_eq!(count("{\"membership\":[\"pending\"]}"), (200, 0));
+    assert_eq!(count("{\"membership\":[\"nope\"]}").0, 400);
+    assert_eq!(count("{\"role\":[\"nope\"]}").0, 400);
+}
+
+#[test]
+fn the_tail_of_a_service_is_a_number_or_all() {
+    let server = Server::start();
+    create(&server, CREATE);
+    let status = |tail: &str| {
+        let head = format!("GET /services/hw/logs?stdout=1&tail={tail} HTTP/1.1\r\nHost: d");
+        server.raw(&head, b"").0
+    };
+    for (tail, expected) in [("all", 200), ("", 200), ("3", 200), ("x", 400), ("-1", 400)] {
+        assert_eq!(status(tail), expected, "{tail}");
+    }
+}
+
+#[test]
 fn logs_are_framed_and_name_what_is_missing() {
     let server = Server::start();
     create(&server, CREATE);
