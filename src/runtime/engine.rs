@@ -590,14 +590,19 @@ impl Shared {
         exec::sweep(&self.link, &self.config.run_dir, &self.exec_prefix).await;
     }
 
+    /// Tells whether there is a container of this id, or one is being made.
+    pub(super) async fn is_of_use(&self, id: &str) -> Result<bool, CallError> {
+        let made = self.preparing.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
+        Ok(made || container::get(&self.link, id).await?.is_some())
+    }
+
     /// Removes snapshots that a crash left between being made and being recorded.
     pub(super) async fn sweep(&self) -> Result<(), CallError> {
         let keys = snapshot::of_tasks(&self.link, SNAPSHOTTER).await?;
         let records = container::list(&self.link).await?;
         let known: BTreeSet<String> = records.into_iter().map(|record| record.id).collect();
         for key in keys.into_iter().filter(|key| !known.contains(key)) {
-            let busy = self.preparing.lock().unwrap_or_else(PoisonError::into_inner).contains(&key);
-            if !busy && container::get(&self.link, &key).await?.is_none() {
+            if !self.is_of_use(&key).await? {
                 snapshot::remove(&self.link, SNAPSHOTTER, &key).await?;
             }
         }

@@ -35,6 +35,7 @@ pub mod registry;
 mod rootfs;
 mod signals;
 mod spec;
+mod strays;
 mod usage;
 mod volume;
 mod volume_part;

@@ -9,7 +9,7 @@ use crate::{
     agent::{Event, Failure, Phase},
     types::{BindOptions, Mount, MountKind, Task, TaskSpec, TmpfsOptions, VolumeOptions},
 };
-use containerd::snapshot;
+use containerd::{link::Link, snapshot};
 use daemon::{Daemon, within};
 use futures_lite::future;
 use std::{
@@ -271,6 +271,40 @@ fn containers_outlive_midge_and_containerd() {
         for task in [&stays, &ends, &waits] {
             second.remove(&task.id).await.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_shim_that_nobody_knows_is_ended_with_all_it_holds() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    let (known, forgotten) = (task(1, "exec sleep 1000"), task(2, "exec sleep 1000"));
+    smol::block_on(async {
+        assert_eq!(inventory(&runtime).await.len(), 0);
+        for task in [&known, &forgotten] {
+            run(&runtime, &daemon, task).await.unwrap();
+        }
+        let link = Link::new(daemon.socket(), &daemon.name());
+        containerd::container::delete(&link, forgotten.id.as_str()).await.unwrap();
+        let mut strays = strays::Strays::default();
+        strays.look(&runtime.shared).await.unwrap();
+        assert_eq!(
+            daemon.shims(),
+            2,
+            "one that is being deleted has no record for a moment either"
+        );
+        strays.look(&runtime.shared).await.unwrap();
+        assert_eq!(daemon.shims(), 1);
+        let tasks = daemon.dir().join("state/io.containerd.runtime.v2.task").join(daemon.name());
+        let bundles: Vec<_> =
+            fs::read_dir(tasks).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(bundles, [known.id.as_str()]);
+        let phase = &runtime.inventory().await.unwrap()[0].phase;
+        assert!(matches!(phase, Phase::Running { .. }), "{phase:?}");
+        runtime.remove(&known.id).await.unwrap();
+        // Its snapshot is what a crash left, and goes when containerd is found the next time.
+        let next = daemon.runtime();
+        assert_eq!(inventory(&next).await.len(), 0);
     });
 }
 

@@ -4,7 +4,7 @@
 //! Subscribes first and says so then: no exit falls between it and an inventory that is asked for
 //! from there on.
 
-use super::{containerd::events::Subscription, engine::Shared};
+use super::{containerd::events::Subscription, engine::Shared, strays};
 use crate::{agent::Event, types::TaskId};
 use async_channel::Sender;
 use std::{
@@ -64,6 +64,8 @@ async fn follow(
         }
     }
     events.send(Event::RuntimeFound).await.map_err(|_| Unwanted)?;
+    // For as long as it is there.
+    let _looking = smol::spawn(strays::run(Weak::clone(shared)));
     // While nothing happens, the runtime's owner may drop it.
     drop(strong);
     while let Some(exit) = subscription.next().await {

@@ -102,12 +102,12 @@ impl Daemon {
         processes(|cmdline, _| cmdline.contains(&of)).len()
     }
 
-    fn socket(&self) -> String {
+    pub(super) fn socket(&self) -> String {
         self.dir().join("containerd.sock").display().to_string()
     }
 
     /// Names the namespace too: runc's own state lies under it, the same for every containerd.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let name = self.dir().file_name().unwrap().to_str().unwrap();
         name.trim_start_matches('.').to_owned()
     }
