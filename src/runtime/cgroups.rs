@@ -32,18 +32,35 @@ pub fn cgroups_at(root: &Path) -> CgroupSupport {
     controllers(root).support
 }
 
-/// Removes the group `parent` (`/midge/<id>`), and the one above it, in every hierarchy, as far as
-/// nothing is in them any more.
+/// Returns where groups may be: one place for each hierarchy, or one for all.
+fn hierarchies() -> impl Iterator<Item = PathBuf> {
+    let mounted = fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path());
+    mounted.chain([PathBuf::from(ROOT)])
+}
+
+/// Removes the group `parent` (`/midge/<id>`) with the empty ones in it, and the one above it, in every
+/// hierarchy, as far as nothing is in them any more.
 pub fn remove_cgroup(parent: &str) {
     let parent = Path::new(parent.trim_start_matches('/'));
-    let hierarchies = fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([PathBuf::from(ROOT)]) {
+    for hierarchy in hierarchies() {
+        for left in fs::read_dir(hierarchy.join(parent)).into_iter().flatten().flatten() {
+            // The files in it are the kernel's own.
+            drop(fs::remove_dir(left.path()));
+        }
         for group in parent.ancestors().filter(|group| !group.as_os_str().is_empty()) {
             // Refused where something is in it: it is not ours alone.
             if fs::remove_dir(hierarchy.join(group)).is_err() {
                 break;
             }
         }
+    }
+}
+
+/// Removes the group `path` in every hierarchy where it is empty: runc leaves it where it is killed, or
+/// never got to know the container.
+pub(super) fn remove_empty(path: &str) {
+    for hierarchy in hierarchies() {
+        drop(fs::remove_dir(hierarchy.join(path.trim_start_matches('/'))));
     }
 }
 

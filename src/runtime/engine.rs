@@ -362,6 +362,10 @@ impl Runtime {
         let record = container::get(link, id).await.map_err(failed)?;
         self.kill_and_delete(id).await?;
         container::delete(link, id).await.map_err(failed)?;
+        let group = record.as_ref().and_then(|record| cgroup_of(&record.spec));
+        if let Some(group) = group {
+            smol::unblock(move || cgroups::remove_empty(&group)).await;
+        }
         let snapshotter = record.map(|record| record.snapshotter).or_else(|| folder.snapshotter());
         let snapshotter = snapshotter.unwrap_or_else(|| SNAPSHOTTER.to_owned());
         snapshot::remove(link, &snapshotter, id).await.map_err(failed)?;

@@ -309,6 +309,27 @@ fn a_shim_that_nobody_knows_is_ended_with_all_it_holds() {
 }
 
 #[test]
+fn a_group_that_a_killed_runc_left_goes_with_its_container() {
+    let Some(daemon) = Daemon::start() else { return };
+    let runtime = daemon.runtime();
+    let task = task(1, "true");
+    smol::block_on(async {
+        assert_eq!(inventory(&runtime).await.len(), 0);
+        runtime.prepare(&task, &daemon.setup(), &daemon.image()).await.unwrap();
+        let root = Path::new("/sys/fs/cgroup");
+        let root = if root.join("pids").exists() { root.join("pids") } else { root.to_owned() };
+        let all = root.join(daemon.setup().cgroup_parent.trim_start_matches('/'));
+        let own = all.join(task.id.as_str());
+        fs::create_dir_all(&own).unwrap();
+        runtime.remove(&task.id).await.unwrap();
+        assert!(!own.exists() && all.exists(), "others may be made in the group above it");
+        fs::create_dir(&own).unwrap();
+        remove_cgroup(&daemon.setup().cgroup_parent);
+        assert!(!all.exists());
+    });
+}
+
+#[test]
 fn no_shim_outlives_its_container() {
     let Some(daemon) = Daemon::start() else { return };
     let runtime = daemon.runtime();

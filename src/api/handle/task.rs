@@ -16,6 +16,7 @@ use crate::{
     cluster::{Query, Refusal, is_outdated},
     types::{Node, NodeId, Service, ServiceId, Task},
 };
+use std::collections::BTreeMap;
 
 /// Docker's filters of tasks; the last is what its client polls while an update goes on.
 const FILTERS: &[&str] =
@@ -39,6 +40,8 @@ pub(crate) async fn list(call: Call) -> Reply {
     };
     let mut tasks =
         super::tasks(local, Query::Tasks { services: by_service, nodes: by_node }).await?;
+    let services: BTreeMap<_, _> = services.iter().map(|it| (&it.id, it)).collect();
+    let nodes: BTreeMap<_, _> = nodes.iter().map(|it| (&it.id, it)).collect();
     tasks.retain(|task| fits(task, &filters, &services, &nodes));
     json(&tasks.iter().map(task::from_task).collect::<Vec<_>>())
 }
@@ -73,10 +76,15 @@ async fn node_ids(node: &dyn LocalNode, wanted: &[String]) -> Result<Vec<NodeId>
     Ok(ids)
 }
 
-fn fits(task: &Task, filters: &Filters, services: &[Service], nodes: &[Node]) -> bool {
+fn fits(
+    task: &Task,
+    filters: &Filters,
+    services: &BTreeMap<&ServiceId, &Service>,
+    nodes: &BTreeMap<&NodeId, &Node>,
+) -> bool {
     let current = |value: &str| {
-        let service = services.iter().find(|service| service.id == task.service);
-        let node = nodes.iter().find(|node| Some(&node.id) == task.node.as_ref());
+        let service = services.get(&task.service);
+        let node = task.node.as_ref().and_then(|id| nodes.get(id)).copied();
         // What an update leaves alone must count: a client waits until enough tasks do.
         let current = service.is_some_and(|service| !is_outdated(service, task, node));
         current == matches!(value, "true" | "1")
