@@ -567,9 +567,11 @@ impl Shared {
         });
         let (written, exit) = noted.await;
         match written {
-            Ok(()) => self.free(id),
-            // The shim keeps what could not be noted.
-            Err(error) => tracing::warn!(%error, container = id, "cannot note an exit"),
+            // The shim keeps what could not be noted. Of one that was removed nobody asks.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, container = id, "cannot note an exit");
+            }
+            Ok(()) | Err(_) => self.free(id),
         }
         exit.into()
     }
