@@ -27,7 +27,7 @@ use super::{
     route::{Call, Reply, json},
 };
 use crate::{
-    cluster::{Query, Refusal, Request, Response},
+    cluster::{Class, Query, Refusal, Request, Response},
     types::{Cluster, Node, RegistryCredential, Service, Task, Version},
 };
 use serde::Deserialize;
@@ -58,6 +58,38 @@ async fn tasks(node: &dyn LocalNode, query: Query) -> Result<Vec<Task>, Refusal>
         Response::Tasks(tasks) => Ok(tasks),
         _ => Err(unexpected("a read of the tasks")),
     }
+}
+
+/// Tells whether whoever leads is older, and does not know the question: so that it can be put
+/// otherwise.
+fn is_unknown<T>(answer: &Result<T, Refusal>) -> bool {
+    matches!(answer, Err(Refusal { class: Class::Invalid | Class::Unsupported, .. }))
+}
+
+/// The nodes that a name may mean.
+async fn nodes_named(node: &dyn LocalNode, name: &str) -> Result<Vec<Node>, Refusal> {
+    let named = nodes(node, Query::NodesNamed { name: name.to_owned() }).await;
+    let mut found = if is_unknown(&named) { nodes(node, Query::Nodes).await? } else { named? };
+    found.retain(|node| node.may_be(name));
+    Ok(found)
+}
+
+/// The services that a name may mean.
+async fn services_named(node: &dyn LocalNode, name: &str) -> Result<Vec<Service>, Refusal> {
+    let named = services(node, Query::ServicesNamed { name: name.to_owned() }).await;
+    let mut found =
+        if is_unknown(&named) { services(node, Query::Services).await? } else { named? };
+    found.retain(|service| service.may_be(name));
+    Ok(found)
+}
+
+/// The tasks that a name may mean.
+async fn tasks_named(node: &dyn LocalNode, name: &str) -> Result<Vec<Task>, Refusal> {
+    let all = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
+    let named = tasks(node, Query::TasksNamed { name: name.to_owned() }).await;
+    let mut found = if is_unknown(&named) { tasks(node, all).await? } else { named? };
+    found.retain(|task| task.may_be(name));
+    Ok(found)
 }
 
 /// Answers why the thing of this id is as it is.
@@ -101,15 +133,13 @@ fn find<T>(
 }
 
 async fn find_node(node: &dyn LocalNode, name: &str) -> Result<Node, Refusal> {
-    let may_be = nodes(node, Query::NodesNamed { name: name.to_owned() }).await?;
     let named = |node: &Node| node.description.hostname == name;
-    find("node", name, may_be, |node| node.id.as_str(), named)
+    find("node", name, nodes_named(node, name).await?, |node| node.id.as_str(), named)
 }
 
 async fn find_service(node: &dyn LocalNode, name: &str) -> Result<Service, Refusal> {
-    let may_be = services(node, Query::ServicesNamed { name: name.to_owned() }).await?;
     let named = |service: &Service| service.spec.name == name;
-    find("service", name, may_be, |service| service.id.as_str(), named)
+    find("service", name, services_named(node, name).await?, |service| service.id.as_str(), named)
 }
 
 /// The version that the client read, which every write must name.

@@ -8,7 +8,7 @@ use super::super::{
     local::{Container, ContainerState, LocalNode, Place},
 };
 use crate::{
-    cluster::{Class, Query, Refusal, Request, Response},
+    cluster::{Class, Refusal},
     types::{Task, TaskId},
 };
 use std::collections::BTreeMap;
@@ -73,13 +73,10 @@ async fn find_among(
 
 /// Lists the tasks of the cluster that the name may mean; none where this node is no manager.
 async fn tasks(node: &dyn LocalNode, name: &str) -> Result<Vec<Task>, Refusal> {
-    let query = Query::TasksNamed { name: name.to_owned() };
-    match node.request(Request::Read(query)).await {
-        Ok(Response::Tasks(tasks)) => Ok(tasks),
-        Ok(_) => Err(super::unexpected("a read of the tasks")),
+    match super::tasks_named(node, name).await {
         // A worker, or a manager that has lost the others: this node's own are still within reach.
         Err(refusal) if refusal.class == Class::Unavailable => Ok(Vec::new()),
-        Err(refusal) => Err(refusal),
+        answer => answer,
     }
 }
 

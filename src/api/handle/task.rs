@@ -53,8 +53,7 @@ async fn service_ids(
 ) -> Result<Option<Vec<ServiceId>>, Refusal> {
     let mut ids = Vec::new();
     for name in wanted {
-        let may_be = Query::ServicesNamed { name: name.clone() };
-        ids.extend(super::services(node, may_be).await?.into_iter().map(|service| service.id));
+        ids.extend(super::services_named(node, name).await?.into_iter().map(|service| service.id));
     }
     // A service that is gone may still have tasks that end: its whole id finds them.
     ids.extend(wanted.iter().filter_map(|name| ServiceId::parse(name).ok()));
@@ -67,7 +66,7 @@ async fn service_ids(
 async fn node_ids(node: &dyn LocalNode, wanted: &[String]) -> Result<Vec<NodeId>, Refusal> {
     let mut ids = Vec::new();
     for name in wanted {
-        let found = super::nodes(node, Query::NodesNamed { name: name.clone() }).await?;
+        let found = super::nodes_named(node, name).await?;
         if found.is_empty() {
             return Err(not_found(format!("node {name} not found")));
         }
@@ -101,8 +100,7 @@ fn fits(
 
 async fn find(call: &Call) -> Result<Task, Refusal> {
     let name = call.name();
-    let may_be = Query::TasksNamed { name: name.to_owned() };
-    let tasks = super::tasks(call.node.as_ref(), may_be).await?;
+    let tasks = super::tasks_named(call.node.as_ref(), name).await?;
     // By its slot's name the newest task is meant: the others are its history.
     let newest = tasks.iter().filter(|task| task.short_name() == name).max_by_key(|t| t.created);
     let newest = newest.map(|task| task.id.clone());

@@ -318,6 +318,28 @@ fn tasks_are_filtered_and_counted() {
 }
 
 #[test]
+fn names_are_found_by_an_older_leader_too() {
+    let server = Server::start();
+    let id = create(&server, CREATE)["ID"].as_str().unwrap().to_owned();
+    let task = server.node.tasks.lock().unwrap()[0].id.clone();
+    let paths = [
+        "GET /services/hw".to_owned(),
+        format!("GET /services/{id}"),
+        "GET /nodes/m1".to_owned(),
+        format!("GET /tasks/{task}"),
+        format!("GET /containers/{task}/json"),
+        "GET /tasks?filters=%7B%22service%22:[%22hw%22],%22node%22:[%22m1%22]%7D".to_owned(),
+    ];
+    let answers = || paths.iter().map(|path| server.send(path, "")).collect::<Vec<_>>();
+    let before = answers();
+    assert!(before.iter().all(|(status, _)| *status == 200), "{before:?}");
+    server.node.leads_older.store(true, Ordering::Relaxed);
+    assert_eq!(answers(), before);
+    assert_eq!(server.send("GET /services/h", "").0, 404);
+    assert_eq!(server.send("GET /nodes/twin", "").0, 400, "ambiguous");
+}
+
+#[test]
 fn nodes_are_filtered_by_what_they_can_be() {
     let server = Server::start();
     let count = |filters: &str| {

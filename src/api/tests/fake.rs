@@ -15,7 +15,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,6 +46,8 @@ pub(super) struct Fake {
     pub(super) following: Arc<AtomicU64>,
     index: AtomicU64,
     refusal: Mutex<Option<Refusal>>,
+    /// A manager of a version that does not know the newest questions.
+    pub(super) leads_older: AtomicBool,
 }
 
 pub(super) fn node(bits: u128, hostname: &str, role: Role) -> Node {
@@ -85,6 +87,15 @@ pub(super) fn cluster() -> Cluster {
     }
 }
 
+/// Tells whether the version before does not know the request.
+fn is_new(request: &Request) -> bool {
+    let Request::Read(query) = request else { return false };
+    matches!(
+        query,
+        Query::NodesNamed { .. } | Query::ServicesNamed { .. } | Query::TasksNamed { .. }
+    )
+}
+
 impl Fake {
     pub(super) fn new() -> Self {
         Self {
@@ -109,6 +120,7 @@ impl Fake {
             following: Arc::default(),
             index: AtomicU64::new(10),
             refusal: Mutex::default(),
+            leads_older: AtomicBool::new(false),
         }
     }
 
@@ -125,6 +137,9 @@ impl Fake {
             return Err(refusal);
         }
         self.requests.lock().unwrap().push(request.clone());
+        if self.leads_older.load(Ordering::Relaxed) && is_new(&request) {
+            return Err(Refusal::new(Class::Invalid, "the message is malformed"));
+        }
         let mut services = self.services.lock().unwrap();
         match request {
             Request::Read(Query::Cluster) => Ok(Response::Cluster(Box::new(cluster()))),
