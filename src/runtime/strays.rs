@@ -135,13 +135,12 @@ impl Shim {
     /// Ends it and what it has started, and frees what they hold. Blocks.
     fn end(self) -> io::Result<()> {
         let proc = Path::new("/proc");
-        let Some(itself) = open(self.pid) else { return Ok(()) };
+        let itself = open(self.pid)?;
         // The number may have become another's before it was opened.
         if arguments(proc, self.pid).as_ref() != Some(&self.arguments) {
             return Ok(());
         }
-        let children: Vec<OwnedFd> =
-            children(proc, self.pid).into_iter().filter_map(open).collect();
+        let children: Vec<OwnedFd> = children(proc, self.pid).into_iter().flat_map(open).collect();
         pidfd_send_signal(&itself, Signal::KILL)?;
         // Without a bundle there is nothing left to delete by.
         let bundled = self.bundle.exists();
@@ -164,9 +163,9 @@ impl Shim {
     }
 }
 
-fn open(pid: u32) -> Option<OwnedFd> {
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    pidfd_open(pid, PidfdFlags::empty()).ok()
+fn open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    Ok(pidfd_open(pid.ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?)
 }
 
 /// Returns the processes that a process has started, from any of its threads.

@@ -77,10 +77,12 @@ fn shutting_down() -> Stop {
 
 /// Sends a signal to a container of this node.
 pub(super) async fn signal(shared: &Shared, task: &TaskId, number: u32) -> Done {
-    let end = end_of(shared, task, false).await?;
-    send(shared, task, Some(number)).await?;
     if number == signal::KILL {
+        let end = end_of(shared, task, false).await?;
+        send(shared, task, Some(number)).await?;
         killed(task, &end).await?;
+    } else {
+        send(shared, task, Some(number)).await?;
     }
     Ok(ContainerFrame::Done)
 }
