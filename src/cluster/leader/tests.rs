@@ -5,6 +5,7 @@ mod jobs;
 mod local;
 mod nodes;
 mod random;
+mod reads;
 mod services;
 mod updates;
 mod world;
