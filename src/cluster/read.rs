@@ -9,21 +9,22 @@ use super::{
     why::Look,
 };
 use crate::types::{Date, Moment, Node, NodeId, NodeState, ServiceId, Task, image::Reference};
-use std::collections::BTreeSet;
 
 /// Returns the tasks of these services that these nodes have, in order of id.
 fn asked<'a>(state: &'a State, services: &[ServiceId], nodes: &[NodeId]) -> Vec<&'a Task> {
-    let (services, nodes): (BTreeSet<_>, BTreeSet<_>) =
-        (services.iter().collect(), nodes.iter().collect());
-    let on = |task: &&Task| task.node.as_ref().is_some_and(|node| nodes.contains(node));
-    let of = |id: &&ServiceId| state.tasks_of_service(id);
-    let mut tasks: Vec<&Task> = match (services.is_empty(), nodes.is_empty()) {
-        (true, true) => return state.tasks().collect(),
-        (true, false) => nodes.iter().flat_map(|id| state.tasks_on_node(id)).collect(),
-        (false, true) => services.iter().flat_map(of).collect(),
-        (false, false) => services.iter().flat_map(of).filter(on).collect(),
+    if services.is_empty() && nodes.is_empty() {
+        return state.tasks().collect();
+    }
+    let mut tasks: Vec<&Task> = if services.is_empty() {
+        nodes.iter().flat_map(|id| state.tasks_on_node(id)).collect()
+    } else {
+        let on = |task: &&Task| task.node.as_ref().is_some_and(|node| nodes.contains(node));
+        let tasks = services.iter().flat_map(|id| state.tasks_of_service(id));
+        tasks.filter(|task| nodes.is_empty() || on(task)).collect()
     };
     tasks.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    // Of what was named twice.
+    tasks.dedup_by(|a, b| a.id == b.id);
     tasks
 }
 
@@ -40,12 +41,12 @@ impl Leader {
         Ok(match query {
             Query::Cluster => Response::Cluster(Box::new(join::cluster(state)?.clone())),
             Query::Nodes => Response::Nodes(state.nodes().map(|node| self.seen(node)).collect()),
-            Query::NodesNamed { name } => {
+            Query::NodesNamed(name) => {
                 let nodes = state.nodes().filter(|node| node.may_be(name));
                 Response::Nodes(nodes.map(|node| self.seen(node)).collect())
             }
             Query::Services => Response::Services(state.services().cloned().collect()),
-            Query::ServicesNamed { name } => {
+            Query::ServicesNamed(name) => {
                 let services = state.services().filter(|service| service.may_be(name));
                 Response::Services(services.cloned().collect())
             }
@@ -53,7 +54,7 @@ impl Leader {
                 let tasks = asked(state, services, nodes).into_iter();
                 Response::Tasks(tasks.map(|task| self.observed(task)).collect())
             }
-            Query::TasksNamed { name } => {
+            Query::TasksNamed(name) => {
                 let tasks = state.tasks().filter(|task| task.may_be(name));
                 Response::Tasks(tasks.map(|task| self.observed(task)).collect())
             }

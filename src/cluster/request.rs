@@ -277,21 +277,12 @@ pub enum Query {
         /// What is wanted.
         spec: Box<ServiceSpec>,
     },
-    /// The nodes that a name may mean.
-    NodesNamed {
-        /// The beginning of an id, or a host name.
-        name: String,
-    },
-    /// The services that a name may mean.
-    ServicesNamed {
-        /// The beginning of an id, or a service's name.
-        name: String,
-    },
-    /// The tasks that a name may mean.
-    TasksNamed {
-        /// The beginning of an id, or a task's name, with its id or without.
-        name: String,
-    },
+    /// The nodes that this name may mean: the beginning of an id, or a host name.
+    NodesNamed(String),
+    /// The services that this name may mean: the beginning of an id, or a service's name.
+    ServicesNamed(String),
+    /// The tasks that this name may mean: the beginning of an id, or a task's name, with its id or without.
+    TasksNamed(String),
 }
 
 /// What becomes of a place of a service.

@@ -10,7 +10,10 @@ use super::{
     engine::Shared,
 };
 use crate::util::command;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -27,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// How long a shim has to be without a record before it is ended: one that is being deleted lives on
 /// for a moment.
 const SURE_AFTER: Duration = Duration::from_secs(10);
+
+/// How many seconds a shim may take to end once it is killed: it may hang in a dead disk.
+const END_LIMIT: i64 = 10;
 
 /// How long the `delete` of a shim may take: it runs runc, which ends processes.
 const DELETE_LIMIT: Duration = Duration::from_secs(30);
@@ -55,7 +61,7 @@ pub(super) async fn run(shared: Weak<Shared>) {
 /// The shims that had no record when they were looked at.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
-    doubtful: BTreeSet<u32>,
+    doubtful: Vec<u32>,
 }
 
 impl Strays {
@@ -71,7 +77,7 @@ impl Strays {
         let known: BTreeSet<String> = records.into_iter().map(|record| record.id).collect();
         for shim in shims.into_iter().filter(|shim| !known.contains(&shim.id)) {
             if !before.contains(&shim.pid) {
-                self.doubtful.insert(shim.pid);
+                self.doubtful.push(shim.pid);
                 continue;
             }
             let _guard = shared.lock(&shim.id).await;
@@ -142,6 +148,8 @@ impl Shim {
         }
         let children: Vec<OwnedFd> = children(proc, self.pid).into_iter().flat_map(open).collect();
         pidfd_send_signal(&itself, Signal::KILL)?;
+        let limit = Timespec { tv_sec: END_LIMIT, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&itself, PollFlags::IN)], Some(&limit))?;
         // Without a bundle there is nothing left to delete by.
         let bundled = self.bundle.exists();
         let deleted = if bundled { self.delete() } else { Ok(()) };

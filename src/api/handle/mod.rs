@@ -68,7 +68,7 @@ fn is_unknown<T>(answer: &Result<T, Refusal>) -> bool {
 
 /// The nodes that a name may mean.
 async fn nodes_named(node: &dyn LocalNode, name: &str) -> Result<Vec<Node>, Refusal> {
-    let named = nodes(node, Query::NodesNamed { name: name.to_owned() }).await;
+    let named = nodes(node, Query::NodesNamed(name.to_owned())).await;
     let mut found = if is_unknown(&named) { nodes(node, Query::Nodes).await? } else { named? };
     found.retain(|node| node.may_be(name));
     Ok(found)
@@ -76,7 +76,7 @@ async fn nodes_named(node: &dyn LocalNode, name: &str) -> Result<Vec<Node>, Refu
 
 /// The services that a name may mean.
 async fn services_named(node: &dyn LocalNode, name: &str) -> Result<Vec<Service>, Refusal> {
-    let named = services(node, Query::ServicesNamed { name: name.to_owned() }).await;
+    let named = services(node, Query::ServicesNamed(name.to_owned())).await;
     let mut found =
         if is_unknown(&named) { services(node, Query::Services).await? } else { named? };
     found.retain(|service| service.may_be(name));
@@ -86,10 +86,16 @@ async fn services_named(node: &dyn LocalNode, name: &str) -> Result<Vec<Service>
 /// The tasks that a name may mean.
 async fn tasks_named(node: &dyn LocalNode, name: &str) -> Result<Vec<Task>, Refusal> {
     let all = Query::Tasks { services: Vec::new(), nodes: Vec::new() };
-    let named = tasks(node, Query::TasksNamed { name: name.to_owned() }).await;
+    let named = tasks(node, Query::TasksNamed(name.to_owned())).await;
     let mut found = if is_unknown(&named) { tasks(node, all).await? } else { named? };
     found.retain(|task| task.may_be(name));
     Ok(found)
+}
+
+/// Returns the node of a task; none that was removed. The nodes are in order of id, as they are read.
+fn node_of<'a>(nodes: &'a [Node], task: &Task) -> Option<&'a Node> {
+    let id = task.node.as_ref()?;
+    nodes.binary_search_by(|node| node.id.cmp(id)).ok().map(|at| &nodes[at])
 }
 
 /// Answers why the thing of this id is as it is.

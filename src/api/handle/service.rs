@@ -11,8 +11,8 @@ use super::super::{
 use crate::{
     cluster::{Class, Query, Refusal, Request, Response},
     types::{
-        ImagePin, JobTally, Mode, NodeId, NodeState, Platform, Service, ServiceId, ServiceSpec,
-        Task, TaskState, Version, image::Reference,
+        ImagePin, JobTally, Mode, Node, NodeId, NodeState, Platform, Service, ServiceId,
+        ServiceSpec, Task, TaskState, Version, image::Reference,
     },
 };
 use http::StatusCode;
@@ -46,15 +46,13 @@ pub(crate) async fn list(call: Call) -> Reply {
         let of_these = Query::Tasks { services: ids, nodes: Vec::new() };
         let tasks = super::tasks(local, of_these).await?;
         let nodes = super::nodes(local, Query::Nodes).await?;
-        let present = nodes.iter().filter(|node| node.status.state != NodeState::Down);
-        let present: BTreeSet<&NodeId> = present.map(|node| &node.id).collect();
         let mut by_service: BTreeMap<&ServiceId, Vec<&Task>> = BTreeMap::new();
         for task in &tasks {
             by_service.entry(&task.service).or_default().push(task);
         }
         for (shown, service) in shown.iter_mut().zip(&services) {
             let own = by_service.remove(&service.id).unwrap_or_default();
-            shown.service_status = Some(status(service, &own, &present));
+            shown.service_status = Some(status(service, &own, &nodes));
         }
     }
     json(&shown)
@@ -62,8 +60,10 @@ pub(crate) async fn list(call: Call) -> Reply {
 
 /// Counts a service's tasks. One on a lost node, or one that was told to stop, is not counted as
 /// running: Swarm counts both, and shows more of them than were asked for.
-fn status(service: &Service, tasks: &[&Task], present: &BTreeSet<&NodeId>) -> dto::ServiceStatus {
-    let is_present = |task: &Task| task.node.as_ref().is_some_and(|node| present.contains(node));
+fn status(service: &Service, tasks: &[&Task], nodes: &[Node]) -> dto::ServiceStatus {
+    let is_present = |task: &Task| {
+        super::node_of(nodes, task).is_some_and(|node| node.status.state != NodeState::Down)
+    };
     // Of a job, only the present iteration is of interest.
     let iteration = service.job.map(|job| job.iteration);
     let own = || tasks.iter().copied().filter(|task| task.job_iteration == iteration);

@@ -16,7 +16,6 @@ use crate::{
     cluster::{Query, Refusal, is_outdated},
     types::{Node, NodeId, Service, ServiceId, Task},
 };
-use std::collections::BTreeMap;
 
 /// Docker's filters of tasks; the last is what its client polls while an update goes on.
 const FILTERS: &[&str] =
@@ -40,8 +39,6 @@ pub(crate) async fn list(call: Call) -> Reply {
     };
     let mut tasks =
         super::tasks(local, Query::Tasks { services: by_service, nodes: by_node }).await?;
-    let services: BTreeMap<_, _> = services.iter().map(|it| (&it.id, it)).collect();
-    let nodes: BTreeMap<_, _> = nodes.iter().map(|it| (&it.id, it)).collect();
     tasks.retain(|task| fits(task, &filters, &services, &nodes));
     json(&tasks.iter().map(task::from_task).collect::<Vec<_>>())
 }
@@ -75,15 +72,11 @@ async fn node_ids(node: &dyn LocalNode, wanted: &[String]) -> Result<Vec<NodeId>
     Ok(ids)
 }
 
-fn fits(
-    task: &Task,
-    filters: &Filters,
-    services: &BTreeMap<&ServiceId, &Service>,
-    nodes: &BTreeMap<&NodeId, &Node>,
-) -> bool {
+fn fits(task: &Task, filters: &Filters, services: &[Service], nodes: &[Node]) -> bool {
     let current = |value: &str| {
-        let service = services.get(&task.service);
-        let node = task.node.as_ref().and_then(|id| nodes.get(id)).copied();
+        let at = services.binary_search_by(|service| service.id.cmp(&task.service));
+        let service = at.ok().map(|at| &services[at]);
+        let node = super::node_of(nodes, task);
         // What an update leaves alone must count: a client waits until enough tasks do.
         let current = service.is_some_and(|service| !is_outdated(service, task, node));
         current == matches!(value, "true" | "1")

@@ -90,10 +90,7 @@ pub(super) fn cluster() -> Cluster {
 /// Tells whether the version before does not know the request.
 fn is_new(request: &Request) -> bool {
     let Request::Read(query) = request else { return false };
-    matches!(
-        query,
-        Query::NodesNamed { .. } | Query::ServicesNamed { .. } | Query::TasksNamed { .. }
-    )
+    matches!(query, Query::NodesNamed(_) | Query::ServicesNamed(_) | Query::TasksNamed(_))
 }
 
 impl Fake {
@@ -144,16 +141,16 @@ impl Fake {
         match request {
             Request::Read(Query::Cluster) => Ok(Response::Cluster(Box::new(cluster()))),
             Request::Read(Query::Nodes) => Ok(Response::Nodes(self.nodes.clone())),
-            Request::Read(Query::NodesNamed { name }) => {
+            Request::Read(Query::NodesNamed(name)) => {
                 let nodes = self.nodes.iter().filter(|node| node.may_be(&name));
                 Ok(Response::Nodes(nodes.cloned().collect()))
             }
             Request::Read(Query::Services) => Ok(Response::Services(services.clone())),
-            Request::Read(Query::ServicesNamed { name }) => {
+            Request::Read(Query::ServicesNamed(name)) => {
                 let services = services.iter().filter(|service| service.may_be(&name));
                 Ok(Response::Services(services.cloned().collect()))
             }
-            Request::Read(Query::TasksNamed { name }) => {
+            Request::Read(Query::TasksNamed(name)) => {
                 let tasks = self.tasks.lock().unwrap().clone().into_iter();
                 Ok(Response::Tasks(tasks.filter(|task| task.may_be(&name)).collect()))
             }

@@ -122,13 +122,11 @@ impl LocalNode for Reluctant {
         let manager = node(1, "m1", Role::Manager);
         let response = match request {
             Request::Read(Query::Cluster) => Response::Cluster(Box::new(super::fake::cluster())),
-            Request::Read(Query::Nodes | Query::NodesNamed { .. }) => {
-                Response::Nodes(vec![manager])
-            }
-            Request::Read(Query::Services | Query::ServicesNamed { .. }) => {
+            Request::Read(Query::Nodes | Query::NodesNamed(_)) => Response::Nodes(vec![manager]),
+            Request::Read(Query::Services | Query::ServicesNamed(_)) => {
                 Response::Services(vec![web()])
             }
-            Request::Read(Query::Tasks { .. } | Query::TasksNamed { .. }) => {
+            Request::Read(Query::Tasks { .. } | Query::TasksNamed(_)) => {
                 Response::Tasks(vec![task(&web(), 1, &manager.id)])
             }
             _ => return refused(),

@@ -44,13 +44,13 @@ fn a_name_brings_only_what_it_may_mean() {
     let named = |name: &str| -> [Vec<String>; 3] {
         let name = name.to_owned();
         let ask = |query: Query| world.read(&query).expect("an answer");
-        let Response::Nodes(nodes) = ask(Query::NodesNamed { name: name.clone() }) else {
+        let Response::Nodes(nodes) = ask(Query::NodesNamed(name.clone())) else {
             panic!("no nodes")
         };
-        let Response::Services(services) = ask(Query::ServicesNamed { name: name.clone() }) else {
+        let Response::Services(services) = ask(Query::ServicesNamed(name.clone())) else {
             panic!("no services")
         };
-        let Response::Tasks(tasks) = ask(Query::TasksNamed { name }) else { panic!("no tasks") };
+        let Response::Tasks(tasks) = ask(Query::TasksNamed(name)) else { panic!("no tasks") };
         [
             nodes.iter().map(|node| node.id.to_string()).collect(),
             services.iter().map(|service| service.spec.name.clone()).collect(),
