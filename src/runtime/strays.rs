@@ -159,8 +159,9 @@ impl Shim {
                 let _ended = pidfd_send_signal(&child, Signal::KILL);
             }
         }
-        clear(&self.bundle)?;
-        deleted
+        // A containerd that does know the shim deletes at the same time, and takes the bundle from under us.
+        let freed = clear(&self.bundle);
+        if self.bundle.exists() { deleted.and(freed) } else { Ok(()) }
     }
 
     fn delete(&self) -> io::Result<()> {

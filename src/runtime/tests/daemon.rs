@@ -32,6 +32,15 @@ pub(super) async fn within<T>(work: impl Future<Output = T>) -> Option<T> {
     deadline::within(LIMIT, work).await
 }
 
+pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            smol::Timer::after(Duration::from_millis(10)).await;
+        }
+    };
+    within(wait).await.unwrap_or_else(|| panic!("gave up waiting for {what}"));
+}
+
 pub(super) struct Daemon {
     dir: tempfile::TempDir,
     child: Child,

@@ -2,7 +2,7 @@
 
 use super::{
     super::{Exec, ExecError, ExecEvent, ExecExit, Runtime},
-    daemon::{Daemon, within},
+    daemon::{Daemon, until, within},
     run, task,
 };
 use crate::types::{ExecSpec, Task, TerminalSize};
@@ -46,15 +46,6 @@ async fn outcome(runtime: &Runtime, task: &Task, spec: &ExecSpec) -> (String, St
 fn is_clean(daemon: &Daemon) -> bool {
     let folder = daemon.dir().join("run/exec");
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let wait = async {
-        while !condition() {
-            smol::Timer::after(Duration::from_millis(10)).await;
-        }
-    };
-    within(wait).await.unwrap_or_else(|| panic!("gave up waiting for {what}"));
 }
 
 #[test]
