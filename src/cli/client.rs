@@ -4,7 +4,7 @@ use super::{
     exit::{CliError, Exit},
     suggest,
 };
-use crate::util::deadline::within;
+use crate::util::{deadline::within, unblock::unblock};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::{
@@ -327,7 +327,7 @@ fn upload(
     mut input: Box<dyn Read + Send>,
 ) -> async_channel::Receiver<Result<Frame<Bytes>, std::io::Error>> {
     let (sender, receiver) = async_channel::bounded(4);
-    smol::unblock(move || {
+    unblock(move || {
         let mut chunk = vec![0; UPLOAD_CHUNK];
         loop {
             let item = match input.read(&mut chunk) {

@@ -7,6 +7,7 @@ use super::{
     output,
     pieces::{Pieces, STDERR},
 };
+use crate::util::unblock::unblock;
 use clap::Args;
 use futures_lite::{FutureExt as _, StreamExt as _};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -257,7 +258,7 @@ impl Session {
             let path = format!("/exec/{}/resize?h={height}&w={width}", self.id);
             let client = self.client.clone();
             // It waits for its answer, which the streams must not.
-            smol::unblock(move || client.post(&path, Value::Null)).await.map(|_| ())?;
+            unblock(move || client.post(&path, Value::Null)).await.map(|_| ())?;
         }
         Ok(())
     }

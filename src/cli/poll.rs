@@ -1,6 +1,7 @@
 //! Asking the daemon again and again until something has come about, or Ctrl-C.
 
 use super::exit::{CliError, Exit};
+use crate::util::unblock::unblock;
 use async_signal::{Signal, Signals};
 use futures_lite::{StreamExt as _, future::or};
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ where
     smol::block_on(async {
         let begun = Instant::now();
         loop {
-            let answer = or(smol::unblock(read.clone()), late());
+            let answer = or(unblock(read.clone()), late());
             let answer = async { Some(answer.await) };
             let Some(polled) = or(answer, interrupted(&mut signals)).await else {
                 return Ok(None);

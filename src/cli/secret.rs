@@ -5,6 +5,7 @@ use super::{
     exit::{CliError, Exit},
     output,
 };
+use crate::util::unblock::unblock;
 use async_signal::{Signal, Signals};
 use futures_lite::{StreamExt as _, future::or};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -128,7 +129,7 @@ fn ask(question: &str) -> Result<String, CliError> {
     let mut signals = Signals::new(ends).map_err(failed)?;
     let silent = Silent::new().map_err(failed)?;
     output::raw_note(question.as_bytes());
-    let line = smol::unblock(|| {
+    let line = unblock(|| {
         let mut line = String::new();
         io::stdin().lock().take(LEN_MAX).read_line(&mut line).map(|_| Some(line))
     });

@@ -4,6 +4,7 @@ use super::{
     runtime::{Channels, Elapsed, Join, Lock, Oneshots, Panicked, Runtime, Timeout},
     watch::Watches,
 };
+use crate::util::unblock::unblock;
 use futures_lite::FutureExt as _;
 use openraft_rt::{AsyncRuntime, OptionalSend};
 use std::{
@@ -97,7 +98,7 @@ impl Runtime for OnSmol {
     fn offload<T: Send + 'static>(
         work: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = T> + Send {
-        smol::unblock(work)
+        unblock(work)
     }
 }
 

@@ -2,7 +2,11 @@
 //! services refer to. In one small file, which may be lost.
 
 use super::machine::host::wall_clock;
-use crate::{agent::garbage::GcLimits, types::Date, util::disk};
+use crate::{
+    agent::garbage::GcLimits,
+    types::Date,
+    util::{disk, unblock::unblock},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -82,7 +86,7 @@ impl Collector {
 
     pub(super) async fn save(&self) {
         let (notes, path) = (self.lock().clone(), self.path.clone());
-        let written = smol::unblock(move || write(&path, &notes)).await;
+        let written = unblock(move || write(&path, &notes)).await;
         if let Err(error) = written {
             tracing::warn!(%error, "cannot note when images were used");
         }

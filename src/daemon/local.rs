@@ -31,7 +31,7 @@ use crate::{
         ProcessTable, RegistryCredential, Role, RootRotation, TerminalSize, UnpackOptions, Usage,
         image::Reference,
     },
-    util::{board::Reading, deadline::within, error::chain, unbroken},
+    util::{board::Reading, deadline::within, error::chain, unblock::unblock, unbroken},
 };
 use bytes::Bytes;
 use futures_lite::future::zip;
@@ -430,7 +430,7 @@ impl Local {
             info.warnings.push("WARNING: containerd does not answer".to_owned());
         }
         let runtime = containers.runtime().clone();
-        if let Some(error) = smol::unblock(move || runtime.cannot_make()).await {
+        if let Some(error) = unblock(move || runtime.cannot_make()).await {
             info.warnings.push(format!("WARNING: no container can be made: {error}"));
         }
         if !info.cgroups.memory {

@@ -13,7 +13,7 @@ use crate::{
         Cluster, FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster, Sequence,
         Trust, UnlockKey, Version,
     },
-    util::{deadline::within, disk::may_pass},
+    util::{deadline::within, disk::may_pass, unblock::unblock},
 };
 use async_channel::{Receiver, Sender};
 use std::{
@@ -173,12 +173,12 @@ fn disk_error(error: &io::Error) -> DiskError {
 impl AgentDisk for DiskPort {
     async fn load(&self) -> Result<(Sequence, Vec<agent::StoredTask>), DiskError> {
         let store = Arc::clone(&self.0);
-        smol::unblock(move || store.load()).await.map_err(|error| disk_error(&error))
+        unblock(move || store.load()).await.map_err(|error| disk_error(&error))
     }
 
     async fn commit(&self, records: Vec<agent::Record>) -> Result<(), DiskError> {
         let store = Arc::clone(&self.0);
-        smol::unblock(move || store.commit(&records)).await.map_err(|error| disk_error(&error))
+        unblock(move || store.commit(&records)).await.map_err(|error| disk_error(&error))
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     agent::{self, Failure, Phase},
     types::{Date, ImageHealth, Labels, Platform, Task, TaskId, signal},
-    util::error::chain,
+    util::{error::chain, unblock::unblock},
 };
 use containerd_client::services::v1::{
     PluginsRequest, introspection_client::IntrospectionClient, version_client::VersionClient,
@@ -257,7 +257,7 @@ impl Runtime {
         };
         let marked = {
             let folder = folder.clone();
-            smol::unblock(move || folder.mark_started())
+            unblock(move || folder.mark_started())
         };
         let (made, marked) = future::zip(make, marked).await;
         let result = match (made, marked) {
@@ -364,7 +364,7 @@ impl Runtime {
         container::delete(link, id).await.map_err(failed)?;
         let group = record.as_ref().and_then(|record| cgroup_of(&record.spec));
         if let Some(group) = group {
-            smol::unblock(move || cgroups::remove_empty(&group)).await;
+            unblock(move || cgroups::remove_empty(&group)).await;
         }
         let snapshotter = record.map(|record| record.snapshotter).or_else(|| folder.snapshotter());
         let snapshotter = snapshotter.unwrap_or_else(|| SNAPSHOTTER.to_owned());
@@ -554,7 +554,7 @@ impl Shared {
         let record = container::get(&self.link, id).await.ok().flatten();
         let group = record.as_ref().and_then(|record| cgroup_of(&record.spec));
         let (volumes, container) = (self.volumes.clone(), id.to_owned());
-        let noted = smol::unblock(move || {
+        let noted = unblock(move || {
             let root = Path::new(cgroups::ROOT);
             let out_of_memory = group.is_some_and(|group| cgroups::ran_out_of_memory(root, &group));
             let before = folder.read_exit();

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     agent::{Failure, Prepared},
     types::{Device, ImageHealth, NamespaceMode, Platform, Task},
-    util::{deadline::within, error::chain, unbroken::to_its_end},
+    util::{deadline::within, error::chain, unblock::unblock, unbroken::to_its_end},
 };
 use std::{
     collections::HashMap,
@@ -149,7 +149,7 @@ impl Runtime {
     ) -> Result<Checked, Failure> {
         let (runtime, task, image) = (self.clone(), task.clone(), image.clone());
         let setup = setup.clone();
-        smol::unblock(move || {
+        unblock(move || {
             let facts = host::facts();
             let architecture = Platform::normalized("linux", std::env::consts::ARCH, "");
             spec::check(&task, &setup, &image.config, &facts, &architecture.architecture)
@@ -255,13 +255,13 @@ impl Runtime {
         let (folder, snapshotter) = (self.folder(id), image.snapshotter.clone());
         let snapshotter = (snapshotter != SNAPSHOTTER).then_some(snapshotter);
         let hostname = setup.hostname_file.is_none().then(|| spec::hostname(id, setup).to_owned());
-        let made = smol::unblock(move || {
+        let made = unblock(move || {
             folder.create(snapshotter.as_deref(), hostname.as_deref())?;
             log.write(&folder.log())
         });
         made.await.map_err(|error| disk("cannot make the container's folder", &error))?;
         let (volumes, id, planned) = (self.volumes().clone(), id.to_owned(), planned.to_vec());
-        mounting(smol::unblock(move || {
+        mounting(unblock(move || {
             planned.iter().try_for_each(Planned::make)?;
             let wanted = planned.iter().filter_map(|planned| match &planned.need {
                 Need::Volume(volume) => Some(volume.wanted.clone()),
@@ -317,7 +317,7 @@ impl Runtime {
         let rootfs = self.shared.config.run_dir.join("rootfs").join(id);
         let (folder, parts) = (self.folder(id), self.parts(id));
         let (volumes, id) = (self.volumes().clone(), id.to_owned());
-        smol::unblock(move || {
+        unblock(move || {
             let failed = |error| disk("cannot remove the container's files", &error);
             // Only the empty folder of a mount point.
             drop(std::fs::remove_dir(rootfs));
@@ -335,7 +335,7 @@ impl Runtime {
         let able = Abilities { kernel: (u32::MAX, 0), recursive_read_only: true };
         let planned = self.plan(task, &PreparedImage::default(), able)?;
         let (volumes, id) = (self.volumes().clone(), task.id.to_string());
-        mounting(smol::unblock(move || {
+        mounting(unblock(move || {
             volumes.mount_for(&id).map_err(|error| refused_volume(&error))?;
             for planned in &planned {
                 let Need::Volume(volume) = &planned.need else { continue };
@@ -467,7 +467,7 @@ impl Look {
     /// disk or network mount never ends.
     async fn run(self) -> Result<(user::User, Edits), Failure> {
         let until = Instant::now() + LOOK_LIMIT;
-        let looked = within(LOOK_LIMIT, smol::unblock(move || self.look(until))).await;
+        let looked = within(LOOK_LIMIT, unblock(move || self.look(until))).await;
         looked.unwrap_or_else(|| {
             let minutes = LOOK_LIMIT.as_secs() / 60;
             let message =

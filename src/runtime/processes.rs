@@ -4,7 +4,10 @@
 //! people ask for; what it does not know it refuses.
 
 use super::{cgroups, engine::Runtime, exec::ExecError};
-use crate::types::{ProcessTable, TaskId};
+use crate::{
+    types::{ProcessTable, TaskId},
+    util::unblock::unblock,
+};
 use std::{
     collections::BTreeMap,
     fs,
@@ -128,7 +131,7 @@ impl Runtime {
             Err(refused) => return Ok(Err(refused)),
         };
         let (_, group) = self.group(task).await?;
-        let read = smol::unblock(move || {
+        let read = unblock(move || {
             let proc = Path::new("/proc");
             let pids = members(Path::new(cgroups::ROOT), &group);
             let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();

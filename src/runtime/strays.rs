@@ -9,7 +9,7 @@ use super::{
     containerd::{container, link::CallError},
     engine::Shared,
 };
-use crate::util::command;
+use crate::util::{command, unblock::unblock};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
@@ -68,7 +68,7 @@ impl Strays {
     /// Looks at each shim, and ends those that had no record the last time either.
     pub(super) async fn look(&mut self, shared: &Shared) -> Result<(), CallError> {
         let namespace = shared.config.namespace.clone();
-        let shims = smol::unblock(move || shims(Path::new("/proc"), &namespace)).await;
+        let shims = unblock(move || shims(Path::new("/proc"), &namespace)).await;
         let before = std::mem::take(&mut self.doubtful);
         if shims.is_empty() {
             return Ok(());
@@ -85,7 +85,7 @@ impl Strays {
                 continue;
             }
             let id = shim.id.clone();
-            match smol::unblock(move || shim.end()).await {
+            match unblock(move || shim.end()).await {
                 Ok(()) => tracing::info!(container = id, "ended a shim that containerd forgot"),
                 Err(error) => {
                     tracing::warn!(container = id, %error, "cannot end a forgotten shim");

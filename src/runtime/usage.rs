@@ -9,8 +9,9 @@ use super::{
     engine::{Runtime, cgroup_of},
     exec::{self, ExecError},
 };
-use crate::types::{
-    CpuUsage, Date, DeviceUsage, LinkUsage, MemoryUsage, NetworkUsage, TaskId, Usage,
+use crate::{
+    types::{CpuUsage, Date, DeviceUsage, LinkUsage, MemoryUsage, NetworkUsage, TaskId, Usage},
+    util::unblock::unblock,
 };
 use std::{
     collections::BTreeMap,
@@ -34,7 +35,7 @@ impl Runtime {
     /// The container does not run.
     pub async fn usage(&self, task: &TaskId) -> Result<Usage, ExecError> {
         let (pid, group) = self.group(task).await?;
-        let read = smol::unblock(move || {
+        let read = unblock(move || {
             let proc = Path::new("/proc");
             let mut usage = counted(Path::new(cgroups::ROOT), &group);
             usage.date = now();

@@ -18,4 +18,5 @@ pub mod random;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod tree;
+pub mod unblock;
 pub mod unbroken;

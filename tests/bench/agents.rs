@@ -22,6 +22,7 @@ use midge::{
     util::{
         board::{Board, BoardLimits},
         dns::Resolver,
+        unblock::unblock,
     },
 };
 use std::{
@@ -63,7 +64,7 @@ pub(crate) fn run(manager: &str, token: &str, count: usize) {
             task.await;
         }
         println!("joined");
-        smol::unblock(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap();
+        unblock(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap();
     });
 }
 

@@ -16,7 +16,7 @@ use crate::{
         Chore, ChoreDone, Entropy, NewVolume, NodeId, Prune, StorageUse, StoredContainer,
         StoredImage, StoredVolume, image::Reference,
     },
-    util::{deadline::within, error::chain},
+    util::{deadline::within, error::chain, unblock::unblock},
     wire::{ChoreFrame, StreamRequest},
 };
 use std::{sync::Arc, time::Duration};
@@ -89,7 +89,7 @@ pub(crate) async fn run(shared: &Shared, chore: Chore) -> Result<ChoreDone, Refu
             Chore::Usage => Ok(ChoreDone::Usage(Box::new(usage(shared).await?))),
             volumes => {
                 let store = shared.containers.runtime().volumes().clone();
-                let done = smol::unblock(move || volume_chore(&store, volumes)).await;
+                let done = unblock(move || volume_chore(&store, volumes)).await;
                 done.map_err(|error| refusal(&error))
             }
         }
@@ -187,7 +187,7 @@ async fn usage(shared: &Shared) -> Result<StorageUse, Refusal> {
     let sizes = runtime.sizes().await.map_err(away)?;
     let list = runtime.list().await.map_err(away)?;
     let store = runtime.volumes().clone();
-    let volumes = smol::unblock(move || {
+    let volumes = unblock(move || {
         let mut volumes = store.list()?;
         for volume in &mut volumes {
             volume.size = store.size(volume);

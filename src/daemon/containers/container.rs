@@ -14,6 +14,7 @@ use crate::{
         deadline::within,
         error::chain,
         tree::{self, Asked, Owner, PackError, PieceReader, PieceWriter, Rules, UnpackError},
+        unblock::unblock,
     },
     wire::{ContainerFrame, ContainerInput, ContainerOp, ContainerRequest},
 };
@@ -278,7 +279,7 @@ fn missing(task: &TaskId, path: &str, error: &io::Error) -> Stop {
 async fn stat(shared: &Shared, task: &TaskId, path: String) -> Done {
     let inside = shared.containers.runtime().inside(task).await?;
     let asked = Asked::new(&path);
-    let looked = smol::unblock(move || {
+    let looked = unblock(move || {
         let found = asked.stat(&inside.root);
         found.map(|(metadata, target)| path_stat(&asked, &metadata, target))
     });
@@ -291,7 +292,7 @@ async fn pack(shared: &Shared, task: &TaskId, path: String, sender: &mut ByteSen
     let asked = Asked::new(&path);
     let (first, looked) = async_channel::bounded(1);
     let (pieces, queue) = async_channel::bounded(PIECES_MAX);
-    let worker = smol::unblock(move || {
+    let worker = unblock(move || {
         let found = asked.stat(&inside.root);
         let there = found.is_ok();
         let stat = found.map(|(metadata, target)| path_stat(&asked, &metadata, target));
@@ -332,7 +333,7 @@ async fn unpack(
     };
     let rules = Rules { keep_kinds: options.keep_kinds, owner, rename: None };
     let (pieces, queue) = async_channel::bounded(PIECES_MAX);
-    let worker = smol::unblock(move || {
+    let worker = unblock(move || {
         tree::unpack(&inside.root, &Asked::new(&path).path(), &rules, PieceReader::new(queue))
     });
     let feed = async move {

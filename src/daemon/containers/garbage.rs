@@ -10,7 +10,7 @@ use crate::{
     daemon::{machine::host::wall_clock, shared::Shared},
     runtime::image::{ImageDisk, ImageSummary},
     types::{Date, Task, image::Reference},
-    util::error::chain,
+    util::{error::chain, unblock::unblock},
 };
 use futures_lite::FutureExt as _;
 use std::{
@@ -78,7 +78,7 @@ async fn fill(shared: &Shared) -> Option<Fill> {
             known.insert(root).clone()
         }
     };
-    let stat = smol::unblock(move || rustix::fs::statvfs(&root)).await.ok()?;
+    let stat = unblock(move || rustix::fs::statvfs(&root)).await.ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     let used = bytes(stat.f_blocks.saturating_sub(stat.f_bfree));
     Some(Fill { used, free: bytes(stat.f_bavail) })

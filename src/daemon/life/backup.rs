@@ -30,7 +30,7 @@ use crate::{
         Availability, Cluster, ManagerStatus, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role,
         Version,
     },
-    util::{error::chain, interfaces::interfaces},
+    util::{error::chain, interfaces::interfaces, unblock::unblock},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -89,7 +89,7 @@ pub(crate) async fn backup(shared: &Shared, passphrase: String) -> Result<Vec<u8
         let text = format!("the state has {} bytes: a backup holds {CONTENT_MAX}", content.len());
         return Err(Refusal::new(Class::Unavailable, text));
     }
-    Ok(smol::unblock(move || seal_file(&passphrase, content, random_bytes())).await)
+    Ok(unblock(move || seal_file(&passphrase, content, random_bytes())).await)
 }
 
 /// Everything of the new manager, before anything of it is on disk.
@@ -117,7 +117,7 @@ pub(crate) async fn restore(
     }
     let invalid = |text: String| Refusal::new(Class::Invalid, text);
     let passphrase = options.passphrase.clone();
-    let content = smol::unblock(move || open_file(&passphrase, &file)).await;
+    let content = unblock(move || open_file(&passphrase, &file)).await;
     let content = content.map_err(|error| invalid(error.to_string()))?;
     let (about, state) =
         decode(&content).map_err(|error| invalid(format!("cannot read the backup: {error}")))?;
@@ -250,7 +250,7 @@ async fn make(shared: &Shared, plan: Plan) -> Result<(Membership, NodeFiles), Da
     let seal = shared.lock.open()?.ok_or_else(|| DaemonError::Other(LOCKED.to_owned()))?;
     let store = open_store(&data_dir, &seal)?;
     let (key, address) = (membership.key(), membership.advertise.clone());
-    let made = smol::unblock(move || {
+    let made = unblock(move || {
         let (store, snapshot, date) = (store.as_ref(), (index, state), wall_clock());
         let first = |term| restored_anew(node, replaces, term, date);
         let passed = terms_passed(date);

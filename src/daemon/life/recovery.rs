@@ -15,6 +15,7 @@ use crate::{
     pki,
     store::AgentStore,
     types::{ManagerStatus, NodeId},
+    util::unblock::unblock,
 };
 use std::sync::Arc;
 
@@ -121,7 +122,7 @@ async fn anew(shared: &Shared, membership: &Membership) -> Result<(), DaemonErro
     let (key, address) = (membership.key(), membership.advertise.clone());
     let status = ManagerStatus { address: address.clone(), raft_id: key };
     let (manager, date) = (membership.node.clone(), wall_clock());
-    let made = smol::unblock(move || {
+    let made = unblock(move || {
         consensus::make_alone::<OnSmol>(store.as_ref(), key, address, terms_passed(date), |term| {
             forced_anew(manager, status, term, date)
         })

@@ -6,7 +6,10 @@ use super::{
     fifo::{self, Folder},
     streams::{ExecEvent, ExecOutput, Guard, reap},
 };
-use crate::runtime::containerd::{exec::Key, link::Link};
+use crate::{
+    runtime::containerd::{exec::Key, link::Link},
+    util::unblock::unblock,
+};
 use std::{fs, path::Path};
 
 /// How many leftovers are ended side by side: each is a call or three to one shim, and a small
@@ -19,7 +22,7 @@ pub(in crate::runtime) async fn sweep(link: &Link, run_dir: &Path, own: &str) {
     let run_dir = run_dir.to_owned();
     let found = {
         let root = fifo::root(&run_dir);
-        smol::unblock(move || noted(&root)).await
+        unblock(move || noted(&root)).await
     };
     let (sender, queue) = async_channel::unbounded();
     for key in found.into_iter().filter(|key| !key.exec.starts_with(own)) {
@@ -39,7 +42,7 @@ pub(in crate::runtime) async fn sweep(link: &Link, run_dir: &Path, own: &str) {
 async fn take_up(link: &Link, key: &Key, folder: Folder) {
     let opened = {
         let folder = folder.clone();
-        smol::unblock(move || folder.is_detached().then(|| folder.open())).await
+        unblock(move || folder.is_detached().then(|| folder.open())).await
     };
     let Some(Ok(ends)) = opened else {
         reap(link, key, folder, false).await;

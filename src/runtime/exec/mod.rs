@@ -27,7 +27,7 @@ use super::{
 use crate::{
     agent::Failure,
     types::{ExecSpec, TaskId, TerminalSize},
-    util::{deadline::within, tree::Root, unbroken::to_its_end},
+    util::{deadline::within, tree::Root, unblock::unblock, unbroken::to_its_end},
 };
 use async_channel::Receiver;
 use fifo::{Ends, Folder, Wanted};
@@ -257,7 +257,7 @@ impl Runtime {
             let (link, key, folder) = (link.clone(), key.clone(), folder.clone());
             let (task, stdio) = (task.clone(), folder.stdio(wanted, spec.tty));
             async move {
-                let made = smol::unblock(move || {
+                let made = unblock(move || {
                     folder.create(wanted)?;
                     folder.open()
                 });
@@ -305,7 +305,7 @@ async fn describe(
     let record = record(&shared.link, task).await?;
     let root = root(&shared.link, task).await?;
     let wanted = spec.user.clone();
-    let looked = smol::unblock(move || {
+    let looked = unblock(move || {
         let user = if wanted.is_empty() { None } else { Some(resolve(&root, &wanted)?) };
         Ok((user, host::capabilities()))
     });
@@ -325,7 +325,7 @@ async fn record(link: &Link, task: &TaskId) -> Result<Record, ExecError> {
 
 async fn root(link: &Link, task: &TaskId) -> Result<Root, ExecError> {
     let pid = running(link, task).await?;
-    let open = smol::unblock(move || Root::open(Path::new(&format!("/proc/{pid}/root"))));
+    let open = unblock(move || Root::open(Path::new(&format!("/proc/{pid}/root"))));
     let opened = open.await;
     // The process may have ended before, and its number be another's by now.
     if running(link, task).await? != pid {

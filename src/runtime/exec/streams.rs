@@ -11,6 +11,7 @@ use crate::{
         task::{self, State},
     },
     types::{TerminalSize, signal},
+    util::unblock::unblock,
 };
 use bytes::Bytes;
 use futures_lite::{AsyncWriteExt as _, future};
@@ -207,7 +208,7 @@ pub(super) async fn reap(link: &Link, key: &Key, folder: Folder, ended: bool) {
         // It goes with its container's shim.
         tracing::debug!(%error, container = key.container, "cannot forget a command");
     }
-    smol::unblock(move || folder.remove()).await;
+    unblock(move || folder.remove()).await;
 }
 
 /// What a process prints, and how it ends.

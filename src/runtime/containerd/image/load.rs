@@ -23,6 +23,7 @@ use crate::{
         Platform,
         image::{DEFAULT_TAG, Reference, is_digest},
     },
+    util::unblock::unblock,
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -128,7 +129,7 @@ impl Images {
     ) -> Result<Contents, LoadError> {
         // Two parts: the archive is read on while containerd writes.
         let (sender, receiver) = async_channel::bounded(2);
-        let reading = smol::unblock(move || archive::read(archive, CHUNK, &sender));
+        let reading = unblock(move || archive::read(archive, CHUNK, &sender));
         let mut contents = Contents::default();
         let mut reading = Some(smol::spawn(reading));
         let stored = async {

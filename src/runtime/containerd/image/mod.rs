@@ -29,7 +29,10 @@ use super::super::{
     image::{PullError, Resolved, document},
     registry::{Registry, RegistryConfig, RegistryError, Resolve},
 };
-use crate::types::{Platform, RegistryCredential, image::Reference};
+use crate::{
+    types::{Platform, RegistryCredential, image::Reference},
+    util::unblock::unblock,
+};
 use document::{Config, Root};
 use link::Link;
 use std::{
@@ -138,7 +141,7 @@ impl Images {
         credential: RegistryCredential,
     ) -> Result<(), RegistryError> {
         let client = self.registry.clone();
-        smol::unblock(move || client.check_login(&registry, &credential)).await
+        unblock(move || client.check_login(&registry, &credential)).await
     }
 
     /// Says whom to ask, before a pull, whether there is room for it; once.

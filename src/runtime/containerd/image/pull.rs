@@ -15,7 +15,7 @@ use crate::{
         registry::{Fetched, RegistryError},
     },
     types::{Platform, RegistryCredential, image::Reference},
-    util::deadline::within,
+    util::{deadline::within, unblock::unblock},
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{io::Read, time::Duration};
@@ -250,7 +250,7 @@ impl Images {
         let (registry, reference) = (self.registry.clone(), source.reference.clone());
         let credential = source.credential.cloned();
         let (digest, mut left) = (blob.digest.clone(), blob.size - offset);
-        smol::unblock(move || {
+        unblock(move || {
             let host = reference.registry.clone();
             let mut reader = match registry.blob(&reference, &digest, offset, credential.as_ref()) {
                 Ok(reader) => reader,
@@ -287,7 +287,7 @@ impl Images {
     ) -> Result<Fetched, PullError> {
         let (registry, reference) = (self.registry.clone(), reference.clone());
         let credential = credential.cloned();
-        let fetch = smol::unblock(move || registry.manifest(&reference, credential.as_ref()));
+        let fetch = unblock(move || registry.manifest(&reference, credential.as_ref()));
         Ok(fetch.await?)
     }
 
@@ -307,7 +307,7 @@ impl Images {
         }
         let (registry, wanted) = (self.registry.clone(), config.digest.clone());
         let (reference, credential) = (reference.clone(), credential.cloned());
-        let fetch = smol::unblock(move || -> Result<Vec<u8>, RegistryError> {
+        let fetch = unblock(move || -> Result<Vec<u8>, RegistryError> {
             let reader = registry.blob(&reference, &wanted, 0, credential.as_ref())?;
             let mut bytes = Vec::new();
             reader.take(size + 1).read_to_end(&mut bytes).map_err(|source| {

@@ -10,7 +10,7 @@ use crate::{
         Progress, PullError, RuntimeError, Step,
         document::{self, Config, Descriptor, Manifest, short},
     },
-    util::deadline::within,
+    util::{deadline::within, unblock::unblock},
 };
 use containerd_client::{
     services::v1::{
@@ -150,7 +150,7 @@ impl Images {
     /// that has mounts of its own.
     pub(super) async fn open_root(&self) -> Option<Arc<File>> {
         let root = self.root_dir().await.ok().flatten()?;
-        smol::unblock(move || File::open(root)).await.ok().map(Arc::new)
+        unblock(move || File::open(root)).await.ok().map(Arc::new)
     }
 
     /// Removes a snapshot that came to nothing. Where that fails, the end of the lease does it.
@@ -172,7 +172,7 @@ impl Images {
 /// Waits until what was unpacked below a folder is on disk: a power cut after the commit must not
 /// leave a snapshot of empty files behind.
 async fn sync(root: Arc<File>) -> Result<(), PullError> {
-    let synced = smol::unblock(move || rustix::fs::syncfs(&*root));
+    let synced = unblock(move || rustix::fs::syncfs(&*root));
     let late = || Err(rustix::io::Errno::TIMEDOUT);
     let synced = within(APPLY_LIMIT, synced).await.unwrap_or_else(late);
     synced.map_err(|error| PullError::Disk(error.into()))
