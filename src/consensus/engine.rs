@@ -284,9 +284,19 @@ impl<R: Runtime> Consensus<R> {
         Members { voters, learners }
     }
 
-    /// Returns for how long too few members have answered this one; none where it does not lead.
+    /// Tells whether no other member votes: nobody is asked, and nobody else can lead.
+    #[must_use]
+    pub fn votes_alone(&self) -> bool {
+        self.raft.voter_ids().eq([self.id])
+    }
+
+    /// Returns for how long too few members have answered this one; none where it does not lead, or
+    /// needs nobody's answer.
     #[must_use]
     pub fn without_quorum(&self) -> Option<Duration> {
+        if self.votes_alone() {
+            return None;
+        }
         unheard(self.id, &self.raft.metrics().borrow_watched())
     }
 
@@ -404,8 +414,7 @@ impl<R: Runtime> Consensus<R> {
 
     /// A group of one need not wait for anybody's silence before it elects itself.
     async fn elect_if_alone(&self) {
-        let voters: Vec<u64> = self.raft.voter_ids().collect();
-        if voters == [self.id]
+        if self.votes_alone()
             && let Err(error) = self.raft.trigger().elect(false).await
         {
             tracing::warn!(%error, "cannot hold an election at once; it follows by itself");

@@ -144,6 +144,10 @@ impl Log for LogPort {
         self.engine(limit).await?.approach(&members, limit).await
     }
 
+    fn votes_alone(&self) -> bool {
+        self.engine.get().is_none_or(Consensus::votes_alone)
+    }
+
     fn members(&self) -> BTreeSet<u64> {
         let members = self.engine.get().map(Consensus::members).unwrap_or_default();
         members.voters.into_iter().chain(members.learners).collect()

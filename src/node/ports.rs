@@ -75,6 +75,10 @@ pub trait Log: Clone + Send + Sync + 'static {
         limit: Duration,
     ) -> impl Future<Output = Result<Approach, ProposeError>> + Send;
 
+    /// Tells whether no other member of the group votes: nobody else can lead, and nobody has to
+    /// agree.
+    fn votes_alone(&self) -> bool;
+
     /// Returns the members of the group, those that do not vote included.
     fn members(&self) -> BTreeSet<u64>;
 

@@ -133,6 +133,10 @@ impl Log for SimLog {
         }
     }
 
+    fn votes_alone(&self) -> bool {
+        self.engine.started.get().is_none_or(Consensus::votes_alone)
+    }
+
     fn members(&self) -> BTreeSet<u64> {
         let members = self.engine.started.get().map(Consensus::members).unwrap_or_default();
         members.voters.into_iter().chain(members.learners).collect()

@@ -333,6 +333,10 @@ impl Log for Nothing {
         match *self {}
     }
 
+    fn votes_alone(&self) -> bool {
+        true
+    }
+
     fn members(&self) -> BTreeSet<u64> {
         match *self {}
     }

@@ -465,6 +465,27 @@ fn a_change_that_was_begun_is_finished_by_the_next_approach() {
     group.propose(1, b"without the second").unwrap();
 }
 
+/// The only one with a vote asks nobody, also while another is on its way and may never come.
+#[test]
+fn who_votes_alone_never_lacks_the_others() {
+    let mut group = Group::new(24, 2);
+    group.initialize(1);
+    group.elect(&[1]);
+    group.crash(2);
+    let member = group.member(1);
+    assert!(member.votes_alone());
+    let step = group.block_on(1, async move { member.approach(&first(2), LIMIT).await });
+    assert_eq!(step.unwrap(), Approach::Nearer);
+    group.run(Duration::from_secs(60), || false);
+    group.propose(1, b"alone").unwrap();
+    let member = group.member(1);
+    assert_eq!((member.members().learners, member.without_quorum()), ([2].into(), None));
+    assert!(member.votes_alone());
+    group.start(2);
+    group.become_group_of(2);
+    assert!(!group.member(1).votes_alone());
+}
+
 /// Entries that take longer than the engine's patience come over in the end, and nobody else has
 /// to lead meanwhile.
 #[test]

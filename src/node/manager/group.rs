@@ -233,13 +233,12 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
 
     /// Tells whether this one leads and too few managers have answered it for long.
     pub(super) fn lacks_quorum(&self) -> bool {
-        let alone = self.log.members().len() < 2;
-        !alone && self.log.without_quorum().is_some_and(|time| time >= NO_QUORUM_LIMIT)
+        self.log.without_quorum().is_some_and(|time| time >= NO_QUORUM_LIMIT)
     }
 
     /// Tells whether the other managers have to do without this one, whatever its engine says.
     pub(super) fn has_fallen_out(&self) -> bool {
-        (self.disk.is_stuck() || self.group.cut_off) && self.log.members().len() > 1
+        (self.disk.is_stuck() || self.group.cut_off) && !self.log.votes_alone()
     }
 
     /// A change was not committed, since too few managers answer. Nothing comes of anything that is
@@ -280,7 +279,7 @@ impl<H: Host, L: Log, P: Peers, A: Authority> Manager<H, L, P, A> {
     /// way.
     pub(super) fn step_down(&mut self) {
         let under_way = self.group.handing_over.as_ref().is_some_and(|over| !over.is_closed());
-        if under_way || self.log.members().len() < 2 {
+        if under_way || self.log.votes_alone() {
             return;
         }
         let (ends, over) = async_channel::bounded::<()>(1);

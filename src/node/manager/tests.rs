@@ -82,6 +82,10 @@ impl Log for Outside {
         unreachable!("it never leads")
     }
 
+    fn votes_alone(&self) -> bool {
+        true
+    }
+
     fn members(&self) -> BTreeSet<u64> {
         BTreeSet::new()
     }
