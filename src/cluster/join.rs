@@ -6,7 +6,8 @@ use super::{
     managers,
 };
 use crate::types::{
-    Cluster, Date, Entropy, ManagerStatus, Node, NodeId, NodeSpec, NodeStatus, Role, Version,
+    Availability, Cluster, Date, Entropy, Labels, ManagerStatus, Node, NodeDescription, NodeId,
+    NodeSpec, NodeStatus, Role, Version,
 };
 
 /// The most nodes that a cluster takes: the leader's beats and tables are made for a tenth of it.
@@ -53,10 +54,7 @@ pub(super) fn prepare(
             return Err(Refusal::new(Class::Invalid, message));
         }
     }
-    if state.nodes().count() >= NODES_MAX {
-        let message = format!("the cluster has {NODES_MAX} nodes, which is all it takes");
-        return Err(Refusal::new(Class::Unavailable, message));
-    }
+    check_room(state)?;
     let id = NodeId::generate(entropy);
     let (address, raft_id) = (join.advertise.clone(), id.member());
     let manager = (role == Role::Manager).then_some(ManagerStatus { address, raft_id });
@@ -77,6 +75,49 @@ pub(super) fn prepare(
         changes: vec![Change::CreateNode { node }],
         answer: Answer::Admitted,
     })
+}
+
+fn check_room(state: &State) -> Result<(), Refusal> {
+    if state.nodes().count() < NODES_MAX {
+        return Ok(());
+    }
+    let message = format!("the cluster has {NODES_MAX} nodes, which is all it takes");
+    Err(Refusal::new(Class::Unavailable, message))
+}
+
+/// Takes a node in again that the cluster was restored to before: as a worker, of which it is known
+/// only who it is. Nobody is at hand at the edge to join it once more.
+///
+/// A node that was removed stays out for as long as it may have a certificate. One that was removed, and
+/// had joined, after the backup was written is forgotten in both: it is to be removed once more.
+pub(super) fn readmit(
+    state: &State,
+    date: Date,
+    renew: &RenewRequest,
+) -> Result<Prepared, Refusal> {
+    if state.node(&renew.node).is_some()
+        || state.is_removed(&renew.node)
+        || renew.expired.is_some()
+        || !state.is_made_anew()
+    {
+        return self::renew(state, date, renew).map(Prepared::Answer);
+    }
+    check_room(state)?;
+    let (labels, role) = (Labels::default(), Role::Worker);
+    let node = Box::new(Node {
+        id: renew.node.clone(),
+        version: Version::ZERO,
+        created: date,
+        updated: date,
+        spec: NodeSpec { labels, role, availability: Availability::Active },
+        description: NodeDescription::default(),
+        status: NodeStatus::default(),
+        manager: None,
+        role,
+        key_digest: renew.key_digest,
+    });
+    let changes = vec![Change::CreateNode { node }];
+    Ok(Prepared::Propose { id: None, changes, answer: Answer::Admitted })
 }
 
 /// Answers a member that asks for its next certificate: with the role it has by now.

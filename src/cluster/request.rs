@@ -90,6 +90,9 @@ pub enum Request {
         /// The root's digest.
         root: [u8; 32],
     },
+    /// Takes a node in again that was a member, as a good certificate says, and is not known any more:
+    /// the cluster was restored from a backup of before it joined. Answered as [`Self::Renew`].
+    Readmit(Box<RenewRequest>),
 }
 
 impl Request {
@@ -109,7 +112,8 @@ impl Request {
             | Self::Join(_)
             | Self::Renew(_)
             | Self::TakeRole(_)
-            | Self::Certified { .. } => None,
+            | Self::Certified { .. }
+            | Self::Readmit(_) => None,
         }
     }
 
@@ -138,7 +142,7 @@ impl Request {
     pub fn into_csr(self) -> Option<Vec<u8>> {
         match self {
             Self::Join(join) => Some(join.csr),
-            Self::Renew(renew) => Some(renew.csr),
+            Self::Renew(renew) | Self::Readmit(renew) => Some(renew.csr),
             Self::TakeRole(asked) => Some(asked.csr),
             _ => None,
         }
@@ -376,6 +380,13 @@ impl Refusal {
     #[must_use]
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         Self { class, message: message.into() }
+    }
+
+    /// Tells whether it may be of a node of an earlier version, which does not know the question: so
+    /// that it can be put otherwise.
+    #[must_use]
+    pub fn may_be_of_an_older_peer(&self) -> bool {
+        matches!(self.class, Class::Invalid | Class::Unsupported)
     }
 }
 

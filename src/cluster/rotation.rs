@@ -56,7 +56,7 @@ pub(super) fn is_done(state: &State, certified: &BTreeMap<NodeId, [u8; 32]>) -> 
 
 impl Leader {
     /// Tells these nodes of the roots, where they may not know: the first root of a cluster is what
-    /// they joined by.
+    /// they joined by, unless it has forgotten another that it had begun with.
     pub(super) fn tell_trust(
         &mut self,
         state: &State,
@@ -64,7 +64,8 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         let Some(cluster) = state.cluster() else { return };
-        if cluster.rotation.is_none() && cluster.former_roots.is_empty() {
+        let ever = cluster.rotation.is_some() || !cluster.former_roots.is_empty();
+        if !ever && !state.is_made_anew() {
             return;
         }
         let digests = digests(cluster);

@@ -292,6 +292,7 @@ impl State {
             grace,
             trust: cluster.map_or_else(Trust::default, Cluster::trust),
             former_roots: former.map(|it| (it.certificate.clone(), it.ended + grace)).collect(),
+            members: self.is_made_anew().then(|| self.nodes().map(|it| it.id.clone()).collect()),
         }
     }
 

@@ -10,9 +10,9 @@ use crate::{
     cluster::{Class, JoinRequest, Refusal, RenewRequest, Request, Response, RoleRequest},
     consensus::{Consensus, OnSmol},
     node::Handle,
-    pki::{self, Identity},
+    pki::{self, Identity, Standing},
     transport::{Handler, IncomingStream, StreamError},
-    types::{Date, Role},
+    types::Role,
     wire::{RaftAnswer, RaftCall, StreamReply, StreamRequest},
 };
 use std::{
@@ -78,7 +78,7 @@ async fn answer(shared: &Arc<Shared>, handle: &Handle, role: Role, stream: Incom
             Err(error) => Err(error),
         },
         StreamRequest::Renew { csr } => {
-            let reply = renew(handle, stream.peer.as_ref(), stream.expired, csr).await;
+            let reply = renew(handle, stream.peer.as_ref(), stream.standing, csr).await;
             stream.answer(&reply).await
         }
         StreamRequest::Certified { root } => {
@@ -187,7 +187,7 @@ async fn certified(handle: &Handle, peer: Option<&Identity>, root: [u8; 32]) -> 
 async fn renew(
     handle: &Handle,
     peer: Option<&Identity>,
-    expired: Option<Date>,
+    standing: Standing,
     csr: Vec<u8>,
 ) -> StreamReply {
     let Some(peer) = peer else {
@@ -200,10 +200,10 @@ async fn renew(
             return StreamReply::Refused(Refusal::new(Class::Invalid, error.to_string()));
         }
     };
-    let renew = RenewRequest { node: peer.node.clone(), csr, key_digest, expired };
-    match handle.request(Request::Renew(Box::new(renew)), JOIN_LIMIT).await {
-        Ok(Response::Admitted(admission)) => StreamReply::Certificate(admission.certificate),
-        Ok(_) => StreamReply::Refused(Refusal::new(Class::Internal, "the leader answered oddly")),
+    let (node, expired) = (peer.node.clone(), standing.expired);
+    let asked = RenewRequest { node, csr, key_digest, expired };
+    match handle.renew(asked, standing == Standing::default(), JOIN_LIMIT).await {
+        Ok(admission) => StreamReply::Certificate(admission.certificate),
         Err(refusal) => StreamReply::Refused(refusal),
     }
 }

@@ -5,7 +5,9 @@
 
 use super::{Ended, ports::Host};
 use crate::{
-    cluster::{Applied, Class, Command, NOT_A_MANAGER, Refusal, Request, Response},
+    cluster::{
+        Admission, Applied, Class, Command, NOT_A_MANAGER, Refusal, RenewRequest, Request, Response,
+    },
     types::{Health, Moment, NodeId, Task, TaskId, TaskStatus},
     util::answer::answered,
 };
@@ -199,6 +201,34 @@ impl Handle {
             reply,
         })
         .await
+    }
+
+    /// Asks the leader for a member's next certificate; where the node is not known, and its
+    /// certificate is `good`, to take it in again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::request`]; `Unauthorized` where the node is no member, or joined with another key.
+    pub async fn renew(
+        &self,
+        asked: RenewRequest,
+        good: bool,
+        limit: Duration,
+    ) -> Result<Admission, Refusal> {
+        let asked = Box::new(asked);
+        let answer = match self.request(Request::Renew(asked.clone()), limit).await {
+            Err(refusal) if refusal.class == Class::Unauthorized && good => {
+                let answer = self.request(Request::Readmit(asked), limit).await;
+                // A leader of an earlier version does not know the question.
+                answer
+                    .map_err(|again| if again.may_be_of_an_older_peer() { refusal } else { again })
+            }
+            answer => answer,
+        };
+        match answer? {
+            Response::Admitted(admission) => Ok(*admission),
+            _ => Err(Refusal::new(Class::Internal, "the leader answered oddly")),
+        }
     }
 
     /// Asks this node's leader for another manager.

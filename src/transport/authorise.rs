@@ -9,9 +9,10 @@ pub enum Trusted {
     Fully,
     /// It ran out, but the state knows the node as a manager, and not too much time has passed: it
     /// takes part in the consensus group, so that managers which were all off for long can agree on
-    /// new certificates.
+    /// new certificates. Or it is a manager's whom the state does not know yet, or not any more.
     ToElect,
-    /// It ran out, or a root of before signed it: it serves to get another.
+    /// It ran out, a root of before signed it, or the state may have forgotten its node: it serves to
+    /// get another.
     ToRenew,
 }
 

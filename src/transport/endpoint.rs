@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cluster::{Request, Response},
-    pki::{Identity, Shown, TrustedClock},
+    pki::{Identity, Shown, Standing, TrustedClock},
     types::{FromManager, FromWorker, LeaderAt, NodeId, PeerInput, Role, Roster},
     util::dns::Resolver,
     wire::{self, RaftAnswer, RaftCall, StreamReply, StreamRequest},
@@ -625,7 +625,13 @@ impl Endpoint {
                 let handler = handler.ok_or(StreamError::NotConnected)?;
                 let (sender, receiver) = there;
                 let peer = Some(identity);
-                let stream = IncomingStream { peer, expired: None, request, sender, receiver };
+                let stream = IncomingStream {
+                    peer,
+                    standing: Standing::default(),
+                    request,
+                    sender,
+                    receiver,
+                };
                 smol::spawn(handler(stream)).detach();
                 here
             }

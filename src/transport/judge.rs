@@ -134,6 +134,14 @@ impl Judge {
             role == Role::Manager && known.roster.excuses(node, ended, self.clock.date())
         };
         let trusted = match holder.standing {
+            // A manager may be the one that brings this state up to date.
+            Standing { expired: None, former: false } if known.roster.may_have_forgotten(node) => {
+                if role == Role::Manager {
+                    Trusted::ToElect
+                } else {
+                    Trusted::ToRenew
+                }
+            }
             Standing { expired: None, former: false } => Trusted::Fully,
             Standing { expired: Some(ended), former: false } if excused(ended) => Trusted::ToElect,
             _ => Trusted::ToRenew,
@@ -149,9 +157,9 @@ impl Holder {
         self
     }
 
-    /// Returns when the certificate ran out, where it had when it was shown.
-    pub(super) fn expired(&self) -> Option<Date> {
-        self.standing.expired
+    /// Returns how far the certificate counted when it was shown.
+    pub(super) fn standing(&self) -> Standing {
+        self.standing
     }
 }
 

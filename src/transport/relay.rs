@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cluster::{Class, Refusal},
-    pki::Identity,
+    pki::{Identity, Standing},
     types::NodeId,
     wire::{StreamReply, StreamRequest},
 };
@@ -45,7 +45,7 @@ pub(super) async fn via(
     request: StreamRequest,
     (sender, receiver): (ByteSender, ByteReceiver),
 ) -> Result<(), StreamError> {
-    let stream = IncomingStream { peer, expired: None, request, sender, receiver };
+    let stream = IncomingStream { peer, standing: Standing::default(), request, sender, receiver };
     let (connection, request) = match inner.route_to(&node) {
         None => {
             let text = format!("node {node} is not connected");

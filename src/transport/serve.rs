@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     cluster::{Class, Refusal},
-    pki::{self, Identity, Shown},
-    types::{Date, FromWorker, LeaderAt, NodeId, PeerInput, Role},
+    pki::{self, Identity, Shown, Standing},
+    types::{FromWorker, LeaderAt, NodeId, PeerInput, Role},
     wire::{self, DecodeError, Message, STRANGER_LEN_MAX, StreamReply, StreamRequest},
 };
 use futures_lite::FutureExt as _;
@@ -46,8 +46,8 @@ pub type Handler =
 pub struct IncomingStream {
     /// Who, of the role that counts; none only for [`StreamRequest::Join`].
     pub peer: Option<Identity>,
-    /// When the peer's certificate ran out, where it has.
-    pub expired: Option<Date>,
+    /// How far the peer's certificate counts by itself.
+    pub standing: Standing,
     /// What it wants. A join's address and key are as the connection and the key itself prove them.
     pub request: StreamRequest,
     /// To the peer; the first frame is a [`StreamReply`].
@@ -294,7 +294,7 @@ async fn stream(
     if let Some(reply) = known(&inner, &ready, &request) {
         return answer(sender, &reply).await;
     }
-    let expired = holder.as_ref().and_then(Holder::expired);
+    let standing = holder.as_ref().map_or_else(Standing::default, Holder::standing);
     let peer = peer.map(|peer| peer.identity);
     let address = address_of(&connection);
     match (&mut request, peer.clone()) {
@@ -330,7 +330,7 @@ async fn stream(
         let message = "the node is only starting; try again".to_owned();
         return refuse(sender, Class::Unavailable, message).await;
     };
-    handler(IncomingStream { peer, expired, request, sender, receiver }).await;
+    handler(IncomingStream { peer, standing, request, sender, receiver }).await;
     Ok(())
 }
 

@@ -86,9 +86,20 @@ pub struct Roster {
     /// and nothing else.
     #[serde(skip)]
     pub former_roots: Vec<(Vec<u8>, Date)>,
+    /// All nodes, where the cluster may have forgotten some; none where it has not.
+    #[serde(skip)]
+    pub members: Option<BTreeSet<NodeId>>,
 }
 
 impl Roster {
+    /// Tells whether a node whose certificate is good may not be known any more: what it joined was
+    /// restored from a backup of before. (Or the state is behind: there is no harm in its asking for
+    /// another certificate.)
+    #[must_use]
+    pub fn may_have_forgotten(&self, node: &NodeId) -> bool {
+        self.members.as_ref().is_some_and(|members| !members.contains(node))
+    }
+
     /// Returns the role that counts for a node whose certificate, issued at `issued`, says
     /// `certified`.
     #[must_use]

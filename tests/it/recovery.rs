@@ -303,6 +303,50 @@ fn a_backup_is_restored_once_more_and_workers_follow_again() {
     network.hosts[4].wait_running("web", 3);
 }
 
+/// Nobody is at hand to join a node once more that did so after the backup was written.
+#[test]
+fn a_node_that_the_backup_does_not_know_is_taken_in_again_unless_it_was_removed() {
+    if !can_run() {
+        return;
+    }
+    let mut network = Network::cluster(3);
+    let file = network.folder().join("cluster.backup");
+    let (file, phrase) = (file.to_str().unwrap(), [("MIDGE_PASSPHRASE", "correct horse")]);
+    network.hosts[2].kill_daemon();
+    network.manager().ok(&["node", "rm", "--force", "n3"]);
+    let address = network.manager().address.clone();
+    network.manager().ok_with(&phrase, &["cluster", "backup", file]);
+    for role in ["worker", "manager"] {
+        let token = network.manager().ok(&["swarm", "join-token", "-q", role]);
+        let late = network.add_host();
+        late.start_daemon();
+        late.ok(&["swarm", "join", "--token", token.trim(), &format!("{address}:2377")]);
+    }
+    network.await_nodes(2, 2);
+    let id = |host: &Host| host.ok(&["info", "--format", "{{.Swarm.NodeID}}"]);
+    let before = [id(&network.hosts[3]), id(&network.hosts[4])];
+
+    replace_manager(&mut network, 0).ok_with(&phrase, &["cluster", "restore", file]);
+    network.hosts[2].start_daemon();
+    let manager = &network.hosts[5];
+    let format = "{{.Hostname}} {{.Status}} {{.ManagerStatus}}|";
+    eventually_so("all that were not removed to be back", || {
+        let nodes = manager.ok(&["node", "ls", "--format", format]);
+        let mut nodes: Vec<&str> = nodes.lines().collect();
+        nodes.sort_unstable();
+        let back = ["n2 Ready |", "n4 Ready |", "n5 Ready |", "n6 Ready Leader|"];
+        (nodes == back).then_some(()).ok_or_else(|| format!("{nodes:?}"))
+    });
+    assert_eq!(before, [id(&network.hosts[3]), id(&network.hosts[4])], "the same nodes");
+    eventually("the one that was removed to leave", || {
+        (network.hosts[2].ok(&["info"]).contains("Swarm: inactive")).then_some(())
+    });
+    let late = &network.hosts[4];
+    eventually("the other manager of before to be a worker", || {
+        late.refused(&["node", "ls"]).contains("This node is not a swarm manager").then_some(())
+    });
+}
+
 #[test]
 fn a_backup_of_before_another_root_brings_no_node_back_and_each_says_why() {
     if !can_run() {

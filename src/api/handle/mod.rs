@@ -27,7 +27,7 @@ use super::{
     route::{Call, Reply, json},
 };
 use crate::{
-    cluster::{Class, Query, Refusal, Request, Response},
+    cluster::{Query, Refusal, Request, Response},
     types::{Cluster, Node, RegistryCredential, Service, Task, Version},
 };
 use serde::Deserialize;
@@ -60,10 +60,8 @@ async fn tasks(node: &dyn LocalNode, query: Query) -> Result<Vec<Task>, Refusal>
     }
 }
 
-/// Tells whether whoever leads is older, and does not know the question: so that it can be put
-/// otherwise.
 fn is_unknown<T>(answer: &Result<T, Refusal>) -> bool {
-    matches!(answer, Err(Refusal { class: Class::Invalid | Class::Unsupported, .. }))
+    answer.as_ref().is_err_and(Refusal::may_be_of_an_older_peer)
 }
 
 /// The nodes that a name may mean.

@@ -117,6 +117,7 @@ impl Leader {
             Request::UpdateCluster(asked) => self.prepare_cluster(state, asked),
             Request::Join(join) => join::prepare(state, &mut self.random, date, join),
             Request::Renew(renew) => join::renew(state, date, renew).map(Prepared::Answer),
+            Request::Readmit(renew) => join::readmit(state, date, renew),
             Request::TakeRole(asked) => managers::take_role(state, asked),
             Request::Certified { node, root } => {
                 if state.node(node).is_some() {

@@ -63,6 +63,13 @@ impl State {
         self.tables.applied.epoch.max(1)
     }
 
+    /// Tells whether the cluster was restored or forced: nodes may have joined, and roots been begun
+    /// with, that it has forgotten.
+    #[must_use]
+    pub fn is_made_anew(&self) -> bool {
+        self.epoch() > 1
+    }
+
     pub(super) fn force_new(
         &mut self,
         at: At,

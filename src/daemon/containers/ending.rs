@@ -167,9 +167,10 @@ async fn ask(shared: &Shared, place: &Place, op: ContainerOp) -> Result<Line, Re
 }
 
 fn explained(refusal: Refusal) -> Refusal {
-    match refusal.class {
-        Class::Invalid | Class::Unsupported => Refusal::new(Class::Unsupported, OLDER),
-        _ => refusal,
+    if refusal.may_be_of_an_older_peer() {
+        Refusal::new(Class::Unsupported, OLDER)
+    } else {
+        refusal
     }
 }
 

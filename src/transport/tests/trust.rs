@@ -251,7 +251,7 @@ fn nobody_gets_a_certificate_or_a_session_in_anothers_name() {
         let manager = endpoint(Some(&cluster.credentials(1, Role::Manager)));
         let (seen, asked) = async_channel::unbounded();
         manager.set_handler(Arc::new(move |stream: IncomingStream| {
-            seen.try_send((stream.peer.clone(), stream.expired)).unwrap();
+            seen.try_send((stream.peer.clone(), stream.standing.expired)).unwrap();
             Box::pin(async move {
                 let _gone = stream.answer(&StreamReply::Ready).await;
             })
@@ -313,7 +313,7 @@ fn a_node_that_ran_out_gets_its_next_certificate_and_then_a_session() {
         manager.set_handler(Arc::new(move |stream: IncomingStream| {
             let (root, id) = (root.clone(), id.clone());
             Box::pin(async move {
-                assert_eq!(stream.expired, Some(NOW - 10 * DAY));
+                assert_eq!(stream.standing.expired, Some(NOW - 10 * DAY));
                 let StreamRequest::Renew { csr } = stream.request.clone() else { panic!() };
                 let node = stream.peer.clone().unwrap().node;
                 let subject = Identity { node, role: Role::Worker, cluster: id };
@@ -333,6 +333,24 @@ fn a_node_that_ran_out_gets_its_next_certificate_and_then_a_session() {
         connected(&worker).await;
         let (node, _) = heard(&worker, &manager, 1).await;
         assert_eq!(node, NodeId::from_bits(2));
+    });
+}
+
+#[test]
+fn a_node_that_the_state_does_not_know_is_to_renew_its_certificate_first() {
+    smol::block_on(async {
+        let cluster = Cluster::new(1);
+        let manager = granting(&cluster.credentials(1, Role::Manager));
+        let members = Some([NodeId::from_bits(1)].into());
+        manager.set_roster(Roster { members, ..Roster::default() });
+        let worker = worker(&cluster, 2, &manager);
+        bounded(worker.outdated().recv()).await.unwrap();
+        assert!(!granted(&worker, &manager, &StreamRequest::Session).await);
+        // Who is a manager may know more than this state: it may bring it up to date, and no more.
+        let other = endpoint(Some(&cluster.credentials(3, Role::Manager)));
+        assert!(granted(&other, &manager, &StreamRequest::Raft).await);
+        let relay = StreamRequest::Relay(Box::new(Request::Read(Query::Nodes)));
+        assert!(!granted(&other, &manager, &relay).await);
     });
 }
 

@@ -7,9 +7,9 @@ use crate::{
         Request, Response, RoleRequest,
     },
     types::{
-        Availability, Desired, FromManager, FromWorker, JoinToken, LocalSuccessor, Mode,
-        NodeDescription, NodeId, NodeState, Reason, ReasonCode, Role, Sequence, TaskId, TaskState,
-        TaskStatus,
+        Availability, Desired, FromManager, FromWorker, JoinToken, LocalSuccessor, ManagerStatus,
+        Mode, NodeDescription, NodeId, NodeState, Reason, ReasonCode, Role, Sequence, TaskId,
+        TaskState, TaskStatus,
     },
 };
 use std::time::Duration;
@@ -911,6 +911,49 @@ fn a_certificate_is_renewed_for_the_key_that_joined() {
     assert!(other_key.message.contains("another key"), "{}", other_key.message);
     let stranger = renew(&NodeId::from_bits(99), node.key_digest).unwrap_err();
     assert!(stranger.message.contains("no longer part"), "{}", stranger.message);
+}
+
+#[test]
+fn a_member_that_a_restored_cluster_does_not_know_is_taken_in_again() {
+    let mut world = World::new(2);
+    let gone = world.state.node(&id(2)).expect("a node").id.clone();
+    let readmit = |world: &mut World, node: &NodeId, expired| {
+        let (node, csr, key_digest) = (node.clone(), vec![1], [77; 32]);
+        let asked = RenewRequest { node, csr, key_digest, expired };
+        world.request(Request::Readmit(Box::new(asked)))
+    };
+    let unknown = NodeId::from_bits(99);
+    let never = readmit(&mut world, &unknown, None).unwrap_err();
+    assert!(never.message.contains("no longer part"), "{}", never.message);
+
+    let remove = Request::RemoveNode {
+        request: crate::types::RequestId::from_bits(9_002),
+        id: gone.clone(),
+        force: true,
+    };
+    assert_eq!(world.request(remove), Ok(Response::Done));
+    let manager = world.state.node(&id(1)).expect("a node").clone();
+    let status = ManagerStatus { address: "n1:2377".to_owned(), raft_id: 1 };
+    let change = Change::ForceNewCluster { manager: manager.id.clone(), status };
+    let (term, date) = (1, world.date);
+    world.commit_entry(&[Command { request: None, term, date, change }]);
+    assert!(world.state.roster().may_have_forgotten(&unknown));
+
+    let removed = readmit(&mut world, &gone, None).unwrap_err();
+    assert!(removed.message.contains("no longer part"), "{}", removed.message);
+    let expired = readmit(&mut world, &unknown, Some(date)).unwrap_err();
+    assert!(expired.message.contains("no longer part"), "{}", expired.message);
+    let other_key = readmit(&mut world, &manager.id, None).unwrap_err();
+    assert!(other_key.message.contains("another key"), "{}", other_key.message);
+    for _again in 0..2 {
+        // The second time it is known.
+        let Ok(Response::Admitted(admission)) = readmit(&mut world, &unknown, None) else {
+            panic!("it was a member")
+        };
+        assert_eq!((&admission.node, admission.role), (&unknown, Role::Worker));
+    }
+    assert_eq!(world.state.node(&unknown).expect("a node").key_digest, [77; 32]);
+    assert!(!world.state.roster().may_have_forgotten(&unknown));
 }
 
 #[test]

@@ -409,7 +409,7 @@ impl World {
         let commands = decode_entry(&encode_entry(commands)).expect("what was just encoded");
         // Entries of the engine's own lie between.
         self.index += 2;
-        let version = Version { epoch: 1, index: self.index };
+        let version = Version { epoch: self.state.epoch(), index: self.index };
         let term = commands.first().map_or(0, |command| command.term);
         let mut outcomes: Vec<(Command, Result<Applied, _>)> = Vec::new();
         for command in commands {
