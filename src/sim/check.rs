@@ -47,6 +47,9 @@ pub(super) struct Checks {
     sequences: BTreeMap<NodeId, Sequence>,
     /// Services whose failed update was rolled back.
     reverted: BTreeSet<ServiceId>,
+    /// Tasks that a cluster which was restored to before did not want any more: its nodes may be about
+    /// to end them.
+    told_to_end: BTreeSet<TaskId>,
     /// Nodes that are told to leave.
     pub(super) leaving: BTreeSet<NodeId>,
     /// How many roots there were after the first.
@@ -61,18 +64,22 @@ impl Checks {
         Self {
             state: state.clone(),
             entries: entries.map(|(index, entry)| (*index, entry.clone())).collect(),
-            history: self.history.clone(),
+            history: self.history.as_of(state),
             tasks: known(state),
             reverted: self.reverted.clone(),
             ..Self::default()
         }
     }
 
-    /// The cluster is as it was then. What nodes hold, and which roots there were, stays.
+    /// The cluster is as it was then. What nodes hold and were told to do, and which roots there were,
+    /// stays.
     pub(super) fn go_back_to(&mut self, before: Self) {
+        let is_wanted = |id| self.state.task(id).is_some_and(|task| task.desired.is_wanted());
+        let ids = before.state.tasks().map(|task| &task.id);
+        self.told_to_end.extend(ids.filter(|id| !is_wanted(id)).cloned());
         self.state = before.state;
         self.entries = before.entries;
-        self.history = before.history;
+        self.history.go_back_to(before.history);
         self.tasks = before.tasks;
         self.reverted = before.reverted;
         self.group.is_made_anew();
@@ -175,8 +182,9 @@ impl World {
                 && task.status.state.is_live()
                 && task.node.as_ref() == Some(node)
         });
+        let gone = checks.leaving.contains(node) || checks.state.is_removed(node);
         assert!(
-            !wanted || checks.leaving.contains(node) || checks.state.is_removed(node),
+            !wanted || gone || checks.told_to_end.contains(task),
             "{} stops {task}, which the cluster wants",
             self.name(node)
         );

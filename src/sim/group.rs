@@ -59,6 +59,8 @@ pub(super) struct History {
     gone: BTreeSet<ServiceId>,
     /// Services that are being removed.
     going: BTreeSet<ServiceId>,
+    /// How often the cluster was restored.
+    restored: u32,
 }
 
 impl History {
@@ -77,6 +79,30 @@ impl History {
         if let Request::RemoveService { id, .. } = request {
             self.going.insert(id.clone());
         }
+    }
+
+    /// Returns what of it is known to be in this state, which may be one of before.
+    pub(super) fn as_of(&self, state: &State) -> Self {
+        let last = state.applied().index;
+        let mut known = self.clone();
+        known.requests.retain(|_, index| *index <= last);
+        known.there.retain(|_, index| *index <= last);
+        known.gone.retain(|id| state.service(id).is_none());
+        known
+    }
+
+    /// The cluster is restored, as it was `before`. What users asked since may still be done.
+    pub(super) fn go_back_to(&mut self, before: Self) {
+        let restored = self.restored + 1;
+        let going = std::mem::take(&mut self.going);
+        *self = Self { restored, ..before };
+        self.going.extend(going);
+    }
+
+    /// Tells whether what is answered now may be of a cluster that is no more, where the question was
+    /// asked `before`.
+    pub(super) fn is_another_than(&self, before: &Self) -> bool {
+        self.restored != before.restored
     }
 
     /// A user was told that it is done.

@@ -78,6 +78,9 @@ impl World {
         result: &Result<Response, Refusal>,
     ) {
         let mut checks = self.checks();
+        if checks.history.is_another_than(before) {
+            return;
+        }
         match result {
             Ok(Response::Services(services)) => before.check_read(&checks.history, services),
             Ok(Response::Created(id)) => checks.history.acknowledged(request, Some(id)),

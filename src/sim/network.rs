@@ -306,7 +306,8 @@ impl World {
                 return Some((inputs, PeerInput::FromManager(FromManager::Removed)));
             }
             let (former, both) = (&there.roster.former_roots, (worker, &manager));
-            if !self.trust_each_other(former, both, Purpose::Any) {
+            let forgotten = there.roster.may_have_forgotten(worker);
+            if forgotten || !self.trust_each_other(former, both, Purpose::Any) {
                 outdated |= self.trust_each_other(former, both, Purpose::Renewal);
                 continue;
             }

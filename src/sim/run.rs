@@ -1,6 +1,6 @@
 //! One run: a cluster is made, used and disturbed; then it is healed and must come to rest.
 
-use super::{disaster, trust::Papers, world::World};
+use super::{disaster, restore, trust::Papers, world::World};
 use crate::types::{NodeId, Role};
 use std::{
     sync::{
@@ -91,6 +91,10 @@ pub(super) fn run(seed: u64, size: Size, verbose: bool) -> u64 {
     if disaster::strikes(seed) {
         executor.run(executor.now() + world.draw_disaster(), all);
         world.lose_most_managers();
+    }
+    if restore::strikes(seed) {
+        executor.run(executor.now() + world.draw_disaster(), all);
+        world.lose_what_is_not_in_a_backup();
     }
     executor.run(executor.now() + Duration::from_secs(1_800), all);
     world.heal();

@@ -2,7 +2,7 @@
 //! next, as the transport and the daemon have it. No keys: a root is a number, a certificate names
 //! the root that signed it, and one root vouches for the next by naming both.
 
-use super::world::World;
+use super::{restore, world::World};
 use crate::{
     cluster::{Admission, ClusterUpdate, Query, RenewRequest, Request, Response},
     types::{
@@ -213,19 +213,19 @@ impl World {
     async fn new_certificate(&self, node: &NodeId, there: &str) -> Option<(Admission, Trust)> {
         let key_digest = self.machines().get(node)?.key_digest;
         let asked = RenewRequest { node: node.clone(), csr: vec![1], key_digest, expired: None };
-        let request = Request::Renew(Box::new(asked));
         let (world, manager) = (self.clone(), self.at(there)?);
+        let good = self.trust_each_other(&[], (node, &manager), Purpose::Any);
         let answer = self.ask_node(node, there, Purpose::Renewal, move |_, handle| {
             let handle = handle.clone();
             Some(Box::pin(async move {
-                let answer = handle.request(request, ANSWER_LIMIT).await;
+                let answer = handle.renew(asked, good, ANSWER_LIMIT).await;
                 (answer, world.named_roots(&manager))
             }))
         });
         let answer = self.in_time(answer).await;
         self.trace(|| format!("{} asks for a certificate: {answer:?}", self.name(node)));
         match answer {
-            Some(Ok((Ok(Response::Admitted(admission)), trust))) => Some((*admission, trust)),
+            Some(Ok((Ok(admission), trust))) => Some((admission, trust)),
             _ => None,
         }
     }
@@ -265,6 +265,11 @@ impl World {
     /// Tells whether users replace the root in this run.
     pub(super) fn rotates(&self) -> bool {
         self.0.rotates
+    }
+
+    /// Tells whether nodes may need another certificate in this run.
+    pub(super) fn renews(&self) -> bool {
+        self.rotates() || restore::strikes(self.0.seed)
     }
 
     /// Replaces the root.

@@ -96,7 +96,7 @@ pub(super) struct Inner {
     pub(super) roles: bool,
     /// Users replace the root.
     pub(super) rotates: bool,
-    seed: u64,
+    pub(super) seed: u64,
     verbose: bool,
 }
 
@@ -382,7 +382,7 @@ impl World {
         let executor = self.0.executor.clone();
         executor.spawn(self.clone().connect(node.clone()));
         executor.spawn(self.clone().follow_role(node.clone(), role, places));
-        if self.rotates() {
+        if self.renews() {
             executor.spawn(self.clone().follow_trust(node.clone(), role, trusts));
         }
         if role == Role::Manager {
