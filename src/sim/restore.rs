@@ -104,6 +104,7 @@ impl World {
             address = self.machines()[&leader].address.clone();
         }
         let mut lost: BTreeSet<NodeId> = self.managers().into_iter().collect();
+        // Whatever it is by now.
         lost.insert(replaces.clone());
         lost.extend(self.at(&address));
         for node in lost {
