@@ -152,16 +152,19 @@ impl Shim {
         poll(&mut [PollFd::new(&itself, PollFlags::IN)], Some(&limit))?;
         // Without a bundle there is nothing left to delete by.
         let bundled = self.bundle.exists();
-        let deleted = if bundled { self.delete() } else { Ok(()) };
+        let mut deleted = if bundled { self.delete() } else { Ok(()) };
         if deleted.is_err() || !bundled {
             for child in children {
                 // One that has ended meanwhile needs none.
                 let _ended = pidfd_send_signal(&child, Signal::KILL);
             }
         }
-        // A containerd that does know the shim deletes at the same time, and takes the bundle from under us.
-        let freed = clear(&self.bundle);
-        if self.bundle.exists() { deleted.and(freed) } else { Ok(()) }
+        // A containerd that does know the shim deletes too, and takes the bundle from under us.
+        if !self.bundle.exists() {
+            deleted = Ok(());
+        }
+        clear(&self.bundle)?;
+        deleted
     }
 
     fn delete(&self) -> io::Result<()> {
@@ -201,15 +204,21 @@ fn clear(bundle: &Path) -> io::Result<()> {
         };
         for entry in entries {
             let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                fs::remove_dir(entry.path())?;
-            } else {
-                fs::remove_file(entry.path())?;
-            }
+            let is_dir = entry.file_type()?.is_dir();
+            let remove = if is_dir { fs::remove_dir } else { fs::remove_file };
+            unless_gone(remove(entry.path()))?;
         }
-        fs::remove_dir(&dir)?;
+        unless_gone(fs::remove_dir(&dir))?;
     }
     Ok(())
+}
+
+/// Somebody else may have been faster.
+fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 #[cfg(test)]
